@@ -1,0 +1,114 @@
+package change
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// maxResources bounds the resources that one audit event names.
+	maxResources = 100
+	maxKey       = 512
+)
+
+// Tx is a transaction in its unit of work. It is for one goroutine, and only until the function that got it returns.
+type Tx struct {
+	tx        pgx.Tx
+	now       time.Time
+	call      Call
+	writable  bool
+	chains    []string
+	resources []string
+	paths     []string
+	entries   map[entryKey][]byte
+	stamps    []func(revision int64)
+}
+
+type entryKey struct{ feed, key string }
+
+// Now returns the database's time at which the transaction began. Times that are stored or compared come from here, so
+// that replicas with different clocks agree.
+func (t *Tx) Now() time.Time { return t.now }
+
+// Call returns the call that the transaction serves.
+func (t *Tx) Call() Call { return t.call }
+
+// Exec runs a statement.
+func (t *Tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	return t.tx.Exec(ctx, sql, args...)
+}
+
+// Query runs a statement that returns rows.
+func (t *Tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return t.tx.Query(ctx, sql, args...)
+}
+
+// QueryRow runs a statement that returns at most one row.
+func (t *Tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	return t.tx.QueryRow(ctx, sql, args...)
+}
+
+// SendBatch sends several statements in one round trip.
+func (t *Tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	return t.tx.SendBatch(ctx, b)
+}
+
+// Savepoint runs fn so that its failure undoes only what fn did.
+func (t *Tx) Savepoint(ctx context.Context, fn func() error) error {
+	return pgx.BeginFunc(ctx, t.tx, func(pgx.Tx) error { return fn() })
+}
+
+// Tenant adds the chain of the tenant with this uid to those that get the call's audit event. Without it the event
+// goes to the platform's chain.
+func (t *Tx) Tenant(uid string) {
+	if uid != "" && !slices.Contains(t.chains, uid) {
+		t.chains = append(t.chains, uid)
+	}
+}
+
+// Audit names a resource that the call concerns, and the field paths that it changed.
+func (t *Tx) Audit(resource string, changedPaths ...string) {
+	if !slices.Contains(t.resources, resource) && len(t.resources) < maxResources {
+		t.resources = append(t.resources, resource)
+	}
+	for _, p := range changedPaths {
+		if !slices.Contains(t.paths, p) {
+			t.paths = append(t.paths, p)
+		}
+	}
+}
+
+// Publish sets key of feed to the encoding of value, or removes the key when value is nil. All that one transaction
+// publishes reaches watchers as one revision; of several values for a key the last counts. Nothing is published by a
+// call that only validates.
+func (t *Tx) Publish(feed, key string, value proto.Message) error {
+	if !t.writable {
+		return fmt.Errorf("publish %s %s: the transaction only reads", feed, key)
+	}
+	if feed == "" || key == "" || len(key) > maxKey {
+		return fmt.Errorf("publish %q %q: a feed and a key of at most %d bytes are needed", feed, key, maxKey)
+	}
+	if t.entries == nil {
+		t.entries = make(map[entryKey][]byte)
+	}
+	if value == nil {
+		t.entries[entryKey{feed, key}] = nil
+		return nil
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend([]byte{}, value)
+	if err != nil {
+		return fmt.Errorf("publish %s %s: %w", feed, key, err)
+	}
+	t.entries[entryKey{feed, key}] = b
+	return nil
+}
+
+// OnRevision registers fn to be called with the revision that the transaction takes, before the answer is stored. fn
+// may write the revision into the answer; it must not touch the database. It is not called when nothing is published.
+func (t *Tx) OnRevision(fn func(revision int64)) { t.stamps = append(t.stamps, fn) }

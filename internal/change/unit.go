@@ -1,0 +1,264 @@
+package change
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/audit"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+)
+
+// Reasons of the shared domain that sdk/fault does not name.
+const (
+	reasonInternal   = "INTERNAL"
+	reasonDependency = "DEPENDENCY_UNAVAILABLE"
+)
+
+// unit is one try of one unit of work.
+type unit struct {
+	kernel *Kernel
+	tx     *Tx
+	fn     Func
+	stored bool // a row of the request log waits for the answer
+}
+
+// run does all but the commit. commit is false when there is nothing to commit: the answer is a replay.
+func (u *unit) run(ctx context.Context) (m proto.Message, commit bool, err error) {
+	if err := u.begin(ctx); err != nil {
+		return nil, false, err
+	}
+	if u.logged() {
+		m, err := u.claim(ctx)
+		if m != nil || err != nil {
+			return m, false, err
+		}
+	}
+	m, err = u.work(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := u.audit(ctx); err != nil {
+		return nil, false, err
+	}
+	if u.tx.call.ValidateOnly {
+		return m, true, nil
+	}
+	return m, true, u.finish(ctx, m)
+}
+
+// logged reports whether the answer is kept for retries. What only validates has no effect that a retry could double.
+func (u *unit) logged() bool {
+	return u.tx.writable && u.tx.call.RequestID != "" && !u.tx.call.ValidateOnly
+}
+
+func (u *unit) begin(ctx context.Context) error {
+	if err := u.tx.QueryRow(ctx, `SELECT now()`).Scan(&u.tx.now); err != nil {
+		return err
+	}
+	u.tx.now = u.tx.now.UTC()
+	return nil
+}
+
+// work runs fn. A call that only validates runs it inside a savepoint that is then undone, so that the audit event
+// alone remains.
+func (u *unit) work(ctx context.Context) (proto.Message, error) {
+	if !u.tx.call.ValidateOnly || !u.tx.writable {
+		return u.fn(ctx, u.tx)
+	}
+	var m proto.Message
+	undo := errors.New("only validated")
+	err := u.tx.Savepoint(ctx, func() (err error) {
+		if m, err = u.fn(ctx, u.tx); err != nil {
+			return err
+		}
+		// What commits would check must be checked here as well.
+		if _, err := u.tx.Exec(ctx, `SET CONSTRAINTS ALL IMMEDIATE`); err != nil {
+			return err
+		}
+		return undo
+	})
+	if !errors.Is(err, undo) {
+		return nil, err
+	}
+	return m, nil
+}
+
+const claimSQL = `INSERT INTO kernel.request_log (caller, method, request_id, request) VALUES ($1, $2, $3, $4)
+ON CONFLICT (caller, method, request_id) DO UPDATE SET request = excluded.request, response = NULL, create_time = now()
+WHERE request_log.create_time < now() - interval '24 hours'`
+
+// claim takes the request id, waiting for a twin that holds it. It returns the first answer when there is one.
+func (u *unit) claim(ctx context.Context) (proto.Message, error) {
+	call := u.tx.call
+	id, err := uuid.Parse(call.RequestID)
+	if err != nil || id == uuid.Nil {
+		return nil, fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "request_id must be a UUID").
+			WithField(fault.FieldViolation{Field: "request_id", Description: "must be a UUID, not the zero one"})
+	}
+	request, err := marshal(call.Request)
+	if err != nil {
+		return nil, err
+	}
+	tag, err := u.tx.Exec(ctx, claimSQL, call.caller(), call.Method, id, request)
+	if err != nil {
+		return nil, err
+	}
+	if tag.RowsAffected() == 1 {
+		u.stored = true
+		return nil, nil
+	}
+	return u.replay(ctx, id, request)
+}
+
+func (u *unit) replay(ctx context.Context, id uuid.UUID, request []byte) (proto.Message, error) {
+	call := u.tx.call
+	var first, response []byte
+	err := u.tx.QueryRow(ctx, `SELECT request, response FROM kernel.request_log
+		WHERE caller = $1 AND method = $2 AND request_id = $3`, call.caller(), call.Method, id).Scan(&first, &response)
+	if err != nil {
+		return nil, fmt.Errorf("read the first answer: %w", err)
+	}
+	if !sameRequest(call.Request, first, request) {
+		return nil, fault.New(fault.InvalidArgument, fault.ReasonRequestIDReused,
+			"request_id %s was used with another request", id)
+	}
+	var any anypb.Any
+	if err := proto.Unmarshal(response, &any); err != nil {
+		return nil, fmt.Errorf("decode the first answer: %w", err)
+	}
+	return any.UnmarshalNew()
+}
+
+// sameRequest compares meanings: two builds may encode one request differently.
+func sameRequest(request proto.Message, first, second []byte) bool {
+	if bytes.Equal(first, second) {
+		return true
+	}
+	if request == nil {
+		return false
+	}
+	stored := request.ProtoReflect().New().Interface()
+	return proto.Unmarshal(first, stored) == nil && proto.Equal(stored, request)
+}
+
+// audit appends the call's event to each chain, in the order of their names so that no two calls wait in a circle.
+func (u *unit) audit(ctx context.Context) error {
+	if !u.tx.call.audited() {
+		return nil
+	}
+	e := u.kernel.event(ctx, u.tx.call, u.tx.now)
+	e.Resources, e.ChangedPaths = u.tx.resources, u.tx.paths
+	e.Outcome = auditv1.Outcome_OUTCOME_OK
+	chains := slices.Sorted(slices.Values(u.tx.chains))
+	if len(chains) == 0 {
+		chains = []string{audit.Platform}
+	}
+	for _, chain := range chains {
+		if err := audit.Append(ctx, u.tx.tx, chain, e); err != nil {
+			return auditError(err)
+		}
+	}
+	return nil
+}
+
+func auditError(err error) error {
+	if lostRace(err) || isConnect(err) {
+		return err
+	}
+	return fault.New(fault.Unavailable, fault.ReasonAuditUnavailable, "the audit record cannot be written; nothing was done").
+		WithCause(err)
+}
+
+// finish publishes and stores the answer. Taking the revision is the last statement, unless the answer wants to carry
+// it: the row that stores the answer is ours alone by then, so the lock is not held for anyone else's sake.
+func (u *unit) finish(ctx context.Context, m proto.Message) error {
+	if len(u.tx.stamps) == 0 {
+		if err := u.store(ctx, m); err != nil {
+			return err
+		}
+	}
+	revision, err := u.publish(ctx)
+	if err != nil || len(u.tx.stamps) == 0 {
+		return err
+	}
+	for _, stamp := range u.tx.stamps {
+		if revision > 0 {
+			stamp(revision)
+		}
+	}
+	return u.store(ctx, m)
+}
+
+func (u *unit) store(ctx context.Context, m proto.Message) error {
+	if !u.stored {
+		return nil
+	}
+	any, err := anypb.New(m)
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	b, err := marshal(any)
+	if err != nil {
+		return err
+	}
+	_, err = u.tx.Exec(ctx, `UPDATE kernel.request_log SET response = $4
+		WHERE caller = $1 AND method = $2 AND request_id = $3`,
+		u.tx.call.caller(), u.tx.call.Method, u.tx.call.RequestID, b)
+	return err
+}
+
+func (u *unit) publish(ctx context.Context) (int64, error) {
+	if len(u.tx.entries) == 0 {
+		return 0, nil
+	}
+	keys := make([]entryKey, 0, len(u.tx.entries))
+	for k := range u.tx.entries {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b entryKey) int {
+		if c := strings.Compare(a.feed, b.feed); c != 0 {
+			return c
+		}
+		return strings.Compare(a.key, b.key)
+	})
+	var feeds, names []string
+	var values [][]byte
+	for _, k := range keys {
+		feeds, names, values = append(feeds, k.feed), append(names, k.key), append(values, u.tx.entries[k])
+	}
+	var revision int64
+	err := u.tx.QueryRow(ctx, `SELECT kernel.publish($1, $2, $3)`, feeds, names, values).Scan(&revision)
+	return revision, err
+}
+
+func (k *Kernel) event(ctx context.Context, call Call, now time.Time) *auditv1.Event {
+	return audit.Draft(ctx, audit.Facts{
+		Time: now, Service: k.service, Method: call.Method, Principal: call.Principal, Peer: call.Peer,
+		Request: call.Request, RequestID: call.RequestID, Reason: call.Reason, ValidateOnly: call.ValidateOnly,
+	})
+}
+
+func marshal(m proto.Message) ([]byte, error) {
+	if m == nil {
+		return []byte{}, nil
+	}
+	return proto.MarshalOptions{Deterministic: true}.MarshalAppend([]byte{}, m)
+}
+
+// isNet reports whether err is a lost connection rather than an answer of the server.
+func isNet(err error) bool {
+	_, ok := errors.AsType[net.Error](err)
+	return ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
