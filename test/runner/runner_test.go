@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestCount(t *testing.T) {
+	t.Parallel()
+	const pkg = `"Package":"github.com/rowhouse-platform/rowhouse/sdk/x"`
+	tests := map[string]struct {
+		events []string
+		want   tally
+		says   string // a part of what is told
+	}{
+		"pass": {
+			[]string{`{"Action":"pass",` + pkg + `,"Test":"TestA"}`, `{"Action":"pass",` + pkg + `}`},
+			tally{passed: 1}, "",
+		},
+		"a package fails with its test": {
+			[]string{
+				`{"Action":"output",` + pkg + `,"Test":"TestA","Output":"want 1\n"}`,
+				`{"Action":"fail",` + pkg + `,"Test":"TestA"}`,
+				`{"Action":"fail",` + pkg + `}`,
+			},
+			tally{failed: 1}, "--- sdk/x TestA\nwant 1\n",
+		},
+		"a package dies outside of its tests": {
+			[]string{
+				`{"Action":"pass",` + pkg + `,"Test":"TestA"}`,
+				`{"Action":"output",` + pkg + `,"Output":"goroutine leak\n"}`,
+				`{"Action":"fail",` + pkg + `}`,
+			},
+			tally{passed: 1, failed: 1}, "--- sdk/x\ngoroutine leak\n",
+		},
+		"a package does not build": {
+			[]string{
+				`{"ImportPath":"x.test","Action":"build-output","Output":"undefined: y\n"}`,
+				`{"ImportPath":"x.test","Action":"build-fail"}`,
+				`{"Action":"fail",` + pkg + `,"FailedBuild":"x.test"}`,
+			},
+			tally{failed: 1}, "--- sdk/x\nundefined: y\n",
+		},
+		"a listed skip": {
+			[]string{`{"Action":"skip",` + pkg + `,"Test":"TestListed"}`},
+			tally{skipped: 1}, "",
+		},
+		"a skip that nobody allowed": {
+			[]string{`{"Action":"skip",` + pkg + `,"Test":"TestA"}`},
+			tally{failed: 1}, "sdk/x TestA was skipped and is not in test/skips.txt\n",
+		},
+		"a package without tests":  {[]string{`{"Action":"skip",` + pkg + `}`}, tally{}, ""},
+		"what is not from go test": {[]string{"panic: no space left"}, tally{}, "panic: no space left\n"},
+		"output of a test that passed": {
+			[]string{
+				`{"Action":"output",` + pkg + `,"Test":"TestA","Output":"noise\n"}`,
+				`{"Action":"pass",` + pkg + `,"Test":"TestA"}`,
+			},
+			tally{passed: 1}, "",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var out bytes.Buffer
+			s := &shop{out: &out, skips: map[string]bool{"sdk/x TestListed": true}}
+			text := strings.Join(test.events, "\n") + "\n"
+			if _, err := s.count(bufio.NewReader(strings.NewReader(text))); err != nil {
+				t.Fatal(err)
+			}
+			if s.tally != test.want {
+				t.Errorf("counted %v, want %v", s.tally, test.want)
+			}
+			if test.says == "" && out.Len() > 0 || !strings.Contains(out.String(), test.says) {
+				t.Errorf("told %q, want %q", out.String(), test.says)
+			}
+		})
+	}
+}
+
+func TestReadSkips(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		text string
+		want map[string]bool // nil where the file is refused
+	}{
+		"entry and comment": {"# why\n\nsdk/x  TestA # no IPv6\n", map[string]bool{"sdk/x TestA": true}},
+		"no reason":         {"sdk/x TestA\n", nil},
+		"empty reason":      {"sdk/x TestA #\n", nil},
+		"no test":           {"sdk/x # all of it\n", nil},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "skips.txt")
+			if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := readSkips(path)
+			if (err != nil) != (test.want == nil) {
+				t.Fatalf("readSkips = %v, %v", got, err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestPerform(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		err  error
+		want tally
+		line string
+	}{
+		"ok":      {nil, tally{}, "tier x: ok 0 s\n"},
+		"not run": {notRun("the database is old"), tally{}, "tier x: not run 0 s: the database is old\n"},
+		"cannot run": {
+			errors.New("no compiler"), tally{failed: 1},
+			"tier x: FAIL 0 s: no compiler\n  again: scripts/test.sh x; without it: ROWHOUSE_TEST_WITHOUT=x\n",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var out bytes.Buffer
+			got := perform(t.Context(), &out, tier{
+				name: "x", run: func(context.Context, *shop) error { return test.err },
+			}, nil)
+			if got != test.want || out.String() != test.line {
+				t.Errorf("perform = %v, printed %q; want %v, %q", got, out.String(), test.want, test.line)
+			}
+		})
+	}
+}
+
+func TestChoose(t *testing.T) {
+	all := []tier{{name: "unit"}, {name: "race"}, {name: "fuzz", long: true}}
+	tests := map[string]struct {
+		long         bool
+		names        []string
+		off          string
+		chosen, left string // chosen "" where the choice is refused
+	}{
+		"all that is not long": {chosen: "unit race"},
+		"long":                 {long: true, chosen: "unit race fuzz"},
+		"one":                  {names: []string{"race"}, chosen: "race", left: "unit"},
+		"a long one by name":   {names: []string{"fuzz"}, chosen: "fuzz", left: "unit race"},
+		"left out":             {off: "race,fuzz", chosen: "unit", left: "race"},
+		"unknown":              {names: []string{"rice"}},
+		"unknown left out":     {off: "rice"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(without, test.off)
+			chosen, left, err := choose(all, test.long, test.names)
+			names := make([]string, len(chosen))
+			for i, c := range chosen {
+				names[i] = c.name
+			}
+			if got := strings.Join(names, " "); got != test.chosen || (err != nil) != (test.chosen == "") {
+				t.Errorf("chose %q, %v; want %q", got, err, test.chosen)
+			}
+			if got := strings.Join(left, " "); got != test.left {
+				t.Errorf("left out %q, want %q", got, test.left)
+			}
+		})
+	}
+}
+
+func TestVulnFresh(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var not notRun
+	if err := vulnFresh(dir, time.Time{}); !errors.As(err, &not) {
+		t.Errorf("without a database: %v, want a notRun", err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "index"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	index := []byte(`{"modified":"2026-03-01T00:00:00Z"}`)
+	if err := os.WriteFile(filepath.Join(dir, "index", "db.json"), index, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	modified := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	if err := vulnFresh(dir, modified.Add(vulnAge)); err != nil {
+		t.Errorf("seven days old: %v", err)
+	}
+	if err := vulnFresh(dir, modified.Add(vulnAge+time.Second)); !errors.As(err, &not) {
+		t.Errorf("older than seven days: %v, want a notRun", err)
+	}
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// A tier is one check, or several that belong together.
+type tier struct {
+	name string
+	long bool // only when asked for by -long or by name
+	run  func(context.Context, *shop) error
+}
+
+// limit is a bound against hanging, not a budget.
+func (t tier) limit() time.Duration {
+	if t.long {
+		return 2 * time.Hour
+	}
+	return 15 * time.Minute
+}
+
+// tiers lists all checks; the cheap ones and those that fail most often come first.
+func tiers() []tier {
+	return []tier{
+		{name: "licences", run: licences},
+		{name: "generate", run: generate},
+		{name: "proto", run: proto},
+		{name: "vet", run: vet},
+		{name: "unit", run: unit},
+		{name: "lint", run: lint},
+		{name: "race", run: race},
+		{name: "vuln", run: vuln},
+		{name: "race-all", long: true, run: raceAll},
+		{name: "fuzz", long: true, run: fuzz},
+	}
+}
+
+// raced is what runs under the race detector in every run: what other people's goroutines share.
+func raced() []string {
+	return []string{
+		"./sdk/tenant", "./sdk/tenantgrpc", "./sdk/tenantdb", "./sdk/feed", "./sdk/limits", "./services/gateway/...",
+	}
+}
+
+func licences(ctx context.Context, s *shop) error {
+	return s.command(ctx, "go", "run", "./test/licences")
+}
+
+// generate shows that gen/ is what proto/ makes.
+func generate(ctx context.Context, s *shop) error {
+	buf, err := s.tool(ctx, "buf")
+	if err != nil {
+		return err
+	}
+	fresh, err := os.MkdirTemp("", "rowhouse-gen-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(fresh)
+	if err := s.command(ctx, buf, "generate", "-o", fresh); err != nil {
+		return err
+	}
+	if err := s.command(ctx, "diff", "-r", "-q", "gen", filepath.Join(fresh, "gen")); err != nil {
+		return fmt.Errorf("gen/ is not what proto/ makes, run make generate: %w", err)
+	}
+	return nil
+}
+
+// proto holds the protos against the lint rules, the format, the commit before and the last release.
+func proto(ctx context.Context, s *shop) error {
+	buf, err := s.tool(ctx, "buf")
+	if err != nil {
+		return err
+	}
+	errs := []error{
+		s.command(ctx, buf, "lint"),
+		s.command(ctx, buf, "format", "proto", "-d", "--exit-code"),
+	}
+	if s.command(ctx, "git", "cat-file", "-e", "HEAD~1:proto/rowhouse") == nil {
+		errs = append(errs, s.command(ctx, buf, "breaking", "--against", ".git#ref=HEAD~1"))
+	}
+	const baseline = "proto/baseline.binpb"
+	if _, err := os.Stat(baseline); err == nil {
+		errs = append(errs, s.command(ctx, buf, "breaking", "proto", "--against", baseline))
+	}
+	return errors.Join(errs...)
+}
+
+func vet(ctx context.Context, s *shop) error {
+	return s.command(ctx, "go", "vet", "./...")
+}
+
+func lint(ctx context.Context, s *shop) error {
+	golangci, err := s.tool(ctx, "golangci-lint")
+	if err != nil {
+		return err
+	}
+	return s.command(ctx, golangci, "run", "--allow-parallel-runners", "./...")
+}
+
+func unit(ctx context.Context, s *shop) error {
+	return s.tests(ctx, "-shuffle=on", "./...")
+}
+
+func race(ctx context.Context, s *shop) error {
+	for _, pattern := range raced() { // go test only warns of a pattern without packages
+		found, err := s.output(ctx, "go", "list", pattern)
+		if err != nil || found == "" {
+			return fmt.Errorf("no package matches %s", pattern)
+		}
+	}
+	return s.tests(ctx, append([]string{"-race", "-shuffle=on"}, raced()...)...)
+}
+
+func raceAll(ctx context.Context, s *shop) error {
+	return s.tests(ctx, "-race", "-shuffle=on", "./...")
+}
+
+// fuzz gives each fuzz test half a minute.
+func fuzz(ctx context.Context, s *shop) error {
+	const format = `{{$p := .ImportPath}}{{range .TestGoFiles}}{{$p}} {{$.Dir}}/{{.}}{{"\n"}}{{end}}` +
+		`{{range .XTestGoFiles}}{{$p}} {{$.Dir}}/{{.}}{{"\n"}}{{end}}`
+	list, err := s.output(ctx, "go", "list", "-f", format, "./...")
+	if err != nil {
+		return err
+	}
+	fuzzTest := regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
+	var errs []error
+	for line := range strings.Lines(list) {
+		pkg, file, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		for _, match := range fuzzTest.FindAllSubmatch(text, -1) {
+			errs = append(errs, s.tests(ctx, "-run=^$", "-fuzz=^"+string(match[1])+"$", "-fuzztime=30s", pkg))
+		}
+	}
+	if len(errs) == 0 {
+		return errors.New("there is no fuzz test")
+	}
+	return errors.Join(errs...)
+}
+
+// vulnAge is how old the vulnerability database may be for its silence to mean something.
+const vulnAge = 7 * 24 * time.Hour
+
+// vuln looks for known vulnerabilities in what the code calls. Without a fresh database it does not run: that stops
+// a release, not a merge, and is never called ok.
+func vuln(ctx context.Context, s *shop) error {
+	dir := os.Getenv("ROWHOUSE_VULNDB")
+	if dir == "" {
+		dir = filepath.Join("data", "vulndb")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if err := vulnFresh(dir, time.Now()); err != nil {
+		return err
+	}
+	govulncheck, err := s.tool(ctx, "govulncheck")
+	if err != nil {
+		return err
+	}
+	return s.command(ctx, govulncheck, "-db", "file://"+dir, "./...")
+}
+
+// vulnFresh returns a notRun when dir holds no database or one too old.
+func vulnFresh(dir string, now time.Time) error {
+	text, err := os.ReadFile(filepath.Join(dir, "index", "db.json"))
+	if err != nil {
+		return notRun("no vulnerability database in " + dir + "; ROWHOUSE_VULNDB names its folder")
+	}
+	var index struct{ Modified time.Time }
+	if err := json.Unmarshal(text, &index); err != nil {
+		return fmt.Errorf("read the date of the vulnerability database: %w", err)
+	}
+	if now.Sub(index.Modified) > vulnAge {
+		return notRun("the vulnerability database of " + index.Modified.Format(time.DateOnly) + " is older than 7 days")
+	}
+	return nil
+}
+
+// A notRun says why a tier did not run although nothing is wrong with the code.
+type notRun string
+
+// Error implements error.
+func (n notRun) Error() string { return string(n) }
