@@ -101,6 +101,16 @@ const (
 	Reason_REASON_DEPENDENCY_UNAVAILABLE Reason = 35
 	// RESOURCE_EXHAUSTED: a rate limit of the tenant; RetryInfo and QuotaFailure say more.
 	Reason_REASON_RATE_LIMIT_EXCEEDED Reason = 36
+	// PERMISSION_DENIED: a context good for one request was used twice.
+	Reason_REASON_CONTEXT_REPLAYED Reason = 37
+	// UNAVAILABLE: the connection was lost at the commit; retry with the same request_id to learn the outcome.
+	Reason_REASON_OUTCOME_UNKNOWN Reason = 38
+	// At the edge HTTP 421: the TLS connection was made for another tenant's host.
+	Reason_REASON_MISDIRECTED Reason = 39
+	// UNAVAILABLE: the app has no process that could answer.
+	Reason_REASON_UPSTREAM_UNAVAILABLE Reason = 40
+	// INVALID_ARGUMENT or RESOURCE_EXHAUSTED: the request is larger than the server takes.
+	Reason_REASON_TOO_LARGE Reason = 41
 )
 
 // Enum value maps for Reason.
@@ -143,6 +153,11 @@ var (
 		34: "REASON_DEADLINE_TOO_SHORT",
 		35: "REASON_DEPENDENCY_UNAVAILABLE",
 		36: "REASON_RATE_LIMIT_EXCEEDED",
+		37: "REASON_CONTEXT_REPLAYED",
+		38: "REASON_OUTCOME_UNKNOWN",
+		39: "REASON_MISDIRECTED",
+		40: "REASON_UPSTREAM_UNAVAILABLE",
+		41: "REASON_TOO_LARGE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":            0,
@@ -182,6 +197,11 @@ var (
 		"REASON_DEADLINE_TOO_SHORT":     34,
 		"REASON_DEPENDENCY_UNAVAILABLE": 35,
 		"REASON_RATE_LIMIT_EXCEEDED":    36,
+		"REASON_CONTEXT_REPLAYED":       37,
+		"REASON_OUTCOME_UNKNOWN":        38,
+		"REASON_MISDIRECTED":            39,
+		"REASON_UPSTREAM_UNAVAILABLE":   40,
+		"REASON_TOO_LARGE":              41,
 	}
 )
 
@@ -216,7 +236,7 @@ var File_rowhouse_api_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\x96\b\n" +
+	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\x9e\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_INVALID_FIELD\x10\x01\x12\x18\n" +
@@ -255,7 +275,12 @@ const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\x17REASON_TENANT_NOT_READY\x10!\x12\x1d\n" +
 	"\x19REASON_DEADLINE_TOO_SHORT\x10\"\x12!\n" +
 	"\x1dREASON_DEPENDENCY_UNAVAILABLE\x10#\x12\x1e\n" +
-	"\x1aREASON_RATE_LIMIT_EXCEEDED\x10$B\xc1\x01\n" +
+	"\x1aREASON_RATE_LIMIT_EXCEEDED\x10$\x12\x1b\n" +
+	"\x17REASON_CONTEXT_REPLAYED\x10%\x12\x1a\n" +
+	"\x16REASON_OUTCOME_UNKNOWN\x10&\x12\x16\n" +
+	"\x12REASON_MISDIRECTED\x10'\x12\x1f\n" +
+	"\x1bREASON_UPSTREAM_UNAVAILABLE\x10(\x12\x14\n" +
+	"\x10REASON_TOO_LARGE\x10)B\xc1\x01\n" +
 	"\x13com.rowhouse.api.v1B\vReasonProtoP\x01Z?github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1;apiv1\xa2\x02\x03RAX\xaa\x02\x0fRowhouse.Api.V1\xca\x02\x0fRowhouse\\Api\\V1\xe2\x02\x1bRowhouse\\Api\\V1\\GPBMetadata\xea\x02\x11Rowhouse::Api::V1b\x06proto3"
 
 var (
