@@ -9,6 +9,7 @@ import (
 
 	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/audit"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
 
@@ -29,9 +30,6 @@ func (k *Kernel) Denied(ctx context.Context, call Call, err error) {
 // Suppressed returns how many refused calls left no event because their callers had used up their budget.
 func (k *Kernel) Suppressed() int64 { return k.refused.suppressed() }
 
-// Retries returns how many transactions were begun again after losing a race.
-func (k *Kernel) Retries() int64 { return k.retries.Load() }
-
 // refuse records that call was answered with err, in a transaction of its own.
 func (k *Kernel) refuse(ctx context.Context, call Call, err error) {
 	if !call.audited() || fault.KindOf(err) == fault.Unavailable {
@@ -48,7 +46,7 @@ func (k *Kernel) refuse(ctx context.Context, call Call, err error) {
 }
 
 func (k *Kernel) recordRefusal(ctx context.Context, call Call, err error) error {
-	return pgx.BeginFunc(ctx, k.pool, func(tx pgx.Tx) error {
+	return pg.Tx(ctx, k.pool, pg.TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
 		var now time.Time
 		if err := tx.QueryRow(ctx, `SELECT now()`).Scan(&now); err != nil {
 			return err

@@ -15,6 +15,9 @@ const (
 	// maxResources bounds the resources that one audit event names.
 	maxResources = 100
 	maxKey       = 512
+	// maxValue keeps an entry within a chunk of a snapshot, maxRevision a revision within one gRPC message.
+	maxValue    = 1<<20 - 4096
+	maxRevision = 3 << 20
 )
 
 // Tx is a transaction in its unit of work. It is for one goroutine, and only until the function that got it returns.
@@ -27,6 +30,7 @@ type Tx struct {
 	resources []string
 	paths     []string
 	entries   map[entryKey][]byte
+	size      int
 	stamps    []func(revision int64)
 }
 
@@ -104,6 +108,9 @@ func (t *Tx) Publish(feed, key string, value proto.Message) error {
 	b, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend([]byte{}, value)
 	if err != nil {
 		return fmt.Errorf("publish %s %s: %w", feed, key, err)
+	}
+	if t.size += len(key) + len(b); len(b) > maxValue || t.size > maxRevision {
+		return fmt.Errorf("publish %s %s: more than an entry or a revision may hold", feed, key)
 	}
 	t.entries[entryKey{feed, key}] = b
 	return nil

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -17,45 +15,43 @@ import (
 
 	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/audit"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
 
-// Reasons of the shared domain that sdk/fault does not name.
-const (
-	reasonInternal   = "INTERNAL"
-	reasonDependency = "DEPENDENCY_UNAVAILABLE"
-)
+const reasonInternal = "INTERNAL"
 
 // unit is one try of one unit of work.
 type unit struct {
-	kernel *Kernel
-	tx     *Tx
-	fn     Func
-	stored bool // a row of the request log waits for the answer
+	kernel    *Kernel
+	tx        *Tx
+	fn        Func
+	stored    bool // a row of the request log waits for the answer
+	published bool // watchers will see something once it is committed
 }
 
-// run does all but the commit. commit is false when there is nothing to commit: the answer is a replay.
-func (u *unit) run(ctx context.Context) (m proto.Message, commit bool, err error) {
+// run does all but the commit. A replay leaves nothing to commit.
+func (u *unit) run(ctx context.Context) (proto.Message, error) {
 	if err := u.begin(ctx); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if u.logged() {
 		m, err := u.claim(ctx)
 		if m != nil || err != nil {
-			return m, false, err
+			return m, err
 		}
 	}
-	m, err = u.work(ctx)
+	m, err := u.work(ctx)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if err := u.audit(ctx); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if u.tx.call.ValidateOnly {
-		return m, true, nil
+		return m, nil
 	}
-	return m, true, u.finish(ctx, m)
+	return m, u.finish(ctx, m)
 }
 
 // logged reports whether the answer is kept for retries. What only validates has no effect that a retry could double.
@@ -173,8 +169,9 @@ func (u *unit) audit(ctx context.Context) error {
 	return nil
 }
 
+// auditError tells an audit that cannot be written from a database that is away or a race that may be tried again.
 func auditError(err error) error {
-	if lostRace(err) || isConnect(err) {
+	if _, ok := fault.As(pg.Fault(err)); ok {
 		return err
 	}
 	return fault.New(fault.Unavailable, fault.ReasonAuditUnavailable, "the audit record cannot be written; nothing was done").
@@ -240,6 +237,7 @@ func (u *unit) publish(ctx context.Context) (int64, error) {
 	}
 	var revision int64
 	err := u.tx.QueryRow(ctx, `SELECT kernel.publish($1, $2, $3)`, feeds, names, values).Scan(&revision)
+	u.published = err == nil
 	return revision, err
 }
 
@@ -257,8 +255,3 @@ func marshal(m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.MarshalAppend([]byte{}, m)
 }
 
-// isNet reports whether err is a lost connection rather than an answer of the server.
-func isNet(err error) bool {
-	_, ok := errors.AsType[net.Error](err)
-	return ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
-}

@@ -1,7 +1,7 @@
 -- What every service database has: the revision head and the change log that
 -- watch streams are served from, the log of request ids, operations, and the
--- audit chains. Runs as the database's owner, a role named <base>_owner; the
--- service connects as <base>_service, which owns nothing.
+-- audit chains. All of it belongs to the database's owner; the service's role may
+-- do what is granted at the end, and nothing else.
 
 CREATE SCHEMA kernel;
 CREATE SCHEMA audit;
@@ -33,6 +33,12 @@ CREATE TABLE kernel.change_floor (
     revision bigint  NOT NULL
 );
 INSERT INTO kernel.change_floor (revision) VALUES (0);
+
+-- The last revision that touched each feed, deletions included.
+CREATE TABLE kernel.feed_head (
+    feed     text   PRIMARY KEY,
+    revision bigint NOT NULL
+);
 
 CREATE TABLE kernel.feed_state (
     feed     text   NOT NULL,
@@ -93,6 +99,9 @@ BEGIN
     INSERT INTO kernel.feed_state (feed, key, value, revision)
         SELECT u.f, u.k, u.v, r FROM unnest(p_feeds, p_keys, p_values) AS u(f, k, v) WHERE u.v IS NOT NULL
         ON CONFLICT (feed, key) DO UPDATE SET value = excluded.value, revision = excluded.revision;
+    INSERT INTO kernel.feed_head (feed, revision)
+        SELECT DISTINCT u.f, r FROM unnest(p_feeds) AS u(f)
+        ON CONFLICT (feed) DO UPDATE SET revision = excluded.revision;
     RETURN r;
 END $$;
 
@@ -163,21 +172,13 @@ CREATE TRIGGER head_is_not_truncated BEFORE TRUNCATE ON audit.head
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA kernel, audit FROM PUBLIC;
 
-DO $$
-DECLARE
-    service text := regexp_replace(current_user, '_owner$', '') || '_service';
-BEGIN
-    IF current_user NOT LIKE '%\_owner' THEN
-        RAISE EXCEPTION 'the kernel migration must run as a role named <database>_owner, not %', current_user;
-    END IF;
-    EXECUTE format('GRANT USAGE ON SCHEMA kernel, audit TO %I', service);
-    EXECUTE format('GRANT SELECT ON kernel.revision_head, kernel.change_log, kernel.change_floor, kernel.feed_state,
-        audit.head, audit.event TO %I', service);
-    EXECUTE format('GRANT SELECT, INSERT, DELETE ON kernel.request_log TO %I', service);
-    EXECUTE format('GRANT UPDATE (request, response, create_time) ON kernel.request_log TO %I', service);
-    EXECUTE format('GRANT SELECT, INSERT, DELETE ON kernel.operations TO %I', service);
-    EXECUTE format('GRANT UPDATE (phase, step, attempt, next_time, lease_until, fence, output, metadata, error,
-        update_time, end_time) ON kernel.operations TO %I', service);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION kernel.publish(text[], text[], bytea[]), kernel.trim_changes(interval),
-        audit.append(text, bytea) TO %I', service);
-END $$;
+GRANT USAGE ON SCHEMA kernel, audit TO {{service}};
+GRANT SELECT ON kernel.revision_head, kernel.change_log, kernel.change_floor, kernel.feed_head, kernel.feed_state,
+    audit.head, audit.event TO {{service}};
+GRANT SELECT, INSERT, DELETE ON kernel.request_log TO {{service}};
+GRANT UPDATE (request, response, create_time) ON kernel.request_log TO {{service}};
+GRANT SELECT, INSERT, DELETE ON kernel.operations TO {{service}};
+GRANT UPDATE (phase, step, attempt, next_time, lease_until, fence, output, metadata, error, update_time, end_time)
+    ON kernel.operations TO {{service}};
+GRANT EXECUTE ON FUNCTION kernel.publish(text[], text[], bytea[]), kernel.trim_changes(interval),
+    audit.append(text, bytea) TO {{service}};
