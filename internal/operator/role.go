@@ -1,0 +1,162 @@
+package operator
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Names of the roles. Roles of people come first, those of workloads after them.
+const (
+	RoleViewer   = "viewer"   // reads records
+	RoleSupport  = "support"  // and explains what tenants see
+	RoleOperator = "operator" // tenants, their domains, settings and limits
+	RolePlacer   = "placer"   // apps, cells and where tenants live
+	RoleSecurity = "security" // suspends, blocks, revokes
+	RoleAuditor  = "auditor"  // reads the audit chains and nothing else
+	RoleOwner    = "owner"    // all that people may do
+
+	RoleGateway = "gateway"
+	RoleConfig  = "config"
+	RoleQuota   = "quota"
+	RoleApp     = "app"
+	RoleTenancy = "tenancy"
+)
+
+// Roles is the table of roles and their permissions. It is fixed in the binary: what a role may do is reviewed like
+// code. There are no wildcards.
+type Roles struct {
+	permissions map[string][]string
+	known       map[string]bool
+}
+
+// AllRoles returns the table.
+func AllRoles() Roles {
+	r := Roles{permissions: map[string][]string{}, known: map[string]bool{}}
+	viewer := viewerPermissions()
+	r.permissions[RoleViewer] = viewer
+	r.permissions[RoleSupport] = slices.Concat(viewer, supportPermissions())
+	r.permissions[RoleOperator] = slices.Concat(viewer, supportPermissions(), operatorPermissions())
+	r.permissions[RolePlacer] = slices.Concat(viewer, placerPermissions())
+	r.permissions[RoleSecurity] = slices.Concat(viewer, supportPermissions(), securityPermissions())
+	r.permissions[RoleAuditor] = auditorPermissions()
+	r.permissions[RoleOwner] = slices.Concat(viewer, supportPermissions(), operatorPermissions(), placerPermissions(),
+		securityPermissions(), auditorPermissions(), ownerPermissions())
+	for role, permissions := range workloadPermissions() {
+		r.permissions[role] = permissions
+	}
+	for role, permissions := range r.permissions {
+		slices.Sort(permissions)
+		r.permissions[role] = slices.Compact(permissions)
+		for _, permission := range permissions {
+			r.known[permission] = true
+		}
+	}
+	return r
+}
+
+// Names returns the roles in alphabetical order.
+func (r Roles) Names() []string {
+	names := make([]string, 0, len(r.permissions))
+	for name := range r.permissions {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Permissions returns what role may do, in alphabetical order, or nil when there is no such role.
+func (r Roles) Permissions(role string) []string { return slices.Clone(r.permissions[role]) }
+
+// Known reports whether some role holds permission.
+func (r Roles) Known(permission string) bool { return r.known[permission] }
+
+// grant adds up what roles and single permissions allow, and refuses names that do not exist.
+func (r Roles) grant(roles, permissions []string) (map[string]bool, error) {
+	granted := map[string]bool{}
+	for _, role := range roles {
+		held, ok := r.permissions[role]
+		if !ok {
+			return nil, fmt.Errorf("unknown role %q; there are %v", role, r.Names())
+		}
+		for _, permission := range held {
+			granted[permission] = true
+		}
+	}
+	for _, permission := range permissions {
+		if !r.known[permission] {
+			return nil, fmt.Errorf("unknown permission %q", permission)
+		}
+		granted[permission] = true
+	}
+	return granted, nil
+}
+
+func viewerPermissions() []string {
+	return []string{
+		"config.documents.get", "config.documents.list",
+		"config.namespaces.get", "config.namespaces.list",
+		"quota.limits.get", "quota.limits.list",
+		"tenancy.apps.get", "tenancy.apps.list",
+		"tenancy.cells.get", "tenancy.cells.list",
+		"tenancy.consumers.list",
+		"tenancy.domains.get", "tenancy.domains.list",
+		"tenancy.operations.get", "tenancy.operations.list",
+		"tenancy.placements.get",
+		"tenancy.plans.get", "tenancy.plans.list",
+		"tenancy.tenants.get", "tenancy.tenants.list",
+	}
+}
+
+func supportPermissions() []string {
+	return []string{"gateway.routes.explain"}
+}
+
+func operatorPermissions() []string {
+	return []string{
+		"config.documents.delete", "config.documents.update",
+		"quota.limits.delete", "quota.limits.update",
+		"tenancy.domains.create", "tenancy.domains.delete", "tenancy.domains.update", "tenancy.domains.verify",
+		"tenancy.operations.cancel", "tenancy.operations.delete",
+		"tenancy.tenants.create", "tenancy.tenants.delete", "tenancy.tenants.resume", "tenancy.tenants.suspend",
+		"tenancy.tenants.undelete", "tenancy.tenants.update",
+	}
+}
+
+func placerPermissions() []string {
+	return []string{
+		"tenancy.apps.create", "tenancy.apps.delete", "tenancy.apps.update",
+		"tenancy.cells.create", "tenancy.cells.update",
+	}
+}
+
+func securityPermissions() []string {
+	return []string{
+		"audit.chains.verify", "audit.events.get", "audit.events.list",
+		"tenancy.contextKeys.list", "tenancy.contextKeys.revoke",
+		"tenancy.tenants.resume", "tenancy.tenants.suspend",
+	}
+}
+
+func auditorPermissions() []string {
+	return []string{"audit.chains.verify", "audit.events.get", "audit.events.list"}
+}
+
+func ownerPermissions() []string {
+	return []string{
+		"config.namespaces.create", "config.namespaces.delete", "config.namespaces.update",
+		"tenancy.plans.create", "tenancy.plans.delete", "tenancy.plans.update",
+	}
+}
+
+func workloadPermissions() map[string][]string {
+	return map[string][]string{
+		RoleGateway: {
+			"config.settings.watch", "quota.leases.grant", "quota.limits.watch",
+			"tenancy.contextKeys.certify", "tenancy.contexts.refresh", "tenancy.routes.watch", "tenancy.tenants.watch",
+		},
+		RoleConfig:  {"tenancy.tenants.watch"},
+		RoleQuota:   {"tenancy.tenants.watch"},
+		RoleApp:     {"config.settings.watch", "tenancy.contexts.refresh", "tenancy.tenants.watch"},
+		RoleTenancy: {"config.settings.watch"},
+	}
+}
