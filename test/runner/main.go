@@ -29,8 +29,9 @@ func main() {
 	long := flag.Bool("long", false, "also run the tiers that take long")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Stdout, *long, flag.Args()); err != nil {
+	err := run(ctx, os.Stdout, *long, flag.Args())
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "runner:", err)
 		os.Exit(1)
 	}
