@@ -254,4 +254,3 @@ func marshal(m proto.Message) ([]byte, error) {
 	}
 	return proto.MarshalOptions{Deterministic: true}.MarshalAppend([]byte{}, m)
 }
-
