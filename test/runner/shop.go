@@ -89,7 +89,6 @@ func (s *shop) output(ctx context.Context, name string, args ...string) (string,
 
 // tests runs go test with args beside one private PostgreSQL and counts.
 func (s *shop) tests(ctx context.Context, args ...string) error {
-	s.counted = true
 	before := s.failed
 	line := append([]string{
 		"run", "./sdk/pgtest/pgtestserver", "--", "go", "test", "-json", "-count=1", "-timeout=10m",
@@ -105,6 +104,7 @@ func (s *shop) tests(ctx context.Context, args ...string) error {
 		return err
 	}
 	ran, readErr := s.count(bufio.NewReader(stdout))
+	s.counted = s.counted || ran > 0
 	err = errors.Join(cmd.Wait(), readErr)
 	switch {
 	case s.failed > before:
