@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -47,25 +46,23 @@ func Next(last Hash, seq int64, event []byte) Hash {
 type Facts struct {
 	Time                             time.Time
 	Service, Method, Principal, Peer string
-	RequestID, Reason                string
 	Request                          proto.Message
+	RequestID, Reason, TraceID       string
 	ValidateOnly                     bool
 }
 
 // Draft returns the event of a call, without its outcome and its place in a chain. The request leaves only its digest.
-func Draft(ctx context.Context, f Facts) *auditv1.Event {
+func Draft(f Facts) *auditv1.Event {
 	e := &auditv1.Event{
 		Time: timestamppb.New(f.Time), Service: f.Service, Method: f.Method, Principal: f.Principal, Peer: f.Peer,
-		RequestId: f.RequestID, Reason: f.Reason, ValidateOnly: f.ValidateOnly,
+		RequestId: f.RequestID, Reason: f.Reason, TraceId: f.TraceID,
+		ValidateOnly: f.ValidateOnly,
 	}
 	if f.Request != nil {
 		// A request that came over the wire can be encoded again.
 		b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(f.Request)
 		sum := sha256.Sum256(b)
 		e.RequestDigest = sum[:]
-	}
-	if sc := trace.SpanContextFromContext(ctx); sc.HasTraceID() {
-		e.TraceId = sc.TraceID().String()
 	}
 	return e
 }

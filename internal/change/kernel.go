@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/internal/rule"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
 
@@ -124,14 +125,14 @@ func (k *Kernel) Opened(ctx context.Context, resource string) error {
 }
 
 func (k *Kernel) run(ctx context.Context, fn Func, writable bool) (proto.Message, error) {
-	call, ok := CallFrom(ctx)
+	call, ok := rule.CallFrom(ctx)
 	if !ok || call.Rule == nil {
 		return nil, fault.New(fault.Internal, reasonInternal, "the unit of work has no call")
 	}
 	var m proto.Message
 	published := false
 	err := pg.Tx(ctx, k.pool, pg.TxOptions{}, func(ctx context.Context, tx pgx.Tx) (err error) {
-		u := &unit{kernel: k, tx: &Tx{tx: tx, call: call, writable: writable}, fn: fn}
+		u := &unit{kernel: k, tx: &Tx{tx: tx, call: call, tenant: actingTenant(ctx, call), writable: writable}, fn: fn}
 		m, err = u.run(ctx)
 		published = u.published
 		return err

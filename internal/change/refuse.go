@@ -1,6 +1,7 @@
 package change
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -10,6 +11,7 @@ import (
 	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/audit"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/internal/rule"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
 
@@ -23,7 +25,7 @@ const (
 
 // Denied records a call that was refused before its handler ran. It returns nothing, because the call is refused
 // either way; what cannot be recorded is logged.
-func (k *Kernel) Denied(ctx context.Context, call Call, err error) {
+func (k *Kernel) Denied(ctx context.Context, call rule.Call, err error) {
 	k.refuse(ctx, call, err)
 }
 
@@ -31,11 +33,11 @@ func (k *Kernel) Denied(ctx context.Context, call Call, err error) {
 func (k *Kernel) Suppressed() int64 { return k.refused.suppressed() }
 
 // refuse records that call was answered with err, in a transaction of its own.
-func (k *Kernel) refuse(ctx context.Context, call Call, err error) {
-	if !call.audited() || fault.KindOf(err) == fault.Unavailable {
+func (k *Kernel) refuse(ctx context.Context, call rule.Call, err error) {
+	if !audited(call) || fault.KindOf(err) == fault.Unavailable {
 		return
 	}
-	if !k.refused.allow(call.Principal, call.Method, k.clock()) {
+	if !k.refused.allow(call.Principal.Name, call.Method, k.clock()) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
@@ -45,13 +47,13 @@ func (k *Kernel) refuse(ctx context.Context, call Call, err error) {
 	}
 }
 
-func (k *Kernel) recordRefusal(ctx context.Context, call Call, err error) error {
+func (k *Kernel) recordRefusal(ctx context.Context, call rule.Call, err error) error {
 	return pg.Tx(ctx, k.pool, pg.TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
 		var now time.Time
 		if err := tx.QueryRow(ctx, `SELECT now()`).Scan(&now); err != nil {
 			return err
 		}
-		e := k.event(ctx, call, now.UTC())
+		e := k.event(call, now.UTC())
 		e.Outcome, e.ReasonCode = auditv1.Outcome_OUTCOME_FAILED, fault.ReasonOf(err)
 		switch fault.KindOf(err) {
 		case fault.PermissionDenied, fault.Unauthenticated:
@@ -60,11 +62,7 @@ func (k *Kernel) recordRefusal(ctx context.Context, call Call, err error) error 
 		if e.ReasonCode == "" {
 			e.ReasonCode = reasonInternal
 		}
-		chain := audit.Platform
-		if call.Tenant != "" {
-			chain = call.Tenant
-		}
-		return audit.Append(ctx, tx, chain, e)
+		return audit.Append(ctx, tx, cmp.Or(actingTenant(ctx, call), audit.Platform), e)
 	})
 }
 

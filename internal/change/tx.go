@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/rowhouse-platform/rowhouse/internal/rule"
 )
 
 const (
@@ -24,7 +26,8 @@ const (
 type Tx struct {
 	tx        pgx.Tx
 	now       time.Time
-	call      Call
+	call      rule.Call
+	tenant    string // acting, on the data plane
 	writable  bool
 	chains    []string
 	resources []string
@@ -41,7 +44,7 @@ type entryKey struct{ feed, key string }
 func (t *Tx) Now() time.Time { return t.now }
 
 // Call returns the call that the transaction serves.
-func (t *Tx) Call() Call { return t.call }
+func (t *Tx) Call() rule.Call { return t.call }
 
 // Exec runs a statement.
 func (t *Tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
@@ -69,7 +72,7 @@ func (t *Tx) Savepoint(ctx context.Context, fn func() error) error {
 }
 
 // Tenant adds the chain of the tenant with this uid to those that get the call's audit event. Without it the event
-// goes to the platform's chain.
+// goes to the chain of the acting tenant, or to the platform's on other planes than DATA.
 func (t *Tx) Tenant(uid string) {
 	if uid != "" && !slices.Contains(t.chains, uid) {
 		t.chains = append(t.chains, uid)

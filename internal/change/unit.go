@@ -2,6 +2,7 @@ package change
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/audit"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/internal/rule"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
 
@@ -26,8 +28,9 @@ type unit struct {
 	kernel    *Kernel
 	tx        *Tx
 	fn        Func
-	stored    bool // a row of the request log waits for the answer
-	published bool // watchers will see something once it is committed
+	id        uuid.UUID // of the request
+	stored    bool      // a row of the request log waits for the answer
+	published bool      // watchers will see something once it is committed
 }
 
 // run does all but the commit. A replay leaves nothing to commit.
@@ -107,12 +110,12 @@ func (u *unit) claim(ctx context.Context) (proto.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	tag, err := u.tx.Exec(ctx, claimSQL, call.caller(), call.Method, id, request)
+	tag, err := u.tx.Exec(ctx, claimSQL, caller(u.tx.tenant, call), call.Method, id, request)
 	if err != nil {
 		return nil, err
 	}
 	if tag.RowsAffected() == 1 {
-		u.stored = true
+		u.id, u.stored = id, true
 		return nil, nil
 	}
 	return u.replay(ctx, id, request)
@@ -122,7 +125,7 @@ func (u *unit) replay(ctx context.Context, id uuid.UUID, request []byte) (proto.
 	call := u.tx.call
 	var first, response []byte
 	err := u.tx.QueryRow(ctx, `SELECT request, response FROM kernel.request_log
-		WHERE caller = $1 AND method = $2 AND request_id = $3`, call.caller(), call.Method, id).Scan(&first, &response)
+		WHERE caller = $1 AND method = $2 AND request_id = $3`, caller(u.tx.tenant, call), call.Method, id).Scan(&first, &response)
 	if err != nil {
 		return nil, fmt.Errorf("read the first answer: %w", err)
 	}
@@ -130,11 +133,11 @@ func (u *unit) replay(ctx context.Context, id uuid.UUID, request []byte) (proto.
 		return nil, fault.New(fault.InvalidArgument, fault.ReasonRequestIDReused,
 			"request_id %s was used with another request", id)
 	}
-	var any anypb.Any
-	if err := proto.Unmarshal(response, &any); err != nil {
+	var packed anypb.Any
+	if err := proto.Unmarshal(response, &packed); err != nil {
 		return nil, fmt.Errorf("decode the first answer: %w", err)
 	}
-	return any.UnmarshalNew()
+	return packed.UnmarshalNew()
 }
 
 // sameRequest compares meanings: two builds may encode one request differently.
@@ -151,15 +154,15 @@ func sameRequest(request proto.Message, first, second []byte) bool {
 
 // audit appends the call's event to each chain, in the order of their names so that no two calls wait in a circle.
 func (u *unit) audit(ctx context.Context) error {
-	if !u.tx.call.audited() {
+	if !audited(u.tx.call) {
 		return nil
 	}
-	e := u.kernel.event(ctx, u.tx.call, u.tx.now)
+	e := u.kernel.event(u.tx.call, u.tx.now)
 	e.Resources, e.ChangedPaths = u.tx.resources, u.tx.paths
 	e.Outcome = auditv1.Outcome_OUTCOME_OK
 	chains := slices.Sorted(slices.Values(u.tx.chains))
 	if len(chains) == 0 {
-		chains = []string{audit.Platform}
+		chains = []string{cmp.Or(u.tx.tenant, audit.Platform)}
 	}
 	for _, chain := range chains {
 		if err := audit.Append(ctx, u.tx.tx, chain, e); err != nil {
@@ -202,17 +205,17 @@ func (u *unit) store(ctx context.Context, m proto.Message) error {
 	if !u.stored {
 		return nil
 	}
-	any, err := anypb.New(m)
+	packed, err := anypb.New(m)
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
-	b, err := marshal(any)
+	b, err := marshal(packed)
 	if err != nil {
 		return err
 	}
 	_, err = u.tx.Exec(ctx, `UPDATE kernel.request_log SET response = $4
 		WHERE caller = $1 AND method = $2 AND request_id = $3`,
-		u.tx.call.caller(), u.tx.call.Method, u.tx.call.RequestID, b)
+		caller(u.tx.tenant, u.tx.call), u.tx.call.Method, u.id, b)
 	return err
 }
 
@@ -241,10 +244,11 @@ func (u *unit) publish(ctx context.Context) (int64, error) {
 	return revision, err
 }
 
-func (k *Kernel) event(ctx context.Context, call Call, now time.Time) *auditv1.Event {
-	return audit.Draft(ctx, audit.Facts{
-		Time: now, Service: k.service, Method: call.Method, Principal: call.Principal, Peer: call.Peer,
+func (k *Kernel) event(call rule.Call, now time.Time) *auditv1.Event {
+	return audit.Draft(audit.Facts{
+		Time: now, Service: k.service, Method: call.Method, Principal: cmp.Or(call.Principal.Name, "nobody"), Peer: call.Peer,
 		Request: call.Request, RequestID: call.RequestID, Reason: call.Reason, ValidateOnly: call.ValidateOnly,
+		TraceID: call.TraceID,
 	})
 }
 
