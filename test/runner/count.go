@@ -67,7 +67,9 @@ func (s *shop) note(e event, said map[string]*strings.Builder, failed map[string
 		if said[key] == nil {
 			said[key] = &strings.Builder{}
 		}
-		said[key].WriteString(e.Output)
+		if !strings.HasPrefix(e.Output, "=== ") { // RUN, PAUSE and CONT tell nothing
+			said[key].WriteString(e.Output)
+		}
 		return false
 	case "pass", "skip", "fail":
 	default:

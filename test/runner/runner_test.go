@@ -180,23 +180,43 @@ func TestChoose(t *testing.T) {
 
 func TestVulnFresh(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	var not notRun
-	if err := vulnFresh(dir, time.Time{}); !errors.As(err, &not) {
-		t.Errorf("without a database: %v, want a notRun", err)
+	now := time.Date(2026, 3, 8, 0, 0, 0, 0, time.UTC)
+	tests := map[string]struct {
+		files map[string]string
+		runs  bool
+		why   string // of not running; "" where the database is broken
+	}{
+		"no database":  {nil, false, "no vulnerability database"},
+		"no date":      {map[string]string{"index/db.json": `{"modified":"0001-01-01T00:00:00Z"}`}, false, "its date"},
+		"seven days":   {map[string]string{"index/db.json": `{"modified":"2026-03-01T00:00:00Z"}`}, true, ""},
+		"older":        {map[string]string{"index/db.json": `{"modified":"2026-02-28T23:59:59Z"}`}, false, "older"},
+		"DATE":         {map[string]string{"index/db.json": `{}`, "DATE": "2026-03-01\n"}, true, ""},
+		"older DATE":   {map[string]string{"index/db.json": `{}`, "DATE": "2026-02-28\n"}, false, "of 2026-02-28 is older"},
+		"no day":       {map[string]string{"index/db.json": `{}`, "DATE": "March\n"}, false, ""},
+		"broken index": {map[string]string{"index/db.json": `{`}, false, ""},
 	}
-	if err := os.Mkdir(filepath.Join(dir, "index"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	index := []byte(`{"modified":"2026-03-01T00:00:00Z"}`)
-	if err := os.WriteFile(filepath.Join(dir, "index", "db.json"), index, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	modified := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
-	if err := vulnFresh(dir, modified.Add(vulnAge)); err != nil {
-		t.Errorf("seven days old: %v", err)
-	}
-	if err := vulnFresh(dir, modified.Add(vulnAge+time.Second)); !errors.As(err, &not) {
-		t.Errorf("older than seven days: %v, want a notRun", err)
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			if err := os.Mkdir(filepath.Join(dir, "index"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for file, text := range test.files {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := vulnFresh(dir, now)
+			var not notRun
+			switch stayed := errors.As(err, &not); {
+			case test.runs && err != nil:
+				t.Errorf("vulnFresh = %v", err)
+			case !test.runs && test.why == "" && (err == nil || stayed):
+				t.Errorf("vulnFresh = %v, want a failure", err)
+			case test.why != "" && (!stayed || !strings.Contains(err.Error(), test.why)):
+				t.Errorf("vulnFresh = %v, want it not to run: %s", err, test.why)
+			}
+		})
 	}
 }

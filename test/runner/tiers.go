@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -179,18 +180,34 @@ func vuln(ctx context.Context, s *shop) error {
 
 // vulnFresh returns a notRun when dir holds no database or one too old.
 func vulnFresh(dir string, now time.Time) error {
+	of, err := vulnDate(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return notRun("no vulnerability database in " + dir + "; ROWHOUSE_VULNDB names its folder")
+	case err != nil:
+		return fmt.Errorf("read the date of the vulnerability database: %w", err)
+	case of.IsZero():
+		return notRun("the vulnerability database does not say its date; file DATE in it would")
+	case now.Sub(of) > vulnAge:
+		return notRun("the vulnerability database of " + of.Format(time.DateOnly) + " is older than 7 days")
+	default:
+		return nil
+	}
+}
+
+// vulnDate is the day in file DATE of the database, else what its index says, which is nothing in one that was built
+// from the source repository.
+func vulnDate(dir string) (time.Time, error) {
 	text, err := os.ReadFile(filepath.Join(dir, "index", "db.json"))
 	if err != nil {
-		return notRun("no vulnerability database in " + dir + "; ROWHOUSE_VULNDB names its folder")
+		return time.Time{}, err
+	}
+	if day, err := os.ReadFile(filepath.Join(dir, "DATE")); err == nil {
+		return time.Parse(time.DateOnly, strings.TrimSpace(string(day)))
 	}
 	var index struct{ Modified time.Time }
-	if err := json.Unmarshal(text, &index); err != nil {
-		return fmt.Errorf("read the date of the vulnerability database: %w", err)
-	}
-	if now.Sub(index.Modified) > vulnAge {
-		return notRun("the vulnerability database of " + index.Modified.Format(time.DateOnly) + " is older than 7 days")
-	}
-	return nil
+	err = json.Unmarshal(text, &index)
+	return index.Modified, err
 }
 
 // A notRun says why a tier did not run although nothing is wrong with the code.
