@@ -1,0 +1,141 @@
+package cell
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Roles of the whole server; see the package's handbook page in docs.
+const (
+	roleOwner    = "rowhouse_owner"    // owns the app's schemas
+	roleSecurity = "rowhouse_sec"      // owns schema rowhouse
+	roleApp      = "rowhouse_app"      // holds the grants on tenants' tables
+	roleMigrator = "rowhouse_migrator" // logs in to migrate, may become the owner
+)
+
+// AppRole returns the name of the role as which app logs in.
+func AppRole(app string) string { return roleApp + "_" + strings.ReplaceAll(app, "-", "_") }
+
+// setUpCluster makes the roles. Roles belong to the server, advisory locks to a database;
+// a lock on the shared catalog is the one that all inits of a server meet at. It does not
+// hold up logins or other changes of roles.
+func setUpCluster(ctx context.Context, t pgx.Tx, config *Config, super bool) error {
+	if super {
+		if _, err := t.Exec(ctx, "LOCK TABLE pg_catalog.pg_authid IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
+			return fmt.Errorf("wait for other inits: %w", err)
+		}
+	}
+	app := AppRole(config.App)
+	for _, role := range []struct{ name, attributes string }{
+		{roleOwner, "NOLOGIN"},
+		{roleSecurity, "NOLOGIN"},
+		{roleApp, "NOLOGIN"},
+		{roleMigrator, "LOGIN NOINHERIT"},
+		{app, fmt.Sprintf("LOGIN INHERIT CONNECTION LIMIT %d", config.Connections)},
+	} {
+		if err := ensureRole(ctx, t, role.name, role.attributes, super); err != nil {
+			return err
+		}
+	}
+	for role, password := range map[string]string{app: config.Password, roleMigrator: config.MigratorPassword} {
+		if err := setPassword(ctx, t, role, password); err != nil {
+			return err
+		}
+	}
+	for member, group := range map[string]string{app: roleApp, roleMigrator: roleOwner} {
+		if err := ensureMember(ctx, t, member, group); err != nil {
+			return err
+		}
+	}
+	if super {
+		return grantCarrier(ctx, t)
+	}
+	for _, group := range []string{roleOwner, roleSecurity, roleApp} {
+		if err := ensureMember(ctx, t, "", group); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureRole makes the role, or takes from an existing one what it must not have.
+func ensureRole(ctx context.Context, t pgx.Tx, name, attributes string, super bool) error {
+	const plain = " NOCREATEDB NOCREATEROLE"
+	const weak = plain + " NOSUPERUSER NOREPLICATION NOBYPASSRLS"
+	var exists, same bool
+	err := t.QueryRow(ctx, `
+SELECT true, NOT (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)
+	AND rolcanlogin = ($2 NOT LIKE 'NOLOGIN%')
+	AND rolconnlimit = coalesce(substring($2 FROM 'LIMIT ([0-9]+)')::int, -1)
+FROM pg_catalog.pg_roles WHERE rolname = $1`, name, attributes).Scan(&exists, &same)
+	if err != nil && err != pgx.ErrNoRows {
+		return fmt.Errorf("look for role %s: %w", name, err)
+	}
+	verb := "ALTER"
+	switch {
+	case exists && same:
+		return nil
+	case !exists:
+		verb = "CREATE"
+	}
+	rest := plain
+	if super {
+		rest = weak
+	}
+	if _, err := t.Exec(ctx, verb+" ROLE "+quote(name)+" "+attributes+rest); err != nil {
+		return fmt.Errorf("role %s: %w", name, err)
+	}
+	return nil
+}
+
+// ensureMember makes member, or with "" the current login, a member of group.
+func ensureMember(ctx context.Context, t pgx.Tx, member, group string) error {
+	var is bool
+	var who string
+	err := t.QueryRow(ctx, `SELECT coalesce(nullif($1, ''), current_user::text),
+	pg_catalog.pg_has_role(coalesce(nullif($1, ''), current_user::text)::name, $2::name, 'MEMBER')`, member, group).Scan(&who, &is)
+	if err != nil {
+		return fmt.Errorf("look for member %s of %s: %w", member, group, err)
+	}
+	if is {
+		return nil
+	}
+	if _, err := t.Exec(ctx, "GRANT "+quote(group)+" TO "+quote(who)); err != nil {
+		return fmt.Errorf("make %s a member of %s: %w", who, group, err)
+	}
+	return nil
+}
+
+func setPassword(ctx context.Context, t pgx.Tx, role, password string) error {
+	if password == "" {
+		return nil
+	}
+	verifier, err := scramVerifier(password)
+	if err != nil {
+		return fmt.Errorf("password of %s: %w", role, err)
+	}
+	if _, err := t.Exec(ctx, "ALTER ROLE "+quote(role)+" PASSWORD '"+verifier+"'"); err != nil {
+		return fmt.Errorf("password of %s: SQLSTATE %s", role, sqlState(err)) // not the statement's text
+	}
+	return nil
+}
+
+// grantCarrier lets rowhouse_sec, and nobody else, set the carrier of rung L2b.
+func grantCarrier(ctx context.Context, t pgx.Tx) error {
+	var granted bool
+	err := t.QueryRow(ctx, "SELECT pg_catalog.has_parameter_privilege($1::name, 'backtrace_functions', 'SET')",
+		roleSecurity).Scan(&granted)
+	if err != nil {
+		return fmt.Errorf("look for the carrier's grant: %w", err)
+	}
+	if granted {
+		return nil
+	}
+	if _, err := t.Exec(ctx, "GRANT SET ON PARAMETER backtrace_functions TO "+roleSecurity); err != nil {
+		return fmt.Errorf("grant the carrier: %w", err)
+	}
+	return nil
+}

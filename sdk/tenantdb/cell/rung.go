@@ -1,0 +1,97 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// carriers are the two settings that can hold the tenant of a transaction: how enter reads
+// its carrier, which is '' when nothing was entered, and how it fills it.
+func (r Rung) carriers() []string {
+	if r == L2b {
+		return []string{
+			"{{carrier}}", "current_setting('backtrace_functions')",
+			"{{carry}}", "set_config('backtrace_functions', encode(substr(seal, 17, 16), 'hex'), true)",
+		}
+	}
+	return []string{
+		"{{carrier}}", "coalesce(current_setting('rowhouse.seal', true), '')",
+		"{{carry}}", "set_config('rowhouse.seal', encode(seal, 'hex'), true)",
+	}
+}
+
+func (r Rung) script() string {
+	if r == L2b {
+		return "rung_l2b.sql"
+	}
+	return "rung_l2a.sql"
+}
+
+// climb installs the functions of a rung and tries them.
+func climb(ctx context.Context, t pgx.Tx, config *Config, super bool) error {
+	had, err := standing(ctx, t, config.App)
+	if err != nil {
+		return err
+	}
+	rung := config.Rung
+	if rung == "" {
+		if rung = L2a; super || had == L2b {
+			rung = L2b
+		}
+	}
+	if had == L2b && rung != L2b {
+		return fmt.Errorf("%w: the database stands on %s, %s was asked for", ErrRung, had, rung)
+	}
+	if err := install(ctx, t, rung); err != nil {
+		return err
+	}
+	if err := attack(ctx, t, rung); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrRung, rung, err)
+	}
+	_, err = t.Exec(ctx, `SET LOCAL ROLE rowhouse_sec; INSERT INTO rowhouse.installed (rung, app) VALUES ('`+string(rung)+`', '`+
+		config.App+`') ON CONFLICT (one) DO UPDATE SET rung = excluded.rung; RESET ROLE`, pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return fmt.Errorf("store the rung: %w", err)
+	}
+	return nil
+}
+
+// standing returns the rung that was installed before, "" when none was.
+func standing(ctx context.Context, t pgx.Tx, app string) (Rung, error) {
+	var rung Rung
+	var owner string
+	if _, err := t.Exec(ctx, "SET LOCAL ROLE rowhouse_sec"); err != nil {
+		return "", fmt.Errorf("become rowhouse_sec: %w", err)
+	}
+	err := t.QueryRow(ctx, "SELECT rung, app FROM rowhouse.installed").Scan(&rung, &owner)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return "", fmt.Errorf("look for an earlier rung: %w", err)
+	}
+	if _, err := t.Exec(ctx, "RESET ROLE"); err != nil {
+		return "", fmt.Errorf("reset role: %w", err)
+	}
+	if owner != "" && owner != app {
+		return "", fmt.Errorf("the database belongs to app %q, not to %q", owner, app)
+	}
+	return rung, nil
+}
+
+func install(ctx context.Context, t pgx.Tx, rung Rung) error {
+	if _, err := t.Exec(ctx, "SET LOCAL ROLE rowhouse_sec"); err != nil {
+		return fmt.Errorf("become rowhouse_sec: %w", err)
+	}
+	// rung_l2a's body names functions of enter.sql and the reverse; plpgsql binds late, so
+	// the order is free.
+	for _, name := range []string{rung.script(), "enter.sql", "secure.sql"} {
+		if err := run(ctx, t, name, rung.carriers()...); err != nil {
+			return err
+		}
+	}
+	if _, err := t.Exec(ctx, "RESET ROLE"); err != nil {
+		return fmt.Errorf("reset role: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+-- secure puts a tenant table behind row-level security. Migrations call it as the table's
+-- owner; it may be called again. Partitions are secured with their parent and get no grants:
+-- rows are reached through the parent.
+CREATE OR REPLACE FUNCTION rowhouse.secure(target regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+	tenant pg_attribute;
+	child  regclass;
+	own    text := 'tenant_id = (SELECT rowhouse.tenant_id())';
+BEGIN
+	SELECT a.* INTO tenant FROM pg_attribute a
+	WHERE a.attrelid = target AND a.attname = 'tenant_id' AND NOT a.attisdropped;
+	IF NOT FOUND OR tenant.atttypid <> 'uuid'::regtype THEN
+		RAISE EXCEPTION 'table % has no column tenant_id of type uuid', target USING ERRCODE = '42P16';
+	END IF;
+	IF NOT tenant.attnotnull THEN
+		EXECUTE format('ALTER TABLE %s ALTER COLUMN tenant_id SET NOT NULL', target);
+	END IF;
+	IF NOT tenant.atthasdef THEN
+		EXECUTE format('ALTER TABLE %s ALTER COLUMN tenant_id SET DEFAULT rowhouse.tenant_id()', target);
+	END IF;
+	EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', target);
+	EXECUTE format('DROP POLICY IF EXISTS base ON %s', target);
+	EXECUTE format('DROP POLICY IF EXISTS tenant ON %s', target);
+	EXECUTE format('CREATE POLICY base ON %s USING (true) WITH CHECK (true)', target);
+	EXECUTE format('CREATE POLICY tenant ON %s AS RESTRICTIVE USING (%s) WITH CHECK (%s)', target, own, own);
+	IF NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = target) THEN
+		EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO rowhouse_app', target);
+	END IF;
+	FOR child IN SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = target LOOP
+		PERFORM rowhouse.secure(child);
+	END LOOP;
+END
+$body$;
+GRANT EXECUTE ON FUNCTION rowhouse.secure(regclass) TO rowhouse_owner;

@@ -1,0 +1,34 @@
+-- What only a superuser may take away. Each of these lets an application reach past its own
+-- rows: change a setting from inside a statement, stop other sessions or read their
+-- statements, store objects that no policy covers, or hold the locks that moves depend on.
+
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+
+-- Without a procedural language DO does not run.
+REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC;
+GRANT USAGE ON LANGUAGE plpgsql TO rowhouse_owner, rowhouse_sec;
+
+DO $body$
+DECLARE
+	fn regprocedure;
+BEGIN
+	FOR fn IN
+		SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (p.proname IN (
+			'set_config', 'pg_cancel_backend', 'pg_terminate_backend', 'pg_notify',
+			'pg_stat_get_activity', 'pg_stat_get_backend_activity', 'pg_stat_get_backend_client_addr',
+			'pg_logical_emit_message', 'pg_export_snapshot', 'currtid2', 'loread', 'lowrite')
+			OR p.proname LIKE 'lo\_%' OR p.proname LIKE 'pg\_%advisory%')
+			AND (p.proacl IS NULL OR pg_catalog.has_function_privilege('rowhouse_app', p.oid, 'EXECUTE'))
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', fn);
+	END LOOP;
+END
+$body$;
+
+GRANT EXECUTE ON FUNCTION
+	pg_catalog.set_config(text, text, boolean),
+	pg_catalog.pg_try_advisory_xact_lock_shared(bigint),
+	pg_catalog.pg_advisory_xact_lock_shared(bigint)
+TO rowhouse_sec;
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_advisory_xact_lock(int, int) TO rowhouse_migrator;
