@@ -1,0 +1,216 @@
+package tenantgrpc
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+)
+
+// renewBefore is how long before its end a stream's context is renewed. It
+// leaves room for a second try.
+const renewBefore = 10 * time.Second
+
+// retryRenewal is the pause between two tries to renew.
+const retryRenewal = time.Second
+
+// guard runs a stream of a tenant and ends it when the tenant's state changes or
+// its context runs out. It returns when the handler has returned.
+func (s *server) guard(c *call, ss grpc.ServerStream, clientStreams bool, run func(grpc.ServerStream) error) error {
+	verified, err := tenant.FromContext(ss.Context())
+	if err != nil {
+		return err
+	}
+	ctx, cut := context.WithCancelCause(ss.Context())
+	live := &liveContext{Context: ctx}
+	live.set(verified)
+	watcher := make(chan struct{})
+	go func() {
+		defer close(watcher)
+		if err := s.watch(live, c, verified); err != nil {
+			cut(err)
+		}
+	}()
+	defer func() {
+		cut(nil)
+		<-watcher
+	}()
+	err = run(&guardedStream{ServerStream: ss, ctx: live, clientStreams: clientStreams})
+	if f, ok := fault.As(context.Cause(ctx)); ok {
+		return f
+	}
+	return err
+}
+
+// watch returns nil when the stream ended by itself, else why it must end.
+func (s *server) watch(live *liveContext, c *call, verified tenant.Context) error {
+	for {
+		changed := s.cfg.Verifier.Watch(verified)
+		now := s.cfg.Clock()
+		timer := time.NewTimer(s.untilRenewal(verified, now))
+		select {
+		case <-live.Done():
+			timer.Stop()
+			return nil
+		case <-changed:
+			timer.Stop()
+			if _, err := s.verify(verified.Token(), c); err != nil {
+				return err
+			}
+		case <-timer.C:
+			renewed, err := s.renew(live, c, verified)
+			if err != nil {
+				return err
+			}
+			verified = renewed
+			live.set(renewed)
+		}
+	}
+}
+
+func (s *server) untilRenewal(verified tenant.Context, now time.Time) time.Duration {
+	left := verified.ExpireTime().Sub(now)
+	if s.cfg.Refresher == nil || verified.Class() != tenant.ClassSession {
+		return left
+	}
+	return max(left-renewBefore, 0)
+}
+
+// renew tries until the context has expired. What the refresher hands out is
+// verified like any other token and must speak for nobody else.
+func (s *server) renew(ctx context.Context, c *call, old tenant.Context) (tenant.Context, error) {
+	for {
+		left := old.ExpireTime().Sub(s.cfg.Clock())
+		if s.cfg.Refresher == nil || old.Class() != tenant.ClassSession || left <= 0 {
+			return tenant.Context{}, errExpired()
+		}
+		renewed, err := s.renewOnce(ctx, c, old, left)
+		if err == nil {
+			return renewed, nil
+		}
+		if final(err) {
+			return tenant.Context{}, err
+		}
+		if !pause(ctx, min(retryRenewal, left)) {
+			return tenant.Context{}, context.Cause(ctx)
+		}
+	}
+}
+
+func (s *server) renewOnce(ctx context.Context, c *call, old tenant.Context, left time.Duration) (tenant.Context, error) {
+	ctx, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	token, err := s.cfg.Refresher.RefreshContext(ctx, old.Token())
+	if err != nil {
+		return tenant.Context{}, FromStatus(err)
+	}
+	renewed, err := s.verify(token, c)
+	if err != nil {
+		return tenant.Context{}, err
+	}
+	if !succeeds(old.Claims(), renewed.Claims()) {
+		return tenant.Context{}, fault.New(fault.Unauthenticated, fault.ReasonContextInvalid,
+			"the renewed tenant context is not the successor of the old one")
+	}
+	return renewed, nil
+}
+
+// final reports whether another try cannot help: a refusal, not an outage.
+func final(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.Unauthenticated, fault.PermissionDenied, fault.Aborted, fault.NotFound, fault.InvalidArgument:
+		return true
+	default:
+		return false
+	}
+}
+
+// succeeds reports whether next speaks for the same tenant and principal, grants
+// no more and lives longer.
+func succeeds(old, next tenant.Claims) bool {
+	return next.TenantUID == old.TenantUID && next.TenantID == old.TenantID &&
+		next.PrincipalKind == old.PrincipalKind && next.PrincipalDigest == old.PrincipalDigest &&
+		old.Scopes.Has(next.Scopes) && old.Audience.Has(next.Audience) &&
+		next.Class == old.Class && next.ExpireTime.After(old.ExpireTime)
+}
+
+// pause waits for d and reports false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+func errExpired() *fault.Error {
+	return fault.New(fault.Unauthenticated, fault.ReasonContextExpired,
+		"the tenant context expired while the stream was open")
+}
+
+// liveContext shows the newest tenant context of a stream to whoever asks it, or
+// a context derived from it, so that calls made late in a stream's life forward
+// a token that is still good.
+type liveContext struct {
+	context.Context
+	newest atomic.Pointer[tenantContext]
+}
+
+type tenantContext struct{ context.Context }
+
+func (l *liveContext) set(c tenant.Context) {
+	l.newest.Store(&tenantContext{tenant.NewContext(l.Context, c)})
+}
+
+// Value implements context.Context.
+func (l *liveContext) Value(key any) any { return l.newest.Load().Value(key) }
+
+// guardedStream refuses to move messages once its stream was cut.
+type guardedStream struct {
+	grpc.ServerStream
+	ctx           context.Context
+	clientStreams bool
+}
+
+// Context implements grpc.ServerStream.
+func (g *guardedStream) Context() context.Context { return g.ctx }
+
+// SendMsg implements grpc.ServerStream.
+func (g *guardedStream) SendMsg(m any) error {
+	if g.ctx.Err() != nil {
+		return context.Cause(g.ctx)
+	}
+	return g.ServerStream.SendMsg(m)
+}
+
+// RecvMsg implements grpc.ServerStream. Where the client may stay silent for as
+// long as it likes, it returns as soon as the stream is cut; the read that then
+// remains ends with the stream, which gRPC ends when the handler has returned.
+func (g *guardedStream) RecvMsg(m any) error {
+	if !g.clientStreams {
+		return g.received(g.ServerStream.RecvMsg(m))
+	}
+	read := make(chan error, 1)
+	go func() { read <- g.ServerStream.RecvMsg(m) }()
+	select {
+	case err := <-read:
+		return g.received(err)
+	case <-g.ctx.Done():
+		return context.Cause(g.ctx)
+	}
+}
+
+// received hides a message that arrived after the cut.
+func (g *guardedStream) received(err error) error {
+	if g.ctx.Err() != nil {
+		return context.Cause(g.ctx)
+	}
+	return err
+}
