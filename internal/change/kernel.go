@@ -3,6 +3,7 @@ package change
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,6 +38,7 @@ type Kernel struct {
 	log     *slog.Logger
 	wake    chan struct{}
 	refused *refusals
+	pages   atomic.Pointer[[]byte] // the key that seals page tokens, once read
 }
 
 // New returns a Kernel. [Kernel.Run] must run beside it, or watchers learn of changes only by polling.
@@ -132,7 +134,7 @@ func (k *Kernel) run(ctx context.Context, fn Func, writable bool) (proto.Message
 	var m proto.Message
 	published := false
 	err := pg.Tx(ctx, k.pool, pg.TxOptions{}, func(ctx context.Context, tx pgx.Tx) (err error) {
-		u := &unit{kernel: k, tx: &Tx{tx: tx, call: call, tenant: actingTenant(ctx, call), writable: writable}, fn: fn}
+		u := &unit{kernel: k, tx: &Tx{kernel: k, tx: tx, call: call, tenant: actingTenant(ctx, call), writable: writable}, fn: fn}
 		m, err = u.run(ctx)
 		published = u.published
 		return err
@@ -152,4 +154,17 @@ func (k *Kernel) notify() {
 	case k.wake <- struct{}{}:
 	default: // a wake-up is on its way and will carry this change too
 	}
+}
+
+// pageKey returns the key that all replicas of the service seal page tokens with.
+func (k *Kernel) pageKey(ctx context.Context, tx *Tx) ([]byte, error) {
+	if key := k.pages.Load(); key != nil {
+		return *key, nil
+	}
+	var key []byte
+	if err := tx.QueryRow(ctx, `SELECT key FROM kernel.page_key`).Scan(&key); err != nil {
+		return nil, err
+	}
+	k.pages.Store(&key)
+	return key, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/rowhouse-platform/rowhouse/internal/page"
 	"github.com/rowhouse-platform/rowhouse/internal/rule"
 )
 
@@ -24,6 +25,7 @@ const (
 
 // Tx is a transaction in its unit of work. It is for one goroutine, and only until the function that got it returns.
 type Tx struct {
+	kernel    *Kernel
 	tx        pgx.Tx
 	now       time.Time
 	call      rule.Call
@@ -34,7 +36,7 @@ type Tx struct {
 	paths     []string
 	entries   map[entryKey][]byte
 	size      int
-	stamps    []func(revision int64)
+	stamps    []func(ctx context.Context, revision int64) error
 }
 
 type entryKey struct{ feed, key string }
@@ -119,6 +121,19 @@ func (t *Tx) Publish(feed, key string, value proto.Message) error {
 	return nil
 }
 
-// OnRevision registers fn to be called with the revision that the transaction takes, before the answer is stored. fn
-// may write the revision into the answer; it must not touch the database. It is not called when nothing is published.
-func (t *Tx) OnRevision(fn func(revision int64)) { t.stamps = append(t.stamps, fn) }
+// OnRevision has the transaction take a revision, even if it publishes nothing, and calls fn with it before the answer
+// is stored. fn may write the revision into the answer and into rows of this transaction; since all other changes of
+// the service wait meanwhile, it sends at most one short statement. It is not called by a call that only validates.
+func (t *Tx) OnRevision(fn func(ctx context.Context, revision int64) error) {
+	t.stamps = append(t.stamps, fn)
+}
+
+// Page reads the paging arguments of a list; see [page.Open] for its errors. The query's method is the call's.
+func (t *Tx) Page(ctx context.Context, q page.Query) (page.Page, error) {
+	key, err := t.kernel.pageKey(ctx, t)
+	if err != nil {
+		return page.Page{}, err
+	}
+	q.Method = t.call.Method
+	return page.Open(key, t.now, q)
+}

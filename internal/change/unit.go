@@ -181,21 +181,22 @@ func auditError(err error) error {
 		WithCause(err)
 }
 
-// finish publishes and stores the answer. Taking the revision is the last statement, unless the answer wants to carry
-// it: the row that stores the answer is ours alone by then, so the lock is not held for anyone else's sake.
+// finish publishes and stores the answer. Taking the revision is the last statement, unless something asked for it.
 func (u *unit) finish(ctx context.Context, m proto.Message) error {
 	if len(u.tx.stamps) == 0 {
 		if err := u.store(ctx, m); err != nil {
 			return err
 		}
+		_, err := u.publish(ctx)
+		return err
 	}
 	revision, err := u.publish(ctx)
-	if err != nil || len(u.tx.stamps) == 0 {
+	if err != nil {
 		return err
 	}
 	for _, stamp := range u.tx.stamps {
-		if revision > 0 {
-			stamp(revision)
+		if err := stamp(ctx, revision); err != nil {
+			return err
 		}
 	}
 	return u.store(ctx, m)
@@ -220,7 +221,7 @@ func (u *unit) store(ctx context.Context, m proto.Message) error {
 }
 
 func (u *unit) publish(ctx context.Context) (int64, error) {
-	if len(u.tx.entries) == 0 {
+	if len(u.tx.entries) == 0 && len(u.tx.stamps) == 0 {
 		return 0, nil
 	}
 	keys := make([]entryKey, 0, len(u.tx.entries))
@@ -233,14 +234,13 @@ func (u *unit) publish(ctx context.Context) (int64, error) {
 		}
 		return strings.Compare(a.key, b.key)
 	})
-	var feeds, names []string
-	var values [][]byte
+	feeds, names, values := []string{}, []string{}, [][]byte{}
 	for _, k := range keys {
 		feeds, names, values = append(feeds, k.feed), append(names, k.key), append(values, u.tx.entries[k])
 	}
 	var revision int64
 	err := u.tx.QueryRow(ctx, `SELECT kernel.publish($1, $2, $3)`, feeds, names, values).Scan(&revision)
-	u.published = err == nil
+	u.published = err == nil && len(keys) > 0
 	return revision, err
 }
 

@@ -60,6 +60,14 @@ CREATE TABLE kernel.request_log (
 );
 CREATE INDEX request_log_create_time ON kernel.request_log (create_time);
 
+-- Seals page tokens, so that any replica can go on with another's list.
+CREATE TABLE kernel.page_key (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    key      bytea   NOT NULL CHECK (length(key) = 32)
+);
+INSERT INTO kernel.page_key (key)
+    VALUES (sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
+
 -- Long work whose steps survive a crash at any point.
 CREATE TABLE kernel.operations (
     id          uuid        PRIMARY KEY,
@@ -174,7 +182,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA kernel, audit FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA kernel, audit TO {{service}};
 GRANT SELECT ON kernel.revision_head, kernel.change_log, kernel.change_floor, kernel.feed_head, kernel.feed_state,
-    audit.head, audit.event TO {{service}};
+    kernel.page_key, audit.head, audit.event TO {{service}};
 GRANT SELECT, INSERT, DELETE ON kernel.request_log TO {{service}};
 GRANT UPDATE (request, response, create_time) ON kernel.request_log TO {{service}};
 GRANT SELECT, INSERT, DELETE ON kernel.operations TO {{service}};
