@@ -109,7 +109,7 @@ func (is *issuer) verifier() (*oidc.IDTokenVerifier, error) {
 }
 
 func unreachable(cause error) error {
-	return fault.New(fault.Unavailable, "DEPENDENCY_UNAVAILABLE", "the issuer of the credential cannot be reached").
+	return fault.New(fault.Unavailable, fault.ReasonDependency, "the issuer of the credential cannot be reached").
 		WithRetry(fetchEvery).WithCause(cause)
 }
 

@@ -34,9 +34,8 @@ const (
 )
 
 const (
-	reasonDependency = "DEPENDENCY_UNAVAILABLE"
-	retryAfter       = time.Second
-	retrySoon        = 50 * time.Millisecond
+	retryAfter = time.Second
+	retrySoon  = 50 * time.Millisecond
 )
 
 // Code returns the SQLSTATE in err's chain, or "".
@@ -85,7 +84,7 @@ func codeFault(code string, err error) error {
 	case code == codeQueryCanceled:
 		return tooLate(err)
 	case code == codeSerializationFailure, code == codeDeadlockDetected, code == codeLockNotAvailable:
-		return fault.New(fault.Unavailable, reasonDependency, "too many calls change the same records").
+		return fault.New(fault.Unavailable, fault.ReasonDependency, "too many calls change the same records").
 			WithRetry(retrySoon).WithCause(err)
 	case connectionLost(code), code == codeReadOnly, code == codeTooManyConnections:
 		return away(err)
@@ -103,7 +102,7 @@ func tooLate(err error) error {
 }
 
 func away(err error) error {
-	return fault.New(fault.Unavailable, reasonDependency, "the database cannot be reached").
+	return fault.New(fault.Unavailable, fault.ReasonDependency, "the database cannot be reached").
 		WithRetry(retryAfter).WithCause(err)
 }
 

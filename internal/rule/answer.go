@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 )
 
 // errPanic is the cause of what a panic is turned into.
@@ -27,7 +28,7 @@ func (e *Enforcer) answer(ctx context.Context, call *Call, err error) error {
 	if err == nil {
 		return nil
 	}
-	answer := statusOf(ctx, err)
+	answer := tenantgrpc.StatusIn(ctx, err)
 	level := levelOf(err)
 	if !errors.Is(err, errPanic) && e.cfg.Log.Enabled(ctx, level) {
 		e.cfg.Log.LogAttrs(ctx, level, "call failed", slog.String("method", call.Method),

@@ -159,5 +159,5 @@ func address(ctx context.Context) string {
 }
 
 func errUnknownMethod() error {
-	return fault.New(fault.Unimplemented, "METHOD_UNKNOWN", "there is no such method")
+	return fault.New(fault.Unimplemented, fault.ReasonMethodUnknown, "there is no such method")
 }
