@@ -3,6 +3,7 @@ package tenant
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
@@ -15,16 +16,18 @@ import (
 // accessors panic.
 type Context struct{ v *verified }
 
-// verified is what the verifier found; immutable. It is also the entry of the
-// verifier's cache, so a warm check allocates nothing.
+// verified is what the verifier found. It is also the entry of the verifier's
+// cache, so a warm check allocates nothing; what that check reads comes first.
 type verified struct {
-	claims Claims
-	token  string
-	hash   uint64
-	issue  int64
-	expire int64
-	key    *keyEntry
-	tenant *tenantEntry
+	hash        uint64
+	token       string
+	from, until int64 // seconds in which both token and key are good
+	key         *keyEntry
+	tenant      *tenantEntry
+	proven      atomic.Pointer[TenantState] // the state it was last accepted under
+	claims      Claims
+	issue       int64
+	expire      int64
 }
 
 type contextKey struct{}
@@ -42,6 +45,16 @@ func FromContext(ctx context.Context) (Context, error) {
 		return Context{}, errMissing()
 	}
 	return c, nil
+}
+
+// within reports whether token and key are good at the Unix second sec.
+func (e *verified) within(sec int64) bool { return e.from <= sec && sec < e.until }
+
+// unchanged reports whether the key lives and the tenant's state is the very one
+// under which the token was last accepted.
+func (e *verified) unchanged() bool {
+	state := e.tenant.state.Load()
+	return state != nil && state == e.proven.Load() && !e.key.dead.Load()
 }
 
 // Claims returns a copy of all that the context says.

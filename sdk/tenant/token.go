@@ -64,15 +64,19 @@ func (s *Signer) Sign(c Claims) ([]byte, error) {
 	if life := c.ExpireTime.Unix() - c.IssueTime.Unix(); life < 1 || life > c.Class.life() {
 		return nil, fmt.Errorf("claims cannot be signed: a %s context cannot live %d s", c.Class, life)
 	}
+	return s.sign(&c), nil
+}
+
+func (s *Signer) sign(c *Claims) []byte {
 	message := make([]byte, 0, len(tokenPrefix)+MaxTokenSize)
 	message = append(message, tokenPrefix...)
 	message = append(message, tokenVersion)
 	message = append(message, s.id[:]...)
 	message = append(message, 0, 0)
-	message = appendPayload(message, &c)
+	message = appendPayload(message, c)
 	frame := message[len(tokenPrefix):]
 	binary.BigEndian.PutUint16(frame[9:], uint16(len(frame)-frameHeader)) //nolint:gosec // at most 309
-	return append(frame, ed25519.Sign(s.key, message)...), nil
+	return append(frame, ed25519.Sign(s.key, message)...)
 }
 
 // OneToken returns the only value of the metadata entry. No value is a fault

@@ -15,7 +15,8 @@ import (
 
 const (
 	// clockSkew is how far a minter's clock may be ahead of ours.
-	clockSkew = 5 * time.Second
+	clockSkew   = 5 * time.Second
+	skewSeconds = int64(clockSkew / time.Second)
 	// lossAfter is the silence that counts as the loss of the control plane.
 	lossAfter = 15 * time.Second
 	// aheadWait is how long a token may wait for the change it was made after.
@@ -28,7 +29,7 @@ const (
 type VerifierConfig struct {
 	// Trust holds the keys and the tenants. Required.
 	Trust *Trust
-	// Clock is the time; the trust's clock when nil.
+	// Clock is the time; the trust's clock when nil. [NewClock] is the cheapest.
 	Clock func() time.Time
 	// Audience is this service's own audience bit. Required, exactly one bit.
 	Audience Audience
@@ -87,7 +88,14 @@ func Presenters(ids ...identity.ID) func(identity.ID) bool {
 	const fewEnoughToCompare = 4
 	ids = slices.Clone(ids)
 	if len(ids) <= fewEnoughToCompare {
-		return func(id identity.ID) bool { return slices.Contains(ids, id) }
+		return func(id identity.ID) bool {
+			for i := range ids { // slices.Contains copies: twice the time of a warm check
+				if ids[i] == id {
+					return true
+				}
+			}
+			return false
+		}
 	}
 	known := make(map[identity.ID]bool, len(ids))
 	for _, id := range ids {
@@ -109,46 +117,56 @@ func Presenters(ids ...identity.ID) func(identity.ID) bool {
 // A tenant that is known not to be active is answered as such whatever the
 // token's generation, so that a suspended caller is not asked to retry.
 func (v *Verifier) Verify(token string, presenter identity.ID) (Context, error) {
-	return v.verify(token, presenter, StateActive)
+	now := v.clock()
+	silence := v.hear(now)
+	e := v.cache.find(token)
+	// The warm way: nothing has changed since this token was accepted. Audience and
+	// cell depend on bytes and configuration only, so they cannot have.
+	if e != nil && silence < lossAfter && e.within(now.Unix()) && e.unchanged() && v.presents(&presenter) {
+		return Context{e}, nil
+	}
+	return v.verifyHit(e, token, &presenter, StateActive)
 }
 
 // VerifySuspended is Verify for methods that serve suspended tenants too.
 func (v *Verifier) VerifySuspended(token string, presenter identity.ID) (Context, error) {
-	return v.verify(token, presenter, StateSuspended)
+	v.hear(v.clock())
+	return v.verifyHit(v.cache.find(token), token, &presenter, StateSuspended)
 }
 
-// verify accepts tenants in states up to worst.
-func (v *Verifier) verify(s string, presenter identity.ID, worst State) (Context, error) {
-	now := v.clock()
+// hear returns the trust's silence. When the control plane is lost or found
+// again the cache is emptied.
+func (v *Verifier) hear(now time.Time) time.Duration {
 	silence := v.trust.silence(now)
 	if lost := silence >= lossAfter; lost != v.lost.Load() && v.lost.CompareAndSwap(!lost, lost) {
 		v.cache.clear()
 	}
-	if e := v.cache.find(s); e != nil {
-		if state := e.tenant.state.Load(); state != nil && !e.key.dead.Load() {
-			if err := v.admit(e, presenter, now.Unix()); err != nil {
-				return Context{}, err
-			}
-			err := judge(e, state, silence, worst)
-			if err != nil && errors.Is(err, errAhead) {
-				err = v.await(e, worst)
-			}
-			return contextOr(e, err)
-		}
-		v.cache.drop(e)
-	}
-	return v.verifyCold(s, presenter, worst)
+	return silence
 }
 
-func contextOr(e *verified, err error) (Context, error) {
-	if err != nil {
+func (v *Verifier) presents(presenter *identity.ID) bool {
+	return presenter.Kind() != 0 && v.mayPresent(*presenter)
+}
+
+// verifyHit takes every step that depends on more than the token's bytes, in
+// order. e is the cache's entry or nil; tenants in states up to worst are accepted.
+func (v *Verifier) verifyHit(e *verified, s string, presenter *identity.ID, worst State) (Context, error) {
+	if e == nil {
+		return v.verifyCold(s, presenter, worst)
+	}
+	state := e.tenant.state.Load()
+	if state == nil || e.key.dead.Load() {
+		v.cache.drop(e)
+		return v.verifyCold(s, presenter, worst)
+	}
+	if err := v.admit(e, presenter, v.clock().Unix()); err != nil {
 		return Context{}, err
 	}
-	return Context{e}, nil
+	return v.conclude(e, worst)
 }
 
 // verifyCold does all that depends on the token's bytes and remembers the result.
-func (v *Verifier) verifyCold(s string, presenter identity.ID, worst State) (Context, error) {
+func (v *Verifier) verifyCold(s string, presenter *identity.ID, worst State) (Context, error) {
 	if s == "" {
 		return Context{}, errMissing()
 	}
@@ -159,7 +177,7 @@ func (v *Verifier) verifyCold(s string, presenter identity.ID, worst State) (Con
 	if !v.trust.loaded.Load() {
 		return Context{}, errStarting("the trust is not loaded")
 	}
-	if v.bad.spent(presenter, v.clock()) || !v.takeSlot() {
+	if v.bad.spent(*presenter, v.clock()) || !v.takeSlot() {
 		return Context{}, errOverloaded()
 	}
 	e, err := v.authenticate(t)
@@ -169,13 +187,13 @@ func (v *Verifier) verifyCold(s string, presenter identity.ID, worst State) (Con
 		err = v.admit(e, presenter, now.Unix())
 	}
 	if err != nil {
-		v.bad.charge(presenter, now)
+		v.bad.charge(*presenter, now)
 		return Context{}, err
 	}
 	if e.tenant != nil && e.claims.Class == ClassSession {
 		v.cache.put(e, now.Unix())
 	}
-	return contextOr(e, v.await(e, worst))
+	return v.conclude(e, worst)
 }
 
 // authenticate proves that a certified key signed the token and may say what it
@@ -195,6 +213,7 @@ func (v *Verifier) authenticate(t token) (*verified, error) {
 		return nil, errInvalid(err)
 	}
 	e.issue, e.expire = e.claims.IssueTime.Unix(), e.claims.ExpireTime.Unix()
+	e.from, e.until = max(e.issue, key.notBefore)-skewSeconds, min(e.expire, key.notAfter)
 	if err := key.cert.covers(&e.claims); err != nil {
 		return nil, errRefused(err.Error())
 	}
@@ -220,18 +239,18 @@ func (v *Verifier) takeSlot() bool {
 
 // admit checks what depends on this call and this verifier: times, key,
 // audience, cell and presenter. It runs on every call. sec is now.
-func (v *Verifier) admit(e *verified, presenter identity.ID, sec int64) error {
+func (v *Verifier) admit(e *verified, presenter *identity.ID, sec int64) error {
 	life := e.expire - e.issue
 	switch {
-	case e.issue > sec+int64(clockSkew/time.Second), sec >= e.expire, life < 1, life > e.claims.Class.life():
+	case e.issue > sec+skewSeconds, sec >= e.expire, life < 1, life > e.claims.Class.life():
 		return errExpired()
-	case e.key.dead.Load(), sec >= e.key.notAfter, sec+int64(clockSkew/time.Second) < e.key.notBefore:
+	case e.key.dead.Load(), sec >= e.key.notAfter, sec+skewSeconds < e.key.notBefore:
 		return errInvalid(errors.New("key is revoked or out of its time"))
 	case !e.claims.Audience.Has(v.audience):
 		return errRefused("audience does not hold this service")
 	case v.cells != nil && !slices.Contains(v.cells, e.claims.Cell):
 		return errRefused("cell is not served here")
-	case presenter.IsZero() || !v.mayPresent(presenter):
+	case !v.presents(presenter):
 		return errRefused("peer may not present contexts")
 	default:
 		return nil
@@ -273,29 +292,47 @@ func judge(e *verified, state *TenantState, silence time.Duration, worst State) 
 // loss policy.
 var errAhead = errors.New("token is ahead of what is known")
 
-// await judges until the token is no longer ahead. A silent trust will not catch
-// up: then the loss policy has said yes, and the token is accepted and counted.
+// conclude takes the last step: the tenant's state now, waiting for it when the
+// token knows more than we do.
+func (v *Verifier) conclude(e *verified, worst State) (Context, error) {
+	err := v.decide(e, worst)
+	if errors.Is(err, errAhead) {
+		err = v.await(e, worst)
+	}
+	if err != nil {
+		return Context{}, err
+	}
+	return Context{e}, nil
+}
+
+// decide judges by what is known now. A silent trust will not catch up with a
+// token that is ahead: then the loss policy has said yes, and the token is
+// accepted and counted.
+func (v *Verifier) decide(e *verified, worst State) error {
+	state, silence := v.newest(e), v.trust.silence(v.clock())
+	err := judge(e, state, silence, worst)
+	switch {
+	case err == nil && state.State == StateActive:
+		e.proven.Store(state)
+	case silence >= lossAfter && errors.Is(err, errAhead):
+		v.unproven.Add(1)
+		return nil
+	}
+	return err
+}
+
+// await decides again at each change, until the token is not ahead any more.
 func (v *Verifier) await(e *verified, worst State) error {
-	var timeout <-chan time.Time
+	timer := time.NewTimer(aheadWait)
+	defer timer.Stop()
 	for {
 		changed := v.trust.anyChange()
-		silence := v.trust.silence(v.clock())
-		err := judge(e, v.newest(e), silence, worst)
-		if !errors.Is(err, errAhead) {
+		if err := v.decide(e, worst); !errors.Is(err, errAhead) {
 			return err
-		}
-		if silence >= lossAfter {
-			v.unproven.Add(1)
-			return nil
-		}
-		if timeout == nil {
-			timer := time.NewTimer(aheadWait)
-			defer timer.Stop()
-			timeout = timer.C
 		}
 		select {
 		case <-changed:
-		case <-timeout:
+		case <-timer.C:
 			return errStarting("the tenant's newest state has not arrived")
 		}
 	}
