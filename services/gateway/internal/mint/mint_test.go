@@ -1,0 +1,304 @@
+package mint_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/mint"
+)
+
+// house is a tenancy that certifies, with a clock that the test moves.
+type house struct {
+	now   time.Time
+	root  ed25519.PrivateKey
+	self  identity.ID
+	asked int
+	down  bool
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	_, root, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := identity.Service("rowhouse.test", "cell-1", "gateway")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &house{now: time.Now().Truncate(time.Second), root: root, self: self}
+}
+
+func (h *house) clock() time.Time { return h.now }
+
+func (h *house) CertifyKey(_ context.Context, in *tenancyv1.CertifyKeyRequest) (*tenancyv1.CertifyKeyResponse, error) {
+	h.asked++
+	if h.down {
+		return nil, errors.New("no tenancy")
+	}
+	if !ed25519.Verify(in.GetPublicKey(), []byte("rowhouse-certify/v1\x00"+h.self.String()), in.GetProof()) {
+		return nil, errors.New("wrong proof")
+	}
+	cert, err := tenant.SignKeyCertificate(h.root, tenant.KeyCertificate{
+		PublicKey: in.GetPublicKey(), Minter: "gateway", SPIFFE: h.self, Cells: []string{"cell-1"},
+		Audience: 1<<16 | tenant.AudienceConfig, Classes: tenant.ClassesOf(tenant.ClassSession, tenant.ClassTransaction),
+		NotBefore: h.now.Add(-time.Minute), NotAfter: h.now.Add(47 * time.Hour),
+	})
+	return &tenancyv1.CertifyKeyResponse{
+		Certificate: cert,
+		SealKeys: []*tenancyv1.SealKey{{
+			Cell: "cell-1", Kid: 1, Key: bytes.Repeat([]byte{0x0b}, 32), NotAfter: timestamppb.New(h.now.Add(72 * time.Hour)),
+		}},
+	}, err
+}
+
+func (h *house) keeper(t *testing.T, path string, m *mint.Minter, kek byte) (*mint.Keeper, error) {
+	t.Helper()
+	return mint.NewKeeper(mint.KeeperConfig{
+		Minter: m, Certifier: h, Roots: []ed25519.PublicKey{h.root.Public().(ed25519.PublicKey)}, SPIFFEID: h.self.String(),
+		Path: path, KEK: bytes.Repeat([]byte{kek}, 32), Clock: h.clock, Random: rand.Reader,
+	})
+}
+
+func subject(t *testing.T) mint.Subject {
+	t.Helper()
+	id, err := tenant.ParseID("acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, err := tenant.NewUID(time.Now(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mint.Subject{
+		TenantUID: uid, TenantID: id, Generation: 1, Model: tenant.ModelShared, Cell: "cell-1", CellNumber: 1,
+		Region: "local", PlacementGeneration: 1, Plan: "free", PrincipalKind: tenant.PrincipalVisitor,
+		Audience: 1 << 16, SealKID: 1,
+	}
+}
+
+// verifier accepts what the gateway's certified key signs for the subject.
+func (h *house) verifier(t *testing.T, m *mint.Minter, s mint.Subject) *tenant.Verifier {
+	t.Helper()
+	trust := tenant.NewTrust(h.clock)
+	err := errors.Join(trust.SetKey(m.Keys().Certificate), trust.SetTenant(tenant.TenantState{
+		UID: s.TenantUID, ID: s.TenantID, Generation: s.Generation, PlacementGeneration: s.PlacementGeneration, State: tenant.StateActive,
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust.Bookmark(h.now)
+	v, err := tenant.NewVerifier(tenant.VerifierConfig{Trust: trust, Audience: 1 << 16, MayPresent: func(identity.ID) bool { return true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestMintedContextIsAccepted(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	m := mint.New(h.clock, rand.Reader)
+	if _, err := m.Mint(subject(t)); fault.ReasonOf(err) != fault.ReasonStarting {
+		t.Fatalf("Mint without a key = %v, want STARTING", err)
+	}
+	k, err := h.keeper(t, filepath.Join(t.TempDir(), "keys"), m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := subject(t)
+	token, err := m.Mint(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := h.verifier(t, m, s).Verify(token, h.self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.UID() != s.TenantUID || !got.HasSeal() || got.Minter() != "gateway" {
+		t.Errorf("the context says %+v", got.Claims())
+	}
+}
+
+// A context is reused for 15 s and never for another subject.
+func TestReuse(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	m := mint.New(h.clock, rand.Reader)
+	k, err := h.keeper(t, filepath.Join(t.TempDir(), "keys"), m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := subject(t)
+	first, _ := m.Mint(s)
+	h.now = h.now.Add(14 * time.Second)
+	if again, _ := m.Mint(s); again != first {
+		t.Error("after 14 s another context was made")
+	}
+	edits := map[string]func(*mint.Subject){
+		"generation": func(s *mint.Subject) { s.Generation++ },
+		"placement":  func(s *mint.Subject) { s.PlacementGeneration++ },
+		"plan":       func(s *mint.Subject) { s.Plan = "business" },
+		"principal":  func(s *mint.Subject) { s.PrincipalKind, s.PrincipalDigest = tenant.PrincipalUser, [16]byte{1} },
+		"scopes":     func(s *mint.Subject) { s.Scopes = 1 },
+		"audience":   func(s *mint.Subject) { s.Audience |= tenant.AudienceConfig },
+		"tenant":     func(s *mint.Subject) { s.TenantUID[15]++ },
+	}
+	for name, edit := range edits {
+		other := s
+		edit(&other)
+		if token, err := m.Mint(other); err != nil || token == first {
+			t.Errorf("another %s got the same context (%v)", name, err)
+		}
+	}
+	h.now = h.now.Add(time.Second)
+	if again, _ := m.Mint(s); again == first {
+		t.Error("after 15 s the same context was used")
+	}
+}
+
+// With tenancy gone a restarted gateway mints on with the keys from disk.
+func TestRestartWithoutTenancy(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	path := filepath.Join(t.TempDir(), "keys")
+	first := mint.New(h.clock, rand.Reader)
+	k, err := h.keeper(t, path, first, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.down = true
+	h.now = h.now.Add(36 * time.Hour)
+	second := mint.New(h.clock, rand.Reader)
+	if _, err := h.keeper(t, path, second, 1); err != nil {
+		t.Fatal(err)
+	}
+	s := subject(t)
+	token, err := second.Mint(s)
+	if err != nil {
+		t.Fatalf("36 h after tenancy was lost: %v", err)
+	}
+	if _, err := h.verifier(t, second, s).Verify(token, h.self); err != nil {
+		t.Fatal(err)
+	}
+	h.now = h.now.Add(12 * time.Hour)
+	third := mint.New(h.clock, rand.Reader)
+	if _, err := h.keeper(t, path, third, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := third.Mint(s); fault.ReasonOf(err) != fault.ReasonStarting {
+		t.Errorf("with an expired certificate Mint = %v, want STARTING", err)
+	}
+}
+
+func TestSealedFile(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	path := filepath.Join(t.TempDir(), "keys")
+	m := mint.New(h.clock, rand.Reader)
+	k, err := h.keeper(t, path, m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	if bytes.Contains(b, bytes.Repeat([]byte{0x0b}, 16)) {
+		t.Error("the seal key lies open on disk")
+	}
+	if _, err := h.keeper(t, path, mint.New(h.clock, rand.Reader), 2); err == nil {
+		t.Error("another key-encryption key opened the file")
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.keeper(t, path, mint.New(h.clock, rand.Reader), 1); err == nil {
+		t.Error("a damaged file was opened")
+	}
+}
+
+// A cell that seals with a new key makes the keeper ask at once, not in 12 h.
+func TestWantAsksAtOnce(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	m := mint.New(h.clock, rand.Reader)
+	k, err := h.keeper(t, filepath.Join(t.TempDir(), "keys"), m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := m.Keys()
+	k.Want("cell-1", 1)
+	k.Want("cell-1", 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- k.Run(ctx) }()
+	for m.Keys() == before {
+		select {
+		case err := <-done:
+			t.Fatal(err)
+		default:
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if h.asked != 2 {
+		t.Errorf("asked %d times, want 2", h.asked)
+	}
+}
+
+func BenchmarkMintReused(b *testing.B) {
+	_, private, _ := ed25519.GenerateKey(rand.Reader)
+	signer, _ := tenant.NewSigner(private)
+	m := mint.New(time.Now, rand.Reader)
+	m.Use(&mint.Keys{
+		Signer: signer, Certificate: tenant.KeyCertificate{Minter: "gateway"},
+		Seals: map[string][]mint.SealKey{"cell-1": {{KID: 1}}},
+	})
+	id, _ := tenant.ParseID("acme")
+	uid, _ := tenant.NewUID(time.Now(), rand.Reader)
+	s := mint.Subject{
+		TenantUID: uid, TenantID: id, Generation: 1, Model: tenant.ModelShared, Cell: "cell-1", CellNumber: 1, Region: "local",
+		PlacementGeneration: 1, Plan: "free", PrincipalKind: tenant.PrincipalVisitor, Audience: 1 << 16, SealKID: 1,
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := m.Mint(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
