@@ -9,7 +9,7 @@ import (
 )
 
 // carriers are the two settings that can hold the tenant of a transaction: how enter reads
-// its carrier, which is '' when nothing was entered, and how it fills it.
+// its carrier, which is ” when nothing was entered, and how it fills it.
 func (r Rung) carriers() []string {
 	if r == L2b {
 		return []string{

@@ -1,0 +1,320 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+)
+
+// enterSQL goes ahead of everything: it opens the transaction to the seal's tenant.
+const enterSQL = "SELECT rowhouse.enter($1)"
+
+// How long a fenced tenant is waited for, and how often it is tried.
+const (
+	fenceFirst = 5 * time.Millisecond
+	fenceMost  = 100 * time.Millisecond
+	fenceTotal = 2 * time.Second
+)
+
+// DB reaches the rows of the tenants of one app. It is safe for concurrent use.
+type DB struct {
+	config Config
+	pools  map[string]*pool
+	jitter func() float64
+
+	// holders are the goroutines that are in a transaction: asking for a second
+	// connection while holding one would, with all connections held so, wait for ever.
+	holders sync.Map // goroutine id → nothing
+	held    atomic.Int64
+	closed  atomic.Bool
+}
+
+// Open checks the configuration and returns a DB. It does not connect: cells that are down
+// now may be up when they are needed.
+func Open(ctx context.Context, config Config) (*DB, error) {
+	if err := config.check(); err != nil {
+		return nil, fmt.Errorf("open tenant database: %w", err)
+	}
+	db := &DB{config: config, pools: make(map[string]*pool, len(config.Cells)), jitter: rand.Float64}
+	for name, cell := range config.Cells {
+		p, err := newPool(ctx, name, cell, &config)
+		if err != nil {
+			db.Close()
+			return nil, fmt.Errorf("open tenant database: %w", err)
+		}
+		db.pools[name] = p
+	}
+	return db, nil
+}
+
+// Close waits until all connections are given back and closes them. Later calls are refused.
+func (db *DB) Close() {
+	db.closed.Store(true)
+	for _, p := range db.pools {
+		p.conns.Close()
+	}
+}
+
+// Ping connects to every cell, or says which one cannot be reached. It enters no tenant.
+func (db *DB) Ping(ctx context.Context) error {
+	for name, p := range db.pools {
+		if err := p.conns.Ping(ctx); err != nil {
+			return fmt.Errorf("cell %q: %w", name, unreachable(err))
+		}
+	}
+	return nil
+}
+
+// route finds the tenant of ctx and the connections to its rows.
+func (db *DB) route(ctx context.Context) (tenant.Context, *pool, error) {
+	tc, err := tenant.FromContext(ctx)
+	if err != nil {
+		return tc, nil, db.alarmed(ctx, missing(err))
+	}
+	if db.closed.Load() {
+		return tc, nil, misuse(ErrClosed, "a call after Close")
+	}
+	if !db.config.Clock().Before(tc.ExpireTime()) {
+		return tc, nil, fault.New(fault.Unauthenticated, fault.ReasonContextExpired, "the tenant context expired").
+			WithCause(ErrExpired)
+	}
+	// The other models take their own pools, and rendered SQL, here.
+	if tc.Model() != tenant.ModelShared {
+		return tc, nil, fault.New(fault.Unimplemented, fault.ReasonInternal, "placement model %s is not served", tc.Model())
+	}
+	p := db.pools[tc.Cell()]
+	if p == nil {
+		return tc, nil, noCell(tc.Cell())
+	}
+	return tc, p, nil
+}
+
+func missing(err error) error {
+	f, ok := fault.As(err)
+	if !ok {
+		return err
+	}
+	return f.WithCause(errors.Join(ErrNoContext, errors.Unwrap(f)))
+}
+
+// alarmed tells the alarm of err when it should never have happened.
+func (db *DB) alarmed(ctx context.Context, err error) error {
+	if db.config.Alarm != nil && (errors.Is(err, ErrSeal) || errors.Is(err, ErrNoContext)) {
+		db.config.Alarm(ctx, err)
+	}
+	return err
+}
+
+func (db *DB) explained(ctx context.Context, err error) error {
+	if _, told := fault.As(err); err == nil || told {
+		return err
+	}
+	return db.alarmed(ctx, explain(err))
+}
+
+// checkCall refuses statements and arguments that are not what they should be.
+func checkCall(stmt Statement, args []any) error {
+	if stmt.bad != "" || stmt.sql == "" {
+		return misuse(ErrVerb, "%s", stmt.bad)
+	}
+	for i, arg := range args {
+		switch arg.(type) {
+		case pgx.QueryExecMode, pgx.QueryRewriter, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
+			return misuse(ErrArgument, "argument %d is a %T", i+1, arg)
+		}
+	}
+	return nil
+}
+
+// flight is a batch that was sent and whose prologue the database accepted: what comes
+// next from results is the answer to the caller's own first statement.
+type flight struct {
+	lease   lease
+	results pgx.BatchResults
+}
+
+// prologue is what goes ahead of the caller's statements.
+type prologue struct {
+	begin string // "" opens no transaction block: the batch is one transaction
+	load  func(*pgx.Batch)
+}
+
+// takeOff sends prologue and statements in one flush and reads the prologue's answers. It
+// tries again where that is safe, before any statement of the caller ran: a fenced tenant
+// after a pause, a dirty connection once.
+func (db *DB) takeOff(ctx context.Context, p *pool, tc tenant.Context, pro prologue) (flight, error) {
+	var waited time.Duration
+	pause := fenceFirst
+	for dirty := 0; ; {
+		f, err := p.send(ctx, tc, pro)
+		switch state := sqlState(err); {
+		case err == nil:
+			return f, nil
+		case state == "RH004" && dirty == 0:
+			dirty++
+		case (state == "RH002" || state == "55P03") && waited < fenceTotal:
+			d := time.Duration(float64(pause) * (0.5 + db.jitter()/2))
+			if err := sleep(ctx, d); err != nil {
+				return flight{}, explain(err)
+			}
+			waited += d
+			pause = min(2*pause, fenceMost)
+		case state == "55P03":
+			return flight{}, notReady().WithCause(errors.Join(ErrFenced, err))
+		default:
+			return flight{}, db.explained(ctx, err)
+		}
+	}
+}
+
+// send makes one try. After an error the connection is back in the pool, or gone.
+func (p *pool) send(ctx context.Context, tc tenant.Context, pro prologue) (flight, error) {
+	l, err := p.acquire(ctx)
+	if err != nil {
+		return flight{}, err
+	}
+	seal := tc.Seal()
+	batch := &pgx.Batch{}
+	first := 1
+	if pro.begin != "" {
+		batch.Queue(pro.begin)
+		first++
+	}
+	batch.Queue(enterSQL, seal[:])
+	pro.load(batch)
+	results := l.SendBatch(ctx, batch)
+	for range first {
+		if _, err = results.Exec(); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		return flight{l, results}, nil
+	}
+	_ = results.Close() // the same error again
+	if sqlState(err) == "RH004" {
+		l.destroy(ctx)
+		return flight{}, err
+	}
+	l.rollback(ctx)
+	l.release()
+	return flight{}, err
+}
+
+// rollback ends a transaction that failed, so that the connection can be kept: a fence
+// must not turn into a storm of reconnects. What it cannot end, release destroys.
+func (l lease) rollback(ctx context.Context) {
+	conn := l.Conn.Conn()
+	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
+		return
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWait)
+	defer cancel()
+	_, _ = conn.Exec(end, "rollback")
+}
+
+// sleep waits for d or for the end of ctx, which is its error.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Query runs one statement in a transaction of its own, in one round trip, and returns its
+// rows, which hold a connection until they are closed. Errors of the tenant are returned
+// here, errors of the statement here or by [Rows.Err].
+func (db *DB) Query(ctx context.Context, stmt Statement, args ...any) (*Rows, error) {
+	tc, p, err := db.admit(ctx, stmt, args)
+	if err != nil {
+		return nil, err
+	}
+	load := func(b *pgx.Batch) { b.Queue(stmt.sql, args...) }
+	for again := true; ; again = false {
+		f, err := db.takeOff(ctx, p, tc, prologue{load: load})
+		if err != nil {
+			return nil, err
+		}
+		rows, err := f.results.Query()
+		if err == nil {
+			return &Rows{rows: rows, end: func(err error) error { return db.land(ctx, f, err) }}, nil
+		}
+		failed := db.land(ctx, f, err)
+		// The plan of a prepared statement went stale by a migration. Nothing ran; pgx
+		// has dropped the statement.
+		if !again || sqlState(err) != "0A000" {
+			return nil, failed
+		}
+	}
+}
+
+// land reads the rest of a flight's answers and gives the connection back.
+func (db *DB) land(ctx context.Context, f flight, err error) error {
+	if closed := f.results.Close(); err == nil {
+		err = closed
+	}
+	f.lease.release()
+	return db.explained(ctx, err)
+}
+
+// admit is what every call outside a transaction begins with.
+func (db *DB) admit(ctx context.Context, stmt Statement, args []any) (tenant.Context, *pool, error) {
+	if err := checkCall(stmt, args); err != nil {
+		return tenant.Context{}, nil, err
+	}
+	if err := db.checkNested(); err != nil {
+		return tenant.Context{}, nil, err
+	}
+	return db.route(ctx)
+}
+
+// QueryRow is [DB.Query] for at most one row; its errors come from Scan.
+func (db *DB) QueryRow(ctx context.Context, stmt Statement, args ...any) *Row {
+	rows, err := db.Query(ctx, stmt, args...)
+	return &Row{rows: rows, err: err}
+}
+
+// Exec runs one statement in a transaction of its own, in one round trip, and returns how
+// many rows it touched. When it returns nil the change is committed.
+func (db *DB) Exec(ctx context.Context, stmt Statement, args ...any) (int64, error) {
+	rows, err := db.Query(ctx, stmt, args...)
+	if err != nil {
+		return 0, err
+	}
+	rows.Close()
+	return rows.CommandTag().RowsAffected(), rows.Err()
+}
+
+// Batch runs the statements of b in one transaction and one round trip, and gives their
+// rows to its functions. When it returns nil all is committed, when it returns an error of
+// a statement nothing is; the functions' own errors come too late to undo anything.
+func (db *DB) Batch(ctx context.Context, b *Batch) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	if err := db.checkNested(); err != nil {
+		return err
+	}
+	tc, p, err := db.route(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := db.takeOff(ctx, p, tc, prologue{load: b.load})
+	if err != nil {
+		return err
+	}
+	return db.land(ctx, f, b.read(f.results))
+}

@@ -1,0 +1,138 @@
+package tenantdb
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+)
+
+// tracer stands between pgx and a tracer. It takes arguments, and with them seals, out of
+// what the tracer sees, and adds the tenant to the spans that it starts.
+type tracer struct {
+	query    pgx.QueryTracer
+	batch    pgx.BatchTracer
+	prepare  pgx.PrepareTracer
+	connect  pgx.ConnectTracer
+	acquire  pgxpool.AcquireTracer
+	releaser pgxpool.ReleaseTracer
+}
+
+// newTracer returns nil, not a tracer without a target, when there is nothing to call.
+func newTracer(to pgx.QueryTracer) pgx.QueryTracer {
+	if to == nil {
+		return nil
+	}
+	t := &tracer{query: to}
+	t.batch, _ = to.(pgx.BatchTracer)
+	t.prepare, _ = to.(pgx.PrepareTracer)
+	t.connect, _ = to.(pgx.ConnectTracer)
+	t.acquire, _ = to.(pgxpool.AcquireTracer)
+	t.releaser, _ = to.(pgxpool.ReleaseTracer)
+	return t
+}
+
+// describe puts the tenant on the span in ctx, when parent did not have that span already:
+// only spans of the tracer are ours to describe.
+func describe(parent, ctx context.Context) context.Context {
+	span := trace.SpanFromContext(ctx)
+	if span == trace.SpanFromContext(parent) || !span.IsRecording() {
+		return ctx
+	}
+	tc, err := tenant.FromContext(ctx)
+	if err != nil {
+		return ctx
+	}
+	span.SetAttributes(
+		attribute.String("tenant.id", tc.ID().String()),
+		attribute.String("rowhouse.tenant.uid", tc.UID().String()),
+		attribute.String("rowhouse.plan", tc.Plan()),
+		attribute.String("rowhouse.cell", tc.Cell()),
+		attribute.String("rowhouse.placement.model", tc.Model().String()),
+		attribute.Int64("rowhouse.placement.generation", int64(tc.PlacementGeneration())), //nolint:gosec // counts moves
+	)
+	return ctx
+}
+
+func (t *tracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	data.Args = nil
+	return describe(ctx, t.query.TraceQueryStart(ctx, conn, data))
+}
+
+func (t *tracer) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryEndData) {
+	t.query.TraceQueryEnd(ctx, conn, data)
+}
+
+func (t *tracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	if t.batch == nil {
+		return ctx
+	}
+	shown := &pgx.Batch{}
+	for _, q := range data.Batch.QueuedQueries {
+		shown.Queue(q.SQL)
+	}
+	data.Batch = shown
+	return describe(ctx, t.batch.TraceBatchStart(ctx, conn, data))
+}
+
+func (t *tracer) TraceBatchQuery(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchQueryData) {
+	if t.batch != nil {
+		data.Args = nil
+		t.batch.TraceBatchQuery(ctx, conn, data)
+	}
+}
+
+func (t *tracer) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
+	if t.batch != nil {
+		t.batch.TraceBatchEnd(ctx, conn, data)
+	}
+}
+
+func (t *tracer) TracePrepareStart(ctx context.Context, conn *pgx.Conn, data pgx.TracePrepareStartData) context.Context {
+	if t.prepare == nil {
+		return ctx
+	}
+	return describe(ctx, t.prepare.TracePrepareStart(ctx, conn, data))
+}
+
+func (t *tracer) TracePrepareEnd(ctx context.Context, conn *pgx.Conn, data pgx.TracePrepareEndData) {
+	if t.prepare != nil {
+		t.prepare.TracePrepareEnd(ctx, conn, data)
+	}
+}
+
+func (t *tracer) TraceConnectStart(ctx context.Context, data pgx.TraceConnectStartData) context.Context {
+	if t.connect == nil {
+		return ctx
+	}
+	return t.connect.TraceConnectStart(ctx, data)
+}
+
+func (t *tracer) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
+	if t.connect != nil {
+		t.connect.TraceConnectEnd(ctx, data)
+	}
+}
+
+func (t *tracer) TraceAcquireStart(ctx context.Context, pool *pgxpool.Pool, data pgxpool.TraceAcquireStartData) context.Context {
+	if t.acquire == nil {
+		return ctx
+	}
+	return t.acquire.TraceAcquireStart(ctx, pool, data)
+}
+
+func (t *tracer) TraceAcquireEnd(ctx context.Context, pool *pgxpool.Pool, data pgxpool.TraceAcquireEndData) {
+	if t.acquire != nil {
+		t.acquire.TraceAcquireEnd(ctx, pool, data)
+	}
+}
+
+func (t *tracer) TraceRelease(pool *pgxpool.Pool, data pgxpool.TraceReleaseData) {
+	if t.releaser != nil {
+		t.releaser.TraceRelease(pool, data)
+	}
+}

@@ -1,0 +1,312 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+)
+
+// Isolation is what a transaction sees of others.
+type Isolation uint8
+
+// The isolation levels.
+const (
+	// ReadCommitted sees what is committed when a statement begins.
+	ReadCommitted Isolation = iota
+	// RepeatableRead sees what was committed before its first statement.
+	RepeatableRead
+	// Serializable behaves as if transactions ran one after the other.
+	Serializable
+)
+
+func (i Isolation) begin() string {
+	switch i {
+	case RepeatableRead:
+		return "begin isolation level repeatable read"
+	case Serializable:
+		return "begin isolation level serializable"
+	}
+	return "begin isolation level read committed"
+}
+
+// TxOption changes one transaction.
+type TxOption func(*txOptions)
+
+type txOptions struct {
+	isolation Isolation
+	tries     int
+	readOnly  bool
+}
+
+// Isolate asks for an isolation level; the default is [ReadCommitted].
+func Isolate(level Isolation) TxOption { return func(o *txOptions) { o.isolation = level } }
+
+// Retry runs the function again, at most n times, when the database gave the transaction
+// up for another one (serialization failure or deadlock). The function must do nothing
+// outside the database that may not happen twice.
+func Retry(n int) TxOption { return func(o *txOptions) { o.tries = n } }
+
+// Tx is a transaction in one tenant. It is for the function that got it, and for one
+// goroutine at a time.
+type Tx struct {
+	db      *DB
+	pool    *pool
+	tenant  tenant.Context
+	options txOptions
+
+	state atomic.Int32
+	lease lease // set once the first statement was accepted
+	begun bool
+}
+
+// The states of a Tx.
+const (
+	txFree int32 = iota
+	txBusy
+	txOver
+)
+
+// Tx runs fn in a transaction of the context's tenant: it commits when fn returns nil and
+// rolls back when it returns an error, which is passed on, or panics. BEGIN, the tenant and
+// fn's first statement share one round trip; a function that asks nothing sends nothing.
+//
+// fn must not use db, or begin another transaction: [ErrNested]. A fault with reason
+// OUTCOME_UNKNOWN ([ErrOutcome]) says that the commit may have happened.
+func (db *DB) Tx(ctx context.Context, fn func(*Tx) error, options ...TxOption) error {
+	var o txOptions
+	for _, option := range options {
+		option(&o)
+	}
+	return db.transact(ctx, fn, o)
+}
+
+// ReadTx is [DB.Tx] for reading: a statement that writes fails.
+func (db *DB) ReadTx(ctx context.Context, fn func(*Tx) error, options ...TxOption) error {
+	return db.Tx(ctx, fn, append(options, func(o *txOptions) { o.readOnly = true })...)
+}
+
+func (db *DB) transact(ctx context.Context, fn func(*Tx) error, o txOptions) error {
+	if err := db.checkNested(); err != nil {
+		return err
+	}
+	tc, p, err := db.route(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.hold()()
+	for try := 0; ; try++ {
+		tx := &Tx{db: db, pool: p, tenant: tc, options: o}
+		err := tx.run(ctx, fn)
+		if state := sqlState(err); err == nil || try >= o.tries || state != "40001" && state != "40P01" {
+			return db.explained(ctx, err)
+		}
+	}
+}
+
+// run is one try of fn, with its end. Also a panic, or a goroutine that exits, ends it.
+func (tx *Tx) run(ctx context.Context, fn func(*Tx) error) error {
+	defer tx.abandon(ctx)
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if !tx.state.CompareAndSwap(txFree, txOver) {
+		return misuse(ErrBusy, "the function returned while its transaction was in use")
+	}
+	if !tx.begun {
+		return nil
+	}
+	return tx.commit(ctx)
+}
+
+func (tx *Tx) commit(ctx context.Context) error {
+	tag, err := tx.lease.Exec(ctx, "commit")
+	switch {
+	case err == nil && tag.String() == "ROLLBACK":
+		return misuse(pgx.ErrTxCommitRollback, "the function hid an error of a statement")
+	case err == nil:
+		return nil
+	case sqlState(err) != "":
+		return fmt.Errorf("commit: %w", err)
+	}
+	return fault.New(fault.Unavailable, fault.ReasonOutcomeUnknown, "the change may or may not have happened").
+		WithCause(errors.Join(ErrOutcome, err))
+}
+
+// abandon makes the transaction useless and gives its connection back: open it rolls back,
+// in the middle of an answer it is destroyed.
+func (tx *Tx) abandon(ctx context.Context) {
+	busy := tx.state.Swap(txOver) == txBusy
+	if !tx.begun {
+		return
+	}
+	if busy {
+		tx.lease.destroy(ctx)
+		return
+	}
+	tx.lease.rollback(ctx)
+	tx.lease.release()
+}
+
+// use checks one call and takes the transaction for it; the caller gives it back by free.
+func (tx *Tx) use(ctx context.Context) error {
+	tc, err := tenant.FromContext(ctx)
+	if err != nil {
+		return tx.db.alarmed(ctx, missing(err))
+	}
+	if tc.UID() != tx.tenant.UID() {
+		return misuse(ErrTenantChanged, "a statement came with the context of another tenant")
+	}
+	if tx.state.CompareAndSwap(txFree, txBusy) {
+		return nil
+	}
+	if tx.state.Load() == txOver {
+		return misuse(ErrTxDone, "a statement came after the function returned")
+	}
+	return misuse(ErrBusy, "a statement came before the last one ended")
+}
+
+func (tx *Tx) free() { tx.state.CompareAndSwap(txBusy, txFree) }
+
+// Query runs a statement. The transaction is in use until the rows are closed.
+func (tx *Tx) Query(ctx context.Context, stmt Statement, args ...any) (*Rows, error) {
+	if err := checkCall(stmt, args); err != nil {
+		return nil, err
+	}
+	if err := tx.use(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := tx.query(ctx, stmt, args)
+	if err != nil {
+		tx.free()
+		return nil, tx.db.explained(ctx, err)
+	}
+	return rows, nil
+}
+
+func (tx *Tx) query(ctx context.Context, stmt Statement, args []any) (*Rows, error) {
+	if tx.begun {
+		rows, err := tx.lease.Query(ctx, stmt.sql, args...)
+		if err != nil {
+			return nil, err
+		}
+		return &Rows{rows: rows, end: func(err error) error {
+			tx.free()
+			return tx.db.explained(ctx, err)
+		}}, nil
+	}
+	results, err := tx.start(ctx, func(b *pgx.Batch) { b.Queue(stmt.sql, args...) })
+	if err != nil {
+		return nil, err
+	}
+	rows, err := results.Query()
+	if err != nil {
+		_ = results.Close() // the same error again
+		return nil, err
+	}
+	return &Rows{rows: rows, end: func(err error) error {
+		if closed := results.Close(); err == nil {
+			err = closed
+		}
+		tx.free()
+		return tx.db.explained(ctx, err)
+	}}, nil
+}
+
+// start opens the transaction with its first statements.
+func (tx *Tx) start(ctx context.Context, load func(*pgx.Batch)) (pgx.BatchResults, error) {
+	begin := tx.options.isolation.begin()
+	if tx.options.readOnly {
+		begin += " read only"
+	}
+	f, err := tx.db.takeOff(ctx, tx.pool, tx.tenant, prologue{begin: begin, load: load})
+	if err != nil {
+		return nil, err
+	}
+	tx.lease, tx.begun = f.lease, true
+	return f.results, nil
+}
+
+// QueryRow is [Tx.Query] for at most one row; its errors come from Scan.
+func (tx *Tx) QueryRow(ctx context.Context, stmt Statement, args ...any) *Row {
+	rows, err := tx.Query(ctx, stmt, args...)
+	return &Row{rows: rows, err: err}
+}
+
+// Exec runs a statement and returns how many rows it touched.
+func (tx *Tx) Exec(ctx context.Context, stmt Statement, args ...any) (int64, error) {
+	rows, err := tx.Query(ctx, stmt, args...)
+	if err != nil {
+		return 0, err
+	}
+	rows.Close()
+	return rows.CommandTag().RowsAffected(), rows.Err()
+}
+
+// Batch runs the statements of b in one round trip and gives their rows to its functions.
+func (tx *Tx) Batch(ctx context.Context, b *Batch) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	if err := tx.use(ctx); err != nil {
+		return err
+	}
+	defer tx.free()
+	results, err := tx.batch(ctx, b)
+	if err != nil {
+		return tx.db.explained(ctx, err)
+	}
+	err = b.read(results)
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	return tx.db.explained(ctx, err)
+}
+
+func (tx *Tx) batch(ctx context.Context, b *Batch) (pgx.BatchResults, error) {
+	if !tx.begun {
+		return tx.start(ctx, b.load)
+	}
+	batch := &pgx.Batch{}
+	b.load(batch)
+	return tx.lease.SendBatch(ctx, batch), nil
+}
+
+// hold notes that this goroutine is in a transaction, until the returned function is called.
+func (db *DB) hold() func() {
+	id := goroutine()
+	db.holders.Store(id, nil)
+	db.held.Add(1)
+	return func() {
+		db.held.Add(-1)
+		db.holders.Delete(id)
+	}
+}
+
+func (db *DB) checkNested() error {
+	if db.held.Load() == 0 {
+		return nil
+	}
+	if _, nested := db.holders.Load(goroutine()); nested {
+		return misuse(ErrNested, "a goroutine in a transaction asked for another connection")
+	}
+	return nil
+}
+
+// goroutine returns the number of the running goroutine, as a stack trace shows it. It
+// guards against a mistake; no data depends on it.
+func goroutine() uint64 {
+	var buf [32]byte
+	line := string(buf[:runtime.Stack(buf[:], false)])
+	digits, _, _ := strings.Cut(strings.TrimPrefix(line, "goroutine "), " ")
+	id, _ := strconv.ParseUint(digits, 10, 64)
+	return id
+}
