@@ -50,6 +50,16 @@ type Change struct {
 	Entries  []Entry
 }
 
+// Bookmark is the publisher's word that a state was whole at a time.
+type Bookmark struct {
+	// Revision is the state's revision.
+	Revision int64
+	// ServerTime is the publisher's clock.
+	ServerTime time.Time
+	// Source is SourceLive for one that arrived just now, SourceDisk for one that was kept with the state.
+	Source Source
+}
+
 // Config says what to follow and what to do with it. Its functions are called by one goroutine at a time.
 type Config struct {
 	// Name is the feed's name, which its signatures cover.
@@ -62,8 +72,11 @@ type Config struct {
 	// Apply takes a whole revision. When it fails or panics on a delta the entries are offered one by one, and those
 	// that fail are quarantined; on a reset the old state stays and the stream is opened again.
 	Apply func(Change) error
-	// Bookmark is told each time the publisher confirmed that nothing before this moment is missing. Optional.
-	Bookmark func(revision int64)
+	// Applied is told each revision once Status shows it. Optional.
+	Applied func(revision int64)
+	// Bookmark is told each time the publisher confirmed that nothing is missing, and after a load from disk when it
+	// last had. Optional.
+	Bookmark func(Bookmark)
 	// Keys are the public keys whose bookmarks are trusted.
 	Keys []ed25519.PublicKey
 	// Dir holds the last good state; empty keeps none. It is made if missing.
@@ -197,6 +210,7 @@ func (f *Feed) load(ctx context.Context) {
 		if err == nil {
 			f.report(func(s *Status) { s.Source = SourceDisk })
 			f.disk.saved = image.bookmark
+			f.tell(image.bookmark, SourceDisk)
 			return
 		}
 		f.cfg.Log.WarnContext(ctx, "feed: passing over a file of the last good state", "error", err)
@@ -293,13 +307,17 @@ func (f *Feed) bookmark(pending *snapshot, b *apiv1.FeedBookmark) error {
 	f.state.bookmark, f.state.token = b, b.GetResumeToken()
 	now := f.cfg.Clock()
 	f.report(func(s *Status) { s.LastBookmark, s.Source, s.Err = now, SourceLive, "" })
-	if f.cfg.Bookmark != nil {
-		f.cfg.Bookmark(b.GetRevision())
-	}
+	f.tell(b, SourceLive)
 	if f.disk != nil && f.disk.due(now, f.cfg.SaveEvery, b) {
 		f.save()
 	}
 	return nil
+}
+
+func (f *Feed) tell(b *apiv1.FeedBookmark, source Source) {
+	if f.cfg.Bookmark != nil {
+		f.cfg.Bookmark(Bookmark{b.GetRevision(), b.GetServerTime().AsTime(), source})
+	}
 }
 
 // adopt replaces the state by a whole image whose root and signature were checked.
@@ -382,6 +400,9 @@ func (f *Feed) applied(revision int64) {
 	case <-f.ready:
 	default:
 		close(f.ready)
+	}
+	if f.cfg.Applied != nil {
+		f.cfg.Applied(revision)
 	}
 }
 
