@@ -62,8 +62,9 @@ type notes struct {
 	mu      sync.Mutex
 	handled int
 	next    *grpc.ClientConn
-	emit    chan struct{}               // watch sends one message for each
+	emit    map[string]chan struct{}    // watch answers once for each, by tenant
 	fail    func(context.Context) error // whoami's answer when set
+	deaf    bool                        // watch does not look at its context
 	open    chan context.Context        // watch and chat tell their contexts, when set
 }
 
@@ -121,10 +122,14 @@ func (n *notes) watch(_ any, ss grpc.ServerStream) error {
 		n.open <- ss.Context()
 	}
 	for {
+		done := ss.Context().Done()
+		if n.deaf {
+			done = nil
+		}
 		select {
-		case <-ss.Context().Done():
+		case <-done:
 			return ss.Context().Err()
-		case <-n.emit:
+		case <-n.emit[actor(ss.Context())]:
 			if err := ss.SendMsg(&text{Value: actor(ss.Context())}); err != nil {
 				return err
 			}
@@ -217,7 +222,9 @@ func newHouseOf(t *testing.T, issuer *tenanttest.Issuer, ca *identity.Authority,
 		must(t, err)
 	}
 	h := &house{Issuer: issuer, t: t, ca: ca, id: app(t, "notes"), log: &lockedBuffer{},
-		notes: &notes{emit: make(chan struct{})}}
+		notes: &notes{emit: map[string]chan struct{}{
+			"acme": make(chan struct{}), "globex": make(chan struct{}),
+		}}}
 	verifier := issuer.Verifier(t, func(c *tenant.VerifierConfig) {
 		c.MayPresent = tenant.Presenters(issuer.Gateway(), app(t, "edge"))
 	})
@@ -294,8 +301,8 @@ func open(ctx context.Context, t *testing.T, conn *grpc.ClientConn, method strin
 	t.Helper()
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
 	must(t, err)
-	must(t, stream.SendMsg(&text{}))
 	if method == watch {
+		must(t, stream.SendMsg(&text{}))
 		must(t, stream.CloseSend())
 	}
 	return stream

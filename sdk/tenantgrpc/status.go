@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -96,9 +97,10 @@ func faultStatus(f *fault.Error, trace string) *status.Status {
 }
 
 func withDetails(code codes.Code, message string, details ...protoadapt.MessageV1) *status.Status {
-	st := status.New(code, message)
+	// Text that is not UTF-8 would cost the whole status its details.
+	st := status.New(code, strings.ToValidUTF8(message, "\uFFFD"))
 	full, err := st.WithDetails(details...)
-	if err != nil { // A detail that cannot be encoded, such as text that is not UTF-8.
+	if err != nil {
 		return status.New(codes.Internal, "internal error")
 	}
 	return full

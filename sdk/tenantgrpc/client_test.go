@@ -1,0 +1,135 @@
+package tenantgrpc_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
+)
+
+func TestClientForwardsItsOwnTenantOnly(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{})
+	spoofed := func(ctx context.Context) context.Context {
+		for _, key := range []string{tenant.MetadataKey, "Rowhouse-Tenant-Bin", "rowhouse_tenant-bin", "rowhouse.tenant-bin", "rowhouse-tenant"} {
+			ctx = metadata.AppendToOutgoingContext(ctx, key, h.Token(t, "globex"))
+		}
+		return metadata.AppendToOutgoingContext(ctx, "x-kept", "1")
+	}
+	ctx := spoofed(h.ctx("acme"))
+	var seen metadata.MD
+	h.notes.fail = func(ctx context.Context) error {
+		seen, _ = metadata.FromIncomingContext(ctx)
+		return nil
+	}
+	for range 2 { // the caller's metadata is not changed
+		got, err := call(ctx, conn, whoami)
+		if err != nil || got != "acme" {
+			t.Errorf("spoofed by hand: %q, %v", got, err)
+		}
+	}
+	if len(seen[tenant.MetadataKey]) != 1 || len(seen["rowhouse_tenant-bin"])+len(seen["rowhouse.tenant-bin"])+len(seen["rowhouse-tenant"]) != 0 ||
+		len(seen["x-kept"]) != 1 {
+		t.Errorf("the server saw %v", seen)
+	}
+	if got, err := call(ctx, conn, admin); err != nil || got != "nobody" || len(seen[tenant.MetadataKey]) != 0 {
+		t.Errorf("admin plane: %q, %v; metadata %v", got, err, seen)
+	}
+	stream := open(ctx, t, conn, chat)
+	must(t, stream.SendMsg(&text{}))
+	if got, err := receive(stream); err != nil || got != "acme" {
+		t.Errorf("stream: %q, %v", got, err)
+	}
+}
+
+func TestClientNeedsATenantOnTheDataPlane(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{})
+	byHand := metadata.AppendToOutgoingContext(t.Context(), tenant.MetadataKey, h.Token(t, "acme"))
+	for name, ctx := range map[string]context.Context{"nothing": t.Context(), "by hand": byHand} {
+		_, err := call(ctx, conn, whoami)
+		expect(t, name, err, fault.Unauthenticated, "CONTEXT_MISSING")
+		_, err = conn.NewStream(ctx, &(&notes{}).desc().Streams[0], watch)
+		expect(t, name+", stream", err, fault.Unauthenticated, "CONTEXT_MISSING")
+	}
+	if h.notes.count() != 0 || h.log.String() != "" {
+		t.Errorf("something was sent: %s", h.log)
+	}
+	if got, err := call(t.Context(), conn, admin); err != nil || got != "nobody" {
+		t.Errorf("admin plane: %q, %v", got, err)
+	}
+}
+
+// gateway → edge → notes: the tenant goes along, hop by hop, verified at each.
+func TestTenantTravelsThroughServices(t *testing.T) {
+	t.Parallel()
+	notes := newHouse(t)
+	edge := newHouseOf(t, notes.Issuer, notes.ca)
+	edge.notes.next = notes.dial(app(t, "edge"), tenantgrpc.ClientConfig{})
+	conn := edge.dial(edge.Gateway(), tenantgrpc.ClientConfig{})
+	for _, id := range []string{"acme", "globex"} {
+		if got, err := call(edge.ctx(id), conn, relay); err != nil || got != id {
+			t.Errorf("%s arrives as %q, %v", id, got, err)
+		}
+	}
+	notes.notes.fail = func(context.Context) error {
+		return fault.New(fault.NotFound, "RESOURCE_NOT_FOUND", "no note").WithMetadata("name", "n1").WithRetry(time.Second)
+	}
+	_, err := call(edge.ctx("acme"), conn, relay)
+	expect(t, "a refusal from behind", err, fault.NotFound, "RESOURCE_NOT_FOUND")
+	if f, ok := fault.As(tenantgrpc.FromStatus(err)); !ok || f.Metadata["name"] != "n1" || f.RetryAfter != time.Second {
+		t.Errorf("details were lost: %+v", f)
+	}
+	notes.server.Stop()
+	_, err = call(edge.ctx("acme"), conn, relay)
+	expect(t, "the next service is down", err, fault.Unavailable, "DEPENDENCY_UNAVAILABLE")
+}
+
+func TestClientRenewsBeforeForwarding(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	r := &refresher{renew: func(int, string) (string, error) { return h.Token(t, "acme"), nil }}
+	conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{
+		Refresher: r, Clock: func() time.Time { return time.Now().Add(time.Minute) },
+	})
+	if got, err := call(h.ctx("acme"), conn, whoami); err != nil || got != "acme" || r.calls != 1 {
+		t.Errorf("old context: %q, %v, renewed %d times", got, err, r.calls)
+	}
+	r.renew = func(int, string) (string, error) { return "", errors.New("away") }
+	if got, err := call(h.ctx("acme"), conn, whoami); err != nil || got != "acme" {
+		t.Errorf("refresher away: %q, %v", got, err)
+	}
+	fresh := h.dial(h.Gateway(), tenantgrpc.ClientConfig{Refresher: r})
+	if _, err := call(h.ctx("acme"), fresh, whoami); err != nil || r.calls != 2 {
+		t.Errorf("fresh context: %v, renewed %d times", err, r.calls)
+	}
+}
+
+func TestClientGivesADeadline(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	gone := make(chan struct{})
+	h.notes.fail = func(ctx context.Context) error {
+		deadline, ok := ctx.Deadline()
+		if left := time.Until(deadline); !ok || left > tenantgrpc.DataDeadline || left < tenantgrpc.DataDeadline/2 {
+			t.Errorf("deadline in %v, %v", left, ok)
+		}
+		close(gone)
+		return context.DeadlineExceeded
+	}
+	_, err := call(h.ctx("acme"), h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), whoami)
+	<-gone
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("the caller sees %v", err)
+	}
+}

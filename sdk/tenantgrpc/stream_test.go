@@ -1,0 +1,213 @@
+package tenantgrpc_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
+)
+
+func TestStreamsEndWhenTheirTenantChanges(t *testing.T) {
+	t.Parallel()
+	type changes struct {
+		name   string
+		edit   func(*tenant.TenantState)
+		kind   fault.Kind
+		reason string
+	}
+	for _, c := range []changes{
+		{"suspended", func(s *tenant.TenantState) { s.State, s.Generation = tenant.StateSuspended, s.Generation+1 },
+			fault.PermissionDenied, "TENANT_SUSPENDED"},
+		{"deleted", func(s *tenant.TenantState) { s.State, s.Generation = tenant.StateDeleted, s.Generation+1 },
+			fault.PermissionDenied, "TENANT_DELETED"},
+		{"moved", func(s *tenant.TenantState) { s.PlacementGeneration++ }, fault.Aborted, "PLACEMENT_STALE"},
+		{"revoked", func(s *tenant.TenantState) { s.Generation++ }, fault.Aborted, "PLACEMENT_STALE"},
+	} {
+		for _, method := range []string{watch, chat} {
+			t.Run(c.name+method, func(t *testing.T) {
+				t.Parallel()
+				h := newHouse(t)
+				conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{})
+				hit, other := open(h.ctx("acme"), t, conn, method), open(h.ctx("globex"), t, conn, method)
+				next(t, h, hit, method, "acme")
+				next(t, h, other, method, "globex")
+				h.Change(t, "acme", c.edit)
+				_, err := receive(hit)
+				expect(t, c.name, err, c.kind, c.reason)
+				next(t, h, other, method, "globex")
+			})
+		}
+	}
+}
+
+// next makes the handler answer once more and expects the tenant's id.
+func next(t *testing.T, h *house, stream grpc.ClientStream, method, want string) {
+	t.Helper()
+	if method == watch {
+		h.notes.emit[want] <- struct{}{}
+	}
+	if method == chat {
+		must(t, stream.SendMsg(&text{}))
+	}
+	got, err := receive(stream)
+	if err != nil || got != want {
+		t.Fatalf("the stream of %s says %q, %v", want, got, err)
+	}
+}
+
+// A message that was ready before the cut must not be delivered after it.
+func TestNothingMovesAfterTheCut(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.notes.deaf, h.notes.open = true, make(chan context.Context, 1)
+	stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch)
+	inside := <-h.notes.open
+	h.Suspend(t, "acme")
+	<-inside.Done()
+	if got := fault.ReasonOf(context.Cause(inside)); got != "TENANT_SUSPENDED" {
+		t.Errorf("the handler's context says %q", got)
+	}
+	h.notes.emit["acme"] <- struct{}{} // The handler sends all the same.
+	_, err := receive(stream)
+	expect(t, "after the cut", err, fault.PermissionDenied, "TENANT_SUSPENDED")
+}
+
+// refresher is a gateway's RefreshContext: what renew says.
+type refresher struct {
+	mu    sync.Mutex
+	calls int
+	renew func(call int, token string) (string, error)
+}
+
+func (r *refresher) RefreshContext(_ context.Context, token string) (string, error) {
+	r.mu.Lock()
+	r.calls++
+	n := r.calls
+	r.mu.Unlock()
+	return r.renew(n, token)
+}
+
+func TestStreamEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		start := time.Now()
+		stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch)
+		_, err := receive(stream)
+		expect(t, "no refresher", err, fault.Unauthenticated, "CONTEXT_EXPIRED")
+		if got := time.Since(start); got != tenant.MaxSessionLife {
+			t.Errorf("the stream lived %v", got)
+		}
+	})
+}
+
+func TestStreamLivesByRenewal(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &refresher{}
+		h := newHouse(t, func(c *tenantgrpc.ServerConfig) { c.Refresher = r })
+		r.renew = func(call int, _ string) (string, error) {
+			if call%3 == 1 { // The gateway is away for a moment, now and then.
+				return "", status.Error(codes.Unavailable, "away")
+			}
+			return h.Token(t, "acme"), nil
+		}
+		h.notes.open = make(chan context.Context, 1)
+		stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch)
+		derived, cancel := context.WithCancel(<-h.notes.open)
+		defer cancel()
+		for range 20 {
+			time.Sleep(30 * time.Second) // virtual
+			synctest.Wait()
+			c, err := tenant.FromContext(derived)
+			if err != nil || !c.ExpireTime().After(time.Now()) {
+				t.Fatalf("the handler holds a context that ended %v, %v", c.ExpireTime(), err)
+			}
+			next(t, h, stream, watch, "acme")
+		}
+		if r.calls < 15 || r.calls > 40 {
+			t.Errorf("renewed %d times in ten minutes", r.calls)
+		}
+		h.Suspend(t, "acme")
+		_, err := receive(stream)
+		expect(t, "suspended after renewals", err, fault.PermissionDenied, "TENANT_SUSPENDED")
+	})
+}
+
+func TestRenewalNeverWidens(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		renew  func(*testing.T, *house, string) (string, error)
+		kind   fault.Kind
+		reason string
+		after  time.Duration
+	}{
+		{"another tenant", func(t *testing.T, h *house, _ string) (string, error) {
+			return h.Token(t, "globex"), nil
+		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
+		{"another principal", func(t *testing.T, h *house, _ string) (string, error) {
+			return h.Token(t, "acme", tenanttest.As("mallory")), nil
+		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
+		{"more scopes", func(t *testing.T, h *house, _ string) (string, error) {
+			return h.Token(t, "acme", func(c *tenant.Claims) { c.Scopes = scope }), nil
+		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
+		{"the same again", func(_ *testing.T, _ *house, token string) (string, error) {
+			return token, nil
+		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
+		{"forged", func(*testing.T, *house, string) (string, error) {
+			return "nonsense", nil
+		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
+		{"refused", func(*testing.T, *house, string) (string, error) {
+			return "", tenantgrpc.Status(fault.New(fault.PermissionDenied, "TENANT_SUSPENDED", "suspended")).Err()
+		}, fault.PermissionDenied, "TENANT_SUSPENDED", 35 * time.Second},
+		{"away", func(*testing.T, *house, string) (string, error) {
+			return "", errors.New("away")
+		}, fault.Unauthenticated, "CONTEXT_EXPIRED", 45 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := &refresher{}
+				h := newHouse(t, func(c *tenantgrpc.ServerConfig) { c.Refresher = r })
+				r.renew = func(_ int, token string) (string, error) { return c.renew(t, h, token) }
+				start := time.Now()
+				stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), chat)
+				next(t, h, stream, chat, "acme")
+				_, err := receive(stream)
+				expect(t, c.name, err, c.kind, c.reason)
+				if got := time.Since(start); got != c.after {
+					t.Errorf("the stream lived %v, expected %v", got, c.after)
+				}
+			})
+		})
+	}
+}
+
+// A handler that does not watch its context cannot hold the watcher, nor panic
+// the process.
+func TestStreamPanicEndsTheStreamOnly(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.notes.emit["acme"] = nil
+	h.notes.open = make(chan context.Context)
+	close(h.notes.open) // sending on it panics
+	stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch)
+	_, err := receive(stream)
+	expect(t, "panic", err, fault.Internal, "INTERNAL")
+	got, err := call(h.ctx("acme"), h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), whoami)
+	if err != nil || got != "acme" {
+		t.Errorf("the server after it: %q, %v", got, err)
+	}
+}
