@@ -55,10 +55,12 @@ func Provision(ctx context.Context, superuserDSN string, db Database) error {
 	own := super.Copy()
 	own.Database = db.Name
 	return withConn(ctx, own, func(conn *pgx.Conn) error {
-		if err := Seclude(ctx, conn, db); err != nil {
-			return err
-		}
-		return Migrate(ctx, conn, db)
+		return withLock(ctx, conn, func() error { // Migrate takes it again, which a session may
+			if err := Seclude(ctx, conn, db); err != nil {
+				return err
+			}
+			return Migrate(ctx, conn, db)
+		})
 	})
 }
 

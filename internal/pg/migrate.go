@@ -220,3 +220,17 @@ func withLock(ctx context.Context, conn *pgx.Conn, fn func() error) error {
 	_, unlockErr := conn.Exec(context.WithoutCancel(ctx), "select pg_advisory_unlock($1)", migrationLock)
 	return errors.Join(err, unlockErr)
 }
+
+// Digest tells two states of a Database apart: it depends on the name and on every migration.
+func (d Database) Digest() (string, error) {
+	files, err := load(d.Migrations)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	_, _ = fmt.Fprintln(h, d.Name) // a hash never fails
+	for _, m := range files {
+		_, _ = fmt.Fprintf(h, "%s %x\n", m.name, m.sum)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
