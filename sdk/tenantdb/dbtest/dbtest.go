@@ -1,0 +1,206 @@
+// Package dbtest gives a test a real database with row security, tenants in it, and
+// contexts that open it.
+//
+// Everything is as in production: the database is prepared by package cell, the app logs
+// in as its own role, contexts are minted, verified and sealed by an issuer of tenanttest.
+//
+//	db := dbtest.New(t, dbtest.Migrations(files))
+//	acme := db.In(t, "acme")
+//	if _, err := db.DB.Exec(acme, addNote, id, "hello"); err != nil { … }
+//
+// Start at [New].
+package dbtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
+)
+
+// App is the app whose database [New] makes.
+const App = "test"
+
+// Database is a database of a cell for one test.
+type Database struct {
+	// Issuer mints contexts and tokens for the database's cell.
+	*tenanttest.Issuer
+	// DB is opened as the app.
+	DB *tenantdb.DB
+	// Config is what DB was opened with; tests open more with changed copies.
+	Config tenantdb.Config
+	// Admin is logged in as superuser. It sees the rows of every tenant.
+	Admin *pgxpool.Pool
+
+	mu     sync.Mutex
+	placed map[string]bool // guarded by mu
+}
+
+// Option changes the database.
+type Option func(*options)
+
+type options struct {
+	rung       cell.Rung
+	migrations []fs.FS
+	configure  []func(*tenantdb.Config)
+	clock      func() time.Time
+}
+
+// Rung asks for a rung; without it the database stands on L2b.
+func Rung(r cell.Rung) Option { return func(o *options) { o.rung = r } }
+
+// Migrations runs the app's migrations.
+func Migrations(files fs.FS) Option {
+	return func(o *options) { o.migrations = append(o.migrations, files) }
+}
+
+// Configure changes how DB is opened.
+func Configure(edit func(*tenantdb.Config)) Option {
+	return func(o *options) { o.configure = append(o.configure, edit) }
+}
+
+// Clock sets the issuer's time. PostgreSQL keeps the real one.
+func Clock(clock func() time.Time) Option { return func(o *options) { o.clock = clock } }
+
+// New makes a database that is the test's own and goes away with it.
+func New(tb testing.TB, opts ...Option) *Database {
+	tb.Helper()
+	o := options{rung: cell.L2b, clock: time.Now}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	ctx := tb.Context()
+	database := pgtest.New(tb, o.template(tb))
+	admin := database.Pool(tb, pgserver.Superuser)
+	must(tb, o.prepare(ctx, admin)) // a copy has not the rights of its template
+
+	d := &Database{Issuer: tenanttest.NewIssuer(tb, o.clock), Admin: admin, placed: map[string]bool{}}
+	must(tb, cell.InstallKey(ctx, admin, cell.Key{
+		ID: tenanttest.SealKID, Cell: tenanttest.CellNumber, Secret: d.SealKey(), NotAfter: time.Now().Add(time.Hour),
+	}))
+	d.Config = tenantdb.Config{
+		App:   App,
+		Cells: map[string]tenantdb.Cell{tenanttest.Cell: {DSN: database.DSN(cell.AppRole(App)), MaxConns: 4}},
+		Clock: o.clock,
+	}
+	for _, edit := range o.configure {
+		edit(&d.Config)
+	}
+	d.DB = d.Open(tb, d.Config)
+	return d
+}
+
+// template is what databases of these options begin with.
+func (o *options) template(tb testing.TB) pgtest.Template {
+	tb.Helper()
+	sum := sha256.New()
+	fmt.Fprintln(sum, o.rung)
+	for _, files := range o.migrations {
+		names, err := fs.Glob(files, "*.sql")
+		must(tb, err)
+		for _, name := range names {
+			text, err := fs.ReadFile(files, name)
+			must(tb, err)
+			fmt.Fprintln(sum, name, len(text), string(text))
+		}
+	}
+	return pgtest.Template{
+		Name: "cell",
+		Hash: hex.EncodeToString(sum.Sum(nil)),
+		Setup: func(ctx context.Context, dsn string) error {
+			admin, err := pgxpool.New(ctx, dsn)
+			if err != nil {
+				return fmt.Errorf("connect: %w", err)
+			}
+			defer admin.Close()
+			if err := o.prepare(ctx, admin); err != nil {
+				return err
+			}
+			for _, files := range o.migrations {
+				if err := cell.Migrate(ctx, admin, files); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func (o *options) prepare(ctx context.Context, admin *pgxpool.Pool) error {
+	return cell.Init(ctx, admin, cell.Config{App: App, Rung: o.rung})
+}
+
+// Open opens the database once more, until the test ends.
+func (d *Database) Open(tb testing.TB, config tenantdb.Config) *tenantdb.DB {
+	tb.Helper()
+	db, err := tenantdb.Open(tb.Context(), config)
+	must(tb, err)
+	tb.Cleanup(db.Close)
+	return db
+}
+
+// In returns the test's context with the tenant id in it, which is placed here when it is
+// new. Edits change the context's claims.
+func (d *Database) In(tb testing.TB, id string, edits ...func(*tenant.Claims)) context.Context {
+	tb.Helper()
+	d.mu.Lock()
+	known := d.placed[id]
+	d.mu.Unlock()
+	if !known {
+		d.Place(tb, id)
+	}
+	return d.Issuer.In(tb.Context(), tb, id, edits...)
+}
+
+// Place places the tenant id here, or changes its placement: ACTIVE and of the issuer's
+// generation, unless an edit says otherwise.
+func (d *Database) Place(tb testing.TB, id string, edits ...func(*cell.Placement)) {
+	tb.Helper()
+	state := d.Tenant(tb, id)
+	p := cell.Placement{UID: state.UID, State: cell.Active, Generation: state.PlacementGeneration}
+	for _, edit := range edits {
+		edit(&p)
+	}
+	must(tb, cell.SetPlacement(tb.Context(), d.Admin, p))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.placed[id] = true
+}
+
+// Login opens a plain connection as the app's role, with what a thief of its password has.
+func (d *Database) Login(tb testing.TB) *pgx.Conn {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), d.Config.Cells[tenanttest.Cell].DSN)
+	must(tb, err)
+	tb.Cleanup(func() { _ = conn.Close(context.WithoutCancel(tb.Context())) })
+	return conn
+}
+
+// Injected makes a statement of any text, as an application with an injection hole would
+// send it. The way in is that a generic function may convert to a type it cannot name.
+func Injected(sql string) tenantdb.Statement { return convert(tenantdb.Stmt, sql) }
+
+func convert[T ~string](to func(T) tenantdb.Statement, sql string) tenantdb.Statement {
+	return to(T(sql))
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}

@@ -1,0 +1,28 @@
+package tenantdb_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
+)
+
+func state(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	return ""
+}
+
+func contains(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }
+
+// sealOf returns a fresh seal of the tenant.
+func sealOf(d *dbtest.Database, tb testing.TB, id string) []byte {
+	tb.Helper()
+	d.In(tb, id) // places it
+	seal := d.Issuer.Context(tb, id).Seal()
+	return seal[:]
+}
