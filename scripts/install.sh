@@ -49,7 +49,6 @@ esac
 
 [ ${#missing[@]} -gt 0 ] || exit 0
 
-line="apt-get update && apt-get install --no-install-recommends ${missing[*]}"
 if ! command -v apt-get >/dev/null; then
   echo "missing: ${missing[*]} (names of Debian packages); install them and run this again" >&2
   exit 1
@@ -58,8 +57,10 @@ elif [ "$(id -u)" = 0 ]; then
 elif sudo -n true 2>/dev/null; then
   as_root=(sudo -n env)
 else
-  echo "missing: ${missing[*]}. Run this, then try again:" >&2
-  echo "  sudo sh -c '$line'" >&2
+  line="scripts/install.sh $purpose"
+  command -v sudo >/dev/null && line="sudo $line" || line="su -c '$line'"
+  echo "missing: ${missing[*]}. To install them with apt, run this, then try again:" >&2
+  echo "  $line" >&2
   exit 1
 fi
 echo "installing ${missing[*]}"
