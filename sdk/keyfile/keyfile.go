@@ -1,0 +1,144 @@
+// Package keyfile reads and writes the key files of a Rowhouse installation:
+// Ed25519 keys as PEM (PKCS #8 and PKIX) and symmetric keys as 64 hex digits.
+//
+// Private and symmetric keys are written for their owner alone and refused when
+// others may read them.
+package keyfile
+
+import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// SecretSize is the size of a symmetric key.
+const SecretSize = 32
+
+const (
+	privateMode = 0o600
+	publicMode  = 0o644
+	othersMayDo = 0o077
+)
+
+// Public reads one or more Ed25519 public keys: the current one and, while keys are
+// being replaced, the next.
+func Public(path string) ([]ed25519.PublicKey, error) {
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	var keys []ed25519.PublicKey
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+		key, ok := parsed.(ed25519.PublicKey)
+		if err != nil || !ok {
+			return nil, fmt.Errorf("%s: not an Ed25519 public key in PEM", path)
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("%s: holds no public key in PEM", path)
+	}
+	return keys, nil
+}
+
+// Private reads an Ed25519 private key.
+func Private(path string) (ed25519.PrivateKey, error) {
+	b, err := guarded(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return nil, fmt.Errorf("%s: holds no private key in PEM", path)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, ok := parsed.(ed25519.PrivateKey)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("%s: not an Ed25519 private key in PEM", path)
+	}
+	return key, nil
+}
+
+// Secret reads a symmetric key of 32 bytes.
+func Secret(path string) ([]byte, error) {
+	b, err := guarded(path)
+	if err != nil {
+		return nil, err
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(key) != SecretSize {
+		return nil, fmt.Errorf("%s: not 64 hex digits", path)
+	}
+	return key, nil
+}
+
+// NewPair writes a fresh private key to path+".key" and its public key to
+// path+".pub". It does not touch files that exist.
+func NewPair(path string, random io.Reader) error {
+	public, private, err := ed25519.GenerateKey(random)
+	if err != nil {
+		return fmt.Errorf("make a key: %w", err)
+	}
+	privateDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return fmt.Errorf("make a key: %w", err)
+	}
+	publicDER, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return fmt.Errorf("make a key: %w", err)
+	}
+	err = create(path+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER}), privateMode)
+	if err != nil {
+		return err
+	}
+	return create(path+".pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER}), publicMode)
+}
+
+// NewSecret writes a fresh symmetric key to path. It does not touch a file that exists.
+func NewSecret(path string, random io.Reader) error {
+	key := make([]byte, SecretSize)
+	if _, err := io.ReadFull(random, key); err != nil {
+		return fmt.Errorf("make a key: %w", err)
+	}
+	return create(path, []byte(hex.EncodeToString(key)+"\n"), privateMode)
+}
+
+// guarded reads a file that its owner alone may read.
+func guarded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	if info.Mode().Perm()&othersMayDo != 0 {
+		return nil, fmt.Errorf("%s: others may read it; run: chmod 600 %s", path, path)
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	return b, nil
+}
+
+func create(path string, b []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return fmt.Errorf("key: %w", err)
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("key: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package keyfile_test
+
+import (
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
+)
+
+func TestPair(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "root")
+	if err := keyfile.NewPair(path, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	if err := keyfile.NewPair(path, rand.Reader); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a second NewPair = %v, want that the file exists", err)
+	}
+	private, err := keyfile.Private(path + ".key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := keyfile.Public(path + ".pub")
+	if err != nil || len(public) != 1 || !public[0].Equal(private.Public()) {
+		t.Errorf("Public = %v, %v", public, err)
+	}
+	both, err := os.ReadFile(path + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".pub", append(both, both...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if public, err := keyfile.Public(path + ".pub"); err != nil || len(public) != 2 {
+		t.Errorf("two keys in a file: %d, %v", len(public), err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, content string, mode fs.FileMode) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(content), mode); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	secret := filepath.Join(dir, "kek")
+	if err := keyfile.NewSecret(secret, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	if key, err := keyfile.Secret(secret); err != nil || len(key) != keyfile.SecretSize {
+		t.Errorf("Secret = %d bytes, %v", len(key), err)
+	}
+	if err := os.Chmod(secret, 0o644); err != nil { //nolint:gosec // that it is refused is the test
+		t.Fatal(err)
+	}
+	for name, read := range map[string]func() error{
+		"readable secret": func() error { _, err := keyfile.Secret(secret); return err },
+		"short secret":    func() error { _, err := keyfile.Secret(write("short", "ab", 0o600)); return err },
+		"empty public":    func() error { _, err := keyfile.Public(write("pub", "", 0o600)); return err },
+		"garbage private": func() error { _, err := keyfile.Private(write("key", "x", 0o600)); return err },
+		"missing private": func() error { _, err := keyfile.Private(filepath.Join(dir, "none")); return err },
+		"private in public": func() error {
+			_, err := keyfile.Public(write("swap", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", 0o600))
+			return err
+		},
+	} {
+		if read() == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
