@@ -166,9 +166,9 @@ func keys(t reflect.Type, into map[string]reflect.Type) {
 	for field := range structFields(t) {
 		name, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 		switch {
-		case name == "-" || !field.IsExported():
 		case options == "inline":
 			keys(field.Type, into)
+		case name == "-" || !field.IsExported():
 		case name == "":
 			into[strings.ToLower(field.Name)] = field.Type
 		default:
@@ -232,7 +232,7 @@ func rebase(v reflect.Value, dir string) {
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if v.Type().Field(i).IsExported() {
+			if field := v.Type().Field(i); field.IsExported() || field.Anonymous {
 				rebase(v.Field(i), dir)
 			}
 		}
