@@ -622,12 +622,7 @@ func TestSealOfAnotherCell(t *testing.T) {
 
 func TestAdmission(t *testing.T) {
 	t.Parallel()
-	d := notes(t, dbtest.Configure(func(c *tenantdb.Config) {
-		for name, cell := range c.Cells {
-			cell.MaxConns = 1
-			c.Cells[name] = cell
-		}
-	}))
+	d := notes(t, dbtest.Configure(oneConnection))
 	ctx := d.In(t, "acme")
 	rows, err := d.DB.Query(ctx, allNotes)
 	if err != nil {

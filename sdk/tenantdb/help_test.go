@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
 )
 
@@ -25,4 +26,12 @@ func sealOf(d *dbtest.Database, tb testing.TB, id string) []byte {
 	d.In(tb, id) // places it
 	seal := d.Issuer.Context(tb, id).Seal()
 	return seal[:]
+}
+
+// oneConnection makes every call use the same session.
+func oneConnection(c *tenantdb.Config) {
+	for name, to := range c.Cells {
+		to.MaxConns = 1
+		c.Cells[name] = to
+	}
 }

@@ -1,0 +1,154 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/exaring/otelpgx"
+	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
+)
+
+// wire counts turns: a read that follows a write is one round trip.
+type wire struct {
+	mu    sync.Mutex
+	wrote bool // guarded by mu
+	turns int  // guarded by mu
+}
+
+func (w *wire) note(write bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !write && w.wrote {
+		w.turns++
+	}
+	w.wrote = write
+}
+
+func (w *wire) take() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.turns
+	w.turns = 0
+	return n
+}
+
+type countedConn struct {
+	net.Conn
+	wire *wire
+}
+
+func (c countedConn) Write(b []byte) (int, error) { c.wire.note(true); return c.Conn.Write(b) }
+
+func (c countedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.wire.note(false)
+	}
+	return n, err
+}
+
+func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return countedConn{conn, w}, nil
+}
+
+func TestRoundTrips(t *testing.T) {
+	t.Parallel()
+	for _, pooler := range []tenantdb.Pooler{tenantdb.Direct, tenantdb.TransactionPooler} {
+		w := &wire{}
+		d := notes(t, dbtest.Configure(oneConnection), dbtest.Configure(func(c *tenantdb.Config) {
+			for name, to := range c.Cells {
+				to.Dial, to.Pooler = w.dial, pooler
+				c.Cells[name] = to
+			}
+		}))
+		ctx := d.In(t, "acme")
+		var s string
+		point := func(tx *tenantdb.Tx) error { return tx.QueryRow(ctx, getNote, 1).Scan(&s) }
+		for _, test := range []struct {
+			name string
+			want int
+			call func() error
+		}{
+			{"QueryRow", 1, func() error { return d.DB.QueryRow(ctx, getNote, 1).Scan(&s) }},
+			{"Query", 1, func() error { _, err := titles(ctx, d.DB); return err }},
+			{"Exec", 1, func() error { _, err := d.DB.Exec(ctx, renameAll); return err }},
+			{"Batch", 1, func() error { return d.DB.Batch(ctx, batchOf(renameAll, renameAll, renameAll)) }},
+			{"empty Tx", 0, func() error { return d.DB.Tx(ctx, func(*tenantdb.Tx) error { return nil }) }},
+			{"Tx of one", 2, func() error { return d.DB.Tx(ctx, point) }}, // and COMMIT
+			{"ReadTx of one", 2, func() error { return d.DB.ReadTx(ctx, point) }},
+			{"Tx of three", 4, func() error {
+				return d.DB.Tx(ctx, func(tx *tenantdb.Tx) error {
+					for range 3 {
+						if err := point(tx); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}},
+		} {
+			for range 2 { // the first call prepares
+				w.take()
+				if err := test.call(); err != nil {
+					t.Fatalf("%s: %v", test.name, err)
+				}
+			}
+			if got := w.take(); got != test.want {
+				t.Errorf("pooler %d: %s took %d round trips, want %d", pooler, test.name, got, test.want)
+			}
+		}
+	}
+}
+
+func TestSpansStandUnderTheCallersAndHoldNoSecrets(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewSpanRecorder()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	d := notes(t, dbtest.Configure(func(c *tenantdb.Config) {
+		c.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(provider), otelpgx.WithIncludeQueryParameters())
+	}))
+	spans.Reset()
+	ctx, parent := provider.Tracer("test").Start(d.In(t, "acme"), "handler")
+	if _, err := d.DB.Exec(ctx, addNote, 50, "a secret title"); err != nil {
+		t.Fatal(err)
+	}
+	err := d.DB.Tx(ctx, func(tx *tenantdb.Tx) error {
+		_, err1 := tx.Exec(ctx, addNote, 51, "a secret name")
+		_, err2 := tx.Exec(ctx, addNote, 52, "a secret word")
+		return errors.Join(err1, err2)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent.End()
+	described := 0
+	for _, span := range spans.Ended() {
+		if span.SpanContext().TraceID() != parent.SpanContext().TraceID() {
+			t.Errorf("span %q is in another trace", span.Name())
+		}
+		for _, kv := range span.Attributes() {
+			if strings.Contains(kv.Value.Emit(), "secret") || strings.Contains(string(kv.Key), "parameter") && kv.Value.Emit() != "[]" {
+				t.Errorf("span %q holds an argument: %s", span.Name(), kv.Key)
+			}
+			if kv == attribute.String("tenant.id", "acme") {
+				described++
+			}
+		}
+	}
+	if described < 3 {
+		t.Errorf("%d spans say tenant.id", described)
+	}
+}
