@@ -136,7 +136,9 @@ func onlyOwn(got string) bool { return got == "" || strings.HasPrefix(got, "acme
 func (a *attack) onOurs(t *testing.T, d *dbtest.Database, victim, set string) (string, error) {
 	t.Helper()
 	if a.inject == "" {
-		s := session{conn: d.Login(t), enter: fmt.Sprintf(`SELECT rowhouse.enter('\x%x')`, sealOf(d, t, "acme"))}
+		conn := d.Login(t)
+		defer func() { _ = conn.Close(t.Context()) }()
+		s := session{conn: conn, enter: fmt.Sprintf(`SELECT rowhouse.enter('\x%x')`, sealOf(d, t, "acme"))}
 		return a.run(t, s, victim, "app.note", set)
 	}
 	sql := "SELECT title FROM app.note WHERE id = 1" + a.inject

@@ -141,7 +141,8 @@ func (o *options) template(tb testing.TB) pgtest.Template {
 }
 
 func (o *options) prepare(ctx context.Context, admin *pgxpool.Pool) error {
-	return cell.Init(ctx, admin, cell.Config{App: App, Rung: o.rung})
+	// The role belongs to the server, which many tests share.
+	return cell.Init(ctx, admin, cell.Config{App: App, Rung: o.rung, Connections: 500})
 }
 
 // Open opens the database once more, until the test ends.
