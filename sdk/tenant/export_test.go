@@ -6,7 +6,7 @@ import (
 	"unsafe"
 )
 
-// What the tests of other packages' eyes must see.
+// What tests outside the package must reach.
 
 // AppendPayload is appendPayload.
 func AppendPayload(b []byte, c *Claims) []byte { return appendPayload(b, c) }

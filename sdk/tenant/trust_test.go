@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 )
@@ -68,6 +69,21 @@ func TestReplaceIsWhole(t *testing.T) {
 	default:
 		t.Error("a resync does not tell of what it deletes")
 	}
+}
+
+func TestReplaceWithdrawsKeys(t *testing.T) {
+	t.Parallel()
+	issuer := tenanttest.NewIssuer(t, newFakeClock().Now)
+	v := issuer.Verifier(t)
+	token := issuer.Token(t, "acme")
+	for range 2 {
+		if _, err := v.Verify(token, issuer.Gateway()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustSet(t, issuer.Trust().Replace(nil, []tenant.TenantState{issuer.Tenant(t, "acme")}))
+	_, err := v.Verify(token, issuer.Gateway())
+	wantReason(t, err, fault.Unauthenticated, fault.ReasonContextInvalid)
 }
 
 func TestBookmarksOnlyGoForward(t *testing.T) {

@@ -163,29 +163,75 @@ func TestOneToken(t *testing.T) {
 	}
 }
 
-// TestSignatureHasItsOwnDomain signs the frame without the prefix.
-func TestSignatureHasItsOwnDomain(t *testing.T) {
-	t.Parallel()
-	clock := newFakeClock()
-	issuer := tenanttest.NewIssuer(t, clock.Now)
-	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, 32))
+// certifiedKey returns an issuer whose trust also holds the key of newSigner.
+func certifiedKey(t *testing.T, edit func(*tenant.KeyCertificate)) (*tenanttest.Issuer, ed25519.PrivateKey) {
+	t.Helper()
+	issuer := tenanttest.NewIssuer(t, newFakeClock().Now)
+	public, key := rootKey(7)
 	cert := issuer.Certificate()
-	cert.PublicKey, cert.KeyID = key.Public().(ed25519.PublicKey), tenant.KeyID{}
-	if err := issuer.Trust().SetKey(cert); err != nil {
-		t.Fatal(err)
-	}
+	cert.PublicKey, cert.KeyID = public, tenant.KeyID{}
+	edit(&cert)
+	mustSet(t, issuer.Trust().SetKey(cert))
+	return issuer, key
+}
+
+// TestFrameIsExact signs frames that the signer would never write.
+func TestFrameIsExact(t *testing.T) {
+	t.Parallel()
+	issuer, key := certifiedKey(t, func(*tenant.KeyCertificate) {})
 	good, err := newSigner(t).Sign(issuer.Claims(t, "acme"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := issuer.Verifier(t)
-	if _, err := v.Verify(string(good), issuer.Gateway()); err != nil {
-		t.Fatalf("with prefix: %v", err)
-	}
 	frame := good[:len(good)-ed25519.SignatureSize]
-	bare := append(frame[:len(frame):len(frame)], ed25519.Sign(key, frame)...)
-	_, err = v.Verify(string(bare), issuer.Gateway())
-	wantReason(t, err, fault.Unauthenticated, fault.ReasonContextInvalid)
+	const prefix = "rowhouse-tenant/v1\x00"
+	for _, c := range []struct {
+		name, prefix string
+		edit         func(frame []byte) []byte
+		ok           bool
+	}{
+		{"as it was", prefix, func(f []byte) []byte { return f }, true},
+		{"no prefix", "", func(f []byte) []byte { return f }, false},
+		{"prefix of certificates", "rowhouse-key/v1\x00", func(f []byte) []byte { return f }, false},
+		{"version 0", prefix, func(f []byte) []byte { f[0] = 0; return f }, false},
+		{"version 2", prefix, func(f []byte) []byte { f[0] = 2; return f }, false},
+		{"length one less", prefix, func(f []byte) []byte { f[10]--; return f }, false},
+		{"length one more", prefix, func(f []byte) []byte { f[10]++; return f }, false},
+		{"a byte behind the payload", prefix, func(f []byte) []byte { return append(f, 0) }, false},
+	} {
+		f := c.edit(bytes.Clone(frame))
+		token := append(bytes.Clone(f), ed25519.Sign(key, append([]byte(c.prefix), f...))...)
+		_, err := issuer.Verifier(t).Verify(string(token), issuer.Gateway())
+		if c.ok != (err == nil) || !c.ok && fault.ReasonOf(err) != fault.ReasonContextInvalid {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// TestCertificateBoundsTokens narrows a key in each dimension.
+func TestCertificateBoundsTokens(t *testing.T) {
+	t.Parallel()
+	for name, narrow := range map[string]func(*tenant.KeyCertificate){
+		"":         func(*tenant.KeyCertificate) {},
+		"minter":   func(c *tenant.KeyCertificate) { c.Minter = "tenancy" },
+		"cell":     func(c *tenant.KeyCertificate) { c.Cells = []string{"cell-2", "cell-3"} },
+		"audience": func(c *tenant.KeyCertificate) { c.Audience &^= tenant.AudienceApp(17) },
+		"class":    func(c *tenant.KeyCertificate) { c.Classes = tenant.ClassesOf(tenant.ClassTransaction) },
+	} {
+		issuer, _ := certifiedKey(t, narrow)
+		token, err := newSigner(t).Sign(issuer.Claims(t, "acme"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = issuer.Verifier(t).Verify(string(token), issuer.Gateway())
+		if name == "" {
+			mustSet(t, err)
+			continue
+		}
+		if fault.ReasonOf(err) != fault.ReasonPresenterRefused {
+			t.Errorf("key for another %s: %v", name, err)
+		}
+	}
 }
 
 // faulty is one thing that is wrong with a call. Listed in the order in which
