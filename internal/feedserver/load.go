@@ -36,9 +36,13 @@ func (s *Server) refresh(ctx context.Context) error {
 	return nil
 }
 
+// LIMIT tells the planner how small these tables are; it would guess thousands of rows, and compile the query.
+const headSQL = `SELECT epoch, revision, (SELECT revision FROM kernel.change_floor LIMIT 1) AS floor
+FROM kernel.revision_head LIMIT 1`
+
 // One statement sees one snapshot, so the head, the floor and the changes fit together.
-const advanceSQL = `SELECT h.epoch, h.revision, f.revision, c.feed, c.revision, c.key, c.value
-FROM kernel.revision_head h CROSS JOIN kernel.change_floor f
+const advanceSQL = `SELECT h.epoch, h.revision, h.floor, c.feed, c.revision, c.key, c.value
+FROM (` + headSQL + `) h
 LEFT JOIN kernel.change_log c ON c.feed = ANY($1) AND c.revision > $2
 ORDER BY c.revision, c.feed, c.key`
 
@@ -126,9 +130,7 @@ func (s *Server) load(ctx context.Context) error {
 	opts := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err := pgx.BeginTxFunc(ctx, s.cfg.Pool, opts, func(tx pgx.Tx) error {
 		var floor int64
-		err := tx.QueryRow(ctx, `SELECT h.epoch, h.revision, f.revision
-			FROM kernel.revision_head h CROSS JOIN kernel.change_floor f`).Scan(&epoch, &head, &floor)
-		if err != nil {
+		if err := tx.QueryRow(ctx, headSQL).Scan(&epoch, &head, &floor); err != nil {
 			return err
 		}
 		for name := range s.feeds {

@@ -25,6 +25,7 @@ const (
 	defaultChunk   = 1 << 20
 	defaultHistory = 16 << 20
 	relistenAfter  = time.Second
+	reopenLimit    = 2 * time.Second
 )
 
 // Config is what a Server needs.
@@ -232,7 +233,7 @@ func (s *Server) Watch(ctx context.Context, feed, token string, send func(*apiv1
 // reopen polls: another replica may have shown the watcher a revision that this one has not read yet. The first poll
 // may have begun too early to help, the second has not.
 func (s *Server) reopen(ctx context.Context, f *feedState, token string) (*watcher, *opening, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*s.cfg.Every)
+	ctx, cancel := context.WithTimeout(ctx, reopenLimit)
 	defer cancel()
 	for range 2 {
 		next := f.nextPoll()
