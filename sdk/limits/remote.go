@@ -1,0 +1,173 @@
+package limits
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
+	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
+	"github.com/rowhouse-platform/rowhouse/sdk/feed"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+)
+
+// FeedName is the name of quota's feed of limits.
+const FeedName = "limits"
+
+// remote asks the quota service.
+type remote struct {
+	service quotav1.LeaseServiceClient
+	holder  string
+}
+
+// Remote returns a [Granter] that asks the quota service over conn. holder names
+// this process, unique while it runs.
+func Remote(conn grpc.ClientConnInterface, holder string) Granter {
+	return &remote{quotav1.NewLeaseServiceClient(conn), holder}
+}
+
+// Grant asks for tokens.
+func (r *remote) Grant(ctx context.Context, asks []Ask) ([]Answer, int, error) {
+	in := &quotav1.GrantLeasesRequest{Holder: r.holder}
+	for _, a := range asks {
+		in.Asks = append(in.Asks, &quotav1.LeaseAsk{TenantContext: []byte(a.Context), Limit: a.Limit, Need: a.Need, Want: a.Want})
+	}
+	out, err := r.service.GrantLeases(ctx, in)
+	if err != nil {
+		return nil, 0, fmt.Errorf("ask quota: %w", err)
+	}
+	answers := make([]Answer, 0, len(asks))
+	for _, a := range out.GetAnswers() {
+		answers = append(answers, Answer{
+			Outcome: outcomeOf(a.GetOutcome()), Tokens: a.GetTokens(), Lifetime: a.GetLifetime().AsDuration(),
+			RetryAfter: a.GetRetryAfter().AsDuration(), Remaining: a.GetRemaining(), Revision: a.GetLimitRevision(), Reason: a.GetReason(),
+		})
+	}
+	return answers, int(out.GetHolders()), nil
+}
+
+func outcomeOf(o quotav1.LeaseOutcome) Outcome {
+	switch o {
+	case quotav1.LeaseOutcome_LEASE_OUTCOME_GRANTED:
+		return Granted
+	case quotav1.LeaseOutcome_LEASE_OUTCOME_DENIED:
+		return Denied
+	case quotav1.LeaseOutcome_LEASE_OUTCOME_UNLIMITED:
+		return Unlimited
+	default:
+		return Refused
+	}
+}
+
+// FollowConfig makes a follower of quota's limits. Quota, FeedKeys, Replica and
+// Store are required.
+type FollowConfig struct {
+	// Quota is a connection to the quota service.
+	Quota grpc.ClientConnInterface
+	// FeedKeys sign the feed's bookmarks.
+	FeedKeys []ed25519.PublicKey
+	// Replica names this process.
+	Replica string
+	// Store gets the limits. Nobody else writes it.
+	Store *Store
+	// Dir keeps the last good state; empty keeps none.
+	Dir   string
+	Clock func() time.Time
+	Log   *slog.Logger
+}
+
+// Follow keeps a store up to date from quota's feed, beginning with the last good
+// state on disk. The caller closes the feed.
+func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
+	service := quotav1.NewLimitServiceClient(c.Quota)
+	open := func(ctx context.Context, token string) (feed.Stream, error) {
+		stream, err := service.WatchLimits(ctx, &quotav1.WatchLimitsRequest{ResumeToken: []byte(token), Replica: c.Replica})
+		if err != nil {
+			return nil, fmt.Errorf("watch: %w", err)
+		}
+		return feed.Recv(func() (*apiv1.FeedFrame, error) {
+			res, err := stream.Recv()
+			return res.GetFrame(), err
+		}), nil
+	}
+	f, err := feed.Start(ctx, feed.Config{
+		Name: FeedName, Open: open, Apply: c.Store.Apply, Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log,
+		Check: func(key string, value []byte) error { return new(Store).Apply(feed.Change{Entries: []feed.Entry{{Key: key, Value: value}}}) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("follow the limits: %w", err)
+	}
+	return f, nil
+}
+
+// Apply takes a revision of the feed in.
+func (s *Store) Apply(change feed.Change) error {
+	if change.Reset {
+		s.Reset()
+	}
+	for _, e := range change.Entries {
+		var p *Policy
+		if !e.Deleted {
+			decoded, err := decode(e.Value)
+			if err != nil {
+				return fmt.Errorf("%s: %w", e.Key, err)
+			}
+			p = &decoded
+		}
+		if err := s.set(e.Key, p); err != nil {
+			return fmt.Errorf("%s: %w", e.Key, err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) set(key string, p *Policy) error {
+	parts := strings.Split(key, "/")
+	switch {
+	case len(parts) == 2 && parts[0] == "platform":
+		s.SetPlatform(parts[1], p)
+	case len(parts) == 3 && parts[0] == "plan":
+		s.SetPlan(parts[1], parts[2], p)
+	case len(parts) == 3 && parts[0] == "tenant":
+		uid, err := tenant.ParseUID(parts[1])
+		if err != nil {
+			return err
+		}
+		s.SetTenant(uid, parts[2], p)
+	default:
+		return errors.New("not the key of a limit")
+	}
+	return nil
+}
+
+func decode(value []byte) (Policy, error) {
+	entry := new(quotav1.LimitEntry)
+	if err := proto.Unmarshal(value, entry); err != nil {
+		return Policy{}, fmt.Errorf("decode: %w", err)
+	}
+	return PolicyOf(entry.GetLimit())
+}
+
+// PolicyOf reads a limit of the API. It fails for numbers that make no limit.
+func PolicyOf(l *quotav1.Limit) (Policy, error) {
+	limit, err := gcra.New(l.GetTokens(), l.GetPeriod().AsDuration(), l.GetBurst())
+	if err != nil {
+		return Policy{}, err
+	}
+	p := Policy{Limit: limit, Revision: l.GetRevision()}
+	switch l.GetOnStoreLoss() {
+	case quotav1.StoreLossPolicy_STORE_LOSS_POLICY_FAIL_OPEN:
+		p.OnLoss = FailOpen
+	case quotav1.StoreLossPolicy_STORE_LOSS_POLICY_FAIL_CLOSED:
+		p.OnLoss = FailClosed
+	}
+	return p, nil
+}

@@ -1,0 +1,282 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/go-jose/go-jose/v4"
+	"google.golang.org/grpc"
+
+	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
+	gatewayv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/gateway/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/audit/auditrpc"
+	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/internal/serve"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/feed"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/trust"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/front"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/mint"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/routes"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/rpc"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/token"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/upstream"
+)
+
+// house is a gateway while it is built and while it runs.
+type house struct {
+	c         Config
+	random    io.Reader
+	listening func(http, https string)
+
+	p       *serve.Process
+	self    identity.ID
+	routes  *routes.Client
+	trusted *trust.Client
+	trust   *tenant.Trust
+	limits  *feed.Feed
+	looks   *looks
+	minter  *mint.Minter
+	keeper  *mint.Keeper
+	pool    *upstream.Pool
+	service serve.Service
+}
+
+// build makes all parts; what was opened is in service.Close also when it fails.
+func (h *house) build(ctx context.Context, p *serve.Process) (*serve.Service, error) {
+	h.p = p
+	h.service.Ready = h.ready
+	for _, part := range []func(context.Context) error{
+		h.identify, h.followTenancy, h.followQuota, h.followConfig, h.keepKeys, h.openDoors, h.openAPI,
+	} {
+		if err := part(ctx); err != nil {
+			for _, done := range h.service.Close {
+				done()
+			}
+			return nil, err
+		}
+	}
+	return &h.service, nil
+}
+
+func (h *house) close(fn func()) { h.service.Close = append(h.service.Close, fn) }
+
+func (h *house) background(fn func(context.Context) error) {
+	h.service.Background = append(h.service.Background, fn)
+}
+
+// identify learns who this gateway is.
+func (h *house) identify(context.Context) error {
+	h.self = h.p.Identity.ID()
+	const private = 0o700
+	if err := os.MkdirAll(string(h.c.State), private); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	return nil
+}
+
+// followTenancy opens the feeds of routes and of trust.
+func (h *house) followTenancy(ctx context.Context) error {
+	conn, err := h.dial(h.c.Tenancy)
+	if err != nil {
+		return err
+	}
+	keys, err := h.c.Tenancy.feedKeys()
+	if err != nil {
+		return err
+	}
+	roots, err := keyfile.Public(string(h.c.TrustRoots))
+	if err != nil {
+		return fmt.Errorf("trust roots: %w", err)
+	}
+	h.minter = mint.New(h.p.Clock, h.random)
+	kek, err := keyfile.Secret(string(h.c.KEK))
+	if err != nil {
+		return fmt.Errorf("key-encryption key: %w", err)
+	}
+	h.keeper, err = mint.NewKeeper(mint.KeeperConfig{
+		Minter: h.minter, Certifier: certifier{tenancyv1.NewContextServiceClient(conn)}, Roots: roots, SPIFFEID: h.self.String(),
+		Path: h.c.in("context.key"), KEK: kek, Clock: h.p.Clock, Random: h.random, Log: h.p.Log,
+	})
+	if err != nil {
+		return err
+	}
+	h.trust = tenant.NewTrust(h.p.Clock)
+	h.trusted, err = trust.Open(ctx, trust.Config{
+		Tenancy: conn, Trust: h.trust, Roots: roots, FeedKeys: keys, Replica: h.c.Replica, Dir: h.c.in("trust"), Clock: h.p.Clock, Log: h.p.Log,
+	})
+	if err != nil {
+		return err
+	}
+	h.close(h.trusted.Close)
+	h.routes, err = routes.Open(ctx, routes.Config{
+		Tenancy: conn, FeedKeys: keys, Replica: h.c.Replica, Dir: h.c.in("routes"), Clock: h.p.Clock, Log: h.p.Log, SealKey: h.keeper.Want,
+	})
+	if err != nil {
+		return err
+	}
+	h.close(h.routes.Close)
+	return nil
+}
+
+// followQuota opens the feed of limits.
+func (h *house) followQuota(ctx context.Context) error {
+	conn, err := h.dial(h.c.Quota)
+	if err != nil {
+		return err
+	}
+	keys, err := h.c.Quota.feedKeys()
+	if err != nil {
+		return err
+	}
+	store := new(limits.Store)
+	h.limits, err = limits.Follow(ctx, limits.FollowConfig{
+		Quota: conn, FeedKeys: keys, Replica: h.c.Replica, Store: store, Dir: h.c.in("limits"), Clock: h.p.Clock, Log: h.p.Log,
+	})
+	if err != nil {
+		return err
+	}
+	h.close(h.limits.Close)
+	h.looks = &looks{}
+	h.looks.limiter = limits.New(limits.Config{Granter: limits.Remote(conn, h.c.Replica), Policies: store, Clock: h.p.Clock})
+	return nil
+}
+
+// keepKeys renews the signing key beside serving.
+func (h *house) keepKeys(context.Context) error {
+	h.background(h.keeper.Run)
+	return nil
+}
+
+// openDoors opens the front door.
+func (h *house) openDoors(ctx context.Context) error {
+	tokens, err := h.tokens()
+	if err != nil {
+		return err
+	}
+	verifier, err := tenant.NewVerifier(tenant.VerifierConfig{
+		Trust: h.trust, Audience: tenant.AudienceGateway, MayPresent: h.mayPresent,
+	})
+	if err != nil {
+		return fmt.Errorf("verifier: %w", err)
+	}
+	h.service.Verifier = verifier
+	h.pool = upstream.NewPool(h.p.Identity)
+	h.close(h.pool.Close)
+	handler := front.New(front.Config{
+		Table: h.routes.Table, Silence: h.trust.Silence, Tokens: tokens, Minter: h.minter, Verifier: verifier, Self: h.self,
+		Services: tenant.AudienceConfig | tenant.AudienceQuota | tenant.AudienceGateway | tenant.AudienceTenancy,
+		Limits:   h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand,
+		Tracer: h.p.Tracer.Tracer("github.com/rowhouse-platform/rowhouse/services/gateway"), Log: h.p.Log,
+	})
+	doors, err := openDoors(ctx, h.c, handler, h.p.Log)
+	if err != nil {
+		return err
+	}
+	h.background(doors.serve)
+	if h.listening != nil {
+		h.listening(doors.addresses())
+	}
+	return nil
+}
+
+// mayPresent lets the gateway read its own contexts back, and the apps that were
+// given the right have theirs renewed.
+func (h *house) mayPresent(id identity.ID) bool {
+	return id == h.self || h.p.Callers.MayPresent(id)
+}
+
+// tokens makes the verifier of users' tokens.
+func (h *house) tokens() (*token.Verifier, error) {
+	var issuers []token.Issuer
+	for _, i := range h.c.Issuers {
+		b, err := i.JWKS.Read()
+		if err != nil {
+			return nil, fmt.Errorf("users: issuer %q: %w", i.Issuer, err)
+		}
+		var keys jose.JSONWebKeySet
+		if err := json.Unmarshal(b, &keys); err != nil {
+			return nil, fmt.Errorf("users: issuer %q: not a JSON Web Key Set: %w", i.Issuer, err)
+		}
+		issuers = append(issuers, token.Issuer{
+			Issuer: i.Issuer, Audiences: i.Audiences, Algorithms: i.Algorithms, TenantClaim: i.TenantClaim, Tenants: i.Tenants, Keys: keys,
+		})
+	}
+	return token.New(issuers, h.p.Clock)
+}
+
+// openAPI registers the gateway's own gRPC services. Its database is opened, not
+// waited for: without it only the audited calls fail.
+func (h *house) openAPI(ctx context.Context) error {
+	db, err := pg.Open(ctx, pg.Config{DSNFile: string(h.c.Database), Name: "gateway", TracerProvider: h.p.Tracer})
+	if err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	h.close(db.Close)
+	kernel := change.New(change.Config{Pool: db, Service: "gateway", Clock: h.p.Clock, Log: h.p.Log})
+	h.background(kernel.Run)
+	h.service.Denied = kernel.Denied
+	edgeService := &rpc.Edge{Kernel: kernel, Table: h.routes.Table, Source: h.source}
+	h.service.Register = func(s *grpc.Server) {
+		gatewayv1.RegisterEdgeServiceServer(s, edgeService)
+		auditv1.RegisterAuditServiceServer(s, auditrpc.New(kernel, db))
+	}
+	return nil
+}
+
+// source tells where the routing table came from.
+func (h *house) source() string {
+	if h.routes.Status().Source == feed.SourceDisk {
+		return "disk"
+	}
+	return "live"
+}
+
+// ready says what is still missing to serve.
+func (h *house) ready() error {
+	for what, ch := range map[string]<-chan struct{}{
+		"routes": h.routes.Ready(), "trust": h.trusted.Ready(), "limits": h.limits.Ready(),
+	} {
+		select {
+		case <-ch:
+		default:
+			return fault.New(fault.Unavailable, fault.ReasonStarting, "no %s yet, from disk or from the control plane", what)
+		}
+	}
+	if h.minter.Keys() == nil {
+		return errors.New("no certified signing key yet")
+	}
+	return nil
+}
+
+func (h *house) dial(peer Peer) (*grpc.ClientConn, error) {
+	conn, err := h.p.Dial(peer.Address, peer.Identity)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", peer.Identity, err)
+	}
+	h.close(func() {
+		if err := conn.Close(); err != nil {
+			h.p.Log.Log(context.Background(), slog.LevelDebug, "close", "error", err)
+		}
+	})
+	return conn, nil
+}
+
+// certifier is tenancy's ContextService without call options.
+type certifier struct{ service tenancyv1.ContextServiceClient }
+
+// CertifyKey certifies a key.
+func (c certifier) CertifyKey(ctx context.Context, in *tenancyv1.CertifyKeyRequest) (*tenancyv1.CertifyKeyResponse, error) {
+	return c.service.CertifyKey(ctx, in)
+}

@@ -1,0 +1,166 @@
+// Package faces writes the gateway's own answers: branded pages for people,
+// problem documents for programs, statuses for gRPC.
+//
+// A page holds our template, the tenant's published colours and logo, and nothing
+// that an upstream or a tenant wrote as HTML. It is not for answers of apps, which
+// pass through unchanged.
+package faces
+
+import (
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"html/template"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
+)
+
+//go:embed face.html
+var page string
+
+// Brand is what a page takes over from a tenant.
+type Brand struct {
+	// Name is shown as text.
+	Name string
+	// CSS holds custom properties made of checked colours, and nothing else.
+	CSS template.CSS
+	// Logo is a data URI of a checked image; empty for none.
+	Logo template.URL
+}
+
+// Writer writes answers. It is immutable and safe for concurrent use.
+type Writer struct {
+	page *template.Template
+}
+
+// New returns a Writer.
+func New() *Writer {
+	return &Writer{page: template.Must(template.New("face").Parse(page))}
+}
+
+// Refusal is an answer to be written.
+type Refusal struct {
+	// Err says why; what is not a fault is told as an internal error.
+	Err error
+	// Brand is the tenant's, nil when none is known.
+	Brand *Brand
+	// RequestID is shown, so that support can find the request.
+	RequestID string
+	// GRPC asks for a gRPC status.
+	GRPC bool
+}
+
+// Write answers r.
+func (f *Writer) Write(w http.ResponseWriter, r *http.Request, a Refusal) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	switch {
+	case a.GRPC:
+		f.writeGRPC(w, a)
+	case wantsHTML(r.Header.Get("Accept")):
+		f.writeHTML(w, a)
+	default:
+		tenanthttp.WriteProblem(w, r, a.Err)
+	}
+}
+
+// writeGRPC answers with trailers alone, which is how gRPC refuses (gRPC over HTTP/2).
+func (f *Writer) writeGRPC(w http.ResponseWriter, a Refusal) {
+	s := tenantgrpc.Status(a.Err)
+	h := w.Header()
+	h.Set("Content-Type", "application/grpc")
+	h.Set("Grpc-Status", strconv.Itoa(int(s.Code())))
+	h.Set("Grpc-Message", percent(s.Message()))
+	if b, err := proto.Marshal(s.Proto()); err == nil {
+		h.Set("Grpc-Status-Details-Bin", base64.RawStdEncoding.EncodeToString(b))
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+// face is what the template sees.
+type face struct {
+	Status    int
+	Title     string
+	Text      string
+	Reason    string
+	RequestID string
+	Brand     Brand
+}
+
+func (f *Writer) writeHTML(w http.ResponseWriter, a Refusal) {
+	v := face{Status: tenanthttp.Status(a.Err), RequestID: a.RequestID, Reason: fault.ReasonOf(a.Err)}
+	v.Title, v.Text = words(v.Status, v.Reason)
+	if a.Brand != nil {
+		v.Brand = *a.Brand
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Robots-Tag", "noindex")
+	var e *fault.Error
+	if errors.As(a.Err, &e) && e.RetryAfter > 0 && h.Get("Retry-After") == "" {
+		h.Set("Retry-After", strconv.Itoa(int((e.RetryAfter+999_999_999)/1_000_000_000)))
+	}
+	w.WriteHeader(v.Status)
+	_ = f.page.Execute(w, v) // the client has gone: nobody to tell
+}
+
+// words are what a person reads.
+func words(status int, reason string) (title, text string) {
+	switch reason {
+	case fault.ReasonTenantSuspended:
+		return "This account is suspended", "It cannot be used at the moment. If it is yours, please contact support."
+	case fault.ReasonTenantDeleted:
+		return "This account was closed", "There is nothing here any more."
+	case fault.ReasonTenantMismatch:
+		return "This address and your sign-in do not match", "They belong to different accounts. Please sign in again from here."
+	case fault.ReasonRateLimitExceeded:
+		return "Too many requests", "Please wait a moment and try again."
+	case fault.ReasonTenantNotReady:
+		return "Almost there", "This account is being made ready. Please try again in a moment."
+	}
+	switch {
+	case status == http.StatusNotFound:
+		return "Nothing is served here", "Please check the address."
+	case status == http.StatusUnauthorized:
+		return "Please sign in again", "Your sign-in is missing or no longer valid."
+	case status < http.StatusInternalServerError:
+		return "This request cannot be answered", "Please check the address and try again."
+	default:
+		return "This does not work right now", "It is not your fault. Please try again in a moment."
+	}
+}
+
+// wantsHTML reports whether the client is a browser that asks for a page.
+func wantsHTML(accept string) bool {
+	html := strings.Index(accept, "text/html")
+	if html < 0 {
+		return false
+	}
+	json := strings.Index(accept, "json")
+	return json < 0 || html < json
+}
+
+// percent encodes a message for grpc-message.
+func percent(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; c >= ' ' && c <= '~' && c != '%' {
+			b.WriteByte(c)
+		} else {
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,216 @@
+package front
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+)
+
+// copyBuffer is the size of the buffers that bodies pass through.
+const copyBuffer = 32 << 10
+
+// buffers are reused between requests; each is written before it is read.
+var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }} //nolint:gochecknoglobals // a pool has to be shared
+
+// forward sends the request to the app and its answer to the client.
+func (v *visit) forward() error {
+	ctx, span := v.h.c.Tracer.Start(v.r.Context(), "gateway.upstream", trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attribute.String("rowhouse.app", v.route.App.ID)))
+	defer span.End()
+	v.r = v.r.WithContext(ctx)
+	out, err := v.outgoing()
+	if err != nil {
+		return err
+	}
+	address := v.route.Upstream.HTTPAddress
+	if v.grpc {
+		address = v.route.Upstream.GRPCAddress
+	}
+	res, err := v.h.c.Upstream.RoundTrip(out, address, v.route.Upstream.SPIFFEID, v.grpc)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	span.SetAttributes(attribute.Int("http.response.status_code", res.StatusCode))
+	v.answer(res)
+	return nil
+}
+
+// outgoing makes the request that the app sees.
+func (v *visit) outgoing() (*http.Request, error) {
+	in := v.r
+	nominated, ok := v.h.hygiene.Nominated(in.Header["Connection"])
+	if !ok {
+		return nil, fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "the Connection field names what it must not")
+	}
+	out := &http.Request{
+		Method: in.Method, Host: v.route.Host.String(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Body: in.Body, ContentLength: in.ContentLength, Header: make(http.Header, len(in.Header)+outgoingFields),
+	}
+	u := *in.URL
+	u.Scheme, u.Host, u.User = "https", v.route.Host.String(), nil
+	if v.route.Prefix != "" {
+		u.Path, u.RawPath = strings.TrimPrefix(in.URL.Path, v.route.Prefix), ""
+		if u.Path == "" {
+			u.Path = "/"
+		}
+		if esc := strings.TrimPrefix(in.URL.EscapedPath(), v.route.Prefix); esc != u.Path && esc != "" {
+			u.RawPath = esc
+		}
+	}
+	out.URL = &u
+	if in.ContentLength == 0 {
+		out.Body = nil
+	}
+	for name, values := range in.Header {
+		if v.h.hygiene.Passes(name) && (nominated == nil || !nominated[v.h.hygiene.Fold(name)]) {
+			out.Header[name] = values
+		}
+	}
+	v.identifyUs(out.Header)
+	if v.grpc {
+		out.Header["Te"] = []string{"trailers"}
+		out.Trailer = v.trailers()
+	}
+	return out.WithContext(in.Context()), nil
+}
+
+const outgoingFields = 8
+
+// identifyUs sets our fields, after everything that looks like them is gone.
+func (v *visit) identifyUs(h http.Header) {
+	proto := "http"
+	if v.r.TLS != nil {
+		proto = "https"
+	}
+	h[headerContext] = []string{base64.StdEncoding.EncodeToString([]byte(v.token))}
+	h["Rowhouse-Request-Id"] = []string{v.id}
+	h["X-Forwarded-For"] = []string{clientIP(v.r)}
+	h["X-Forwarded-Proto"] = []string{proto}
+	h["X-Forwarded-Host"] = []string{v.route.Host.String()}
+	if v.route.Prefix != "" {
+		h["X-Forwarded-Prefix"] = []string{v.route.Prefix}
+	}
+	propagation.TraceContext{}.Inject(v.r.Context(), propagation.HeaderCarrier(h))
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = nil // or net/http adds its own
+	}
+}
+
+// headerContext is tenant.MetadataKey in the spelling of net/http.
+var headerContext = http.CanonicalHeaderKey(tenant.MetadataKey) //nolint:gochecknoglobals // a constant in all but syntax
+
+// trailers passes on the names that the client announced, without ours.
+func (v *visit) trailers() http.Header {
+	var t http.Header
+	for name := range v.r.Trailer {
+		if v.h.hygiene.Passes(name) {
+			if t == nil {
+				t = make(http.Header)
+			}
+			t[name] = nil
+		}
+	}
+	return t
+}
+
+// answer sends the app's answer to the client.
+func (v *visit) answer(res *http.Response) {
+	h := v.w.Header()
+	nominated, _ := v.h.hygiene.Nominated(res.Header["Connection"])
+	for name, values := range res.Header {
+		if v.h.hygiene.PassesBack(name) && !nominated[v.h.hygiene.Fold(name)] {
+			h[name] = values
+		}
+	}
+	v.rebase(h)
+	v.w.WriteHeader(res.StatusCode)
+	if err := v.copyBody(res); err != nil {
+		v.span.RecordError(err)
+		panic(http.ErrAbortHandler) // the client must not take half an answer for a whole one
+	}
+	for name, values := range res.Trailer {
+		if v.h.hygiene.PassesBack(name) {
+			h[http.TrailerPrefix+name] = values
+		}
+	}
+}
+
+// rebase puts the tenant's path prefix back into redirects and cookies of an app
+// that does not know of it.
+func (v *visit) rebase(h http.Header) {
+	if v.route.Prefix == "" {
+		return
+	}
+	if l := h.Get("Location"); strings.HasPrefix(l, "/") && !strings.HasPrefix(l, "//") && !strings.HasPrefix(l, v.route.Prefix+"/") {
+		h.Set("Location", v.route.Prefix+l)
+	}
+	for i, c := range h["Set-Cookie"] {
+		h["Set-Cookie"][i] = prefixCookie(c, v.route.Prefix)
+	}
+}
+
+// prefixCookie narrows a cookie to the tenant's part of a shared host.
+func prefixCookie(cookie, prefix string) string {
+	parts := strings.Split(cookie, ";")
+	found := false
+	for i, p := range parts[1:] {
+		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
+		if strings.EqualFold(name, "Path") {
+			found = true
+			parts[i+1] = " Path=" + prefix + strings.TrimSuffix("/"+strings.TrimPrefix(value, "/"), "/")
+		}
+		if strings.EqualFold(name, "Domain") {
+			parts[i+1] = "" // a shared host's cookies stay with the host
+		}
+	}
+	if !found {
+		parts = append(parts, " Path="+prefix)
+	}
+	kept := parts[:0]
+	for _, p := range parts {
+		if p != "" {
+			kept = append(kept, p)
+		}
+	}
+	return strings.Join(kept, ";")
+}
+
+// copyBody sends the body on; what has no known length is sent on as it comes.
+func (v *visit) copyBody(res *http.Response) error {
+	buf, _ := buffers.Get().(*[copyBuffer]byte)
+	defer buffers.Put(buf)
+	live := res.ContentLength < 0
+	flusher := http.NewResponseController(v.w)
+	if live {
+		_ = flusher.Flush() // the head of a stream must not wait for its first message
+	}
+	for {
+		n, err := res.Body.Read(buf[:])
+		if n > 0 {
+			if _, err := v.w.Write(buf[:n]); err != nil {
+				return fmt.Errorf("write to the client: %w", err)
+			}
+			if live {
+				_ = flusher.Flush()
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read from the app: %w", err)
+		}
+	}
+}

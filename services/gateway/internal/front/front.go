@@ -1,0 +1,251 @@
+// Package front is the gateway's front door for HTTP and gRPC.
+//
+// A request's way is: strict head → which tenant (package edge) → the customer's
+// token, if issuers are configured → the tenant's context (package mint) → the
+// tenant's rate → the app. Nothing on this way asks another service, except for a
+// lease of tokens once in a while. Start at [Handler].
+package front
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/edge"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/faces"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/mint"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/token"
+)
+
+// denyAfter is how long tenants that deny on loss are served without the control plane.
+const denyAfter = time.Minute
+
+// Sender sends a request to an app's process; [upstream.Pool] is one.
+type Sender interface {
+	RoundTrip(r *http.Request, address, spiffe string, grpc bool) (*http.Response, error)
+}
+
+// Config makes a [Handler]. All fields but Selector, Brand and Log are required.
+type Config struct {
+	// Table returns the routing table in force.
+	Table func() *edge.Table
+	// Silence returns how long the control plane has been silent.
+	Silence func() time.Duration
+	// Tokens verifies users' tokens.
+	Tokens *token.Verifier
+	// Minter makes tenant contexts; Verifier reads them back as Self, so that spans
+	// and limits use what was signed and nothing else.
+	Minter   *mint.Minter
+	Verifier *tenant.Verifier
+	Self     identity.ID
+	// Services is added to each context's audience: our own services that apps call.
+	Services tenant.Audience
+	// Limits decides about rates.
+	Limits *limits.Limiter
+	// Upstream reaches the apps.
+	Upstream Sender
+	// Selector is the header that names a tenant on shared hosts; empty for none.
+	Selector string
+	// Brand returns a tenant's look, or nil.
+	Brand func(uid tenant.UID, plan string) *faces.Brand
+	// Tracer makes spans.
+	Tracer trace.Tracer
+	Log    *slog.Logger
+}
+
+// Handler answers every request at the front door. It is safe for concurrent use.
+type Handler struct {
+	c       Config
+	hygiene *edge.Hygiene
+	faces   *faces.Writer
+}
+
+// New returns a Handler.
+func New(c Config) *Handler {
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Brand == nil {
+		c.Brand = func(tenant.UID, string) *faces.Brand { return nil }
+	}
+	return &Handler{c: c, hygiene: edge.NewHygiene(c.Selector), faces: faces.New()}
+}
+
+// visit is one request on its way.
+type visit struct {
+	h     *Handler
+	w     http.ResponseWriter
+	r     *http.Request
+	id    string
+	grpc  bool
+	route edge.Route
+	user  token.User
+	// token is the signed context, tc the same as it was read back.
+	token string
+	tc    tenant.Context
+	span  trace.Span
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v := &visit{h: h, w: w, r: r, id: requestID(), grpc: isGRPC(r)}
+	ctx, span := h.c.Tracer.Start(context.WithoutCancel(r.Context()), "gateway.request",
+		trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer), trace.WithLinks(outside(r)...))
+	v.span = span
+	defer span.End()
+	v.r = r.WithContext(joined{r.Context(), ctx})
+	w.Header().Set("Rowhouse-Request-Id", v.id)
+	if err := v.admit(); err != nil {
+		v.refuse(err)
+		return
+	}
+	if err := v.forward(); err != nil {
+		v.refuse(err)
+	}
+}
+
+// joined ends with the request and carries the span: a new root, because a trace
+// from outside is not continued.
+type joined struct {
+	context.Context
+	values context.Context
+}
+
+// Value looks at the span's context, which holds the request's values too.
+func (j joined) Value(key any) any { return j.values.Value(key) }
+
+// admit decides whether the request may pass, and as whom.
+func (v *visit) admit() error {
+	c := &v.h.c
+	if err := v.identify(); err != nil {
+		return err
+	}
+	t := v.route.Tenant
+	if t.DenyOnLoss && c.Silence() > denyAfter {
+		return fault.New(fault.Unavailable, fault.ReasonControlPlaneLost, "the control plane is away and this account asked not to be served without it")
+	}
+	signed, err := c.Minter.Mint(v.subject())
+	if err != nil {
+		return err
+	}
+	if v.tc, err = c.Verifier.Verify(signed, c.Self); err != nil {
+		return err
+	}
+	v.token = signed
+	v.r = v.r.WithContext(tenant.NewContext(v.r.Context(), v.tc))
+	describe(v.span, v.tc)
+	d := c.Limits.Decide(v.r.Context(), v.tc, limits.Requests, 1)
+	if !v.grpc {
+		d.Headers(v.w.Header().Set)
+	}
+	return d.Fault(v.tc.ID())
+}
+
+// identify finds the one tenant that the request is for.
+func (v *visit) identify() error {
+	r, c := v.r, &v.h.c
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		return fault.New(fault.Unimplemented, fault.ReasonMethodUnknown, "this method is not served")
+	}
+	ask := edge.Ask{Host: r.Host, Path: r.URL.EscapedPath(), GRPC: v.grpc}
+	if r.TLS != nil {
+		ask.SNI = r.TLS.ServerName
+	}
+	if c.Selector != "" {
+		ask.Selector = strings.Join(r.Header.Values(c.Selector), ",")
+	}
+	tokenErr := v.authenticate(&ask)
+	route, err := c.Table().Resolve(ask)
+	v.route = route
+	if tokenErr != nil && (err == nil || fault.ReasonOf(err) == fault.ReasonResourceNotFound && route.App != nil) {
+		return tokenErr
+	}
+	return err
+}
+
+// authenticate reads the customer's token where issuers are configured.
+func (v *visit) authenticate(ask *edge.Ask) error {
+	if !v.h.c.Tokens.Enabled() {
+		return nil
+	}
+	lines := v.r.Header.Values("Authorization")
+	if len(lines) == 0 {
+		return nil
+	}
+	raw, ok := strings.CutPrefix(lines[0], "Bearer ")
+	if !ok || len(lines) > 1 {
+		return fault.New(fault.Unauthenticated, fault.ReasonCredentialInvalid, "one bearer token is expected")
+	}
+	user, err := v.h.c.Tokens.Verify(raw)
+	if err != nil {
+		return err
+	}
+	v.user, ask.Token = user, user.Tenant
+	return nil
+}
+
+// subject says for whom the context is made.
+func (v *visit) subject() mint.Subject {
+	t := v.route.Tenant
+	s := mint.Subject{
+		TenantUID: t.UID, TenantID: t.ID, Generation: t.Generation, Model: t.Model,
+		Cell: t.Cell, CellNumber: v.route.Cell.Number, Region: v.route.Cell.Region, PlacementGeneration: t.PlacementGeneration,
+		Plan: t.Plan, PrincipalKind: tenant.PrincipalVisitor,
+		Audience: v.route.App.Audience | v.h.c.Services, SealKID: v.route.Cell.SealKID,
+	}
+	if v.user.Subject != "" {
+		s.PrincipalKind, s.PrincipalDigest = tenant.PrincipalUser, tenant.PrincipalDigest(v.user.Issuer, v.user.Subject)
+	}
+	return s
+}
+
+// refuse answers by ourselves.
+func (v *visit) refuse(err error) {
+	if errors.Is(err, context.Canceled) {
+		panic(http.ErrAbortHandler) // nobody is there to answer
+	}
+	reason := fault.ReasonOf(err)
+	v.span.SetAttributes(attribute.String("error.type", reason))
+	v.span.SetStatus(codes.Error, reason)
+	v.h.c.Log.InfoContext(v.r.Context(), "refused", "reason", reason, "error", err, "request_id", v.id, "host", v.r.Host)
+	a := faces.Refusal{Err: err, RequestID: v.id, GRPC: v.grpc}
+	if t := v.route.Tenant; t != nil && reason != fault.ReasonTenantMismatch && reason != edge.ReasonMisdirected {
+		a.Brand = v.h.c.Brand(t.UID, t.Plan)
+	}
+	if fault.ReasonOf(err) == fault.ReasonCredentialInvalid {
+		v.w.Header().Set("Www-Authenticate", `Bearer error="invalid_token"`)
+	}
+	v.h.faces.Write(v.w, v.r, a)
+}
+
+func isGRPC(r *http.Request) bool {
+	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+}
+
+func requestID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func clientIP(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
