@@ -12,7 +12,7 @@ up: ## install what is missing, build, and start everything on this machine
 dev: up ## the same as up
 
 build: ## build bin/rowhouse
-	go build -trimpath -buildvcs=false -o bin/rowhouse ./cmd/rowhouse
+	go build -buildvcs=false -o bin/rowhouse ./cmd/rowhouse
 
 test: ## install what is missing and run every check (about 8 minutes, 15 the first time)
 	@scripts/install.sh test

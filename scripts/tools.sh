@@ -18,7 +18,7 @@ for name in "${@:-${names[@]}}"; do
   [ -x "$dir/$name" ] && continue
   package=$(grep "/$name\$" <<<"$packages") || { echo "tools/go.mod pins no tool named $name" >&2; exit 1; }
   echo "building $name" >&2
-  go build -C tools -trimpath -o "$dir/$name.new" "$package"
+  go build -C tools -o "$dir/$name.new" "$package"
   mv "$dir/$name.new" "$dir/$name"
 done
 echo "$dir"
