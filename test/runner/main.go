@@ -49,6 +49,10 @@ func run(ctx context.Context, out io.Writer, long bool, names []string) error {
 	}
 	var total tally
 	for _, t := range chosen {
+		if ctx.Err() != nil { // interrupted: the one that ran has failed
+			left = append(left, t.name)
+			continue
+		}
 		total.add(perform(ctx, out, t, skips))
 	}
 	if len(left) > 0 {
