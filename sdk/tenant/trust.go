@@ -91,6 +91,7 @@ type Trust struct {
 	mu      sync.RWMutex
 	keys    map[KeyID]*keyEntry
 	tenants map[UID]*tenantEntry
+	ids     map[ID]UID
 	watched map[UID]chan struct{}
 	changed chan struct{} // closed at the next change of any tenant; nil when nobody waits
 }
@@ -116,6 +117,7 @@ func NewTrust(clock func() time.Time) *Trust {
 		base:    clock(),
 		keys:    map[KeyID]*keyEntry{},
 		tenants: map[UID]*tenantEntry{},
+		ids:     map[ID]UID{},
 		watched: map[UID]chan struct{}{},
 	}
 	t.heard.Store(neverHeard)
@@ -186,6 +188,10 @@ func (t *Trust) setTenant(s TenantState) {
 		t.tenants[s.UID] = entry
 	}
 	old := entry.state.Swap(&s)
+	if old != nil && old.ID != s.ID && t.ids[old.ID] == s.UID {
+		delete(t.ids, old.ID)
+	}
+	t.ids[s.ID] = s.UID
 	if old == nil || old.State != s.State || old.Generation != s.Generation ||
 		old.PlacementGeneration != s.PlacementGeneration {
 		t.tell(s.UID)
@@ -202,7 +208,9 @@ func (t *Trust) RemoveTenant(uid UID) {
 func (t *Trust) removeTenant(uid UID) {
 	if entry := t.tenants[uid]; entry != nil {
 		delete(t.tenants, uid)
-		entry.state.Store(nil)
+		if old := entry.state.Swap(nil); old != nil && t.ids[old.ID] == uid {
+			delete(t.ids, old.ID)
+		}
 		t.tell(uid)
 	}
 }
@@ -286,6 +294,18 @@ func (t *Trust) silence(now time.Time) time.Duration {
 		return math.MaxInt64
 	}
 	return now.Sub(t.base) - time.Duration(heard)
+}
+
+// Find returns the newest state of the tenant that has this id; false when it is
+// unknown. It is for calls that administer tenants by name.
+func (t *Trust) Find(id ID) (TenantState, bool) {
+	t.mu.RLock()
+	uid, ok := t.ids[id]
+	t.mu.RUnlock()
+	if !ok {
+		return TenantState{}, false
+	}
+	return t.Tenant(uid)
 }
 
 // Tenant returns the newest state of a tenant; false when it is unknown.

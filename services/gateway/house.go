@@ -178,7 +178,7 @@ func (h *house) openDoors(ctx context.Context) error {
 		Table: h.routes.Table, Silence: h.trust.Silence, Tokens: tokens, Minter: h.minter, Verifier: verifier, Self: h.self,
 		Services: tenant.AudienceConfig | tenant.AudienceQuota | tenant.AudienceGateway | tenant.AudienceTenancy,
 		Limits:   h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand,
-		Tracer: h.p.Tracer.Tracer("github.com/rowhouse-platform/rowhouse/services/gateway"), Log: h.p.Log,
+		Tracer: h.p.Telemetry.TracerProvider().Tracer("github.com/rowhouse-platform/rowhouse/services/gateway"), Log: h.p.Log,
 	})
 	doors, err := openDoors(ctx, h.c, handler, h.p.Log)
 	if err != nil {
@@ -219,7 +219,7 @@ func (h *house) tokens() (*token.Verifier, error) {
 // openAPI registers the gateway's own gRPC services. Its database is opened, not
 // waited for: without it only the audited calls fail.
 func (h *house) openAPI(ctx context.Context) error {
-	db, err := pg.Open(ctx, pg.Config{DSNFile: string(h.c.Database), Name: "gateway", TracerProvider: h.p.Tracer})
+	db, err := pg.Open(ctx, pg.Config{DSNFile: string(h.c.Database), Name: "gateway", TracerProvider: h.p.Telemetry.TracerProvider()})
 	if err != nil {
 		return fmt.Errorf("database: %w", err)
 	}
