@@ -335,7 +335,7 @@ func TestSilenceReconnects(t *testing.T) {
 		c.send(r.pub.snapshot()...)
 		start := time.Now()
 		for range 4 { // any frame is a sign of life
-			time.Sleep(4 * time.Second)
+			<-time.After(4 * time.Second)
 			c.send(r.pub.bookmark())
 		}
 		again := <-r.line.calls
@@ -417,7 +417,7 @@ func (r *rig) fill(n int) {
 	c := <-r.line.calls
 	c.send(r.pub.snapshot()...)
 	for i := range n {
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		c.send(r.pub.delta("k", fmt.Sprint(i+1)), r.pub.bookmark())
 	}
 	synctest.Wait()
