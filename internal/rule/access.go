@@ -6,8 +6,6 @@ import (
 	"errors"
 	"strings"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/metadata"
 
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
@@ -15,12 +13,12 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantotel"
 )
 
 const (
 	metadataAuthorization = "authorization"
 	bearer                = "bearer "
-	targetTenantKey       = attribute.Key("rowhouse.target.tenant")
 )
 
 // authenticate fills in the principal.
@@ -112,7 +110,7 @@ func (e *Enforcer) authorize(ctx context.Context, m *method, call *Call) error {
 	}
 	if answer == nil && m.rule.GetPlane() == apiv1.Plane_PLANE_ADMIN {
 		if id := targetTenant(call.Target); id != "" {
-			trace.SpanFromContext(ctx).SetAttributes(targetTenantKey.String(id))
+			tenantotel.StampTarget(ctx, id)
 		}
 	}
 	return answer

@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantotel"
 )
 
 func (e *Enforcer) outerUnary(
@@ -65,6 +67,9 @@ func (e *Enforcer) innerUnary(
 	}
 	if err := e.accept(ctx, m, call, msg); err != nil {
 		return nil, err
+	}
+	if call.RequestID != "" {
+		ctx = tenantotel.WithRequestID(ctx, call.RequestID)
 	}
 	return handler(ctx, req)
 }

@@ -65,8 +65,8 @@ type Drain struct {
 
 // Telemetry says where traces, metrics and logs go.
 type Telemetry struct {
-	// Endpoint is an OTLP gRPC endpoint, "http://127.0.0.1:4317". Empty: the OTEL_EXPORTER_OTLP_* variables decide,
-	// and without them nothing is exported; /metrics is always served.
+	// Endpoint is the host:port of an OTLP gRPC collector on this host, "127.0.0.1:4317". Empty: the variables
+	// OTEL_EXPORTER_OTLP_* decide, and without them nothing is exported; /metrics is always served.
 	Endpoint string `yaml:"endpoint,omitempty"`
 	// LogLevel is debug, info, warn or error. Default info.
 	LogLevel string `yaml:"log_level,omitempty"`

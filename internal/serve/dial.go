@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -39,6 +40,18 @@ const (
 func Dial(
 	target string, source *identity.Source, peer identity.ID, extra ...grpc.DialOption,
 ) (*grpc.ClientConn, error) {
+	return dial(target, source, peer, append(tenantgrpc.Client(tenantgrpc.ClientConfig{}), extra...))
+}
+
+// Dial is [Dial] as the process itself, with spans for its calls.
+func (p *Process) Dial(target string, peer identity.ID, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
+	tenants := p.Telemetry.ClientOptions(tenantgrpc.ClientConfig{Clock: p.Clock})
+	return dial(target, p.Identity, peer, append(tenants, extra...))
+}
+
+func dial(
+	target string, source *identity.Source, peer identity.ID, extra []grpc.DialOption,
+) (*grpc.ClientConn, error) {
 	config, err := serviceConfig(protoregistry.GlobalFiles)
 	if err != nil {
 		return nil, err
@@ -53,17 +66,11 @@ func Dial(
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithChainUnaryInterceptor(withRequestID),
 	}
-	options = append(options, tenantgrpc.Client(tenantgrpc.ClientConfig{})...)
 	conn, err := grpc.NewClient(target, append(options, extra...)...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", peer, err)
 	}
 	return conn, nil
-}
-
-// Dial is [Dial] as the process itself, with spans for its calls.
-func (p *Process) Dial(target string, peer identity.ID, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
-	return Dial(target, p.Identity, peer, append(p.telemetry.dialOptions(), extra...)...)
 }
 
 // withRequestID gives a request its identity before the first try, so that every try has the same.
@@ -153,18 +160,7 @@ func retryable(files *protoregistry.Files) []methodName {
 		return true
 	})
 	slices.SortFunc(names, func(a, b methodName) int {
-		return compare(a.Service+"/"+a.Method, b.Service+"/"+b.Method)
+		return strings.Compare(a.Service+"/"+a.Method, b.Service+"/"+b.Method)
 	})
 	return names
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	default:
-		return 0
-	}
 }

@@ -14,7 +14,7 @@ const opsTimeout = 5 * time.Second
 // opsServer is the plain port. It tells whether the process lives and what it counts, and nothing about tenants.
 type opsServer struct{ http *http.Server }
 
-func newOps(state *readiness, t *telemetry) *opsServer {
+func newOps(state *readiness, metrics http.Handler) *opsServer {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { probe(w, nil) })
 	mux.HandleFunc("GET /startupz", func(w http.ResponseWriter, _ *http.Request) {
@@ -25,7 +25,7 @@ func newOps(state *readiness, t *telemetry) *opsServer {
 		probe(w, nil)
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { probe(w, state.why()) })
-	mux.Handle("GET /metrics", t.metrics)
+	mux.Handle("GET /metrics", metrics)
 	mux.Handle("GET /debug/pprof/", loopbackOnly(http.HandlerFunc(pprof.Index)))
 	mux.Handle("GET /debug/pprof/cmdline", loopbackOnly(http.HandlerFunc(pprof.Cmdline)))
 	mux.Handle("GET /debug/pprof/profile", loopbackOnly(http.HandlerFunc(pprof.Profile)))

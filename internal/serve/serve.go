@@ -19,6 +19,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantotel"
 )
 
 const (
@@ -31,6 +32,8 @@ const (
 type Options struct {
 	// Name is the service, "tenancy": the name in telemetry.
 	Name string
+	// Version is the build's version, for telemetry. Optional.
+	Version string
 	// Config is the process's part of the service's configuration.
 	Config Config
 	// Clock is the time. Default: time.Now.
@@ -51,10 +54,10 @@ type Process struct {
 	Log *slog.Logger
 	// Tracer makes the process's spans; give it to pg.Open.
 	Tracer trace.TracerProvider
+	// Telemetry is all of the process's telemetry, Tracer and Log included.
+	Telemetry *tenantotel.Telemetry
 	// Clock is the time.
 	Clock func() time.Time
-
-	telemetry *telemetry
 }
 
 // Service is what a service has built. Register is required.
@@ -113,11 +116,11 @@ func prepare(ctx context.Context, opts Options) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := startTelemetry(ctx, opts, source.ID())
+	t, err := startTelemetry(ctx, opts)
 	if err != nil {
-		return nil, fmt.Errorf("telemetry: %w", err)
+		return nil, err
 	}
-	p := &Process{Identity: source, Log: t.log, Tracer: t.tracer, Clock: opts.Clock, telemetry: t}
+	p := &Process{Identity: source, Log: t.Logger(), Tracer: t.TracerProvider(), Telemetry: t, Clock: opts.Clock}
 	p.Callers, err = opts.Config.callers(ctx, opts.Clock, p.reloaded)
 	if err != nil {
 		p.flush(ctx)
@@ -138,7 +141,7 @@ func (p *Process) reloaded(err error) {
 func (p *Process) flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), telemetryFlush)
 	defer cancel()
-	if err := p.telemetry.shutdown(ctx); err != nil {
+	if err := p.Telemetry.Shutdown(ctx); err != nil {
 		p.Log.Warn("telemetry was not flushed", "error", err)
 	}
 }
@@ -175,7 +178,7 @@ func (p *Process) serve(ctx context.Context, opts Options, s *Service) (err erro
 			}
 		})
 	}
-	ops := newOps(state, p.telemetry)
+	ops := newOps(state, p.Telemetry.Metrics())
 	run("ops port", func() error { return ops.serve(l.ops) })
 	for i, work := range s.Background {
 		run(fmt.Sprintf("background work %d", i), func() error { return p.background(working, work) })

@@ -316,6 +316,9 @@ func TestLife(t *testing.T) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
+	if _, body := r.probe(t, "/metrics"); !strings.Contains(body, "go_goroutine") {
+		t.Errorf("/metrics has no goroutines: %.200s", body)
+	}
 	ctx, conn := r.operator(t)
 	watch, err := tenancyv1.NewRoutingServiceClient(r.gateway(t, id(t, "tenancy"))).
 		WatchTenants(t.Context(), &tenancyv1.WatchTenantsRequest{Replica: "r"})

@@ -57,7 +57,7 @@ func (p *Process) newServer(s *Service) (*server, error) {
 	options := transport(p.Identity)
 	options = append(options, enforcer.Outer()...)
 	options = append(options, grpc.ChainStreamInterceptor(srv.endStreams))
-	options = append(options, p.telemetry.serverOptions(tenantgrpc.Server(rules))...)
+	options = append(options, p.Telemetry.ServerOptions(rules)...)
 	options = append(options, enforcer.Inner()...)
 	srv.grpc = grpc.NewServer(options...)
 	grpc_health_v1.RegisterHealthServer(srv.grpc, srv.health)

@@ -2,38 +2,23 @@ package serve
 
 import (
 	"context"
-	"log/slog"
-	"net/http"
+	"fmt"
 
-	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
-	"google.golang.org/grpc"
-
-	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantotel"
 )
 
-// telemetry is the process's exporters.
-type telemetry struct {
-	log      *slog.Logger
-	tracer   trace.TracerProvider
-	metrics  http.Handler
-	shutdown func(context.Context) error
-}
-
-func startTelemetry(_ context.Context, opts Options, _ identity.ID) (*telemetry, error) {
+// startTelemetry makes the process's exporters and its log.
+func startTelemetry(ctx context.Context, opts Options) (*tenantotel.Telemetry, error) {
 	level, err := opts.Config.Telemetry.level()
 	if err != nil {
 		return nil, err
 	}
-	return &telemetry{
-		log:      slog.New(slog.NewJSONHandler(opts.LogTo, &slog.HandlerOptions{Level: level})).With("service", opts.Name),
-		tracer:   noop.NewTracerProvider(),
-		metrics:  http.NotFoundHandler(),
-		shutdown: func(context.Context) error { return nil },
-	}, nil
+	t, err := tenantotel.Setup(ctx, tenantotel.Config{
+		Service: opts.Name, Version: opts.Version, Endpoint: opts.Config.Telemetry.Endpoint,
+		Log: opts.LogTo, Level: level,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("telemetry: %w", err)
+	}
+	return t, nil
 }
-
-// serverOptions puts the telemetry of calls behind what names their tenant.
-func (*telemetry) serverOptions(tenants []grpc.ServerOption) []grpc.ServerOption { return tenants }
-
-func (*telemetry) dialOptions() []grpc.DialOption { return nil }
