@@ -40,12 +40,13 @@ func NewDigest() *Digest {
 		nodes:   make([][sha256.Size]byte, 2*Buckets),
 		dirty:   make(map[int]struct{}),
 	}
-	empty := leafHash(nil)
-	for i := Buckets; i < 2*Buckets; i++ {
-		d.nodes[i] = empty
-	}
-	for i := Buckets - 1; i > 0; i-- {
-		d.nodes[i] = nodeHash(&d.nodes[2*i], &d.nodes[2*i+1])
+	// All nodes of a level of the empty tree are alike.
+	hash := leafHash(nil)
+	for first := Buckets; first > 0; first /= 2 {
+		for i := first; i < 2*first; i++ {
+			d.nodes[i] = hash
+		}
+		hash = nodeHash(&hash, &hash)
 	}
 	return d
 }
