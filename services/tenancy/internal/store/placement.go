@@ -1,0 +1,128 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
+)
+
+// owe marks the placement as changed, so that every app's database in the cell is told anew. $1 selects the tenants.
+func owe(ctx context.Context, q Querier, where string, arg any) error {
+	_, err := q.Exec(ctx, `WITH p AS (UPDATE registry.placement SET revision = revision + 1 WHERE `+where+` RETURNING tenant_uid)
+		UPDATE registry.placement_app a SET owed = true, attempt = 0, next_time = now() FROM p
+		WHERE a.tenant_uid = p.tenant_uid`, arg)
+	if err != nil {
+		return fmt.Errorf("owe placements: %w", err)
+	}
+	return nil
+}
+
+// OweTenant owes the tenant's state to its cell.
+func OweTenant(ctx context.Context, q Querier, uid tenant.UID) error {
+	return owe(ctx, q, `tenant_uid = $1`, [16]byte(uid))
+}
+
+// OwePlan owes the plan's timeouts to the cells of all tenants on it.
+func OwePlan(ctx context.Context, q Querier, plan string) error {
+	return owe(ctx, q, `tenant_uid IN (SELECT uid FROM registry.tenant WHERE plan = $1)`, plan)
+}
+
+// OweApp gives every tenant a place in the app's databases in those cells where the app is, and takes it where the app
+// is no longer.
+func OweApp(ctx context.Context, q Querier, app string) error {
+	_, err := q.Exec(ctx, `INSERT INTO registry.placement_app (tenant_uid, app)
+		SELECT p.tenant_uid, u.app FROM registry.app_upstream u JOIN registry.placement p ON p.cell = u.cell
+		JOIN registry.tenant t ON t.uid = p.tenant_uid WHERE u.app = $1 AND t.state <> 5
+		ON CONFLICT DO NOTHING`, app)
+	if err != nil {
+		return fmt.Errorf("place tenants in app %s: %w", app, err)
+	}
+	_, err = q.Exec(ctx, `DELETE FROM registry.placement_app a USING registry.placement p
+		WHERE a.app = $1 AND p.tenant_uid = a.tenant_uid
+		AND NOT EXISTS (SELECT FROM registry.app_upstream u WHERE u.app = a.app AND u.cell = p.cell)`, app)
+	return err
+}
+
+// Debt is what one app's database must be told about one tenant.
+type Debt struct {
+	UID            tenant.UID
+	App            string
+	Cell           string
+	CredentialsRef string
+	State          registry.State
+	Generation     int64
+	Revision       int64
+	StatementMS    int
+	LockMS         int
+	IdleMS         int
+	Attempt        int
+}
+
+const selectDebt = `SELECT a.tenant_uid, a.app, p.cell, c.credentials_ref, t.state, p.generation, p.revision, l.statement_ms,
+	l.lock_ms, l.idle_ms, a.attempt
+FROM registry.placement_app a JOIN registry.placement p ON p.tenant_uid = a.tenant_uid
+JOIN registry.cell c ON c.id = p.cell JOIN registry.tenant t ON t.uid = a.tenant_uid JOIN registry.plan l ON l.id = t.plan `
+
+func scanDebt(row pgx.CollectableRow) (Debt, error) {
+	var d Debt
+	err := row.Scan((*[16]byte)(&d.UID), &d.App, &d.Cell, &d.CredentialsRef, &d.State, &d.Generation, &d.Revision,
+		&d.StatementMS, &d.LockMS, &d.IdleMS, &d.Attempt)
+	return d, err
+}
+
+// Debts returns what the cell of one tenant is owed, due or not.
+func Debts(ctx context.Context, q Querier, uid tenant.UID) ([]Debt, error) {
+	return collect(ctx, q, scanDebt, selectDebt+`WHERE a.tenant_uid = $1 AND a.owed ORDER BY a.app`, [16]byte(uid))
+}
+
+// ClaimDebts takes up to limit debts that are due and puts them off by lease, so that other workers leave them alone
+// meanwhile. Two who pay one debt do no harm: the cell keeps the later revision.
+func ClaimDebts(ctx context.Context, q Querier, limit int, lease time.Duration) ([]Debt, error) {
+	return collect(ctx, q, scanDebt, `WITH due AS (
+		SELECT tenant_uid, app FROM registry.placement_app WHERE owed AND next_time <= now()
+		ORDER BY next_time LIMIT $1 FOR UPDATE SKIP LOCKED
+	), claimed AS (
+		UPDATE registry.placement_app a SET next_time = now() + $2::interval FROM due
+		WHERE a.tenant_uid = due.tenant_uid AND a.app = due.app RETURNING a.tenant_uid, a.app
+	) `+selectDebt+`JOIN claimed ON claimed.tenant_uid = a.tenant_uid AND claimed.app = a.app`, limit, lease)
+}
+
+// Paid records that the app's database knows the revision in state. A debt that grew meanwhile stays owed.
+func Paid(ctx context.Context, q Querier, d Debt, state string) error {
+	_, err := q.Exec(ctx, `UPDATE registry.placement_app a SET revision = $3, state = $4, attempt = 0, write_time = now(),
+		owed = p.revision > $3, next_time = now()
+		FROM registry.placement p WHERE p.tenant_uid = a.tenant_uid AND a.tenant_uid = $1 AND a.app = $2 AND a.revision <= $3`,
+		[16]byte(d.UID), d.App, d.Revision, state)
+	return err
+}
+
+// Unpaid records a failed try; the next one is after wait.
+func Unpaid(ctx context.Context, q Querier, d Debt, wait time.Duration) error {
+	_, err := q.Exec(ctx, `UPDATE registry.placement_app SET attempt = attempt + 1, next_time = now() + $3::interval
+		WHERE tenant_uid = $1 AND app = $2 AND owed`, [16]byte(d.UID), d.App, wait)
+	return err
+}
+
+// PlacementApps returns what each app's database was told about a tenant.
+func PlacementApps(ctx context.Context, q Querier, uid tenant.UID) ([]*tenancyv1.PlacementApp, error) {
+	return collect(ctx, q, func(row pgx.CollectableRow) (*tenancyv1.PlacementApp, error) {
+		var app, state string
+		var written *time.Time
+		if err := row.Scan(&app, &state, &written); err != nil {
+			return nil, err
+		}
+		p := &tenancyv1.PlacementApp{App: "apps/" + app, State: state}
+		if written != nil {
+			p.UpdateTime = timestamppb.New(*written)
+		}
+		return p, nil
+	}, `SELECT app, state, write_time FROM registry.placement_app WHERE tenant_uid = $1 ORDER BY app`, [16]byte(uid))
+}

@@ -1,0 +1,185 @@
+// Package worker brings about what the registry has decided: it tells cells' databases where tenants live, activates
+// new tenants, waits until gateways and verifiers have applied a suspension, and turns keys over.
+//
+// Every step is look, act, record, so that it may be repeated; what is owed is in the database, so that whoever crashes
+// is replaced. Several workers, in one process or many, share the work: an operation is held by a lease, and a worker
+// that slept past its lease is refused by the fence. Start at Worker.Run.
+package worker
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/seal"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
+)
+
+const (
+	// lease is how long an operation is held by a worker that says nothing.
+	lease = 30 * time.Second
+	// pollEvery is how often work that another replica left is looked for.
+	pollEvery = time.Second
+	// LiveFor is how long a consumer counts as live after its last report.
+	LiveFor = 5 * time.Second
+	// KnownFor is how long a silent consumer is still named.
+	KnownFor = time.Minute
+	// awaitWait is the rest between two looks at the consumers; their reports wake the worker of their own replica.
+	awaitWait = 200 * time.Millisecond
+	// attention is the number of failed tries after which a person should look; the work goes on all the same.
+	attention = 10
+	// debtBatch bounds the debts that are paid in one go.
+	debtBatch   = 64
+	keepEnded   = 30 * 24 * time.Hour
+	upkeepEvery = 10 * time.Second
+)
+
+// Cells reaches the databases of cells.
+type Cells interface {
+	Place(ctx context.Context, debt store.Debt) error
+	Install(ctx context.Context, i store.Install, key tenant.SealKey) error
+}
+
+// Config is what a Worker needs.
+type Config struct {
+	Pool   *pgxpool.Pool
+	Kernel *change.Kernel
+	Cells  Cells
+	// Box opens and seals stored keys.
+	Box *seal.Box
+	// Root signs the certificates of tenancy's own keys, which Holder holds.
+	Root   ed25519.PrivateKey
+	Holder identity.ID
+	Clock  func() time.Time
+	Random io.Reader
+	Log    *slog.Logger
+}
+
+// Worker does the work. It is safe for concurrent use.
+type Worker struct {
+	cfg  Config
+	kick chan struct{}
+
+	mu    sync.Mutex
+	moved chan struct{} // closed when an operation has made progress here
+}
+
+// New returns a worker; nothing happens by itself before Run.
+func New(cfg Config) *Worker {
+	return &Worker{cfg: cfg, kick: make(chan struct{}, 1), moved: make(chan struct{})}
+}
+
+// Kick says that there may be work, for example after a commit.
+func (w *Worker) Kick() {
+	select {
+	case w.kick <- struct{}{}:
+	default: // a kick is waiting and stands for this one too
+	}
+}
+
+// Moved returns a channel that is closed when an operation makes progress in this process.
+func (w *Worker) Moved() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.moved
+}
+
+func (w *Worker) progressed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.moved)
+	w.moved = make(chan struct{})
+}
+
+// Run works until ctx ends. Failures are logged and tried again.
+func (w *Worker) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.loop(ctx, pollEvery, w.kick, w.round) })
+	g.Go(func() error { return w.loop(ctx, upkeepEvery, nil, w.Upkeep) })
+	return g.Wait()
+}
+
+func (w *Worker) loop(ctx context.Context, every time.Duration, kick <-chan struct{}, work func(context.Context) error) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if err := work(ctx); err != nil && ctx.Err() == nil {
+			w.cfg.Log.WarnContext(ctx, "worker: will try again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-kick:
+		}
+	}
+}
+
+// round does all that is due now.
+func (w *Worker) round(ctx context.Context) error {
+	for ctx.Err() == nil {
+		o, ok, err := store.ClaimOperation(ctx, w.cfg.Pool, lease)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		if err := w.advance(ctx, o); err != nil && !errors.Is(err, store.ErrFenced) {
+			return err
+		}
+	}
+	return w.payDue(ctx)
+}
+
+// Inline works on one operation until it has ended, it must rest, or ctx ends. What is left a later round does.
+func (w *Worker) Inline(ctx context.Context, id string) error {
+	o, ok, err := store.ClaimOperationByID(ctx, w.cfg.Pool, id, lease)
+	if err != nil || !ok {
+		return err
+	}
+	err = w.advance(ctx, o)
+	if errors.Is(err, store.ErrFenced) {
+		return nil
+	}
+	return err
+}
+
+// payDue tells databases what no operation waits for: places in a new app, timeouts of a changed plan.
+func (w *Worker) payDue(ctx context.Context) error {
+	for {
+		debts, err := store.ClaimDebts(ctx, w.cfg.Pool, debtBatch, lease)
+		if err != nil {
+			return err
+		}
+		for _, d := range debts {
+			if err := w.pay(ctx, d); err != nil {
+				w.cfg.Log.WarnContext(ctx, "worker: a cell's database is not told", "app", d.App, "cell", d.Cell, "error", err)
+			}
+		}
+		if len(debts) < debtBatch || ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// pay tells one database about one tenant. The record of a failure outlives the caller's patience.
+func (w *Worker) pay(ctx context.Context, d store.Debt) error {
+	if err := w.cfg.Cells.Place(ctx, d); err != nil {
+		return errors.Join(err, store.Unpaid(context.WithoutCancel(ctx), w.cfg.Pool, d, backOff(d.Attempt)))
+	}
+	return store.Paid(ctx, w.cfg.Pool, d, cellState(d))
+}
+
+// backOff is 1 s · 2ⁿ, at most 5 min.
+func backOff(attempt int) time.Duration { return min(time.Second<<min(attempt, 9), 5*time.Minute) }
