@@ -107,20 +107,20 @@ SET search_path = pg_catalog, pg_temp
 AS $body$
 DECLARE
 	carried text;
-	timed   boolean;
+	timed   boolean; -- null when the query found nothing
 BEGIN
 	IF {{carrier}} || current_setting('transaction_isolation') = 'read committed'
 		AND pg_try_advisory_xact_lock_shared(('x' || encode(substr(seal, 25, 8), 'hex'))::bit(64)::bigint) THEN
 		SELECT {{carry}}, p.timed INTO carried, timed
 		FROM rowhouse.mac_key k, rowhouse.placement p
 		WHERE k.prefix = substr(seal, 1, 8) AND k.not_after > clock_timestamp()
-			AND p.home = substr(seal, 9, 24) AND p.state = 'active'
+			AND p.home = substr(seal, 9, 24)
 			AND width_bucket(date_part('epoch', clock_timestamp()) - rowhouse.expiry(seal), -120, 0, 1) = 1
 			AND sha256(substr(seal, 37)) = sha256(substr(sha256(k.opad || sha256(k.ipad || substr(seal, 1, 36))), 1, 16));
-		IF timed THEN
+		IF NOT timed THEN
+			RETURN;
+		ELSIF timed THEN
 			PERFORM rowhouse.limit_time(encode(substr(seal, 17, 16), 'hex')::uuid);
-		END IF;
-		IF carried <> '' THEN
 			RETURN;
 		END IF;
 	END IF;

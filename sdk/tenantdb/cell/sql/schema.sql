@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS rowhouse.mac_key (
 );
 
 -- placement says which tenants live here. A null timeout is the login role's default and
--- spares enter() the work of setting it. home is what a seal says of generation and tenant.
+-- spares enter() the work of setting it. home is what a seal of an active tenant says of
+-- generation and tenant.
 CREATE TABLE IF NOT EXISTS rowhouse.placement (
 	tenant_id    uuid    PRIMARY KEY,
 	state        text    NOT NULL CHECK (state IN ('active', 'fenced', 'suspended', 'moved')),
@@ -41,8 +42,8 @@ CREATE TABLE IF NOT EXISTS rowhouse.placement (
 	idle_ms      int     CHECK (idle_ms > 0),
 	timed        boolean NOT NULL GENERATED ALWAYS AS (
 		statement_ms IS NOT NULL OR lock_ms IS NOT NULL OR idle_ms IS NOT NULL) STORED,
-	home         bytea   NOT NULL UNIQUE GENERATED ALWAYS AS (
-		pg_catalog.int8send(generation) || pg_catalog.uuid_send(tenant_id)) STORED
+	home         bytea   UNIQUE GENERATED ALWAYS AS (CASE WHEN state = 'active'
+		THEN pg_catalog.int8send(generation) || pg_catalog.uuid_send(tenant_id) END) STORED
 );
 
 -- migration is the fact: what ran in this database, written in the transaction that ran it.
