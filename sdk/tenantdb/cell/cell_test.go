@@ -1,6 +1,7 @@
 package cell_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -313,5 +314,48 @@ func TestMigrationsThatEndTheirTransaction(t *testing.T) {
 	err := migrate(t, admin, "SELECT 1;\nSELECT * FROM app.nothing")
 	if state(err) != "42P01" || !strings.Contains(err.Error(), "line 2") {
 		t.Errorf("an error in line 2: %v", err)
+	}
+}
+
+// Managed PostgreSQL: the login owns the database and may make roles, no more.
+func TestInitWithoutSuperuser(t *testing.T) {
+	t.Parallel()
+	db, admin := empty(t)
+	// The roles may be there already, made by the superuser for another database.
+	ready(t, "")
+	owner := "managed_" + db.Name()
+	for _, sql := range []string{"CREATE ROLE " + owner + " LOGIN CREATEROLE", "ALTER DATABASE " + db.Name() + " OWNER TO " + owner} {
+		if _, err := admin.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		for _, sql := range []string{"REASSIGN OWNED BY " + owner + " TO postgres", "DROP OWNED BY " + owner, "DROP ROLE " + owner} {
+			if _, err := admin.Exec(ctx, sql); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	conn := db.Conn(t, owner)
+	if err := cell.Init(t.Context(), conn, cell.Config{App: app, Rung: cell.L2b}); !errors.Is(err, cell.ErrRung) {
+		t.Errorf("L2b without a superuser: %v, want ErrRung", err)
+	}
+	for range 2 {
+		if err := cell.Init(t.Context(), conn, cell.Config{App: app}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rung, err := cell.InstalledRung(t.Context(), conn); rung != cell.L2a || err != nil {
+		t.Errorf("stands on %q, %v, want L2a", rung, err)
+	}
+	err := errors.Join(
+		cell.InstallKey(t.Context(), conn, cell.Key{ID: 1, Cell: 1, NotAfter: time.Now().Add(time.Hour)}),
+		cell.SetPlacement(t.Context(), conn, cell.Placement{UID: tenant.UID{1}, State: cell.Active, Generation: 1}))
+	if err != nil {
+		t.Error(err)
+	}
+	if err := migrate(t, db.Conn(t, "rowhouse_migrator"), goodTable); err != nil {
+		t.Error(err)
 	}
 }
