@@ -100,7 +100,9 @@ func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
 	}
 	f, err := feed.Start(ctx, feed.Config{
 		Name: FeedName, Open: open, Apply: c.Store.Apply, Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log,
-		Check: func(key string, value []byte) error { return new(Store).Apply(feed.Change{Entries: []feed.Entry{{Key: key, Value: value}}}) },
+		Check: func(key string, value []byte) error {
+			return new(Store).Apply(feed.Change{Entries: []feed.Entry{{Key: key, Value: value}}})
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("follow the limits: %w", err)

@@ -61,6 +61,8 @@ type TenantState struct {
 	State State
 	// Loss says what to do when the control plane is lost.
 	Loss Loss
+	// Plan is the tenant's plan now; a token's may be as old as the token. May be empty.
+	Plan string
 }
 
 func (s *TenantState) check() error {

@@ -161,11 +161,14 @@ func (c *Client) decode(key string, value []byte) (decoded, error) {
 		}
 		return decoded{cert: &cert}, err
 	case *tenancyv1.RouteEntry_Tenant:
-		state, err := stateOf(kind.Tenant)
+		state, served, err := stateOf(kind.Tenant)
 		if err == nil && key != tenantPrefix+uidOf(kind.Tenant).String() {
 			err = errors.New("the entry is of another tenant")
 		}
-		return decoded{state: state}, err
+		if err != nil || !served {
+			return decoded{}, err
+		}
+		return decoded{state: &state}, nil
 	default:
 		return decoded{}, nil // a kind of a newer tenancy
 	}
@@ -189,7 +192,7 @@ func stateOf(t *tenancyv1.TenantRoute) (*tenant.TenantState, error) {
 		return nil, err
 	}
 	s := &tenant.TenantState{
-		UID: uid, ID: id, Generation: t.GetGeneration(), PlacementGeneration: t.GetPlacementGeneration(),
+		UID: uid, ID: id, Generation: t.GetGeneration(), PlacementGeneration: t.GetPlacementGeneration(), Plan: t.GetPlan(),
 	}
 	switch t.GetState() {
 	case tenancyv1.TenantState_TENANT_STATE_CREATING, tenancyv1.TenantState_TENANT_STATE_FAILED:
@@ -201,7 +204,7 @@ func stateOf(t *tenancyv1.TenantRoute) (*tenant.TenantState, error) {
 	case tenancyv1.TenantState_TENANT_STATE_DELETED:
 		s.State = tenant.StateDeleted
 	default:
-		return nil, fmt.Errorf("tenant state %v is not known", t.GetState())
+		return s, false, fmt.Errorf("tenant state %v is not known", t.GetState())
 	}
 	switch t.GetLossPolicy() {
 	case tenancyv1.LossPolicy_LOSS_POLICY_SERVE:
@@ -209,9 +212,9 @@ func stateOf(t *tenancyv1.TenantRoute) (*tenant.TenantState, error) {
 	case tenancyv1.LossPolicy_LOSS_POLICY_DENY:
 		s.Loss = tenant.LossDenyAfter(denyAfter)
 	default:
-		return nil, fmt.Errorf("loss policy %v is not known", t.GetLossPolicy())
+		return s, false, fmt.Errorf("loss policy %v is not known", t.GetLossPolicy())
 	}
-	return s, nil
+	return s, true, nil
 }
 
 func (c *Client) apply(change feed.Change) error {

@@ -162,3 +162,25 @@ func TestCostRoundsUp(t *testing.T) {
 		t.Errorf("Cost overflowed to %d", c)
 	}
 }
+
+// What was spent stays spent when the limit changes, in tokens and not in time.
+func TestConvertKeepsUsed(t *testing.T) {
+	t.Parallel()
+	const now = gcra.Ticks(1 << 40)
+	slow, fast := mustLimit(t, 10, time.Second, 10), mustLimit(t, 100, time.Second, 100)
+	spent := slow.Grant(0, now, 4, 4).TAT
+	up := gcra.Convert(slow, fast, spent, now)
+	if free := fast.Free(up, now); free != 96 {
+		t.Errorf("after the upgrade %d tokens are free, want 96", free)
+	}
+	if free := slow.Free(gcra.Convert(fast, slow, up, now), now); free != 6 {
+		t.Errorf("after the downgrade %d tokens are free, want 6", free)
+	}
+	all := fast.Grant(0, now, 100, 100).TAT
+	if free := slow.Free(gcra.Convert(fast, slow, all, now), now); free != 0 {
+		t.Errorf("after the downgrade of a spent limit %d tokens are free, want 0", free)
+	}
+	if got := gcra.Convert(slow, fast, now-1, now); got > now {
+		t.Errorf("an idle limit owes %v after a change", (got - now).Duration())
+	}
+}
