@@ -245,13 +245,14 @@ type tenants struct {
 	tenancyv1.UnimplementedRoutingServiceServer
 	entered chan string   // hears of each handler
 	release chan struct{} // lets GetTenant answer
+	leaving func()        // called before it does
 
 	mu  sync.Mutex
 	ids []string
 }
 
 func newTenants() *tenants {
-	return &tenants{entered: make(chan string, 10), release: make(chan struct{})}
+	return &tenants{entered: make(chan string, 10), release: make(chan struct{}), leaving: func() {}}
 }
 
 func (s *tenants) register(server *grpc.Server) {
@@ -266,6 +267,7 @@ func (s *tenants) GetTenant(ctx context.Context, _ *tenancyv1.GetTenantRequest) 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	s.leaving()
 	return &tenancyv1.GetTenantResponse{Tenant: &tenancyv1.Tenant{Name: "tenants/acme"}}, nil
 }
 
@@ -301,6 +303,7 @@ func TestLife(t *testing.T) {
 		defer mu.Unlock()
 		steps = append(steps, what)
 	}
+	service.leaving = func() { step("handler ended") }
 	r := start(t, newHouse(t), &serve.Service{
 		Register: service.register,
 		Background: []func(context.Context) error{func(ctx context.Context) error {
@@ -331,7 +334,6 @@ func TestLife(t *testing.T) {
 	answered := make(chan error, 1)
 	go func() {
 		_, err := tenancyv1.NewTenantServiceClient(conn).GetTenant(ctx, &tenancyv1.GetTenantRequest{Name: "tenants/acme"})
-		step("call answered")
 		answered <- err
 	}()
 	<-service.entered
@@ -353,7 +355,7 @@ func TestLife(t *testing.T) {
 	if err := r.end(t); err != nil {
 		t.Errorf("Run = %v", err)
 	}
-	want := []string{"call answered", "background ended", "connection closed", "pool closed"}
+	want := []string{"handler ended", "background ended", "connection closed", "pool closed"}
 	if diff := cmp.Diff(want, steps); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
