@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,7 +38,7 @@ func Next(last Hash, seq int64, event []byte) Hash {
 	b := make([]byte, 0, 1+len(last)+8+len(leaf))
 	b = append(b, 1)
 	b = append(b, last[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(seq))
+	b = binary.BigEndian.AppendUint64(b, uint64(seq)) //nolint:gosec // positions are not negative
 	b = append(b, leaf[:]...)
 	return sha256.Sum256(b)
 }
@@ -83,7 +84,7 @@ func Append(ctx context.Context, tx pgx.Tx, chain string, e *auditv1.Event) erro
 func encode(chain string, e *auditv1.Event) ([]byte, error) {
 	c, ok := proto.Clone(e).(*auditv1.Event)
 	if !ok {
-		return nil, fmt.Errorf("clone audit event")
+		return nil, errors.New("clone audit event")
 	}
 	c.Name, c.Seq, c.Hash, c.Chain = "", 0, nil, chain
 	if chain != Platform {

@@ -121,7 +121,7 @@ func (k *Kernel) Read(ctx context.Context, fn Func) (proto.Message, error) {
 func (k *Kernel) Opened(ctx context.Context, resource string) error {
 	_, err := k.Read(ctx, func(_ context.Context, tx *Tx) (proto.Message, error) {
 		tx.Audit(resource)
-		return nil, nil
+		return tx.call.Request, nil
 	})
 	return err
 }

@@ -1,7 +1,6 @@
 package change
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -39,9 +38,11 @@ func (u *unit) run(ctx context.Context) (proto.Message, error) {
 		return nil, err
 	}
 	if u.logged() {
-		m, err := u.claim(ctx)
-		if m != nil || err != nil {
-			return m, err
+		if err := u.claim(ctx); err != nil {
+			return nil, err
+		}
+		if !u.stored {
+			return u.replay(ctx)
 		}
 	}
 	m, err := u.work(ctx)
@@ -98,40 +99,36 @@ const claimSQL = `INSERT INTO kernel.request_log (caller, method, request_id, re
 ON CONFLICT (caller, method, request_id) DO UPDATE SET request = excluded.request, response = NULL, create_time = now()
 WHERE request_log.create_time < now() - interval '24 hours'`
 
-// claim takes the request id, waiting for a twin that holds it. It returns the first answer when there is one.
-func (u *unit) claim(ctx context.Context) (proto.Message, error) {
+// claim takes the request id, waiting for a twin that holds it. It does not get one that was answered within a day.
+func (u *unit) claim(ctx context.Context) (err error) {
 	call := u.tx.call
-	id, err := uuid.Parse(call.RequestID)
-	if err != nil || id == uuid.Nil {
-		return nil, fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "request_id must be a UUID").
+	u.id, err = uuid.Parse(call.RequestID)
+	if err != nil || u.id == uuid.Nil {
+		return fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "request_id must be a UUID").
 			WithField(fault.FieldViolation{Field: "request_id", Description: "must be a UUID, not the zero one"})
 	}
 	request, err := marshal(call.Request)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	tag, err := u.tx.Exec(ctx, claimSQL, caller(u.tx.tenant, call), call.Method, id, request)
-	if err != nil {
-		return nil, err
-	}
-	if tag.RowsAffected() == 1 {
-		u.id, u.stored = id, true
-		return nil, nil
-	}
-	return u.replay(ctx, id, request)
+	tag, err := u.tx.Exec(ctx, claimSQL, caller(u.tx.tenant, call), call.Method, u.id, request)
+	u.stored = tag.RowsAffected() == 1
+	return err
 }
 
-func (u *unit) replay(ctx context.Context, id uuid.UUID, request []byte) (proto.Message, error) {
+// replay returns the first answer.
+func (u *unit) replay(ctx context.Context) (proto.Message, error) {
 	call := u.tx.call
 	var first, response []byte
 	err := u.tx.QueryRow(ctx, `SELECT request, response FROM kernel.request_log
-		WHERE caller = $1 AND method = $2 AND request_id = $3`, caller(u.tx.tenant, call), call.Method, id).Scan(&first, &response)
+		WHERE caller = $1 AND method = $2 AND request_id = $3`, caller(u.tx.tenant, call), call.Method, u.id).
+		Scan(&first, &response)
 	if err != nil {
 		return nil, fmt.Errorf("read the first answer: %w", err)
 	}
-	if !sameRequest(call.Request, first, request) {
+	if !sameRequest(call.Request, first) {
 		return nil, fault.New(fault.InvalidArgument, fault.ReasonRequestIDReused,
-			"request_id %s was used with another request", id)
+			"request_id %s was used with another request", u.id)
 	}
 	var packed anypb.Any
 	if err := proto.Unmarshal(response, &packed); err != nil {
@@ -141,12 +138,9 @@ func (u *unit) replay(ctx context.Context, id uuid.UUID, request []byte) (proto.
 }
 
 // sameRequest compares meanings: two builds may encode one request differently.
-func sameRequest(request proto.Message, first, second []byte) bool {
-	if bytes.Equal(first, second) {
-		return true
-	}
+func sameRequest(request proto.Message, first []byte) bool {
 	if request == nil {
-		return false
+		return len(first) == 0
 	}
 	stored := request.ProtoReflect().New().Interface()
 	return proto.Unmarshal(first, stored) == nil && proto.Equal(stored, request)

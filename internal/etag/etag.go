@@ -15,7 +15,7 @@ const size = 12
 // Of returns the etag of the resource with this uid, or whatever else names it for ever, at a revision.
 func Of(uid string, revision int64) string {
 	h := sha256.New()
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(revision)))
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(revision))) //nolint:gosec // revisions are not negative
 	h.Write([]byte(uid))
 	return `"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:size]) + `"`
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -48,38 +47,38 @@ type rig struct {
 	stop   func()
 }
 
-func newRig(t testing.TB, edit ...func(*feedserver.Config)) *rig {
-	t.Helper()
+func newRig(tb testing.TB, edit ...func(*feedserver.Config)) *rig {
+	tb.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	db := cluster.Database(t)
-	r := &rig{TB: t, db: db, public: public, kernel: change.New(change.Config{Pool: db.Pool, Service: "test", Log: quiet})}
+	quiet := slog.New(slog.DiscardHandler)
+	db := cluster.Database(tb)
+	r := &rig{TB: tb, db: db, public: public, kernel: change.New(change.Config{Pool: db.Pool, Service: "test", Log: quiet})}
 	r.cfg = feedserver.Config{
 		Pool: db.Pool, Feeds: []string{routes, tenants}, Key: private, Every: 50 * time.Millisecond, Log: quiet,
 	}
 	for _, e := range edit {
 		e(&r.cfg)
 	}
-	r.run(t, r.kernel.Run)
+	r.run(tb, r.kernel.Run)
 	r.server, r.stop = r.replica()
 	return r
 }
 
 // run starts a part of the service and has the test wait for its end.
-func (r *rig) run(t testing.TB, part func(context.Context) error) func() {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+func (r *rig) run(tb testing.TB, part func(context.Context) error) func() {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
 	var g errgroup.Group
 	g.Go(func() error { return part(ctx) })
 	stop := func() {
 		cancel()
 		if err := g.Wait(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	}
-	t.Cleanup(stop)
+	tb.Cleanup(stop)
 	return stop
 }
 
@@ -206,11 +205,11 @@ func (s *stream) wantEnd(reason string) {
 	}
 }
 
-func value(t testing.TB, e *apiv1.FeedEntry) string {
-	t.Helper()
+func value(tb testing.TB, e *apiv1.FeedEntry) string {
+	tb.Helper()
 	m := new(wrapperspb.StringValue)
 	if err := proto.Unmarshal(e.GetValue(), m); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return m.GetValue()
 }
@@ -601,7 +600,8 @@ func TestAnotherHistory(t *testing.T) {
 	admin := r.db.Connect(t, "")
 	for _, sql := range []string{
 		`UPDATE kernel.revision_head SET epoch = gen_random_uuid()`,
-		`UPDATE kernel.revision_head SET revision = 0; DELETE FROM kernel.feed_head; DELETE FROM kernel.feed_state; DELETE FROM kernel.change_log`,
+		`UPDATE kernel.revision_head SET revision = 0; DELETE FROM kernel.feed_head; DELETE FROM kernel.feed_state;
+			DELETE FROM kernel.change_log`,
 	} {
 		if _, err := admin.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)

@@ -31,7 +31,7 @@ import (
 func thing(t *testing.T) protoreflect.MessageDescriptor {
 	t.Helper()
 	file := &descriptorpb.FileDescriptorProto{
-		Name: proto.String("thing.proto"), Package: proto.String("t"), Syntax: proto.String("proto3"),
+		Name: new("thing.proto"), Package: new("t"), Syntax: new("proto3"),
 		MessageType: []*descriptorpb.DescriptorProto{
 			message("Thing",
 				field("name", 1, "", annotations.FieldBehavior_IDENTIFIER), field("title", 2, ""),

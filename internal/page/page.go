@@ -23,10 +23,10 @@ import (
 )
 
 const (
-	// DefaultSize is the size of a page when the caller names none, MaxSize the most that a page holds.
+	// DefaultSize is the size of a page when the caller names none.
 	DefaultSize = 50
-	MaxSize     = 1000
-
+	// MaxSize is the most that a page holds.
+	MaxSize = 1000
 	// KeySize is the size of a sealing key.
 	KeySize = 32
 
@@ -84,12 +84,12 @@ func (p Page) Limit() int { return p.Size + 1 }
 
 // Next returns the token of the page that begins after the row with this key.
 func (p Page) Next(last ...string) (string, error) {
-	body := binary.BigEndian.AppendUint64(nil, uint64(p.now.Add(lifetime).Unix()))
+	body := binary.BigEndian.AppendUint64(nil, uint64(p.now.Add(lifetime).Unix())) //nolint:gosec // it is not 1969
 	keys, err := json.Marshal(last)
 	if err != nil {
 		return "", fmt.Errorf("encode a page token: %w", err)
 	}
-	token := base64.RawURLEncoding.EncodeToString(p.seal.Seal(nil, nil, append(body, keys...), p.aad))
+	token := base64.RawURLEncoding.EncodeToString(p.seal.Seal(nil, nil, append(body, keys...), p.aad)) //nolint:gosec // the AEAD makes the nonce
 	if len(token) > maxToken {
 		return "", fmt.Errorf("a page token of %d bytes is too long", len(token))
 	}
@@ -125,7 +125,7 @@ func (p Page) open(token string) ([]string, error) {
 		return nil, invalid()
 	}
 	body, err := p.seal.Open(nil, nil, sealed, p.aad)
-	if err != nil || len(body) < timeSize || p.now.Unix() >= int64(binary.BigEndian.Uint64(body)) {
+	if err != nil || len(body) < timeSize || uint64(p.now.Unix()) >= binary.BigEndian.Uint64(body) { //nolint:gosec // see Next
 		return nil, invalid()
 	}
 	var last []string
@@ -144,7 +144,7 @@ func invalid() error {
 func (q Query) digest() []byte {
 	h := sha256.New()
 	for _, part := range []string{q.Method, q.Parent, q.Filter, q.Order} {
-		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part)))) //nolint:gosec // a request has at most 1 MiB
 		h.Write([]byte(part))
 	}
 	return h.Sum(nil)

@@ -49,6 +49,6 @@ func signed(name string, b *apiv1.FeedBookmark) []byte {
 	m = append(m, signPrefix...)
 	m = append(m, name...)
 	m = append(m, 0)
-	m = binary.BigEndian.AppendUint64(m, uint64(b.GetRevision()))
+	m = binary.BigEndian.AppendUint64(m, uint64(b.GetRevision())) //nolint:gosec // any 64 bits do
 	return append(m, b.GetRoot()...)
 }

@@ -117,7 +117,7 @@ func bucketOf(key string) int {
 func entryHash(key string, value []byte) [sha256.Size]byte {
 	b := make([]byte, 0, 1+4+len(key)+len(value))
 	b = append(b, tagEntry)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(key)))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(key))) //nolint:gosec // keys have at most 512 bytes
 	b = append(b, key...)
 	b = append(b, value...)
 	return sha256.Sum256(b)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -51,22 +52,22 @@ func TestDigestManyEntries(t *testing.T) {
 	d, fresh := feed.NewDigest(), feed.NewDigest()
 	empty := d.Root()
 	for i := range 20_000 {
-		d.Set(fmt.Sprint(i), []byte("x"))
+		d.Set(strconv.Itoa(i), []byte("x"))
 		if i%1000 == 0 {
 			d.Root() // whatever is computed in between
 		}
 	}
 	for i := range 10_000 {
-		d.Delete(fmt.Sprint(i))
+		d.Delete(strconv.Itoa(i))
 	}
 	for i := 19_999; i >= 10_000; i-- {
-		fresh.Set(fmt.Sprint(i), []byte("x"))
+		fresh.Set(strconv.Itoa(i), []byte("x"))
 	}
 	if d.Root() != fresh.Root() {
 		t.Error("roots differ")
 	}
 	for i := range 20_000 {
-		d.Delete(fmt.Sprint(i))
+		d.Delete(strconv.Itoa(i))
 	}
 	if d.Root() != empty {
 		t.Error("the emptied digest is not the empty one")

@@ -162,7 +162,7 @@ func (c Config) withDefaults() Config {
 		c.Clock = time.Now
 	}
 	if c.Jitter == nil {
-		c.Jitter = func(most time.Duration) time.Duration { return rand.N(most + 1) }
+		c.Jitter = func(most time.Duration) time.Duration { return rand.N(most + 1) } //nolint:gosec // spreads load, hides nothing
 	}
 	if c.Silence <= 0 {
 		c.Silence = defaultSilence

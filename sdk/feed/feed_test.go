@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,11 +39,11 @@ type publisher struct {
 	digest   *feed.Digest
 }
 
-func newPublisher(t testing.TB) *publisher {
-	t.Helper()
+func newPublisher(tb testing.TB) *publisher {
+	tb.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &publisher{private: private, public: public, state: map[string]string{}, digest: feed.NewDigest()}
 }
@@ -189,7 +190,7 @@ func (r *rig) start(edit ...func(*feed.Config)) {
 			return nil
 		},
 		Jitter: func(time.Duration) time.Duration { return 0 },
-		Log:    slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log:    slog.New(slog.DiscardHandler),
 	}
 	for _, e := range edit {
 		e(&cfg)
@@ -279,6 +280,7 @@ func TestResumesWhereItWas(t *testing.T) {
 
 // TestStartsOverWhenItMust lists what makes the consumer ask for a snapshot; its state stands until that has come.
 func TestStartsOverWhenItMust(t *testing.T) {
+	t.Parallel()
 	foreign := newPublisher(t)
 	for name, breakIt := range map[string]func(r *rig, c call){
 		"resync": func(r *rig, c call) {
@@ -320,7 +322,7 @@ func TestStartsOverWhenItMust(t *testing.T) {
 			c := <-r.line.calls
 			foreign.delta("evil", "1")
 			c.send(foreign.snapshot()...)
-			c = <-r.line.calls
+			<-r.line.calls
 			if r.ready() || len(r.con.seen()) != 0 {
 				t.Error("a foreign state was taken over")
 			}
@@ -368,11 +370,11 @@ func TestBackoffGrowsAndIsForgiven(t *testing.T) {
 			last = time.Now()
 			c.fail <- io.EOF
 		}
-		want := []time.Duration{0, 100, 200, 400, 800, 1600, 3200, 5000, 100}
-		for i := range want {
-			want[i] *= time.Millisecond
+		var got []int64
+		for _, w := range waits {
+			got = append(got, w.Milliseconds())
 		}
-		if diff := cmp.Diff(want, waits); diff != "" {
+		if diff := cmp.Diff([]int64{0, 100, 200, 400, 800, 1600, 3200, 5000, 100}, got); diff != "" {
 			t.Errorf("waits (-want +got):\n%s", diff)
 		}
 	})
@@ -418,7 +420,7 @@ func (r *rig) fill(n int) {
 	c.send(r.pub.snapshot()...)
 	for i := range n {
 		<-time.After(time.Second)
-		c.send(r.pub.delta("k", fmt.Sprint(i+1)), r.pub.bookmark())
+		c.send(r.pub.delta("k", strconv.Itoa(i+1)), r.pub.bookmark())
 	}
 	synctest.Wait()
 	r.feed.Close()

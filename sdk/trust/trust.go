@@ -181,22 +181,18 @@ func uidOf(t *tenancyv1.TenantRoute) (uid tenant.UID) {
 	return uid
 }
 
-// stateOf returns nil for a tenant that was never served: no token can be made for it.
-func stateOf(t *tenancyv1.TenantRoute) (*tenant.TenantState, error) {
-	uid, err := tenant.ParseUID(uidOf(t).String())
-	if err != nil {
-		return nil, err
+// stateOf also says whether the tenant was ever served; no token can be made for one that was not.
+func stateOf(t *tenancyv1.TenantRoute) (s tenant.TenantState, served bool, err error) {
+	s.Generation, s.PlacementGeneration, s.Plan = t.GetGeneration(), t.GetPlacementGeneration(), t.GetPlan()
+	if s.UID, err = tenant.ParseUID(uidOf(t).String()); err != nil {
+		return s, false, err
 	}
-	id, err := tenant.ParseID(t.GetTenantId())
-	if err != nil {
-		return nil, err
-	}
-	s := &tenant.TenantState{
-		UID: uid, ID: id, Generation: t.GetGeneration(), PlacementGeneration: t.GetPlacementGeneration(), Plan: t.GetPlan(),
+	if s.ID, err = tenant.ParseID(t.GetTenantId()); err != nil {
+		return s, false, err
 	}
 	switch t.GetState() {
 	case tenancyv1.TenantState_TENANT_STATE_CREATING, tenancyv1.TenantState_TENANT_STATE_FAILED:
-		return nil, nil
+		return s, false, nil
 	case tenancyv1.TenantState_TENANT_STATE_ACTIVE:
 		s.State = tenant.StateActive
 	case tenancyv1.TenantState_TENANT_STATE_SUSPENDED:

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -145,7 +144,7 @@ func newRig(t *testing.T) *rig {
 	public, _ := private.Public().(ed25519.PublicKey)
 	r.cfg = trust.Config{
 		Tenancy: conn, Roots: []ed25519.PublicKey{rootPublic}, FeedKeys: []ed25519.PublicKey{public}, Replica: "r1",
-		Dir: t.TempDir(), Clock: func() time.Time { return now }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Dir: t.TempDir(), Clock: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
 	}
 	return r
 }
@@ -194,7 +193,7 @@ func newTenant(t *testing.T, state tenancyv1.TenantState) (string, *tenancyv1.Ro
 		t.Fatal(err)
 	}
 	return "tenant/" + uid.String(), &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Tenant{Tenant: &tenancyv1.TenantRoute{
-		Uid: uid[:], TenantId: "acme", State: state, Generation: 3, PlacementGeneration: 4,
+		Uid: uid[:], TenantId: "acme", Plan: "free", State: state, Generation: 3, PlacementGeneration: 4,
 		LossPolicy: tenancyv1.LossPolicy_LOSS_POLICY_DENY,
 	}}}, uid
 }
@@ -229,7 +228,7 @@ func TestFollowsTenants(t *testing.T) {
 	<-r.client.Ready()
 	r.applied(1)
 	want := tenant.TenantState{
-		UID: uid, ID: mustID(t, "acme"), Generation: 3, PlacementGeneration: 4, State: tenant.StateActive,
+		UID: uid, ID: mustID(t, "acme"), Plan: "free", Generation: 3, PlacementGeneration: 4, State: tenant.StateActive,
 		Loss: tenant.LossDenyAfter(time.Minute),
 	}
 	if got, ok := r.trust.Tenant(uid); !ok || got != want || r.trust.Silence() != 0 {

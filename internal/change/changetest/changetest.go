@@ -39,7 +39,7 @@ func (c *Cluster) Stop(ctx context.Context) error { return c.server.Stop(ctx) }
 
 // Main runs the tests of a package beside a cluster, which it stores in *c first.
 func Main(m *testing.M, c **Cluster) {
-	ctx := context.Background()
+	ctx := context.Background() //nolint:forbidigo // a test binary's main has no caller
 	cluster, err := Start(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -64,33 +64,33 @@ type Database struct {
 }
 
 // Database makes a database with the kernel's tables and those of more.
-func (c *Cluster) Database(t testing.TB, more ...fs.FS) *Database {
-	t.Helper()
+func (c *Cluster) Database(tb testing.TB, more ...fs.FS) *Database {
+	tb.Helper()
 	var random [6]byte
 	if _, err := rand.Read(random[:]); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	db := pg.Database{
 		Name:       "t_" + hex.EncodeToString(random[:]),
 		Migrations: append([]fs.FS{change.Migrations()}, more...),
 	}
-	if err := pg.Provision(t.Context(), c.server.DSN(pgserver.Login{}), db); err != nil {
-		t.Fatal(err)
+	if err := pg.Provision(tb.Context(), c.server.DSN(pgserver.Login{}), db); err != nil {
+		tb.Fatal(err)
 	}
 	d := &Database{Name: db.Name, cluster: c}
-	d.Pool = d.Connect(t, db.Service())
+	d.Pool = d.Connect(tb, db.Service())
 	return d
 }
 
 // Connect returns a pool of its own as role; "" is the superuser. It is closed when the test ends.
-func (d *Database) Connect(t testing.TB, role string) *pgxpool.Pool {
-	t.Helper()
+func (d *Database) Connect(tb testing.TB, role string) *pgxpool.Pool {
+	tb.Helper()
 	dsn := d.cluster.server.DSN(pgserver.Login{User: role, Database: d.Name})
-	pool, err := pg.Open(t.Context(), pg.Config{DSN: dsn, MaxConns: 20})
+	pool, err := pg.Open(tb.Context(), pg.Config{DSN: dsn, MaxConns: 20})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(pool.Close)
+	tb.Cleanup(pool.Close)
 	return pool
 }
 
