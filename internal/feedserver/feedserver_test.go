@@ -69,6 +69,7 @@ func newRig(tb testing.TB, edit ...func(*feedserver.Config)) *rig {
 
 // run starts a part of the service and has the test wait for its end.
 func (r *rig) run(tb testing.TB, part func(context.Context) error) func() {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
 	var g errgroup.Group
 	g.Go(func() error { return part(ctx) })

@@ -89,7 +89,8 @@ func (p Page) Next(last ...string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode a page token: %w", err)
 	}
-	token := base64.RawURLEncoding.EncodeToString(p.seal.Seal(nil, nil, append(body, keys...), p.aad)) //nolint:gosec // the AEAD makes the nonce
+	sealed := p.seal.Seal(nil, nil, append(body, keys...), p.aad) //nolint:gosec // the AEAD makes the nonce
+	token := base64.RawURLEncoding.EncodeToString(sealed)
 	if len(token) > maxToken {
 		return "", fmt.Errorf("a page token of %d bytes is too long", len(token))
 	}
