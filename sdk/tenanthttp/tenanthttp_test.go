@@ -194,3 +194,23 @@ func TestStatusOfEachKind(t *testing.T) {
 		}
 	}
 }
+
+// Base64 decoders skip line breaks; one token has one spelling here, however the
+// request came to be.
+func TestOneSpellingPerToken(t *testing.T) {
+	t.Parallel()
+	issuer := tenanttest.NewIssuer(t, nil)
+	handler := tenanthttp.Handler(tenanthttp.Config{Verifier: issuer.Verifier(t)}, http.HandlerFunc(whoami))
+	good := base64.StdEncoding.EncodeToString([]byte(issuer.Token(t, "acme")))
+	for value, reason := range map[string]string{
+		good: "PRESENTER_REFUSED", good[:8] + "\r\n" + good[8:]: "CONTEXT_INVALID", good + "\n": "CONTEXT_INVALID",
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.Header.Set(tenanthttp.Header, value)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if !strings.Contains(w.Body.String(), reason) {
+			t.Errorf("%q: %s, expected %s", value, w.Body, reason)
+		}
+	}
+}

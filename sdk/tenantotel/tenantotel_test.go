@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -462,4 +464,31 @@ func TestSetupNeedsAName(t *testing.T) {
 	if _, err := tenantotel.Setup(t.Context(), tenantotel.Config{}); err == nil {
 		t.Error("a process without a name")
 	}
+}
+
+// linkSampler keeps the links it was asked about. The exporter drops their trace
+// state; a sampler and other exporters would see it.
+type linkSampler struct{ links []trace.Link }
+
+func (s *linkSampler) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {
+	s.links = append(s.links, p.Links...)
+	return sdktrace.SamplingResult{Decision: sdktrace.RecordAndSample}
+}
+
+func (*linkSampler) Description() string { return "links" }
+
+func TestEdgeLinksCarryNoTraceState(t *testing.T) {
+	t.Parallel()
+	sampler := &linkSampler{}
+	telemetry, err := tenantotel.Setup(t.Context(), tenantotel.Config{Service: "x", Log: io.Discard, Sampler: sampler})
+	must(t, err)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	r.Header.Set("Tracestate", "vendor=evil")
+	ctx, call := telemetry.StartHTTP(t.Context(), tenantotel.HTTPRequest{Request: r, Route: "/"})
+	call.End(ctx, http.StatusOK)
+	if len(sampler.links) != 1 || sampler.links[0].SpanContext.TraceState().Len() != 0 {
+		t.Errorf("links %v", sampler.links)
+	}
+	must(t, telemetry.Shutdown(t.Context()))
 }
