@@ -44,18 +44,23 @@ var attacks = []attack{
 	{name: "always true", inject: ` OR true`, original: true},
 	{name: "or set_config", inject: ` OR set_config('{set}', '{victim}', true) IS NOT NULL`, naive: true},
 	{name: "set_config in a CTE",
-		inject: ` UNION ALL (WITH x AS MATERIALIZED (SELECT set_config('{set}', '{victim}', true) s) SELECT title FROM x, {table} WHERE s <> '')`, naive: true},
+		inject: ` UNION ALL (WITH x AS MATERIALIZED (SELECT set_config('{set}', '{victim}', true) s) ` +
+			`SELECT title FROM x, {table} WHERE s <> '')`, naive: true},
 	{name: "set_config in query_to_xml",
-		inject: ` AND query_to_xml('SELECT set_config(''{set}'', ''{victim}'', true)', true, true, '') IS NULL UNION ALL SELECT title FROM {table}`, naive: true},
+		inject: ` AND query_to_xml('SELECT set_config(''{set}'', ''{victim}'', true)', true, false, '') IS NULL ` +
+			`UNION ALL SELECT title FROM {table}`, naive: true},
 	{name: "set_config from a sub-select", inject: ` OR (SELECT set_config('{set}', '{victim}', false)) <> ''`, naive: true},
 	{name: "union", inject: ` UNION ALL SELECT title FROM {table} WHERE tenant_id = '{victim}'`, original: true},
 	{name: "union with keys", inject: ` UNION ALL SELECT encode(ipad, 'hex') FROM rowhouse.mac_key`},
 	{name: "union with placements", inject: ` UNION ALL SELECT tenant_id::text FROM rowhouse.placement`},
-	{name: "update pg_settings", inject: ` OR EXISTS (WITH u AS (UPDATE pg_settings SET setting = '{victim}' WHERE name = '{set}' RETURNING 1) SELECT FROM u)`},
+	{name: "update pg_settings",
+		inject: ` OR EXISTS (WITH u AS (UPDATE pg_settings SET setting = '{victim}' WHERE name = '{set}' RETURNING 1) SELECT FROM u)`},
 	{name: "second statement", inject: `; SELECT title FROM {table}`},
 	{name: "second statement with set", inject: `; SET {set} = '{victim}'; SELECT title FROM {table}`},
 	{name: "enter again", inject: ` OR rowhouse.enter('\x00') IS NULL`},
-	{name: "statistics", inject: ` UNION ALL SELECT most_common_vals::text FROM pg_stats WHERE tablename = 'note' AND most_common_vals::text LIKE '%globex%'`, original: true},
+	{name: "statistics",
+		inject: ` UNION ALL SELECT most_common_vals::text FROM pg_stats WHERE tablename = 'note' ` +
+			`AND most_common_vals::text LIKE '%globex%'`, original: true},
 	{name: "other sessions' statements", inject: ` UNION ALL SELECT query FROM pg_stat_activity`},
 	{name: "error text", inject: ` AND title::int = 1`},
 	{name: "leaky function in front", inject: ` OR (title || '')::text LIKE '%globex%'`, original: true},
@@ -77,8 +82,11 @@ var attacks = []attack{
 	{name: "SESSION AUTHORIZATION", session: []string{"SET SESSION AUTHORIZATION postgres", "SELECT title FROM {table}"}},
 	{name: "row_security off", session: []string{"BEGIN", "{enter}", "SET row_security = off", "SELECT title FROM {table}"}},
 	{name: "ALTER ROLE SET", session: []string{"ALTER ROLE CURRENT_USER SET {set} = '{victim}'", "SELECT title FROM {table}"}},
-	{name: "DO", session: []string{"BEGIN", "{enter}", "DO $$ BEGIN PERFORM set_config('{set}', '{victim}', true); END $$", "SELECT title FROM {table}"}, naive: true},
-	{name: "own function", session: []string{"CREATE FUNCTION pg_temp.f() RETURNS text LANGUAGE sql AS 'SELECT 1::text'", "SELECT title FROM {table}"}},
+	{name: "DO",
+		session: []string{"BEGIN", "{enter}", "DO $$ BEGIN PERFORM set_config('{set}', '{victim}', true); END $$",
+			"SELECT title FROM {table}"}, naive: true},
+	{name: "own function",
+		session: []string{"CREATE FUNCTION pg_temp.f() RETURNS text LANGUAGE sql AS 'SELECT 1::text'", "SELECT title FROM {table}"}},
 	{name: "temp table shadows", session: []string{"CREATE TEMP TABLE note (title text)", "SELECT title FROM {table}"}},
 	{name: "select into", session: []string{"BEGIN", "{enter}", "SELECT * INTO app.copy FROM {table}", "SELECT title FROM app.copy"}},
 	{name: "drop the policy", session: []string{"DROP POLICY tenant ON {table}", "SELECT title FROM {table}"}},
@@ -86,18 +94,22 @@ var attacks = []attack{
 	{name: "truncate", session: []string{"BEGIN", "{enter}", "TRUNCATE {table}"}},
 	{name: "copy from", session: []string{"BEGIN", "{enter}", "COPY {table} FROM PROGRAM 'true'"}},
 	{name: "explain analyze", session: []string{"EXPLAIN (ANALYZE) SELECT title FROM {table}"}},
-	{name: "replace tenant_id", session: []string{"CREATE OR REPLACE FUNCTION rowhouse.tenant_id() RETURNS uuid LANGUAGE sql AS $$ SELECT '{victim}'::uuid $$", "SELECT title FROM {table}"}},
-	{name: "place myself", session: []string{"INSERT INTO rowhouse.placement (tenant_id, state, generation) VALUES ('{victim}', 'active', 9)"}},
+	{name: "replace tenant_id",
+		session: []string{"CREATE OR REPLACE FUNCTION rowhouse.tenant_id() RETURNS uuid LANGUAGE sql AS $$ SELECT '{victim}'::uuid $$",
+			"SELECT title FROM {table}"}},
+	{name: "place myself",
+		session: []string{"INSERT INTO rowhouse.placement (tenant_id, state, generation) VALUES ('{victim}', 'active', 9)"}},
 	{name: "call an inner function", session: []string{"SELECT rowhouse.enter_checked('\\x00')"}},
 	{name: "call the MAC", session: []string{"SELECT rowhouse.genuine('\\x00', now())"}},
-	{name: "function bodies", session: []string{"SELECT prosrc FROM pg_proc WHERE prosrc LIKE '%\\x36%' OR prosrc LIKE '%globex%'"}, original: true},
+	{name: "function bodies",
+		session: []string{"SELECT prosrc FROM pg_proc WHERE prosrc LIKE '%\\x36%' OR prosrc LIKE '%globex%'"}, original: true},
 	{name: "export the snapshot", session: []string{"BEGIN", "{enter}", "SELECT pg_export_snapshot()"}},
 	{name: "logical message", session: []string{"BEGIN", "{enter}", "SELECT pg_logical_emit_message(true, 'rowhouse.fence', '')"}},
 }
 
 func TestAttacks(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		n := newNaive(t, d)
 		victim := d.Tenant(t, "globex").UID.String()
 		leaks := 0
@@ -133,16 +145,16 @@ func TestAttacks(t *testing.T) {
 func onlyOwn(got string) bool { return got == "" || strings.HasPrefix(got, "acme one") }
 
 // onOurs runs the attack through the SDK, as an injection, and as a session.
-func (a *attack) onOurs(t *testing.T, d *dbtest.Database, victim, set string) (string, error) {
-	t.Helper()
+func (a *attack) onOurs(tb testing.TB, d *dbtest.Database, victim, set string) (string, error) {
+	tb.Helper()
 	if a.inject == "" {
-		conn := d.Login(t)
-		defer func() { _ = conn.Close(t.Context()) }()
-		s := session{conn: conn, enter: fmt.Sprintf(`SELECT rowhouse.enter('\x%x')`, sealOf(d, t, "acme"))}
-		return a.run(t, s, victim, "app.note", set)
+		conn := d.Login(tb)
+		defer func() { _ = conn.Close(tb.Context()) }()
+		s := session{conn: conn, enter: fmt.Sprintf(`SELECT rowhouse.enter('\x%x')`, sealOf(tb, d, "acme"))}
+		return a.run(tb, s, victim, "app.note", set)
 	}
 	sql := "SELECT title FROM app.note WHERE id = 1" + a.inject
-	rows, err := d.DB.Query(d.In(t, "acme"), dbtest.Injected(fill(sql, victim, "app.note", set)))
+	rows, err := d.DB.Query(d.In(tb, "acme"), dbtest.Injected(fill(sql, victim, "app.note", set)))
 	if err != nil {
 		return "", err
 	}
@@ -155,49 +167,49 @@ type session struct {
 	enter string
 }
 
-func newNaive(t *testing.T, d *dbtest.Database) session {
-	t.Helper()
+func newNaive(tb testing.TB, d *dbtest.Database) session {
+	tb.Helper()
 	var name string
-	if err := d.Admin.QueryRow(t.Context(), "SELECT current_database()").Scan(&name); err != nil {
-		t.Fatal(err)
+	if err := d.Admin.QueryRow(tb.Context(), "SELECT current_database()").Scan(&name); err != nil {
+		tb.Fatal(err)
 	}
 	role := "naive_" + name
-	if _, err := d.Admin.Exec(t.Context(), fmt.Sprintf(naiveSchema, role, name), pgx.QueryExecModeSimpleProtocol); err != nil {
-		t.Fatal(err)
+	if _, err := d.Admin.Exec(tb.Context(), fmt.Sprintf(naiveSchema, role, name), pgx.QueryExecModeSimpleProtocol); err != nil {
+		tb.Fatal(err)
 	}
 	config := d.Admin.Config().ConnConfig.Copy()
 	config.User = role
-	conn, err := pgx.ConnectConfig(t.Context(), config)
+	conn, err := pgx.ConnectConfig(tb.Context(), config)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx := context.WithoutCancel(t.Context())
+	tb.Cleanup(func() {
+		ctx := context.WithoutCancel(tb.Context())
 		_ = conn.Close(ctx)
 		if _, err := d.Admin.Exec(ctx, "DROP OWNED BY "+role+"; DROP ROLE "+role, pgx.QueryExecModeSimpleProtocol); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
-	return session{conn, fmt.Sprintf("SET LOCAL app.tenant_id = '%s'", d.Tenant(t, "acme").UID)}
+	return session{conn, fmt.Sprintf("SET LOCAL app.tenant_id = '%s'", d.Tenant(tb, "acme").UID)}
 }
 
 // run sends the attack in a session and ends its transaction and settings.
-func (a *attack) run(t *testing.T, s session, victim, table, set string) (got string, err error) {
-	t.Helper()
+func (a *attack) run(tb testing.TB, s session, victim, table, set string) (got string, err error) {
+	tb.Helper()
 	statements := a.session
 	if a.inject != "" {
 		statements = []string{"BEGIN", "{enter}", "SELECT title FROM {table} WHERE id = 1" + a.inject}
 	}
 	defer func() {
 		for _, sql := range []string{"ROLLBACK", "RESET ALL"} {
-			if _, err := s.conn.Exec(t.Context(), sql); err != nil {
-				t.Fatalf("%s: %v", sql, err)
+			if _, err := s.conn.Exec(tb.Context(), sql); err != nil {
+				tb.Fatalf("%s: %v", sql, err)
 			}
 		}
 	}()
 	for _, sql := range statements {
 		sql = fill(strings.ReplaceAll(sql, "{enter}", s.enter), victim, table, set)
-		rows, _ := s.conn.Query(t.Context(), sql, pgx.QueryExecModeDescribeExec)
+		rows, _ := s.conn.Query(tb.Context(), sql, pgx.QueryExecModeDescribeExec)
 		if got, err = collect(rows); err != nil {
 			return got, err
 		}
@@ -234,7 +246,8 @@ func TestHeldCursorNeedsAVerbThatIsRefused(t *testing.T) {
 	if _, err := d.DB.Query(d.In(t, "acme"), dbtest.Injected("DECLARE c CURSOR WITH HOLD FOR SELECT title FROM app.note")); err == nil {
 		t.Error("DECLARE passed the verb list")
 	}
-	if _, err := d.DB.Query(d.In(t, "acme"), dbtest.Injected("SELECT 1; DECLARE c CURSOR WITH HOLD FOR SELECT title FROM app.note")); err == nil {
+	stacked := dbtest.Injected("SELECT 1; DECLARE c CURSOR WITH HOLD FOR SELECT title FROM app.note")
+	if _, err := d.DB.Query(d.In(t, "acme"), stacked); err == nil {
 		t.Error("a second statement passed")
 	}
 }
@@ -242,7 +255,7 @@ func TestHeldCursorNeedsAVerbThatIsRefused(t *testing.T) {
 // What one tenant's transaction leaves on a pooled session must not reach the next one's.
 func TestPooledSessionKeepsNothing(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		acme, globex := d.In(t, "acme"), d.In(t, "globex")
 		d.Place(t, "acme", func(p *cell.Placement) { p.StatementMS = 1234 })
 		carriers := tenantdb.Stmt(`SELECT pg_backend_pid(), current_setting('backtrace_functions'),

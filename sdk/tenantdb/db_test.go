@@ -51,26 +51,29 @@ var (
 
 // onRungs runs a test on both rungs, each with a database of its own and two tenants that
 // have a note 1 each, and acme a note 2.
-func onRungs(t *testing.T, test func(*testing.T, *dbtest.Database), opts ...dbtest.Option) {
+func onRungs(t *testing.T, test func(rung, *dbtest.Database), opts ...dbtest.Option) {
 	t.Helper()
-	for _, rung := range []cell.Rung{cell.L2a, cell.L2b} {
-		t.Run(string(rung), func(t *testing.T) {
+	for _, r := range []cell.Rung{cell.L2a, cell.L2b} {
+		t.Run(string(r), func(t *testing.T) {
 			t.Parallel()
-			test(t, notes(t, append(opts, dbtest.Rung(rung))...))
+			test(rung{t}, notes(t, append(slices.Clone(opts), dbtest.Rung(r))...))
 		})
 	}
 }
 
-func notes(t testing.TB, opts ...dbtest.Option) *dbtest.Database {
-	t.Helper()
-	d := dbtest.New(t, append([]dbtest.Option{dbtest.Migrations(migrations)}, opts...)...)
+// rung is a test on one rung.
+type rung struct{ *testing.T }
+
+func notes(tb testing.TB, opts ...dbtest.Option) *dbtest.Database {
+	tb.Helper()
+	d := dbtest.New(tb, append([]dbtest.Option{dbtest.Migrations(migrations)}, opts...)...)
 	for _, row := range []struct {
 		tenant string
 		id     int
 		title  string
 	}{{"acme", 1, "acme one"}, {"acme", 2, "acme two"}, {"globex", 1, "globex one"}} {
-		if _, err := d.DB.Exec(d.In(t, row.tenant), addNote, row.id, row.title); err != nil {
-			t.Fatal(err)
+		if _, err := d.DB.Exec(d.In(tb, row.tenant), addNote, row.id, row.title); err != nil {
+			tb.Fatal(err)
 		}
 	}
 	return d
@@ -84,27 +87,27 @@ func titles(ctx context.Context, db *tenantdb.DB) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-func wantTitles(ctx context.Context, t *testing.T, db *tenantdb.DB, want ...string) {
-	t.Helper()
+func wantTitles(ctx context.Context, tb testing.TB, db *tenantdb.DB, want ...string) {
+	tb.Helper()
 	got, err := titles(ctx, db)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
-		t.Errorf("titles (-want +got):\n%s", diff)
+		tb.Errorf("titles (-want +got):\n%s", diff)
 	}
 }
 
-func wantRefusal(t *testing.T, err, sentinel error, kind fault.Kind, reason string) {
-	t.Helper()
+func wantRefusal(tb testing.TB, err, sentinel error, kind fault.Kind, reason string) {
+	tb.Helper()
 	if !errors.Is(err, sentinel) || fault.KindOf(err) != kind || fault.ReasonOf(err) != reason {
-		t.Errorf("error %v (%s %s), want %v, %s %s", err, fault.KindOf(err), fault.ReasonOf(err), sentinel, kind, reason)
+		tb.Errorf("error %v (%s %s), want %v, %s %s", err, fault.KindOf(err), fault.ReasonOf(err), sentinel, kind, reason)
 	}
 }
 
 func TestForgottenWhereTouchesOwnRowsOnly(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		acme, globex := d.In(t, "acme"), d.In(t, "globex")
 		wantTitles(acme, t, d.DB, "acme one", "acme two")
 		wantTitles(globex, t, d.DB, "globex one")
@@ -121,7 +124,7 @@ func TestForgottenWhereTouchesOwnRowsOnly(t *testing.T) {
 
 func TestWithoutTenantIsAnError(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		_, err := d.DB.Query(t.Context(), allNotes)
 		wantRefusal(t, err, tenantdb.ErrNoContext, fault.Unauthenticated, fault.ReasonContextMissing)
 		_, err = d.DB.Exec(t.Context(), dropNotes)
@@ -155,7 +158,7 @@ func TestWithoutTenantIsAnError(t *testing.T) {
 
 func TestCrossTenantWritesAreRefused(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		acme := d.In(t, "acme")
 		globex := d.Tenant(t, "globex").UID.String()
 		_, err := d.DB.Exec(acme, tenantdb.Stmt(`INSERT INTO app.note (tenant_id, id, title) VALUES ($1, 7, 'planted')`), globex)
@@ -190,7 +193,7 @@ func TestCrossTenantWritesAreRefused(t *testing.T) {
 
 func TestTxCommitsAndRollsBack(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		ctx := d.In(t, "acme")
 		refuse := errors.New("no")
 		for _, test := range []struct {
@@ -257,17 +260,17 @@ func batchOf(stmts ...tenantdb.Statement) *tenantdb.Batch {
 	return &b
 }
 
-func count(ctx context.Context, t *testing.T, db *tenantdb.DB) (n int) {
-	t.Helper()
+func count(ctx context.Context, tb testing.TB, db *tenantdb.DB) (n int) {
+	tb.Helper()
 	if err := db.QueryRow(ctx, countNotes).Scan(&n); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return n
 }
 
 func TestBatch(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		ctx := d.In(t, "acme")
 		var got []string
 		var b tenantdb.Batch
@@ -384,7 +387,7 @@ func TestVerbs(t *testing.T) {
 
 func TestPlacementStates(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		ctx := d.In(t, "acme")
 		set := func(edit func(*cell.Placement)) { t.Helper(); d.Place(t, "acme", edit) }
 		check := func(name string, sentinel error, kind fault.Kind, reason string) {
@@ -420,7 +423,7 @@ func TestPlacementStates(t *testing.T) {
 // A fence is waited for: a call that meets it goes on when the tenant is back.
 func TestFence(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		ctx := d.In(t, "acme")
 		d.Place(t, "acme", func(p *cell.Placement) { p.State = cell.Fenced })
 		_, err := titles(ctx, d.DB)
@@ -442,16 +445,16 @@ func TestFence(t *testing.T) {
 }
 
 // waitForActivity waits until the app has asked the database something.
-func waitForActivity(t *testing.T, d *dbtest.Database) {
-	t.Helper()
+func waitForActivity(tb testing.TB, d *dbtest.Database) {
+	tb.Helper()
 	var before, now int64
 	const tried = `SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()`
 	for before = -1; ; {
-		if _, err := d.Admin.Exec(t.Context(), "SELECT pg_stat_clear_snapshot()"); err != nil {
-			t.Fatal(err)
+		if _, err := d.Admin.Exec(tb.Context(), "SELECT pg_stat_clear_snapshot()"); err != nil {
+			tb.Fatal(err)
 		}
-		if err := d.Admin.QueryRow(t.Context(), tried).Scan(&now); err != nil {
-			t.Fatal(err)
+		if err := d.Admin.QueryRow(tb.Context(), tried).Scan(&now); err != nil {
+			tb.Fatal(err)
 		}
 		if before >= 0 && now > before {
 			return
@@ -463,7 +466,7 @@ func waitForActivity(t *testing.T, d *dbtest.Database) {
 // The exclusive lock of a move holds callers back for a while, then they are told.
 func TestTenantLock(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		ctx := d.In(t, "acme")
 		uid := d.Tenant(t, "acme").UID
 		lock := func(release func()) {
@@ -489,8 +492,8 @@ func TestTenantLock(t *testing.T) {
 // A snapshot from before a fence must not write after it.
 func TestOldSnapshotDoesNotWriteAfterFence(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
-		seal := sealOf(d, t, "acme")
+	onRungs(t, func(t rung, d *dbtest.Database) {
+		seal := sealOf(t, d, "acme")
 		conn := d.Login(t)
 		tx, err := conn.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 		if err != nil {
@@ -548,7 +551,7 @@ func TestRetry(t *testing.T) {
 
 func TestPlanTimeouts(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		ctx := d.In(t, "acme")
 		sleep := tenantdb.Stmt(`SELECT pg_sleep(30)::text`)
 		d.Place(t, "acme", func(p *cell.Placement) { p.StatementMS, p.LockMS, p.IdleMS = 40, 50, 60 })
@@ -586,26 +589,26 @@ func TestPlanTimeouts(t *testing.T) {
 func TestExpired(t *testing.T) {
 	t.Parallel()
 	late := func() time.Time { return time.Now().Add(-time.Minute) }
-	for _, rung := range []cell.Rung{cell.L2a, cell.L2b} {
-		d := dbtest.New(t, dbtest.Rung(rung), dbtest.Migrations(migrations), dbtest.Clock(late))
+	for _, r := range []cell.Rung{cell.L2a, cell.L2b} {
+		d := dbtest.New(t, dbtest.Rung(r), dbtest.Migrations(migrations), dbtest.Clock(late))
 		_, err := titles(d.In(t, "acme"), d.DB)
 		wantRefusal(t, err, tenantdb.ErrExpired, fault.Unauthenticated, fault.ReasonContextExpired)
 		if state(err) != "RH005" {
-			t.Errorf("%s: the database was not asked: %v", rung, err)
+			t.Errorf("%s: the database was not asked: %v", r, err)
 		}
 		config := d.Config
 		config.Clock = time.Now
 		_, err = titles(d.In(t, "acme"), d.Open(t, config))
 		wantRefusal(t, err, tenantdb.ErrExpired, fault.Unauthenticated, fault.ReasonContextExpired)
 		if state(err) != "" {
-			t.Errorf("%s: an expired context was sent", rung)
+			t.Errorf("%s: an expired context was sent", r)
 		}
 	}
 }
 
 func TestSealOfAnotherCell(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
+	onRungs(t, func(t rung, d *dbtest.Database) {
 		alarms := make(chan error, 1)
 		config := d.Config
 		config.Alarm = func(_ context.Context, err error) { alarms <- err }

@@ -94,14 +94,15 @@ func explain(err error) error {
 		return explainLocal(err)
 	}
 	f, sentinel := refusal(pg)
-	if f == nil {
+	if sentinel == nil {
 		return err
 	}
 	return f.WithCause(errors.Join(sentinel, err))
 }
 
-// refusal is the table of what the database says about a tenant.
-func refusal(pg *pgconn.PgError) (*fault.Error, error) {
+// refusal is the table of what the database says about a tenant: the fault and what
+// errors.Is finds in it. The sentinel is nil when it says nothing about one.
+func refusal(pg *pgconn.PgError) (f *fault.Error, sentinel error) {
 	switch pg.Code {
 	case "42501":
 		return refusedRight(pg)
@@ -126,19 +127,19 @@ func refusal(pg *pgconn.PgError) (*fault.Error, error) {
 	case "53300":
 		return overloaded(), ErrAdmission
 	}
-	return nil, nil
+	return f, sentinel
 }
 
 // refusedRight tells the three meanings of 42501 apart: rowhouse.tenant_id() names its
 // schema, row security is known by the server's routine, the rest is a missing GRANT.
-func refusedRight(pg *pgconn.PgError) (*fault.Error, error) {
+func refusedRight(pg *pgconn.PgError) (f *fault.Error, sentinel error) {
 	switch {
 	case pg.SchemaName == "rowhouse":
 		return fault.New(fault.Unauthenticated, fault.ReasonContextMissing, "there is no tenant context"), ErrNoContext
 	case pg.Routine == "ExecWithCheckOptions":
 		return fault.New(fault.PermissionDenied, fault.ReasonPermissionMissing, "the row belongs to another tenant"), ErrForeignRow
 	}
-	return nil, nil
+	return f, sentinel
 }
 
 func notReady() *fault.Error {

@@ -21,7 +21,7 @@ func state(err error) string {
 func contains(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }
 
 // sealOf returns a fresh seal of the tenant.
-func sealOf(d *dbtest.Database, tb testing.TB, id string) []byte {
+func sealOf(tb testing.TB, d *dbtest.Database, id string) []byte {
 	tb.Helper()
 	d.In(tb, id) // places it
 	seal := d.Issuer.Context(tb, id).Seal()

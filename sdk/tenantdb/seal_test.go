@@ -89,18 +89,20 @@ func forge(key tenant.SealKey, kid uint8, seal []byte, change func([]byte)) []by
 
 func TestEnterRefusesSeals(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
-		seal, key := sealOf(d, t, "acme"), d.SealKey()
-		now := uint32(time.Now().Unix()) //nolint:gosec // until 2106
+	onRungs(t, func(t rung, d *dbtest.Database) {
+		seal, key := sealOf(t, d, "acme"), d.SealKey()
+		now := uint32(time.Now().Unix())
 		remade := func(change func([]byte)) []byte { return forge(key, tenanttest.SealKID, seal, change) }
 		expiry := func(at uint32) []byte {
 			return remade(func(b []byte) { binary.BigEndian.PutUint32(b[32:], at) })
 		}
-		if err := cell.InstallKey(t.Context(), d.Admin, cell.Key{ID: 5, Cell: 2, Secret: key, NotAfter: time.Now().Add(time.Hour)}); err != nil {
-			t.Fatal(err)
-		}
-		if err := cell.InstallKey(t.Context(), d.Admin, cell.Key{ID: 6, Cell: 1, Secret: key, NotAfter: time.Now().Add(-time.Second)}); err != nil {
-			t.Fatal(err)
+		for _, k := range []cell.Key{
+			{ID: 5, Cell: 2, Secret: key, NotAfter: time.Now().Add(time.Hour)},
+			{ID: 6, Cell: 1, Secret: key, NotAfter: time.Now().Add(-time.Second)},
+		} {
+			if err := cell.InstallKey(t.Context(), d.Admin, k); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for _, test := range []struct {
 			name string
@@ -143,23 +145,23 @@ func TestEnterRefusesSeals(t *testing.T) {
 }
 
 // enter tries a seal in a transaction of its own; READ COMMITTED takes enter's short way.
-func enter(t *testing.T, d *dbtest.Database, level pgx.TxIsoLevel, seal []byte) error {
-	t.Helper()
-	conn := d.Login(t)
-	defer func() { _ = conn.Close(t.Context()) }()
-	return pgx.BeginTxFunc(t.Context(), conn, pgx.TxOptions{IsoLevel: level}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(t.Context(), "SELECT rowhouse.enter($1)", seal); err != nil {
+func enter(tb testing.TB, d *dbtest.Database, level pgx.TxIsoLevel, seal []byte) error {
+	tb.Helper()
+	conn := d.Login(tb)
+	defer func() { _ = conn.Close(tb.Context()) }()
+	return pgx.BeginTxFunc(tb.Context(), conn, pgx.TxOptions{IsoLevel: level}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(tb.Context(), "SELECT rowhouse.enter($1)", seal); err != nil {
 			return err
 		}
 		var own bool
-		uid := d.Tenant(t, "acme").UID.String()
-		err := tx.QueryRow(t.Context(), "SELECT rowhouse.tenant_id() = $1::text::uuid AND count(*) = 2 FROM app.note", uid).Scan(&own)
+		uid := d.Tenant(tb, "acme").UID.String()
+		err := tx.QueryRow(tb.Context(), "SELECT rowhouse.tenant_id() = $1::text::uuid AND count(*) = 2 FROM app.note", uid).Scan(&own)
 		if err == nil && !own {
-			t.Error("the seal entered another tenant")
+			tb.Error("the seal entered another tenant")
 		}
 		if len(seal) > 3 && seal[3] == 1 {
-			if _, err := tx.Exec(t.Context(), "SAVEPOINT s; SET LOCAL transaction_read_only = off", pgx.QueryExecModeSimpleProtocol); err == nil {
-				t.Error("a read-only seal can be made to write")
+			if _, err := tx.Exec(tb.Context(), "SAVEPOINT s; SET LOCAL transaction_read_only = off", pgx.QueryExecModeSimpleProtocol); err == nil {
+				tb.Error("a read-only seal can be made to write")
 			}
 			return nil // the transaction failed as it should
 		}
@@ -170,8 +172,8 @@ func enter(t *testing.T, d *dbtest.Database, level pgx.TxIsoLevel, seal []byte) 
 // Each bit of a seal is covered: by the MAC, or because it is the MAC.
 func TestEveryBitOfASealCounts(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
-		seal := sealOf(d, t, "acme")
+	onRungs(t, func(t rung, d *dbtest.Database) {
+		seal := sealOf(t, d, "acme")
 		conn := d.Login(t)
 		for bit := range len(seal) * 8 {
 			flipped := bytes.Clone(seal)
@@ -186,8 +188,8 @@ func TestEveryBitOfASealCounts(t *testing.T) {
 // One transaction, one tenant, for ever.
 func TestSecondEnterIsRefused(t *testing.T) {
 	t.Parallel()
-	onRungs(t, func(t *testing.T, d *dbtest.Database) {
-		acme, globex := sealOf(d, t, "acme"), sealOf(d, t, "globex")
+	onRungs(t, func(t rung, d *dbtest.Database) {
+		acme, globex := sealOf(t, d, "acme"), sealOf(t, d, "globex")
 		conn := d.Login(t)
 		for _, second := range [][]byte{acme, globex} {
 			err := pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
@@ -208,9 +210,9 @@ func TestSecondEnterIsRefused(t *testing.T) {
 func TestCarrierOfL2aIsChecked(t *testing.T) {
 	t.Parallel()
 	d := notes(t, dbtest.Rung(cell.L2a))
-	seal, key := sealOf(d, t, "acme"), d.SealKey()
+	seal, key := sealOf(t, d, "acme"), d.SealKey()
 	late := forge(key, tenanttest.SealKID, seal, func(b []byte) {
-		binary.BigEndian.PutUint32(b[32:], uint32(time.Now().Add(-time.Second).Unix())) //nolint:gosec // until 2106
+		binary.BigEndian.PutUint32(b[32:], uint32(time.Now().Add(-time.Second).Unix()))
 	})
 	far := forge(key, tenanttest.SealKID, seal, func(b []byte) { b[32] = 0xff })
 	foreign := forge(tenant.SealKey{}, tenanttest.SealKID, seal, func([]byte) {})
@@ -236,7 +238,7 @@ func TestRetiredKey(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := enter(t, d, pgx.ReadCommitted, sealOf(d, t, "acme")); state(err) != "RH003" {
+	if err := enter(t, d, pgx.ReadCommitted, sealOf(t, d, "acme")); state(err) != "RH003" {
 		t.Errorf("seal under a retired key: %v", err)
 	}
 }

@@ -140,7 +140,7 @@ func TestSpansStandUnderTheCallersAndHoldNoSecrets(t *testing.T) {
 			t.Errorf("span %q is in another trace", span.Name())
 		}
 		for _, kv := range span.Attributes() {
-			if strings.Contains(kv.Value.Emit(), "secret") || strings.Contains(string(kv.Key), "parameter") && kv.Value.Emit() != "[]" {
+			if strings.Contains(kv.Value.String(), "secret") || strings.Contains(string(kv.Key), "parameter") && kv.Value.String() != "[]" {
 				t.Errorf("span %q holds an argument: %s", span.Name(), kv.Key)
 			}
 			if kv == attribute.String("tenant.id", "acme") {

@@ -277,8 +277,10 @@ func TestUnsafeMigrationsAreUndone(t *testing.T) {
 		{"R02", `ALTER TABLE app.good NO FORCE ROW LEVEL SECURITY`},
 		{"R03", `DROP POLICY tenant ON app.good`},
 		{"R03", `DROP POLICY tenant ON app.good; CREATE POLICY tenant ON app.good USING (tenant_id = (SELECT rowhouse.tenant_id()))`},
-		{"R03", `DROP POLICY tenant ON app.good; CREATE POLICY tenant ON app.good AS RESTRICTIVE USING (true OR tenant_id = (SELECT rowhouse.tenant_id()))`},
-		{"R03", `DROP POLICY tenant ON app.good; CREATE POLICY tenant ON app.good AS RESTRICTIVE FOR SELECT USING (tenant_id = (SELECT rowhouse.tenant_id()))`},
+		{"R03", `DROP POLICY tenant ON app.good;
+			CREATE POLICY tenant ON app.good AS RESTRICTIVE USING (true OR tenant_id = (SELECT rowhouse.tenant_id()))`},
+		{"R03", `DROP POLICY tenant ON app.good;
+			CREATE POLICY tenant ON app.good AS RESTRICTIVE FOR SELECT USING (tenant_id = (SELECT rowhouse.tenant_id()))`},
 		{"R04", `ALTER POLICY tenant ON app.good WITH CHECK (true)`},
 		{"R10", `CREATE UNIQUE INDEX ON app.good (id)`},
 		{"R10", `CREATE TABLE app.bad (tenant_id uuid, id int PRIMARY KEY)`},
@@ -286,7 +288,8 @@ func TestUnsafeMigrationsAreUndone(t *testing.T) {
 			FOREIGN KEY (other, id) REFERENCES app.good (tenant_id, id))`},
 		{"R13", `CREATE VIEW app.v AS SELECT * FROM app.good; GRANT SELECT ON app.v TO rowhouse_app`},
 		{"R14", `CREATE MATERIALIZED VIEW app.v AS SELECT 1 AS one; GRANT SELECT ON app.v TO rowhouse_app`},
-		{"R15", `CREATE FUNCTION app.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; GRANT EXECUTE ON FUNCTION app.f() TO rowhouse_app`},
+		{"R15", `CREATE FUNCTION app.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
+			GRANT EXECUTE ON FUNCTION app.f() TO rowhouse_app`},
 		{"R17", `GRANT TRUNCATE ON app.good TO rowhouse_app`},
 		{"R18", `GRANT CREATE ON SCHEMA app TO rowhouse_app`},
 		{"R23", `CREATE TABLE app.n (tenant_id uuid, id int); SELECT rowhouse.secure('app.n'); ALTER TABLE app.n ALTER tenant_id DROP NOT NULL`},

@@ -2,13 +2,14 @@ package cell
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// Roles of the whole server; see the package's handbook page in docs.
+// Roles of the whole server.
 const (
 	roleOwner    = "rowhouse_owner"    // owns the app's schemas
 	roleSecurity = "rowhouse_sec"      // owns schema rowhouse
@@ -71,7 +72,7 @@ SELECT true, NOT (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR 
 	AND rolcanlogin = ($2 NOT LIKE 'NOLOGIN%')
 	AND rolconnlimit = coalesce(substring($2 FROM 'LIMIT ([0-9]+)')::int, -1)
 FROM pg_catalog.pg_roles WHERE rolname = $1`, name, attributes).Scan(&exists, &same)
-	if err != nil && err != pgx.ErrNoRows {
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("look for role %s: %w", name, err)
 	}
 	verb := "ALTER"

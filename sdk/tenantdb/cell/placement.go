@@ -59,7 +59,8 @@ ON CONFLICT (tenant_id) DO UPDATE SET state = excluded.state, generation = exclu
 	statement_ms = excluded.statement_ms, lock_ms = excluded.lock_ms, idle_ms = excluded.idle_ms
 WHERE p.generation < excluded.generation
 	OR p.generation = excluded.generation AND (excluded.revision = 0 OR p.revision <= excluded.revision)`,
-			[16]byte(p.UID), string(p.State), int64(p.Generation), int64(p.Revision), p.StatementMS, p.LockMS, p.IdleMS) //nolint:gosec // both count moves
+			[16]byte(p.UID), string(p.State), int64(p.Generation), int64(p.Revision), //nolint:gosec // they count changes
+			p.StatementMS, p.LockMS, p.IdleMS)
 		if err != nil {
 			return err
 		}
