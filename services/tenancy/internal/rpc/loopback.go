@@ -50,6 +50,10 @@ func (s *loopbackStream) SendMsg(m any) error {
 		return fmt.Errorf("%T is no request of a watch", m)
 	}
 	go func() {
+		select {
+		case <-s.feeds.Ready():
+		case <-s.ctx.Done():
+		}
 		s.ended <- s.feeds.Watch(s.ctx, wire.FeedTenants, string(req.GetResumeToken()), func(f *apiv1.FeedFrame) error {
 			select {
 			case s.frames <- f:

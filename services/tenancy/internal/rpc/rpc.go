@@ -25,6 +25,8 @@ import (
 
 // Feeds serves the feeds; *feedserver.Server does.
 type Feeds interface {
+	// Ready is closed once the feeds are loaded.
+	Ready() <-chan struct{}
 	Watch(ctx context.Context, feed, token string, send func(*apiv1.FeedFrame) error) error
 }
 
