@@ -22,8 +22,9 @@ const (
 )
 
 // RouteEntry is the value of one entry of the feeds "routes" and "tenants". Keys:
-// "tenant/{uid}", "domain/{host}", "app/{app}", "cell/{cell}", "plan/{plan}" and
-// "key/{key id in hex}". The feed "tenants" holds only the kinds tenant and context_key.
+// "tenant/{uid}", "domain/{host}", "app/{app}", "cell/{cell}" and "key/{key id in hex}".
+// The feed "tenants" holds only the kinds tenant and context_key. Tenants that never were
+// ready are in neither.
 type RouteEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The kind of this entry.
