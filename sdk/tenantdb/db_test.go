@@ -431,11 +431,16 @@ func TestFence(t *testing.T) {
 		if f, _ := fault.As(err); f.RetryAfter == 0 {
 			t.Error("no RetryAfter")
 		}
-		answer := make(chan error)
+		config := d.Config
+		tries := refusals{make(chan error, 1)}
+		config.Tracer = tries
+		db, answer := d.Open(t, config), make(chan error)
 		go func() {
-			answer <- d.DB.Tx(ctx, func(tx *tenantdb.Tx) error { _, err := tx.Exec(ctx, renameAll); return err })
+			answer <- db.Tx(ctx, func(tx *tenantdb.Tx) error { _, err := tx.Exec(ctx, renameAll); return err })
 		}()
-		waitForActivity(t, d)
+		if err := <-tries.failed; state(err) != "RH002" {
+			t.Errorf("first try: %v", err)
+		}
 		d.Place(t, "acme")
 		if err := <-answer; err != nil {
 			t.Fatal(err)
@@ -444,22 +449,21 @@ func TestFence(t *testing.T) {
 	})
 }
 
-// waitForActivity waits until the app has asked the database something.
-func waitForActivity(tb testing.TB, d *dbtest.Database) {
-	tb.Helper()
-	var before, now int64
-	const tried = `SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()`
-	for before = -1; ; {
-		if _, err := d.Admin.Exec(tb.Context(), "SELECT pg_stat_clear_snapshot()"); err != nil {
-			tb.Fatal(err)
-		}
-		if err := d.Admin.QueryRow(tb.Context(), tried).Scan(&now); err != nil {
-			tb.Fatal(err)
-		}
-		if before >= 0 && now > before {
-			return
-		}
-		before = max(before, now)
+// refusals is a tracer that tells of batches that failed.
+type refusals struct{ failed chan error }
+
+func (r refusals) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (r refusals) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (r refusals) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+func (r refusals) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (r refusals) TraceBatchEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchEndData) {
+	select {
+	case r.failed <- data.Err:
+	default:
 	}
 }
 
