@@ -56,8 +56,7 @@ func openHome(ctx context.Context, o Options, who identity) (*home, error) {
 		return nil, err
 	}
 	if err := who.checkPassable(dir); err != nil {
-		h.unlock()
-		return nil, err
+		return nil, errors.Join(err, h.unlock())
 	}
 	return h, nil
 }
@@ -189,7 +188,10 @@ func stillThere(f *os.File) bool {
 
 func tempBase() string {
 	var st syscall.Statfs_t
-	if err := syscall.Statfs(shmDir, &st); err == nil && st.Bavail*uint64(st.Bsize) >= shmFree && writable(shmDir) {
+	if err := syscall.Statfs(shmDir, &st); err != nil || !writable(shmDir) {
+		return os.TempDir()
+	}
+	if free := st.Bavail * uint64(st.Bsize); free >= shmFree { //nolint:gosec // a block's size is not negative
 		return shmDir
 	}
 	return os.TempDir()
@@ -206,7 +208,7 @@ func sweepTempHomes(base string) {
 	dirs, _ := filepath.Glob(filepath.Join(base, tempPrefix+"*")) // the pattern is well formed
 	for _, dir := range dirs {
 		info, err := os.Lstat(dir)
-		if err != nil || !info.IsDir() || ownerOf(info) != uint32(os.Geteuid()) {
+		if err != nil || !info.IsDir() || ownerOf(info) != os.Geteuid() {
 			continue
 		}
 		lock, err := tryLock(filepath.Join(dir, lockName))
@@ -236,7 +238,7 @@ func copyTree(from, to string) error {
 		if err != nil || os.Geteuid() != 0 {
 			return err
 		}
-		return os.Lchown(target, int(ownerOf(info)), -1)
+		return os.Lchown(target, ownerOf(info), -1)
 	})
 }
 

@@ -12,9 +12,11 @@ import (
 // identity is the user that postgres runs as.
 type identity struct {
 	name     string
-	uid, gid uint32
-	drop     bool // the caller is root and has to become this user
+	uid, gid int
+	become   *syscall.Credential // set when the caller is root and has to become this user
 }
+
+func (id identity) drop() bool { return id.become != nil }
 
 func chooseIdentity(runAs string) (identity, error) {
 	if os.Geteuid() != 0 {
@@ -22,7 +24,7 @@ func chooseIdentity(runAs string) (identity, error) {
 			return identity{}, &Error{ErrOptions, "only root can run the server as another user", "leave RunAs empty"}
 		}
 		uid := os.Geteuid()
-		return identity{name: "uid " + strconv.Itoa(uid), uid: uint32(uid), gid: uint32(os.Getegid())}, nil
+		return identity{name: "uid " + strconv.Itoa(uid), uid: uid, gid: os.Getegid()}, nil
 	}
 	names := []string{"postgres", "nobody"}
 	if runAs != "" {
@@ -49,20 +51,14 @@ func newIdentity(u *user.User) (identity, error) {
 	if uid == 0 {
 		return identity{}, &Error{ErrOptions, "PostgreSQL refuses to run as root", "set RunAs to another user"}
 	}
-	return identity{name: u.Username, uid: uint32(uid), gid: uint32(gid), drop: true}, nil
-}
-
-func (id identity) credential() *syscall.Credential {
-	if !id.drop {
-		return nil
-	}
-	return &syscall.Credential{Uid: id.uid, Gid: id.gid}
+	become := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return identity{name: u.Username, uid: int(become.Uid), gid: int(become.Gid), become: become}, nil
 }
 
 // callerMode is the mode of a folder that the caller owns and the server's
 // user only has to pass.
 func (id identity) callerMode() os.FileMode {
-	if id.drop {
+	if id.drop() {
 		return 0o711
 	}
 	return 0o700
@@ -70,10 +66,10 @@ func (id identity) callerMode() os.FileMode {
 
 // own gives a file or folder to the server's user.
 func (id identity) own(path string) error {
-	if !id.drop {
+	if !id.drop() {
 		return nil
 	}
-	return os.Lchown(path, int(id.uid), int(id.gid))
+	return os.Lchown(path, id.uid, id.gid)
 }
 
 // mkdir makes a private folder for the server's user.
@@ -110,9 +106,9 @@ func (id identity) canPass(info os.FileInfo) bool {
 		return true
 	}
 	switch {
-	case st.Uid == id.uid:
+	case int(st.Uid) == id.uid:
 		return info.Mode()&0o100 != 0
-	case st.Gid == id.gid:
+	case int(st.Gid) == id.gid:
 		return info.Mode()&0o010 != 0
 	}
 	return info.Mode()&0o001 != 0
@@ -121,7 +117,7 @@ func (id identity) canPass(info os.FileInfo) bool {
 // checkPassable makes sure that the server's user can reach dir, so that a
 // closed parent gives one clear line and not a riddle from postgres.
 func (id identity) checkPassable(dir string) error {
-	if !id.drop {
+	if !id.drop() {
 		return nil
 	}
 	real, err := filepath.EvalSymlinks(dir)
@@ -143,9 +139,9 @@ func (id identity) checkPassable(dir string) error {
 	}
 }
 
-func ownerOf(info os.FileInfo) uint32 {
+func ownerOf(info os.FileInfo) int {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Uid
+		return int(st.Uid)
 	}
-	return uint32(os.Geteuid())
+	return os.Geteuid()
 }

@@ -30,12 +30,13 @@ type process struct {
 
 // launch starts postgres itself, not pg_ctl, so that its end is seen here.
 // It inherits the lock of its home and so holds it for as long as it lives.
-func launch(b Binaries, h *home, settings []string, logger *slog.Logger) (*process, error) {
+func launch(ctx context.Context, b Binaries, h *home, settings []string, logger *slog.Logger) (*process, error) {
 	args := []string{"-D", h.data()}
 	for _, s := range settings {
 		args = append(args, "-c", s)
 	}
-	p := &process{cmd: exec.Command(b.path("postgres"), args...), log: &logWriter{to: logger}, done: make(chan struct{})}
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), b.path("postgres"), args...)
+	p := &process{cmd: cmd, log: &logWriter{to: logger}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.Env, p.cmd.Dir = serverEnv(), "/"
 	p.cmd.ExtraFiles = []*os.File{h.lock}
@@ -134,19 +135,14 @@ func (w *logWriter) line(text string) {
 	if len(w.last) > keptLines {
 		w.last = slices.Delete(w.last, 0, 1)
 	}
-	severity, _, _ := strings.Cut(text, ":")
-	w.to.Log(context.Background(), levelOf(severity), text, "source", "postgres")
-}
-
-// levelOf keeps what clients provoke at the debug level: it is theirs to tell.
-func levelOf(severity string) slog.Level {
-	switch severity {
+	switch severity, _, _ := strings.Cut(text, ":"); severity {
 	case "WARNING":
-		return slog.LevelWarn
-	case "FATAL", "PANIC":
-		return slog.LevelError
+		w.to.Warn(text, "source", "postgres")
+	case "PANIC":
+		w.to.Error(text, "source", "postgres")
+	default: // what clients provoke, FATAL too, is theirs to tell; a failed start tells its last words
+		w.to.Debug(text, "source", "postgres")
 	}
-	return slog.LevelDebug
 }
 
 // contains reports whether one of the last lines holds one of the texts.

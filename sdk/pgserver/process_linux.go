@@ -8,6 +8,6 @@ func processAttributes(who identity) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		Setpgid:    true,
 		Pdeathsig:  syscall.SIGQUIT,
-		Credential: who.credential(),
+		Credential: who.become,
 	}
 }

@@ -1,6 +1,7 @@
 package pgserver
 
 import (
+	"context"
 	"io"
 	"os/exec"
 	"path/filepath"
@@ -19,11 +20,12 @@ type reaper struct {
 const reaperScript = `cat >/dev/null; exec flock -w 60 "$1" rm -rf -- "$2"`
 
 // startReaper returns nil when there is no shell or no flock.
-func startReaper(h *home) *reaper {
+func startReaper(ctx context.Context, h *home) *reaper {
 	if _, err := exec.LookPath("flock"); err != nil {
 		return nil
 	}
-	cmd := exec.Command("/bin/sh", "-c", reaperScript, "rowhouse-pg-reaper", filepath.Join(h.dir, lockName), h.dir)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/bin/sh", "-c", reaperScript,
+		"rowhouse-pg-reaper", filepath.Join(h.dir, lockName), h.dir)
 	cmd.Dir, cmd.Env = "/", serverEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := cmd.StdinPipe()

@@ -75,7 +75,7 @@ func findBinaries(ctx context.Context, o Options, who identity) (b Binaries, err
 
 func (s *Server) start(ctx context.Context, o Options) (err error) {
 	if s.home.temp {
-		s.reaper = startReaper(s.home)
+		s.reaper = startReaper(ctx, s.home)
 	}
 	if err = s.home.ensureData(ctx, s.bin, o); err != nil {
 		return err
@@ -99,10 +99,10 @@ func (s *Server) start(ctx context.Context, o Options) (err error) {
 // postgres binds it, so that is tried again.
 func (s *Server) run(ctx context.Context, o Options) (err error) {
 	for range 3 {
-		if s.port, err = choosePort(o.TCP); err != nil {
+		if s.port, err = choosePort(ctx, o.TCP); err != nil {
 			return err
 		}
-		if s.proc, err = launch(s.bin, s.home, s.home.settings(o, s.socketDir, s.port), o.Logger); err != nil {
+		if s.proc, err = launch(ctx, s.bin, s.home, s.home.settings(o, s.socketDir, s.port), o.Logger); err != nil {
 			return err
 		}
 		if err = s.ready(ctx); err == nil {

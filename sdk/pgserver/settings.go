@@ -1,11 +1,13 @@
 package pgserver
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,19 +130,19 @@ func hba(o Options) string {
 }
 
 // choosePort also names the socket, so there is one without TCP too.
-func choosePort(tcp TCP) (int, error) {
+func choosePort(ctx context.Context, tcp TCP) (int, error) {
 	switch {
 	case !tcp.Enabled:
 		return plainPort, nil
 	case tcp.Port != 0:
 		return tcp.Port, nil
 	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("pgserver: %w", err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	port := netip.MustParseAddrPort(l.Addr().String()).Port()
+	return int(port), l.Close()
 }
 
 // ensureSocketDir makes the private folder of the socket.

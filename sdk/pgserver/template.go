@@ -192,7 +192,7 @@ func templateHash(b Binaries, who identity) string {
 func cacheDir(dir string, who identity) (string, error) {
 	switch home, err := os.UserCacheDir(); {
 	case dir != "":
-	case who.drop:
+	case who.drop():
 		dir = "/var/cache/rowhouse/pgserver"
 	case err == nil && os.MkdirAll(home, 0o700) == nil && writable(home):
 		dir = filepath.Join(home, "rowhouse", "pgserver")
@@ -210,10 +210,10 @@ func cacheDir(dir string, who identity) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("pgserver: %w", err)
 	}
-	if !info.IsDir() || ownerOf(info) != uint32(os.Geteuid()) || info.Mode()&0o022 != 0 {
+	if !info.IsDir() || ownerOf(info) != os.Geteuid() || info.Mode()&0o022 != 0 {
 		return "", &Error{ErrFolder, "others could write the cache folder " + dir, "remove it, or set CacheDir"}
 	}
-	if who.drop { // initdb runs as the server's user and must write here
+	if who.drop() { // initdb runs as the server's user and must write here
 		dir = filepath.Join(dir, who.name)
 		if err := who.mkdir(dir); err != nil && !os.IsExist(err) {
 			return "", fmt.Errorf("pgserver: %w", err)
