@@ -3,8 +3,11 @@
 // One server serves a whole test process, or all of them when the environment
 // variable ROWHOUSE_TEST_PG holds the superuser's connection URL of one (package
 // pgtestserver sets it). A [Template] is filled once per server and then copied, so
-// a test's database costs some 30 ms. Roles belong to the server, not to the
-// database: a template's setup must be idempotent about them.
+// a test's database costs some 30 ms. Databases at a time are limited to what the
+// server's max_connections carries; others wait their turn in [New].
+//
+// Roles belong to the server, not to the database, and outlive both: a template's
+// setup must be idempotent about them, for which there is [EnsureRole].
 //
 // Without PostgreSQL a test fails with the line that mends it; it never skips.
 // Start at [New].
@@ -12,17 +15,12 @@ package pgtest
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
 	"flag"
 	"fmt"
-	"hash/fnv"
-	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -30,71 +28,89 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
 )
 
-// EnvServer names the environment variable with the superuser's connection URL of
-// a server to share.
-const EnvServer = "ROWHOUSE_TEST_PG"
+const (
+	// EnvServer names the environment variable with the superuser's connection URL
+	// of a server to share. Its roles must be let in without a password.
+	EnvServer = "ROWHOUSE_TEST_PG"
 
-// maxConns bounds the connections of one test's pool, so that parallel tests of
-// several processes fit into one server.
-const maxConns = 4
+	// maxConns bounds the connections of one pool, so that parallel tests of
+	// several processes fit into one server.
+	maxConns = 4
 
-// lockClass is the first key of our advisory locks; the second is the template's.
-const lockClass = 0x70677474
+	// closing is how long a connection may still be on its way back to its pool
+	// when the test ends, and dropping bounds the end of a database.
+	closing  = 2 * time.Second
+	dropping = time.Minute
+)
 
-// Template is the content that databases begin with.
-type Template struct {
-	// Name is a short word for people, of lower-case letters and "_".
-	Name string
-	// Hash tells two contents of one name apart; a change must change it.
-	Hash string
-	// Setup fills a new database; dsn connects the superuser to it. It runs once per
-	// server, under a lock, and must not expect that the server's roles are new.
-	Setup func(ctx context.Context, dsn string) error
-}
+// State of the process: a flag can live nowhere else, and neither can a server that
+// the tests of a package share, for plain `go test` hands them nothing.
+//
+//nolint:gochecknoglobals // see above
+var (
+	own  process
+	keep = flag.Bool("keepdb", false, "pgtest: keep the databases of tests and log how to connect")
+)
 
 // DB is a database of one test.
 type DB struct {
-	name   string
-	server string
+	name     string
+	template Template
+	cluster  *cluster
 }
 
-// New makes a database for the test, a copy of the template, and drops it at the
-// test's end unless the flag -keepdb was given. A zero Template is an empty one.
+// New makes a database for the test, a copy of the template with its owner, rights
+// and settings, and drops it at the test's end unless the flag -keepdb was given. A
+// zero Template is an empty database.
 func New(tb testing.TB, tmpl Template) *DB {
 	tb.Helper()
-	server := Server(tb)
-	source := "template0"
-	if tmpl.Setup != nil {
-		var err error
-		if source, err = ensure(tb.Context(), server, tmpl); err != nil {
-			tb.Fatalf("pgtest: template %s: %v", tmpl.Name, err)
-		}
+	c := connect(tb)
+	source, err := c.source(tb.Context(), tmpl)
+	if err != nil {
+		tb.Fatalf("pgtest: template %s: %v", tmpl.Name, err)
 	}
-	db := &DB{name: "test_" + word(), server: server}
-	create := fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s STRATEGY file_copy", db.name, source)
-	if err := admin(tb.Context(), server, create); err != nil {
+	slot, err := c.slots.take(tb.Context())
+	if err != nil {
+		tb.Fatalf("pgtest: wait for a free place in the server: %v", err)
+	}
+	db := &DB{name: "test_" + legible(strings.TrimPrefix(tb.Name(), "Test")) + "_" + word(), template: tmpl, cluster: c}
+	tb.Cleanup(func() {
+		db.drop(tb)
+		c.slots.giveBack(slot)
+	})
+	if err := c.copyDatabase(tb.Context(), source, db.name); err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
-	tb.Cleanup(func() {
-		if *keep {
-			tb.Logf("pgtest: kept %s", db.DSN(pgserver.Superuser))
-			return
-		}
-		if err := admin(context.Background(), server, "DROP DATABASE IF EXISTS "+db.name+" WITH (FORCE)"); err != nil {
-			tb.Errorf("pgtest: %v", err)
-		}
-	})
 	return db
+}
+
+func (db *DB) drop(tb testing.TB) {
+	tb.Helper()
+	if *keep {
+		tb.Logf("pgtest: kept for as long as its server runs: %s", db.DSN(pgserver.Superuser))
+		return
+	}
+	ctx, cancel := afterwards(tb, dropping)
+	defer cancel()
+	if _, err := db.cluster.admin.Exec(ctx, "DROP DATABASE IF EXISTS "+db.name+" WITH (FORCE)"); err != nil {
+		tb.Errorf("pgtest: drop the database: %v", err)
+	}
+}
+
+// afterwards returns a context for the test's end, when its own has ended.
+func afterwards(tb testing.TB, limit time.Duration) (context.Context, context.CancelFunc) {
+	tb.Helper()
+	return context.WithTimeout(context.WithoutCancel(tb.Context()), limit)
 }
 
 // Name returns the database's name.
 func (db *DB) Name() string { return db.name }
 
 // DSN returns the connection URL of a role for this database.
-func (db *DB) DSN(role string) string { return dsnFor(db.server, role, db.name) }
+func (db *DB) DSN(role string) string { return dsnFor(db.cluster.dsn, role, db.name) }
 
-// Pool returns a pool of connections as role, closed at the test's end. A
-// connection that the test did not give back fails it.
+// Pool returns a pool of connections as role, 4 at most unless an edit says otherwise,
+// and closes it at the test's end. A connection that the test did not give back fails it.
 func (db *DB) Pool(tb testing.TB, role string, edits ...func(*pgxpool.Config)) *pgxpool.Pool {
 	tb.Helper()
 	cfg, err := pgxpool.ParseConfig(db.DSN(role))
@@ -109,14 +125,69 @@ func (db *DB) Pool(tb testing.TB, role string, edits ...func(*pgxpool.Config)) *
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
-	tb.Cleanup(func() {
-		if n := pool.Stat().AcquiredConns(); n > 0 {
-			tb.Errorf("pgtest: %d connections as %s were not given back", n, role)
-			return // Close would wait for them for ever
-		}
-		pool.Close()
-	})
+	tb.Cleanup(func() { db.closePool(tb, pool, role) })
 	return pool
+}
+
+// Superuser returns a pool of the superuser, whom no row security binds.
+func (db *DB) Superuser(tb testing.TB) *pgxpool.Pool {
+	tb.Helper()
+	return db.Pool(tb, pgserver.Superuser)
+}
+
+// Owner returns a pool of the template's Owner with an empty search_path, so that
+// only qualified names are found.
+func (db *DB) Owner(tb testing.TB) *pgxpool.Pool {
+	tb.Helper()
+	return db.plainPool(tb, db.template.Owner, "Owner")
+}
+
+// App returns a pool of the template's App, who owns nothing and is bound by row
+// security, with an empty search_path.
+func (db *DB) App(tb testing.TB) *pgxpool.Pool {
+	tb.Helper()
+	return db.plainPool(tb, db.template.App, "App")
+}
+
+func (db *DB) plainPool(tb testing.TB, role, field string) *pgxpool.Pool {
+	tb.Helper()
+	if role == "" {
+		tb.Fatalf("pgtest: template %s names no %s", db.template.Name, field)
+	}
+	return db.Pool(tb, role, func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams["search_path"] = "" })
+}
+
+// closePool fails the test when a connection was not given back. Close would wait for
+// that one for ever, so it is then left to wait alone: dropping the database ends the
+// connection on the server.
+func (db *DB) closePool(tb testing.TB, pool *pgxpool.Pool, role string) {
+	tb.Helper()
+	closed := make(chan struct{})
+	go func() {
+		pool.Close()
+		close(closed)
+	}()
+	limit := time.NewTimer(closing)
+	defer limit.Stop()
+	select {
+	case <-closed:
+	case <-limit.C:
+		tb.Errorf("pgtest: %d connections as %s were not given back; %s", pool.Stat().AcquiredConns(), role, db.lastQueries(tb, role))
+	}
+}
+
+// lastQueries helps to find who forgot a connection.
+func (db *DB) lastQueries(tb testing.TB, role string) string {
+	tb.Helper()
+	ctx, cancel := afterwards(tb, closing)
+	defer cancel()
+	const sql = `SELECT coalesce(string_agg(state || ': ' || query, ' | '), 'nothing')
+		FROM pg_stat_activity WHERE datname = $1 AND usename = $2`
+	var queries string
+	if err := db.cluster.admin.QueryRow(ctx, sql, db.name, role).Scan(&queries); err != nil {
+		return err.Error()
+	}
+	return "the role's last queries: " + queries
 }
 
 // Conn returns one connection as role, closed at the test's end.
@@ -126,7 +197,11 @@ func (db *DB) Conn(tb testing.TB, role string) *pgx.Conn {
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
-	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
+	tb.Cleanup(func() {
+		ctx, cancel := afterwards(tb, closing)
+		defer cancel()
+		_ = conn.Close(ctx) // the test may have closed or broken it
+	})
 	return conn
 }
 
@@ -134,14 +209,25 @@ func (db *DB) Conn(tb testing.TB, role string) *pgx.Conn {
 // need be.
 func Server(tb testing.TB) string {
 	tb.Helper()
-	if dsn := os.Getenv(EnvServer); dsn != "" {
-		return dsn
-	}
-	s, err := own.start()
+	return connect(tb).dsn
+}
+
+// StartServer starts a server of the test's own and stops it at the test's end. It is
+// for tests that restart it, or that need a second one.
+func StartServer(tb testing.TB, options pgserver.Options) *pgserver.Server {
+	tb.Helper()
+	server, err := pgserver.Start(tb.Context(), options)
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
-	return s.DSN(pgserver.Login{})
+	tb.Cleanup(func() {
+		ctx, cancel := afterwards(tb, dropping)
+		defer cancel()
+		if err := server.Stop(ctx); err != nil {
+			tb.Errorf("pgtest: %v", err)
+		}
+	})
+	return server
 }
 
 // Main runs a package's tests and then stops the process's own server, for
@@ -149,7 +235,7 @@ func Server(tb testing.TB) string {
 //
 //	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 //
-// Without it the server dies with the process, and the next start sweeps its folder.
+// Without it the server dies with the process, and so does its folder.
 func Main(m *testing.M) int {
 	code := m.Run()
 	if err := own.stop(context.Background()); err != nil {
@@ -159,108 +245,18 @@ func Main(m *testing.M) int {
 	return code
 }
 
-// ensure returns the name of the template's database, which it makes if this
-// server has none. Other processes wait at the lock.
-func ensure(ctx context.Context, server string, tmpl Template) (string, error) {
-	name := "tmpl_" + tmpl.Name + "_" + shorten(tmpl.Hash)
-	conn, err := pgx.Connect(ctx, server)
-	if err != nil {
-		return "", fmt.Errorf("connect: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1, hashtext($2))", lockClass, name); err != nil {
-		return "", fmt.Errorf("lock: %w", err)
-	}
-	var ready bool
-	const done = "SELECT count(*) > 0 FROM pg_database WHERE datname = $1"
-	if err := conn.QueryRow(ctx, done, name).Scan(&ready); err != nil || ready {
-		return name, err
-	}
-	return name, build(ctx, conn, server, name, tmpl)
-}
-
-// build fills a database under another name and renames it when it is complete, so
-// that a crash leaves no half-made template.
-func build(ctx context.Context, conn *pgx.Conn, server, name string, tmpl Template) error {
-	draft := "draft_" + word()
-	if _, err := conn.Exec(ctx, "CREATE DATABASE "+draft+" TEMPLATE template0"); err != nil {
-		return fmt.Errorf("create: %w", err)
-	}
-	if err := tmpl.Setup(ctx, dsnFor(server, pgserver.Superuser, draft)); err != nil {
-		_, dropErr := conn.Exec(ctx, "DROP DATABASE "+draft+" WITH (FORCE)")
-		return errors.Join(err, dropErr)
-	}
-	for _, sql := range []string{
-		"ALTER DATABASE " + draft + " WITH ALLOW_CONNECTIONS false",
-		"ALTER DATABASE " + draft + " RENAME TO " + name,
-	} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("finish: %w", err)
+// legible returns what PostgreSQL takes unquoted of a name, and leaves room for what
+// makes it unique.
+func legible(name string) string {
+	const most = 32 // of the 63 bytes of an identifier
+	word := strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			return r
+		case 'A' <= r && r <= 'Z':
+			return r + 'a' - 'A'
 		}
-	}
-	return nil
+		return '_'
+	}, name)
+	return word[:min(len(word), most)]
 }
-
-// admin runs one statement as the superuser.
-func admin(ctx context.Context, server, sql string) error {
-	conn, err := pgx.Connect(ctx, server)
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if _, err := conn.Exec(ctx, sql); err != nil {
-		return fmt.Errorf("%s: %w", strings.Fields(sql)[0], err)
-	}
-	return nil
-}
-
-// dsnFor returns the server's URL for another role and database.
-func dsnFor(server, role, database string) string {
-	u, err := url.Parse(server)
-	if err != nil {
-		return server
-	}
-	if role != u.User.Username() {
-		u.User = url.User(role)
-	}
-	u.Path = "/" + database
-	return u.String()
-}
-
-// word returns a random word for names.
-func word() string {
-	var b [6]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
-}
-
-func shorten(hash string) string {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(hash))
-	return fmt.Sprintf("%016x", h.Sum64())
-}
-
-// process is the server of this test process. Tests share nothing else, and a
-// process has no other place to keep it.
-type process struct {
-	once   sync.Once
-	server *pgserver.Server
-	err    error
-}
-
-func (p *process) start() (*pgserver.Server, error) {
-	p.once.Do(func() { p.server, p.err = pgserver.Start(context.Background(), pgserver.Options{}) })
-	return p.server, p.err
-}
-
-func (p *process) stop(ctx context.Context) error {
-	if p.server == nil {
-		return nil
-	}
-	return p.server.Stop(ctx)
-}
-
-var (
-	own  process
-	keep = flag.Bool("keepdb", false, "pgtest: keep the databases of tests and log how to connect")
-)

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	exitUsage   = 2
-	connections = 400
+	exitUsage  = 2
+	exitSignal = 128
 )
 
 func main() {
@@ -45,19 +45,26 @@ func main() {
 func run(args []string) (code int, err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	server, err := pgserver.Start(ctx, pgserver.Options{MaxConnections: connections})
+	server, err := pgtest.Start(ctx)
 	if err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, server.Stop(context.WithoutCancel(ctx))) }()
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // running it is the purpose
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), pgtest.EnvServer+"="+server.DSN(pgserver.Login{}))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	err = cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode(), nil
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return status(exit), nil
 	}
 	return 0, err
+}
+
+// status is what a shell would say of the command's end.
+func status(exit *exec.ExitError) int {
+	if how, ok := exit.Sys().(syscall.WaitStatus); ok && how.Signaled() {
+		return exitSignal + int(how.Signal())
+	}
+	return exit.ExitCode()
 }
