@@ -558,12 +558,12 @@ func TestPlanTimeouts(t *testing.T) {
 	onRungs(t, func(t rung, d *dbtest.Database) {
 		ctx := d.In(t, "acme")
 		sleep := tenantdb.Stmt(`SELECT pg_sleep(30)::text`)
-		d.Place(t, "acme", func(p *cell.Placement) { p.StatementMS, p.LockMS, p.IdleMS = 40, 50, 60 })
+		d.Place(t, "acme", func(p *cell.Placement) { p.StatementMS, p.LockMS, p.IdleMS = 41_000, 42_000, 43_000 })
 		var s string
 		err := d.DB.Tx(ctx, func(tx *tenantdb.Tx) error {
 			var b tenantdb.Batch
 			for name, want := range map[string]string{
-				"statement_timeout": "40ms", "lock_timeout": "50ms", "idle_in_transaction_session_timeout": "60ms",
+				"statement_timeout": "41s", "lock_timeout": "42s", "idle_in_transaction_session_timeout": "43s",
 			} {
 				b.Query(func(rows *tenantdb.Rows) error {
 					got, err := pgx.CollectOneRow(rows, pgx.RowTo[string])
@@ -578,6 +578,7 @@ func TestPlanTimeouts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		d.Place(t, "acme", func(p *cell.Placement) { p.StatementMS = 40 })
 		err = d.DB.Tx(ctx, func(tx *tenantdb.Tx) error { return tx.QueryRow(ctx, sleep).Scan(&s) })
 		wantRefusal(t, err, tenantdb.ErrTimeout, fault.DeadlineExceeded, fault.ReasonDeadlineTooShort)
 

@@ -49,5 +49,6 @@ func ExampleDB_Tx() {
 			return err
 		}, tenantdb.Isolate(tenantdb.Serializable), tenantdb.Retry(3))
 	}
-	_ = move
+	_ = move // call it with a handler's context
+	// Output:
 }
