@@ -106,7 +106,7 @@ type rig struct {
 	db      *pgtest.DB
 	super   *pgxpool.Pool // the service's database, as superuser
 	app     string        // id of the app that lives in the cell
-	appDB   *pgtest.DB
+	appDSN  string        // superuser's, of that app's database
 	log     *logBuffer
 	tokens  map[string]string
 	stop    func()
@@ -135,9 +135,9 @@ func (l *logBuffer) String() string {
 // an app in it.
 func newRig(tb testing.TB, options ...tenancy.Option) *rig {
 	tb.Helper()
-	r := &rig{tb: tb, dir: tb.TempDir(), db: pgtest.New(tb, registryTemplate(tb)), appDB: pgtest.New(tb, cellTemplate()), log: &logBuffer{}}
+	r := &rig{tb: tb, dir: tb.TempDir(), db: pgtest.New(tb, registryTemplate(tb)), log: &logBuffer{}}
 	r.super = r.db.Pool(tb, "postgres")
-	r.app = strings.ReplaceAll(r.appDB.Name(), "_", "-")
+	r.makeCell()
 	var err error
 	r.ca, err = identity.NewAuthority(identity.AuthorityConfig{TrustDomain: trustDomain})
 	must(tb, err)
@@ -145,6 +145,29 @@ func newRig(tb testing.TB, options ...tenancy.Option) *rig {
 	r.writeFiles()
 	r.start(options...)
 	return r
+}
+
+// makeCell makes an app's database under a name that an app can have.
+func (r *rig) makeCell() {
+	r.tb.Helper()
+	source, ctx := pgtest.New(r.tb, cellTemplate()), context.Background()
+	random, err := uuid.NewRandom()
+	must(r.tb, err)
+	r.app = "app-" + hex.EncodeToString(random[:6])
+	name := strings.ReplaceAll(r.app, "-", "_")
+	_, err = r.super.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+source.Name())
+	must(r.tb, err)
+	r.tb.Cleanup(func() { _, _ = r.super.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)") })
+	r.appDSN = strings.ReplaceAll(source.DSN("postgres"), source.Name(), name)
+}
+
+// inCell returns a superuser's connection to the app's database.
+func (r *rig) inCell() *pgx.Conn {
+	r.tb.Helper()
+	conn, err := pgx.Connect(r.tb.Context(), r.appDSN)
+	must(r.tb, err)
+	r.tb.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
 }
 
 func (r *rig) id(kind, name string) identity.ID {
@@ -164,7 +187,7 @@ func (r *rig) writeFiles() {
 	must(tb, err)
 	must(tb, pair.Write(r.path("id")))
 	must(tb, os.Mkdir(r.path("cells"), 0o700))
-	must(tb, os.WriteFile(r.path("cells", "cell-1.dsn"), []byte(r.appDB.DSN("postgres")), 0o600))
+	must(tb, os.WriteFile(r.path("cells", "cell-1.dsn"), []byte(r.appDSN), 0o600))
 	must(tb, os.WriteFile(r.path("db.dsn"), []byte(r.db.DSN(tenancy.Database(tenancy.DatabaseName).Service())), 0o600))
 	must(tb, keyfile.NewPair(r.path("trust"), rand.Reader))
 	must(tb, keyfile.NewPair(r.path("feed"), rand.Reader))
@@ -341,7 +364,7 @@ type cellRow struct {
 
 func (r *rig) cellRow(uid string) (row cellRow) {
 	r.tb.Helper()
-	conn := r.appDB.Conn(r.tb, "postgres")
+	conn := r.inCell()
 	err := conn.QueryRow(r.tb.Context(), `SELECT state, generation, coalesce(statement_ms, 0) FROM rowhouse.placement WHERE tenant_id = $1`, uid).
 		Scan(&row.State, &row.Generation, &row.StatementMS)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
