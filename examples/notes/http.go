@@ -1,0 +1,181 @@
+package notes
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"html/template"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
+)
+
+// maxBody bounds a request's body.
+const maxBody = 64 << 10
+
+//go:embed page.html
+var page string
+
+// Look is how the page of a tenant looks.
+type Look struct {
+	// Name is the tenant's brand.
+	Name string
+	// CSS holds custom properties of checked colours.
+	CSS template.CSS
+	// Logo is a data URI of a checked image; empty for none.
+	Logo template.URL
+}
+
+// site is the HTTP API and the page.
+type site struct {
+	notes *Notes
+	look  func(ctx context.Context) Look
+	page  *template.Template
+	log   *slog.Logger
+}
+
+// Handler returns the HTTP API and the page. look tells how the context's tenant
+// looks. It expects a verified tenant context in every request: see
+// [tenanthttp.Handler].
+func Handler(n *Notes, look func(ctx context.Context) Look, log *slog.Logger) http.Handler {
+	s := &site{notes: n, look: look, page: template.Must(template.New("page").Parse(page)), log: log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /notes", s.answer(s.list))
+	mux.HandleFunc("POST /notes", s.answer(s.create))
+	mux.HandleFunc("GET /notes/{id}", s.answer(s.get))
+	mux.HandleFunc("PUT /notes/{id}", s.answer(s.update))
+	mux.HandleFunc("DELETE /notes/{id}", s.answer(s.remove))
+	mux.HandleFunc("GET /{$}", s.show)
+	mux.HandleFunc("POST /{$}", s.post)
+	return mux
+}
+
+// answer writes what a handler returns as JSON, or the problem.
+func (s *site) answer(handle func(r *http.Request) (proto.Message, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		m, err := handle(r)
+		if err != nil {
+			s.problem(w, r, err)
+			return
+		}
+		b, err := protojson.Marshal(m)
+		if err != nil {
+			s.problem(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "private, no-store")
+		_, _ = w.Write(append(b, '\n')) // the client has gone: nobody to tell
+	}
+}
+
+func (s *site) problem(w http.ResponseWriter, r *http.Request, err error) {
+	s.log.InfoContext(r.Context(), "refused", "error", err)
+	tenanthttp.WriteProblem(w, r, err)
+}
+
+func (s *site) list(r *http.Request) (proto.Message, error) {
+	size, err := strconv.ParseInt("0"+r.URL.Query().Get("page_size"), 10, 32)
+	if err != nil {
+		return nil, invalid("page_size", "is a number")
+	}
+	notes, err := s.notes.List(r.Context(), int32(size), r.URL.Query().Get("query"))
+	return &notesv1.ListNotesResponse{Notes: notes}, err
+}
+
+func (s *site) get(r *http.Request) (proto.Message, error) {
+	return s.notes.Get(r.Context(), namePrefix+r.PathValue("id"))
+}
+
+func (s *site) create(r *http.Request) (proto.Message, error) {
+	note, err := read(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.notes.Create(r.Context(), "", note.GetTitle(), note.GetBody())
+}
+
+func (s *site) update(r *http.Request) (proto.Message, error) {
+	note, err := read(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.notes.Update(r.Context(), namePrefix+r.PathValue("id"), note.GetTitle(), note.GetBody())
+}
+
+func (s *site) remove(r *http.Request) (proto.Message, error) {
+	return &notesv1.DeleteNoteResponse{}, s.notes.Delete(r.Context(), namePrefix+r.PathValue("id"))
+}
+
+// read reads a note from a JSON body.
+func read(r *http.Request) (*notesv1.Note, error) {
+	b, err := io.ReadAll(r.Body)
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, fault.New(fault.InvalidArgument, "TOO_LARGE", "the body has more than %d bytes", maxBody)
+	}
+	if err != nil {
+		return nil, invalid("body", "cannot be read")
+	}
+	note := new(notesv1.Note)
+	if !json.Valid(b) || protojson.Unmarshal(b, note) != nil {
+		return nil, invalid("body", "is not a note in JSON")
+	}
+	return note, nil
+}
+
+// view is what the page shows.
+type view struct {
+	Look   Look
+	Tenant string
+	Plan   string
+	Prefix string
+	Notes  []*notesv1.Note
+}
+
+// show writes the page.
+func (s *site) show(w http.ResponseWriter, r *http.Request) {
+	tc, err := tenant.FromContext(r.Context())
+	if err != nil {
+		s.problem(w, r, err)
+		return
+	}
+	notes, err := s.notes.List(r.Context(), 0, "")
+	if err != nil {
+		s.problem(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Cache-Control", "private, no-store")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	_ = s.page.Execute(w, view{ // the client has gone: nobody to tell
+		Look: s.look(r.Context()), Tenant: tc.ID().String(), Plan: tc.Plan(), Prefix: r.Header.Get("X-Forwarded-Prefix"), Notes: notes,
+	})
+}
+
+// post writes a note from the page's form and shows the page again.
+func (s *site) post(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
+		s.problem(w, r, fault.New(fault.PermissionDenied, "CROSS_SITE", "the form was sent from another site"))
+		return
+	}
+	if _, err := s.notes.Create(r.Context(), "", r.PostFormValue("title"), r.PostFormValue("body")); err != nil {
+		s.problem(w, r, err)
+		return
+	}
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}

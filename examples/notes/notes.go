@@ -1,0 +1,178 @@
+// Package notes is the example app: a product service that keeps its tenants' notes.
+//
+// It is written as a product team would: it imports the SDK and nothing else of ours.
+// Three places make it tenant-safe, and they are all there is: the verifier that reads
+// the tenant from each call (in [Run]), the database handle that enters it (in [Open]),
+// and migrations whose tables are secured. No query and no handler names a tenant.
+package notes
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
+)
+
+// The statements. None of them names a tenant: PostgreSQL does.
+var (
+	listNotes  = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note ORDER BY create_time DESC, id LIMIT $1`)
+	findNotes  = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note WHERE strpos(title, $2) > 0 ORDER BY create_time DESC, id LIMIT $1`)
+	laterNotes = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note WHERE create_time > $1 ORDER BY create_time, id LIMIT 1000`)
+	getNote    = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note WHERE id = $1`)
+	createNote = tenantdb.Stmt(`INSERT INTO app.note (id, title, body) VALUES ($1, $2, $3) ON CONFLICT (tenant_id, id) DO UPDATE SET id = excluded.id RETURNING id::text, title, body, create_time`)
+	updateNote = tenantdb.Stmt(`UPDATE app.note SET title = $2, body = $3 WHERE id = $1 RETURNING id::text, title, body, create_time`)
+	deleteNote = tenantdb.Stmt(`DELETE FROM app.note WHERE id = $1`)
+)
+
+const (
+	namePrefix  = "notes/"
+	defaultPage = 50
+	maxPage     = 1000
+)
+
+// Notes are the notes of whichever tenant a context is for.
+type Notes struct{ db *tenantdb.DB }
+
+// New returns the notes in db.
+func New(db *tenantdb.DB) *Notes { return &Notes{db} }
+
+// List returns the newest notes, all or those whose title holds query.
+func (n *Notes) List(ctx context.Context, size int32, query string) ([]*notesv1.Note, error) {
+	limit := min(int(size), maxPage)
+	if limit <= 0 {
+		limit = defaultPage
+	}
+	if query != "" {
+		return n.collect(n.db.Query(ctx, findNotes, limit, query))
+	}
+	return n.collect(n.db.Query(ctx, listNotes, limit))
+}
+
+// After returns the notes that are younger than t, oldest first.
+func (n *Notes) After(ctx context.Context, t time.Time) ([]*notesv1.Note, error) {
+	return n.collect(n.db.Query(ctx, laterNotes, t))
+}
+
+// Get returns one note.
+func (n *Notes) Get(ctx context.Context, name string) (*notesv1.Note, error) {
+	id, err := idOf(name)
+	if err != nil {
+		return nil, err
+	}
+	return found(scan(n.db.QueryRow(ctx, getNote, id)))
+}
+
+// Create writes a note. With the id of an earlier call it returns that note as it is.
+func (n *Notes) Create(ctx context.Context, id, title, body string) (*notesv1.Note, error) {
+	if id == "" {
+		id = newID()
+	}
+	if err := check(title, body); err != nil {
+		return nil, err
+	}
+	return scan(n.db.QueryRow(ctx, createNote, id, title, body))
+}
+
+// Update changes a note.
+func (n *Notes) Update(ctx context.Context, name, title, body string) (*notesv1.Note, error) {
+	id, err := idOf(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(title, body); err != nil {
+		return nil, err
+	}
+	return found(scan(n.db.QueryRow(ctx, updateNote, id, title, body)))
+}
+
+// Delete removes a note.
+func (n *Notes) Delete(ctx context.Context, name string) error {
+	id, err := idOf(name)
+	if err != nil {
+		return err
+	}
+	rows, err := n.db.Exec(ctx, deleteNote, id)
+	if err == nil && rows == 0 {
+		return missing()
+	}
+	return err
+}
+
+func (n *Notes) collect(rows *tenantdb.Rows, err error) ([]*notesv1.Note, error) {
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*notesv1.Note, error) { return scan(row) })
+}
+
+// scan reads one note.
+func scan(row interface{ Scan(dest ...any) error }) (*notesv1.Note, error) {
+	note := new(notesv1.Note)
+	var id string
+	var created time.Time
+	if err := row.Scan(&id, &note.Title, &note.Body, &created); err != nil {
+		return nil, err
+	}
+	note.Name, note.CreateTime = namePrefix+id, timestamppb.New(created)
+	return note, nil
+}
+
+// found tells a note that is not there, or another tenant's: nobody can tell which.
+func found(note *notesv1.Note, err error) (*notesv1.Note, error) {
+	if errors.Is(err, tenantdb.ErrNoRows) {
+		return nil, missing()
+	}
+	return note, err
+}
+
+func missing() error {
+	return fault.New(fault.NotFound, fault.ReasonResourceNotFound, "there is no such note")
+}
+
+func check(title, body string) error {
+	const maxTitle, maxBody = 200, 10_000
+	if n := len([]rune(title)); n == 0 || n > maxTitle {
+		return invalid("note.title", "has 1 to 200 characters")
+	}
+	if len([]rune(body)) > maxBody {
+		return invalid("note.body", "has at most 10,000 characters")
+	}
+	if strings.ContainsRune(title+body, 0) {
+		return invalid("note", "holds a NUL")
+	}
+	return nil
+}
+
+func invalid(field, rule string) error {
+	return fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "%s %s", field, rule).
+		WithField(fault.FieldViolation{Field: field, Description: rule})
+}
+
+// idOf reads "notes/{uuid}".
+func idOf(name string) (string, error) {
+	id, ok := strings.CutPrefix(name, namePrefix)
+	raw, err := hex.DecodeString(strings.ReplaceAll(id, "-", ""))
+	const uuidText, uuidSize = 36, 16
+	if !ok || err != nil || len(id) != uuidText || len(raw) != uuidSize {
+		return "", missing()
+	}
+	return id, nil
+}
+
+// newID makes a random UUID.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

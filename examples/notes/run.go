@@ -1,0 +1,264 @@
+package notes
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/exaring/otelpgx"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantotel"
+	"github.com/rowhouse-platform/rowhouse/sdk/trust"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const (
+	name        = "notes"
+	headTimeout = 10 * time.Second
+	idleTimeout = time.Minute
+	drainTime   = 10 * time.Second
+)
+
+// Migrations returns the app's migrations.
+func Migrations() fs.FS {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // the folder is embedded above
+	}
+	return sub
+}
+
+// Migrate brings the app's database up to date, as the role that may.
+func Migrate(ctx context.Context, c Config) error {
+	dsn, err := secret(c.Migrator)
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return fmt.Errorf("connect as the migrator: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return cell.Migrate(ctx, conn, Migrations())
+}
+
+// app is the running app.
+type app struct {
+	c         Config
+	clock     func() time.Time
+	telemetry *tenantotel.Telemetry
+	source    *identity.Source
+	verifier  *tenant.Verifier
+	trusted   *trust.Client
+	db        *tenantdb.DB
+	look      func(ctx context.Context) Look
+	closers   []func()
+}
+
+// Run serves until ctx ends, then drains. It returns nil after an orderly end.
+func Run(ctx context.Context, c Config) (err error) {
+	a := &app{c: c, clock: tenant.NewClock()}
+	a.telemetry, err = tenantotel.Setup(ctx, tenantotel.Config{Service: name, Endpoint: strings.TrimPrefix(c.OTLP, "http://")})
+	if err != nil {
+		return fmt.Errorf("telemetry: %w", err)
+	}
+	defer func() { err = errors.Join(err, a.close(context.WithoutCancel(ctx))) }()
+	for _, part := range []func(context.Context) error{a.identify, a.follow, a.open, a.brand} {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	return a.serve(ctx)
+}
+
+func (a *app) close(ctx context.Context) error {
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		a.closers[i]()
+	}
+	return a.telemetry.Shutdown(ctx)
+}
+
+// identify reads the process's certificate.
+func (a *app) identify(context.Context) (err error) {
+	a.source, err = identity.Files(a.c.Identity.Cert, a.c.Identity.Key, a.c.Identity.Roots, identity.Options{})
+	return err
+}
+
+// follow opens tenancy's feed: which tenants there are and whose contexts to trust.
+func (a *app) follow(ctx context.Context) error {
+	conn, err := a.dial(a.c.Tenancy)
+	if err != nil {
+		return err
+	}
+	roots, err := keyfile.Public(a.c.TrustRoots)
+	if err != nil {
+		return err
+	}
+	keys, err := keyfile.Public(a.c.Tenancy.FeedKeys)
+	if err != nil {
+		return err
+	}
+	known := tenant.NewTrust(a.clock)
+	a.trusted, err = trust.Open(ctx, trust.Config{
+		Tenancy: conn, Trust: known, Roots: roots, FeedKeys: keys, Replica: a.c.Replica, Dir: a.c.State, Clock: a.clock, Log: a.telemetry.Logger(),
+	})
+	if err != nil {
+		return fmt.Errorf("follow tenancy: %w", err)
+	}
+	a.closers = append(a.closers, a.trusted.Close)
+	a.verifier, err = tenant.NewVerifier(tenant.VerifierConfig{
+		Trust: known, Audience: tenant.AudienceApp(a.c.AudienceBit), Cells: []string{a.c.Cell}, MayPresent: tenant.Presenters(a.c.Gateways...),
+	})
+	return err
+}
+
+// dial opens a connection to one of Rowhouse's services, with this app's identity and
+// the tenant of the call that is being served.
+func (a *app) dial(p Peer) (*grpc.ClientConn, error) {
+	options := append(a.telemetry.ClientOptions(tenantgrpc.ClientConfig{}),
+		grpc.WithTransportCredentials(credentials.NewTLS(a.source.ClientTLS(p.Identity))))
+	conn, err := grpc.NewClient(p.Address, options...)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", p.Identity, err)
+	}
+	a.closers = append(a.closers, func() { _ = conn.Close() })
+	return conn, nil
+}
+
+// open opens the database handle.
+func (a *app) open(ctx context.Context) error {
+	dsn, err := secret(a.c.Database)
+	if err != nil {
+		return err
+	}
+	a.db, err = tenantdb.Open(ctx, tenantdb.Config{
+		App: name, Cells: map[string]tenantdb.Cell{a.c.Cell: {DSN: dsn}}, Clock: a.clock,
+		Tracer: otelpgx.NewTracer(otelpgx.WithTracerProvider(a.telemetry.TracerProvider())),
+	})
+	if err == nil {
+		a.closers = append(a.closers, a.db.Close)
+	}
+	return err
+}
+
+// serve opens the three ports and serves until ctx ends.
+func (a *app) serve(ctx context.Context) error {
+	notes := New(a.db)
+	config := tenantgrpc.ServerConfig{Verifier: a.verifier, Clock: a.clock, Log: a.telemetry.Logger()}
+	api := grpc.NewServer(append(a.telemetry.ServerOptions(config), grpc.Creds(credentials.NewTLS(a.source.ServerTLS())))...)
+	Register(api, notes)
+	if err := tenantgrpc.Check(api, config); err != nil {
+		return err
+	}
+	safe := tenanthttp.Handler(tenanthttp.Config{Verifier: a.verifier, Log: a.telemetry.Logger()}, stamped(Handler(notes, a.look, a.telemetry.Logger())))
+	web := &http.Server{Handler: a.traced(safe), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, TLSConfig: a.source.ServerTLS(identity.WithHTTP1())}
+	ops := &http.Server{Handler: a.probes(), ReadHeaderTimeout: headTimeout}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return listen(a.c.GRPC, api.Serve) })
+	g.Go(func() error { return listen(a.c.HTTP, func(l net.Listener) error { return web.ServeTLS(l, "", "") }) })
+	g.Go(func() error { return listen(a.c.Ops, ops.Serve) })
+	g.Go(func() error {
+		<-ctx.Done()
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		stop := time.AfterFunc(drainTime, api.Stop)
+		defer stop.Stop()
+		err := web.Shutdown(drain)
+		api.GracefulStop()
+		return errors.Join(err, ops.Shutdown(drain))
+	})
+	err := g.Wait()
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+func listen(address string, serve func(net.Listener) error) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	err = serve(l)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// traced continues the gateway's trace; its requests come over mutual TLS only.
+func (a *app) traced(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, call := a.telemetry.StartHTTP(r.Context(), tenantotel.HTTPRequest{Request: r, Route: "/notes", Origin: tenantotel.Inside})
+		status := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		inner := r.WithContext(ctx)
+		defer func() { call.End(inner.Context(), status.status) }()
+		next.ServeHTTP(status, inner)
+	})
+}
+
+// stamped writes the verified tenant on the request's span, which began before.
+func stamped(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tenantotel.Stamp(r.Context())
+		next.ServeHTTP(w, r)
+	})
+}
+
+// statusWriter remembers the status.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader remembers and passes on.
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// probes answers the plain port.
+func (a *app) probes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case <-a.trusted.Ready():
+		default:
+			http.Error(w, "the tenants are not loaded yet", http.StatusServiceUnavailable)
+		}
+	})
+	mux.Handle("GET /metrics", a.telemetry.Metrics())
+	return mux
+}
+
+// brand tells how tenants look.
+func (a *app) brand(context.Context) error {
+	a.look = func(ctx context.Context) Look {
+		tc, err := tenant.FromContext(ctx)
+		if err != nil {
+			return Look{}
+		}
+		return Look{Name: tc.ID().String()}
+	}
+	return nil
+}
