@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -93,10 +94,15 @@ func (h *home) waitForLock(ctx context.Context) error {
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return fmt.Errorf("pgserver: lock %s: %w", path, err)
 		}
+		// A holder that lives keeps the lock. Of one that died, postgres is on
+		// its way out, and that is worth a wait.
+		holder := lockHolder(path)
+		if ctx.Err() != nil || alive(holder) {
+			return &Error{ErrRunning, fmt.Sprintf("a server runs on %s (started by process %d)", h.dir, holder),
+				"stop that process or choose another folder"}
+		}
 		select {
 		case <-ctx.Done():
-			return &Error{ErrRunning, fmt.Sprintf("a server runs on %s (started by process %s)", h.dir, lockHolder(path)),
-				"stop that process or choose another folder"}
 		case <-retry.C:
 		}
 	}
@@ -114,12 +120,21 @@ func (h *home) noteHolder(lock *os.File) error {
 	return nil
 }
 
-func lockHolder(path string) string {
+// lockHolder returns the process that took the lock, or 0 before it wrote so.
+func lockHolder(path string) int {
 	text, err := os.ReadFile(path)
-	if err != nil || len(text) == 0 {
-		return "unknown"
+	if err != nil {
+		return 0
 	}
-	return strings.TrimSpace(string(text))
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+func alive(pid int) bool {
+	return pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
 // tryLock opens and locks a file without waiting.

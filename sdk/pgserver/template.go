@@ -118,9 +118,6 @@ func (h *home) clearStalePid() error {
 }
 
 func worksIn(pid int, dir string) bool {
-	if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) {
-		return false
-	}
 	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
 	if err != nil {
 		return false
