@@ -413,3 +413,5 @@ func (r *rig) public(name string) []ed25519.PublicKey {
 	must(r.tb, err)
 	return keys
 }
+
+func codeOf(err error) codes.Code { return status.Code(err) }
