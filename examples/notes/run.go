@@ -5,6 +5,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"html/template"
 	"io/fs"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
@@ -251,14 +253,30 @@ func (a *app) probes() http.Handler {
 	return mux
 }
 
-// brand tells how tenants look.
-func (a *app) brand(context.Context) error {
+// brand follows config's feed, which tells how tenants look.
+func (a *app) brand(ctx context.Context) error {
+	conn, err := a.dial(a.c.Config)
+	if err != nil {
+		return err
+	}
+	keys, err := keyfile.Public(a.c.Config.FeedKeys)
+	if err != nil {
+		return err
+	}
+	store := new(settings.Store)
+	follower, err := settings.Follow(ctx, settings.FollowConfig{
+		Config: conn, FeedKeys: keys, Replica: a.c.Replica, Store: store, Dir: a.c.State, Clock: a.clock, Log: a.telemetry.Logger(),
+	})
+	if err != nil {
+		return err
+	}
+	a.closers = append(a.closers, follower.Close)
 	a.look = func(ctx context.Context) Look {
-		tc, err := tenant.FromContext(ctx)
-		if err != nil {
-			return Look{}
+		b, err := settings.BrandFor(ctx, store)
+		if err != nil || b.Name == "" {
+			return Look{Name: "Notes"} // a page without a brand is better than none
 		}
-		return Look{Name: tc.ID().String()}
+		return Look{Name: b.Name, CSS: template.CSS(b.CSS()), Logo: template.URL(b.Logo)} //nolint:gosec // checked by BrandFor
 	}
 	return nil
 }
