@@ -193,7 +193,7 @@ func (s signer) sourceFor(t *testing.T, id string) *Source {
 
 // shake runs a handshake over loopback and one byte back, so that a TLS 1.3 client
 // learns that the server refused it. It returns what each end thought.
-func shake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error, state tls.ConnectionState) {
+func shake(t *testing.T, server, client *tls.Config) (state tls.ConnectionState, serverErr, clientErr error) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -224,7 +224,8 @@ func shake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error
 		_, clientErr = cli.Read(make([]byte, 1))
 	}
 	conn.Close()
-	return <-done, clientErr, state
+	serverErr = <-done
+	return state, serverErr, clientErr
 }
 
 func forgivingClient(cert *tls.Certificate) *tls.Config {
@@ -246,7 +247,7 @@ func TestServersRefuseBadCertificates(t *testing.T) {
 				l := goodLeaf()
 				c.spoil(l)
 				cert := h.sign(t, l)
-				serverErr, clientErr, _ := shake(t, h.source.ServerTLS(options...), forgivingClient(&cert))
+				_, serverErr, clientErr := shake(t, h.source.ServerTLS(options...), forgivingClient(&cert))
 				if serverErr == nil || clientErr == nil {
 					t.Fatalf("accepted: server %v, client %v", serverErr, clientErr)
 				}
@@ -280,7 +281,7 @@ func TestClientsRefuseBadCertificates(t *testing.T) {
 				if why == "trust domain" { // A client expects one identity; that names the domain too.
 					why = "expected"
 				}
-				_, clientErr, _ := shake(t, &tls.Config{Certificates: []tls.Certificate{h.sign(t, l)}}, client)
+				_, _, clientErr := shake(t, &tls.Config{Certificates: []tls.Certificate{h.sign(t, l)}}, client)
 				if clientErr == nil || !strings.Contains(clientErr.Error(), why) {
 					t.Errorf("client said %v, expected %q", clientErr, why)
 				}
@@ -310,7 +311,7 @@ func TestServersRefuseForeignSigners(t *testing.T) {
 		"signed by a process": bySelf, "without the key": stolen,
 	} {
 		for listener, options := range listeners() {
-			serverErr, clientErr, _ := shake(t, h.source.ServerTLS(options...), forgivingClient(&cert))
+			_, serverErr, clientErr := shake(t, h.source.ServerTLS(options...), forgivingClient(&cert))
 			if serverErr == nil || clientErr == nil {
 				t.Errorf("%s at %s: accepted", name, listener)
 			}
@@ -322,7 +323,7 @@ func TestCertificateIsRequiredUnlessOptional(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	for name, options := range listeners() {
-		serverErr, clientErr, state := shake(t, h.source.ServerTLS(options...), forgivingClient(nil))
+		state, serverErr, clientErr := shake(t, h.source.ServerTLS(options...), forgivingClient(nil))
 		optional := strings.Contains(name, "optional")
 		if accepted := serverErr == nil && clientErr == nil; accepted != optional {
 			t.Errorf("%s: accepted %v (server %v, client %v)", name, accepted, serverErr, clientErr)
@@ -339,7 +340,7 @@ func TestGoodCertificatePasses(t *testing.T) {
 	h := newHouse(t)
 	notes := h.sourceFor(t, goodURI)
 	for name, options := range listeners() {
-		serverErr, clientErr, state := shake(t, h.source.ServerTLS(options...), notes.ClientTLS(h.source.ID()))
+		state, serverErr, clientErr := shake(t, h.source.ServerTLS(options...), notes.ClientTLS(h.source.ID()))
 		if err := errors.Join(serverErr, clientErr); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -363,11 +364,11 @@ func TestClientRefusesOtherIdentity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, clientErr, _ := shake(t, h.source.ServerTLS(), notes.ClientTLS(id)); clientErr == nil {
+		if _, _, clientErr := shake(t, h.source.ServerTLS(), notes.ClientTLS(id)); clientErr == nil {
 			t.Errorf("tenancy passed for %s", want)
 		}
 	}
-	if _, clientErr, _ := shake(t, h.source.ServerTLS(), notes.ClientTLS(ID{})); clientErr == nil {
+	if _, _, clientErr := shake(t, h.source.ServerTLS(), notes.ClientTLS(ID{})); clientErr == nil {
 		t.Error("tenancy passed for the zero identity")
 	}
 }
@@ -378,12 +379,12 @@ func TestOldTLSIsRefused(t *testing.T) {
 	cert := h.sign(t, goodLeaf())
 	client := forgivingClient(&cert)
 	client.MaxVersion = tls.VersionTLS12
-	if serverErr, _, _ := shake(t, h.source.ServerTLS(), client); serverErr == nil {
+	if _, serverErr, _ := shake(t, h.source.ServerTLS(), client); serverErr == nil {
 		t.Error("a server accepted TLS 1.2")
 	}
 	server := &tls.Config{Certificates: []tls.Certificate{cert}, MaxVersion: tls.VersionTLS12}
 	peer, _ := Parse(goodURI)
-	if _, clientErr, _ := shake(t, server, h.source.ClientTLS(peer)); clientErr == nil {
+	if _, _, clientErr := shake(t, server, h.source.ClientTLS(peer)); clientErr == nil {
 		t.Error("a client accepted TLS 1.2")
 	}
 }
@@ -395,7 +396,7 @@ func TestNothingIsResumed(t *testing.T) {
 	cert := h.sign(t, goodLeaf())
 	client, server := forgivingClient(&cert), h.source.ServerTLS()
 	for range 2 {
-		serverErr, clientErr, state := shake(t, server, client)
+		state, serverErr, clientErr := shake(t, server, client)
 		if err := errors.Join(serverErr, clientErr); err != nil {
 			t.Fatal(err)
 		}

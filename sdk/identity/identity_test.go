@@ -51,14 +51,14 @@ func FuzzParse(f *testing.F) {
 func TestKindsDoNotCollide(t *testing.T) {
 	t.Parallel()
 	seen := map[ID]bool{}
-	for _, make := range []func() (ID, error){
+	for _, create := range []func() (ID, error){
 		func() (ID, error) { return Service("d", "c", "n") },
 		func() (ID, error) { return App("d", "c", "n") },
 		func() (ID, error) { return Operator("d", "n") },
 		func() (ID, error) { return Service("d", "c2", "n") },
 		func() (ID, error) { return Service("d2", "c", "n") },
 	} {
-		id, err := make()
+		id, err := create()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func TestAuthorityIssuesUsableCertificates(t *testing.T) {
 		}
 		sources[name] = source
 	}
-	serverErr, clientErr, state := shake(t, sources["tenancy"].ServerTLS(), sources["config"].ClientTLS(sources["tenancy"].ID()))
+	state, serverErr, clientErr := shake(t, sources["tenancy"].ServerTLS(), sources["config"].ClientTLS(sources["tenancy"].ID()))
 	if err := errors.Join(serverErr, clientErr); err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +284,7 @@ func TestWithdrawnRootRefusesClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := source.ServerTLS()
-	if serverErr, clientErr, _ := shake(t, server, client.ClientTLS(id)); serverErr != nil || clientErr != nil {
+	if _, serverErr, clientErr := shake(t, server, client.ClientTLS(id)); serverErr != nil || clientErr != nil {
 		t.Fatalf("before: %v, %v", serverErr, clientErr)
 	}
 	pair.Roots = fresh.RootsPEM()
@@ -292,7 +292,7 @@ func TestWithdrawnRootRefusesClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	clock.now = clock.now.Add(time.Second)
-	serverErr, _, _ := shake(t, server, client.ClientTLS(id))
+	_, serverErr, _ := shake(t, server, client.ClientTLS(id))
 	if serverErr == nil || !strings.Contains(serverErr.Error(), "unknown authority") {
 		t.Errorf("after: %v", serverErr)
 	}

@@ -50,6 +50,7 @@ func Client(cfg ClientConfig) []grpc.DialOption {
 
 type client struct{ cfg ClientConfig }
 
+//nolint:revive // the arguments are grpc.UnaryClientInterceptor's
 func (c *client) unary(
 	ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {

@@ -19,11 +19,13 @@ func TestClientForwardsItsOwnTenantOnly(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{})
+	lookalikes := []string{"rowhouse_tenant-bin", "rowhouse.tenant-bin", "rowhouse-tenant"}
 	spoofed := func(ctx context.Context) context.Context {
-		for _, key := range []string{tenant.MetadataKey, "Rowhouse-Tenant-Bin", "rowhouse_tenant-bin", "rowhouse.tenant-bin", "rowhouse-tenant"} {
-			ctx = metadata.AppendToOutgoingContext(ctx, key, h.Token(t, "globex"))
+		pairs := []string{"x-kept", "1"}
+		for _, key := range append([]string{tenant.MetadataKey, "Rowhouse-Tenant-Bin"}, lookalikes...) {
+			pairs = append(pairs, key, h.Token(t, "globex"))
 		}
-		return metadata.AppendToOutgoingContext(ctx, "x-kept", "1")
+		return metadata.AppendToOutgoingContext(ctx, pairs...)
 	}
 	ctx := spoofed(h.ctx("acme"))
 	var seen metadata.MD
@@ -37,8 +39,12 @@ func TestClientForwardsItsOwnTenantOnly(t *testing.T) {
 			t.Errorf("spoofed by hand: %q, %v", got, err)
 		}
 	}
-	if len(seen[tenant.MetadataKey]) != 1 || len(seen["rowhouse_tenant-bin"])+len(seen["rowhouse.tenant-bin"])+len(seen["rowhouse-tenant"]) != 0 ||
-		len(seen["x-kept"]) != 1 {
+	for _, key := range lookalikes {
+		if len(seen[key]) != 0 {
+			t.Errorf("%s was sent", key)
+		}
+	}
+	if len(seen[tenant.MetadataKey]) != 1 || len(seen["x-kept"]) != 1 {
 		t.Errorf("the server saw %v", seen)
 	}
 	if got, err := call(ctx, conn, admin); err != nil || got != "nobody" || len(seen[tenant.MetadataKey]) != 0 {

@@ -89,7 +89,9 @@ func actor(ctx context.Context) string {
 }
 
 func (n *notes) unary(method string) grpc.MethodDesc {
-	return grpc.MethodDesc{MethodName: method, Handler: func(_ any, ctx context.Context, dec func(any) error, ic grpc.UnaryServerInterceptor) (any, error) {
+	return grpc.MethodDesc{MethodName: method, Handler: func(
+		_ any, ctx context.Context, dec func(any) error, ic grpc.UnaryServerInterceptor,
+	) (any, error) {
 		in := new(text)
 		if err := dec(in); err != nil {
 			return nil, err

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -28,10 +27,11 @@ import (
 
 func with(tokens ...string) func(context.Context) context.Context {
 	return func(ctx context.Context) context.Context {
+		pairs := make([]string, 0, 2*len(tokens))
 		for _, token := range tokens {
-			ctx = metadata.AppendToOutgoingContext(ctx, tenant.MetadataKey, token)
+			pairs = append(pairs, tenant.MetadataKey, token)
 		}
-		return ctx
+		return metadata.AppendToOutgoingContext(ctx, pairs...)
 	}
 }
 
@@ -129,13 +129,15 @@ func TestJoinedValuesAreRefused(t *testing.T) {
 	b := base64.StdEncoding.EncodeToString([]byte(h.Token(t, "globex")))
 	config := h.source(h.Gateway()).ClientTLS(h.id)
 	config.NextProtos = []string{"h2"}
-	transport := &http2.Transport{DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+	transport := &http.Transport{Protocols: new(http.Protocols), DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		conn, err := h.lis.DialContext(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return tls.Client(conn, config), nil
+		client := tls.Client(conn, config)
+		return client, client.HandshakeContext(ctx)
 	}}
+	transport.Protocols.SetHTTP2(true)
 	t.Cleanup(transport.CloseIdleConnections)
 	ask := func(values ...string) string {
 		t.Helper()
@@ -143,7 +145,7 @@ func TestJoinedValuesAreRefused(t *testing.T) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://notes"+whoami, body)
 		must(t, err)
 		req.Header.Set("Content-Type", "application/grpc")
-		req.Header.Set("Te", "trailers")
+		req.Header.Set("TE", "trailers")
 		for _, v := range values {
 			req.Header.Add(tenant.MetadataKey, v)
 		}

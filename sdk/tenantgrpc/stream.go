@@ -159,11 +159,12 @@ func errExpired() *fault.Error {
 // a context derived from it, so that calls made late in a stream's life forward
 // a token that is still good.
 type liveContext struct {
-	context.Context
+	context.Context //nolint:containedctx // it is a context itself
+
 	newest atomic.Pointer[tenantContext]
 }
 
-type tenantContext struct{ context.Context }
+type tenantContext struct{ context.Context } //nolint:containedctx // as liveContext
 
 func (l *liveContext) set(c tenant.Context) {
 	l.newest.Store(&tenantContext{tenant.NewContext(l.Context, c)})
@@ -175,7 +176,7 @@ func (l *liveContext) Value(key any) any { return l.newest.Load().Value(key) }
 // guardedStream refuses to move messages once its stream was cut.
 type guardedStream struct {
 	grpc.ServerStream
-	ctx           context.Context
+	ctx           context.Context //nolint:containedctx // what the stream's Context returns
 	clientStreams bool
 }
 

@@ -128,7 +128,7 @@ func TestStreamLivesByRenewal(t *testing.T) {
 		derived, cancel := context.WithCancel(<-h.notes.open)
 		defer cancel()
 		for range 20 {
-			time.Sleep(30 * time.Second) // virtual
+			<-time.After(30 * time.Second) // virtual
 			synctest.Wait()
 			c, err := tenant.FromContext(derived)
 			if err != nil || !c.ExpireTime().After(time.Now()) {
@@ -155,12 +155,15 @@ func TestRenewalNeverWidens(t *testing.T) {
 		after  time.Duration
 	}{
 		{"another tenant", func(t *testing.T, h *house, _ string) (string, error) {
+			t.Helper()
 			return h.Token(t, "globex"), nil
 		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
 		{"another principal", func(t *testing.T, h *house, _ string) (string, error) {
+			t.Helper()
 			return h.Token(t, "acme", tenanttest.As("mallory")), nil
 		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
 		{"more scopes", func(t *testing.T, h *house, _ string) (string, error) {
+			t.Helper()
 			return h.Token(t, "acme", func(c *tenant.Claims) { c.Scopes = scope }), nil
 		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
 		{"the same again", func(_ *testing.T, _ *house, token string) (string, error) {

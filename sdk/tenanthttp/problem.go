@@ -16,7 +16,7 @@ import (
 )
 
 // RequestIDHeader names a request; the gateway sets it.
-const RequestIDHeader = "X-Request-Id"
+const RequestIDHeader = "X-Request-ID"
 
 // Problem is a problem document, RFC 9457, with the members that our errors add.
 type Problem struct {

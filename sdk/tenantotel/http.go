@@ -28,7 +28,7 @@ const (
 // HTTPCall is a request that is being served. End it once.
 type HTTPCall struct {
 	t      *Telemetry
-	ctx    context.Context
+	span   trace.Span
 	start  time.Time
 	now    func() time.Time
 	method string
@@ -68,23 +68,22 @@ func (t *Telemetry) StartHTTP(ctx context.Context, r HTTPRequest) (context.Conte
 			options = append(options, trace.WithLinks(trace.Link{SpanContext: caller.WithTraceState(trace.TraceState{})}))
 		}
 	}
-	ctx, _ = t.tracer.Start(ctx, method+" "+r.Route, options...)
-	return ctx, &HTTPCall{t: t, ctx: ctx, start: r.Clock(), now: r.Clock, method: method, route: r.Route}
+	ctx, span := t.tracer.Start(ctx, method+" "+r.Route, options...)                                        //nolint:spancheck // HTTPCall.End ends it
+	return ctx, &HTTPCall{t: t, span: span, start: r.Clock(), now: r.Clock, method: method, route: r.Route} //nolint:spancheck // as above
 }
 
 // End ends the span and measures the request. ctx is the request's latest
 // context: its tenant gives the measurement its plan and cell.
 func (c *HTTPCall) End(ctx context.Context, status int) {
-	span := trace.SpanFromContext(c.ctx)
-	span.SetAttributes(attribute.Int("http.response.status_code", status))
+	c.span.SetAttributes(attribute.Int("http.response.status_code", status))
 	if status >= http.StatusInternalServerError {
-		span.SetStatus(codes.Error, strconv.Itoa(status))
+		c.span.SetStatus(codes.Error, strconv.Itoa(status))
 	}
-	span.End()
+	c.span.End()
 	attrs := append(metricAttributes(ctx),
 		attribute.String("http.request.method", c.method), attribute.String("http.route", c.route),
 		attribute.Int("http.response.status_code", status))
-	c.t.duration.Record(c.ctx, c.now().Sub(c.start).Seconds(), metric.WithAttributes(attrs...))
+	c.t.duration.Record(ctx, c.now().Sub(c.start).Seconds(), metric.WithAttributes(attrs...))
 }
 
 // Inject writes the current trace into the headers of a request to a peer inside

@@ -71,7 +71,7 @@ type Receiver struct {
 // Start runs a collector until the test ends.
 func Start(tb testing.TB) *Receiver {
 	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -147,7 +147,9 @@ type traceService struct {
 }
 
 // Export implements the OTLP trace service.
-func (s traceService) Export(_ context.Context, req *collectortrace.ExportTraceServiceRequest) (*collectortrace.ExportTraceServiceResponse, error) {
+func (s traceService) Export(
+	_ context.Context, req *collectortrace.ExportTraceServiceRequest,
+) (*collectortrace.ExportTraceServiceResponse, error) {
 	s.r.add(func() {
 		for _, of := range req.GetResourceSpans() {
 			service := Attr(of.GetResource().GetAttributes(), "service.name")
@@ -167,7 +169,9 @@ type metricsService struct {
 }
 
 // Export implements the OTLP metrics service.
-func (s metricsService) Export(_ context.Context, req *collectormetrics.ExportMetricsServiceRequest) (*collectormetrics.ExportMetricsServiceResponse, error) {
+func (s metricsService) Export(
+	_ context.Context, req *collectormetrics.ExportMetricsServiceRequest,
+) (*collectormetrics.ExportMetricsServiceResponse, error) {
 	s.r.add(func() {
 		for _, of := range req.GetResourceMetrics() {
 			service := Attr(of.GetResource().GetAttributes(), "service.name")
@@ -187,7 +191,9 @@ type logsService struct {
 }
 
 // Export implements the OTLP logs service.
-func (s logsService) Export(_ context.Context, req *collectorlogs.ExportLogsServiceRequest) (*collectorlogs.ExportLogsServiceResponse, error) {
+func (s logsService) Export(
+	_ context.Context, req *collectorlogs.ExportLogsServiceRequest,
+) (*collectorlogs.ExportLogsServiceResponse, error) {
 	s.r.add(func() {
 		for _, of := range req.GetResourceLogs() {
 			service := Attr(of.GetResource().GetAttributes(), "service.name")
