@@ -68,8 +68,10 @@ func (t *Telemetry) StartHTTP(ctx context.Context, r HTTPRequest) (context.Conte
 			options = append(options, trace.WithLinks(trace.Link{SpanContext: caller.WithTraceState(trace.TraceState{})}))
 		}
 	}
-	ctx, span := t.tracer.Start(ctx, method+" "+r.Route, options...)                                        //nolint:spancheck // HTTPCall.End ends it
-	return ctx, &HTTPCall{t: t, span: span, start: r.Clock(), now: r.Clock, method: method, route: r.Route} //nolint:spancheck // as above
+	//nolint:spancheck // HTTPCall.End ends it
+	ctx, span := t.tracer.Start(ctx, method+" "+r.Route, options...)
+	call := &HTTPCall{t: t, span: span, start: r.Clock(), now: r.Clock, method: method, route: r.Route}
+	return ctx, call //nolint:spancheck // as above
 }
 
 // End ends the span and measures the request. ctx is the request's latest
