@@ -535,26 +535,30 @@ func TestResync(t *testing.T) {
 		defer w.cancel()
 		return w.reached(41).GetResumeToken()
 	}()
+	r.mustPublish(tenants, "t", "1")
+	r.mustPublish(routes, "a", "last") // so that the other feed's position is within this one's history
 	again, _ := r.replica()
+	flipped := []byte(recent)
+	flipped[len(flipped)-5] ^= 1 // within the MAC
 	for name, token := range map[string]string{
 		"too old": old, "another feed's": tenantToken(r), "garbage": "x", "cut": recent[:20],
-		"forged": "A" + recent[1:], "empty MAC": recent[:32],
+		"another epoch": "A" + recent[1:], "no MAC": recent[:32], "forged": string(flipped),
 	} {
 		for _, s := range []*feedserver.Server{r.server, again} {
 			w := r.watch(s, routes, token)
-			t.Log(name)
+			t.Logf("%s: %q", name, token)
 			w.wantEnd(fault.ReasonResync)
 		}
 	}
-	if f := <-r.watch(again, routes, recent).frames; f.GetBookmark().GetRevision() != 41 {
-		t.Errorf("a recent token gives %v", f)
+	if d := r.watch(again, routes, recent).delta(); d.GetPrevRevision() != 41 || d.GetRevision() != 43 {
+		t.Errorf("a recent token gives %v", d)
 	}
 }
 
 func tenantToken(r *rig) string {
 	w := r.watch(r.server, tenants, "")
 	defer w.cancel()
-	return w.bookmark().GetResumeToken()
+	return w.reached(42).GetResumeToken()
 }
 
 func TestTrimmedHistoryResyncs(t *testing.T) {

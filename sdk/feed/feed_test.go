@@ -3,6 +3,7 @@ package feed_test
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -293,6 +294,12 @@ func TestStartsOverWhenItMust(t *testing.T) {
 			c.send(r.pub.snapshot()[0], r.pub.delta("x", "1"))
 		},
 		"a chunk out of place": func(r *rig, c call) { f := r.pub.snapshot()[0]; f.GetChunk().Index = 5; c.send(f) },
+		"a snapshot with another entry": func(r *rig, c call) {
+			c.fail <- fault.New(fault.OutOfRange, fault.ReasonResync, "too old")
+			f := r.pub.snapshot()
+			f[0].GetChunk().Entries[0].Value = []byte("evil")
+			(<-r.line.calls).send(f...)
+		},
 		"a snapshot cut off": func(r *rig, c call) {
 			f := r.pub.snapshot()
 			f[0].GetChunk().Last = false
@@ -501,6 +508,26 @@ func TestEveryFlippedByteIsRefused(t *testing.T) {
 			r.feed.Close()
 		}
 		r.feed = nil
+	})
+}
+
+// TestEditedFileIsRefused changes an entry and makes the checksum fit; only the signed root tells.
+func TestEditedFileIsRefused(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.fill(2)
+		newest := r.files()[len(r.files())-1]
+		b, err := os.ReadFile(newest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := b[:len(b)-sha256.Size]
+		body[len(body)-1] = '9' // the value of the only entry
+		sum := sha256.Sum256(body)
+		if err := os.WriteFile(newest, append(body, sum[:]...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.start()
+		r.want(map[string]string{"k": "1"}, 1)
 	})
 }
 
