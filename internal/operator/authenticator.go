@@ -85,8 +85,8 @@ func New(ctx context.Context, cfg Config) (*Authenticator, error) {
 }
 
 // Bearer returns the operator who holds token. Every token that is not accepted gives the same fault,
-// CREDENTIAL_INVALID, whose cause says why; an issuer that cannot be reached is DEPENDENCY_UNAVAILABLE. A person whom the issuer knows and operators.yaml does not is a principal
-// without permissions.
+// CREDENTIAL_INVALID, whose cause says why; an issuer that cannot be reached is DEPENDENCY_UNAVAILABLE. A person whom
+// the issuer knows and operators.yaml does not is a principal without permissions.
 func (a *Authenticator) Bearer(ctx context.Context, token string) (Principal, error) {
 	if len(token) > maxToken {
 		return Principal{}, invalid(fmt.Errorf("the token is longer than %d bytes", maxToken))

@@ -30,7 +30,7 @@ type OperatorsFile struct {
 }
 
 // OperatorEntry binds one person, known by (issuer, subject) or by a static token, to roles.
-type OperatorEntry struct {
+type OperatorEntry struct { //nolint:revive // beside PeerEntry, Entry alone would mislead
 	// Name is the short name in audit records: lower-case letters, digits, dots and hyphens.
 	Name string `yaml:"name"`
 	// Issuer and Subject are those of the person's OIDC tokens.

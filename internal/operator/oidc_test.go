@@ -26,6 +26,7 @@ import (
 type idp struct {
 	server  *httptest.Server
 	key     *ecdsa.PrivateKey
+	rsa     *rsa.PrivateKey // published too, for others
 	fetches atomic.Int64
 }
 
@@ -37,7 +38,11 @@ func newIDP(t *testing.T) *idp {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &idp{key: key}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &idp{key: key, rsa: rsaKey}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
 		p.fetches.Add(1)
@@ -49,7 +54,10 @@ func newIDP(t *testing.T) *idp {
 	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
 		p.fetches.Add(1)
-		reply(w, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k1", Algorithm: "ES256", Use: "sig"}}})
+		reply(w, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
+			{Key: key.Public(), KeyID: "k1", Algorithm: "ES256", Use: "sig"},
+			{Key: rsaKey.Public(), KeyID: "r1", Algorithm: "RS256", Use: "sig"},
+		}})
 	})
 	p.server = httptest.NewTLSServer(mux)
 	t.Cleanup(p.server.Close)
@@ -58,7 +66,9 @@ func newIDP(t *testing.T) *idp {
 
 func reply(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v)
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		panic(err) // net/http turns it into a broken answer
+	}
 }
 
 func (p *idp) claims() map[string]any {
@@ -71,6 +81,14 @@ func (p *idp) claims() map[string]any {
 // sign makes a token; edits change claims, nil deletes.
 func (p *idp) sign(t *testing.T, key any, alg jose.SignatureAlgorithm, kid string, edits map[string]any) string {
 	t.Helper()
+	return p.signWith(t, jose.SigningKey{Algorithm: alg, Key: key}, edits, map[jose.HeaderKey]any{"kid": kid, "typ": "JWT"})
+}
+
+// signWith signs headers as they are.
+func (p *idp) signWith(
+	t *testing.T, key jose.SigningKey, edits map[string]any, headers map[jose.HeaderKey]any,
+) string {
+	t.Helper()
 	claims := p.claims()
 	maps.Copy(claims, edits)
 	maps.DeleteFunc(claims, func(_ string, v any) bool { return v == nil })
@@ -78,8 +96,7 @@ func (p *idp) sign(t *testing.T, key any, alg jose.SignatureAlgorithm, kid strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := (&jose.SignerOptions{}).WithHeader("kid", kid).WithType("JWT")
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, options)
+	signer, err := jose.NewSigner(key, &jose.SignerOptions{ExtraHeaders: headers})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,11 +167,19 @@ func TestForgedTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	with := func(edits map[string]any) string { return p.sign(t, p.key, jose.ES256, "k1", edits) }
+	signed := func(header jose.HeaderKey, value any) string {
+		key := jose.SigningKey{Algorithm: jose.ES256, Key: p.key}
+		return p.signWith(t, key, nil, map[jose.HeaderKey]any{"kid": "k1", header: value})
+	}
 	good := p.good(t)
 	tokens := map[string]string{
 		"alg none":                  p.unsigned(t, `{"alg":"none","typ":"JWT"}`),
 		"alg none, kept signature":  withHeader(good, `{"alg":"none","kid":"k1"}`),
 		"HMAC with the public key":  p.sign(t, public, jose.HS256, "k1", nil),
+		"RS256 by the issuer":       p.sign(t, p.rsa, jose.RS256, "r1", nil),
+		"signed jku":                signed("jku", "https://evil.example/keys"),
+		"signed x5u":                signed("x5u", "https://evil.example/cert"),
+		"signed jwk":                signed("jwk", map[string]any{"kty": "EC"}),
 		"RS256 by a stranger":       p.sign(t, rsaKey, jose.RS256, "k1", nil),
 		"stranger's key, our kid":   p.sign(t, strangeKey, jose.ES256, "k1", nil),
 		"stranger's key, own kid":   p.sign(t, strangeKey, jose.ES256, "k2", nil),

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -41,9 +42,7 @@ func AllRoles() Roles {
 	r.permissions[RoleAuditor] = auditorPermissions()
 	r.permissions[RoleOwner] = slices.Concat(viewer, supportPermissions(), operatorPermissions(), placerPermissions(),
 		securityPermissions(), auditorPermissions(), ownerPermissions())
-	for role, permissions := range workloadPermissions() {
-		r.permissions[role] = permissions
-	}
+	maps.Copy(r.permissions, workloadPermissions())
 	for role, permissions := range r.permissions {
 		slices.Sort(permissions)
 		r.permissions[role] = slices.Compact(permissions)

@@ -88,7 +88,7 @@ func (cfg Config) pool() (*pgxpool.Config, error) {
 	}
 	if cfg.TracerProvider != nil {
 		poolCfg.ConnConfig.Tracer = otelpgx.NewTracer(
-			otelpgx.WithTracerProvider(cfg.TracerProvider), otelpgx.WithTrimSQLInSpanName())
+			otelpgx.WithTracerProvider(cfg.TracerProvider))
 	}
 	return poolCfg, nil
 }

@@ -271,9 +271,9 @@ func TestSpansHoldNoArguments(t *testing.T) {
 	found := false
 	for _, span := range spans.Ended() {
 		for _, attr := range span.Attributes() {
-			found = found || strings.Contains(attr.Value.Emit(), "application_name")
-			if strings.Contains(attr.Value.Emit(), "hunter2") {
-				t.Errorf("span %s holds %s", span.Name(), attr.Value.Emit())
+			found = found || strings.Contains(attr.Value.String(), "application_name")
+			if strings.Contains(attr.Value.String(), "hunter2") {
+				t.Errorf("span %s holds %s", span.Name(), attr.Value.String())
 			}
 		}
 	}

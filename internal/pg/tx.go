@@ -46,7 +46,7 @@ func Tx(ctx context.Context, db Beginner, opts TxOptions, fn func(ctx context.Co
 		opts.Tries = defaultTries
 	}
 	if opts.Jitter == nil {
-		opts.Jitter = func(most time.Duration) time.Duration { return rand.N(most) + 1 }
+		opts.Jitter = func(most time.Duration) time.Duration { return rand.N(most) + 1 } //nolint:gosec // a pause is no secret
 	}
 	var err error
 	for try := range opts.Tries {

@@ -143,7 +143,7 @@ func (m *method) read(msg proto.Message, call *Call) {
 // contextStream is a stream with another context.
 type contextStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // a stream is where gRPC keeps the context of a call
 }
 
 // Context returns the context of the call.

@@ -75,7 +75,7 @@ func CheckService(service protoreflect.ServiceDescriptor) error {
 }
 
 // RuleOf returns what a method declares, or nil.
-func RuleOf(md protoreflect.MethodDescriptor) *apiv1.MethodRule {
+func RuleOf(md protoreflect.MethodDescriptor) *apiv1.MethodRule { //nolint:revive // rule.Of says too little
 	options, ok := md.Options().(*descriptorpb.MethodOptions)
 	if !ok || !proto.HasExtension(options, apiv1.E_Rule) {
 		return nil

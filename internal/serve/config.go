@@ -148,7 +148,7 @@ func (c Config) callers(
 // issuerClient is nil where the default will do.
 func (c Config) issuerClient() (*http.Client, error) {
 	if c.IssuerRoots == "" {
-		return nil, nil
+		return nil, nil //nolint:nilnil // nil is the default client
 	}
 	b, err := c.IssuerRoots.Read()
 	if err != nil {

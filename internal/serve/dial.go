@@ -74,7 +74,7 @@ func dial(
 }
 
 // withRequestID gives a request its identity before the first try, so that every try has the same.
-func withRequestID(
+func withRequestID( //nolint:revive // the signature is gRPC's
 	ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
 	opts ...grpc.CallOption,
 ) error {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -142,13 +143,13 @@ func (p *Process) flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), telemetryFlush)
 	defer cancel()
 	if err := p.Telemetry.Shutdown(ctx); err != nil {
-		p.Log.Warn("telemetry was not flushed", "error", err)
+		p.Log.WarnContext(ctx, "telemetry was not flushed", "error", err)
 	}
 }
 
 func (s *Service) close() {
-	for i := len(s.Close) - 1; i >= 0; i-- {
-		s.Close[i]()
+	for _, release := range slices.Backward(s.Close) {
+		release()
 	}
 }
 
@@ -186,11 +187,11 @@ func (p *Process) serve(ctx context.Context, opts Options, s *Service) (err erro
 	running.Go(func() { state.mirror(working, server.health) })
 	run("gRPC port", func() error { return server.grpc.Serve(l.grpc) })
 	state.start()
-	p.Log.Info("serving", "service", opts.Name, "grpc", l.grpc.Addr().String(), "ops", l.ops.Addr().String())
+	p.Log.InfoContext(ctx, "serving", "service", opts.Name, "grpc", l.grpc.Addr().String(), "ops", l.ops.Addr().String())
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
-		p.Log.Error("ending because something failed", "error", err)
+		p.Log.ErrorContext(ctx, "ending because something failed", "error", err)
 	}
 	server.drain(state, opts.Config.Drain)
 	stopWork()
@@ -200,7 +201,7 @@ func (p *Process) serve(ctx context.Context, opts Options, s *Service) (err erro
 	for late := range failed {
 		err = errors.Join(err, late)
 	}
-	p.Log.Info("ended", "service", opts.Name)
+	p.Log.InfoContext(ctx, "ended", "service", opts.Name)
 	return err
 }
 

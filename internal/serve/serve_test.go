@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -377,8 +376,8 @@ func TestDrainGivesUpOnHandlersThatStay(t *testing.T) {
 	if err := r.end(t); err != nil {
 		t.Errorf("Run = %v", err)
 	}
-	if err := <-answered; err == nil {
-		t.Error("a call that was cut off succeeded")
+	if err := <-answered; status.Code(err) != codes.Unavailable { // and not its deadline, much later
+		t.Errorf("the call that was cut off: %v", err)
 	}
 }
 
@@ -463,10 +462,9 @@ func TestWhatKeepsFromStarting(t *testing.T) {
 		"method without rule": {func(s *grpc.Server) { good(s); reflection.Register(s) }, func(*serve.Config) {}, "declares no rule"},
 	}
 	for name, test := range tests {
-		r := start(t, h, &serve.Service{Register: test.register}, test.edit)
-		<-r.ended
-		if r.err == nil || !strings.Contains(r.err.Error(), test.want) {
-			t.Errorf("%s: Run = %v, want an error with %q", name, r.err, test.want)
+		err := start(t, h, &serve.Service{Register: test.register}, test.edit).end(t)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: Run = %v, want an error with %q", name, err, test.want)
 		}
 	}
 	cfg := h.config()
@@ -569,7 +567,7 @@ store: {dsn: dsn}
 	if err := os.WriteFile(path, []byte(strings.Replace(content, "issuers", "isuers", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf(`%s:6: unknown key "isuers" in serve; the nearest known key is "issuers"`, path)
+	want := path + `:6: unknown key "isuers" in serve; the nearest known key is "issuers"`
 	if _, err = serve.Load[config](path); err == nil || err.Error() != want {
 		t.Errorf("error = %v, want %s", err, want)
 	}

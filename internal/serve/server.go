@@ -136,7 +136,7 @@ func (s *server) endStreams(
 // cutStream is a stream whose context ends early.
 type cutStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // a stream is where gRPC keeps the context of a call
 }
 
 // Context returns the context that draining ends.

@@ -163,7 +163,7 @@ func checkStruct(node *yaml.Node, t reflect.Type, where string) error {
 
 // keys collects the keys of a struct as the decoder sees them.
 func keys(t reflect.Type, into map[string]reflect.Type) {
-	for field := range structFields(t) {
+	for field := range t.Fields() {
 		name, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 		switch {
 		case options == "inline":
@@ -173,16 +173,6 @@ func keys(t reflect.Type, into map[string]reflect.Type) {
 			into[strings.ToLower(field.Name)] = field.Type
 		default:
 			into[name] = field.Type
-		}
-	}
-}
-
-func structFields(t reflect.Type) func(yield func(reflect.StructField) bool) {
-	return func(yield func(reflect.StructField) bool) {
-		for i := range t.NumField() {
-			if !yield(t.Field(i)) {
-				return
-			}
 		}
 	}
 }
@@ -243,7 +233,7 @@ func rebase(v reflect.Value, dir string) {
 	case reflect.Map:
 		rebaseMap(v, dir)
 	case reflect.String:
-		if p, ok := v.Interface().(Path); ok && p != "" && !filepath.IsAbs(string(p)) && v.CanSet() {
+		if p, ok := reflect.TypeAssert[Path](v); ok && p != "" && !filepath.IsAbs(string(p)) && v.CanSet() {
 			v.SetString(filepath.Join(dir, string(p)))
 		}
 	default:
