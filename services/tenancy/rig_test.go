@@ -107,6 +107,7 @@ type rig struct {
 	super   *pgxpool.Pool // the service's database, as superuser
 	app     string        // id of the app that lives in the cell
 	appDSN  string        // superuser's, of that app's database
+	roleDSN string        // the same, of the app itself
 	log     *logBuffer
 	tokens  map[string]string
 	stop    func()
@@ -157,8 +158,11 @@ func (r *rig) makeCell() {
 	name := strings.ReplaceAll(r.app, "-", "_")
 	_, err = r.super.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+source.Name())
 	must(r.tb, err)
+	_, err = r.super.Exec(ctx, "GRANT CONNECT ON DATABASE "+name+" TO "+cell.AppRole("notes"))
+	must(r.tb, err)
 	r.tb.Cleanup(func() { _, _ = r.super.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)") })
 	r.appDSN = strings.ReplaceAll(source.DSN("postgres"), source.Name(), name)
+	r.roleDSN = strings.ReplaceAll(source.DSN(cell.AppRole("notes")), source.Name(), name)
 }
 
 // inCell returns a superuser's connection to the app's database.

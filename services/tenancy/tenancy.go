@@ -6,6 +6,7 @@
 package tenancy
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -41,6 +42,9 @@ import (
 
 // name is the service's name in telemetry and in audit events.
 const name = "tenancy"
+
+// defaultConnections bounds the pool unless the configuration says otherwise.
+const defaultConnections = 20
 
 // DatabaseName is the name of the service's database unless an installation chooses another.
 const DatabaseName = "rowhouse_tenancy"
@@ -226,7 +230,7 @@ func (h *house) build(ctx context.Context, p *serve.Process) (_ *serve.Service, 
 		return nil, err
 	}
 	pool, err := pg.Open(ctx, pg.Config{
-		DSNFile: string(h.c.Database), MaxConns: max(h.c.Connections, 20), Name: "rowhouse-tenancy", TracerProvider: p.Tracer,
+		DSNFile: string(h.c.Database), MaxConns: cmp.Or(h.c.Connections, defaultConnections), Name: "rowhouse-tenancy", TracerProvider: p.Tracer,
 	})
 	if err != nil {
 		return nil, err

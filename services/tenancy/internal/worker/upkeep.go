@@ -60,7 +60,7 @@ func (w *Worker) turnSealKeys(ctx context.Context) error {
 	now := w.cfg.Clock()
 	for _, c := range cells {
 		id := strings.TrimPrefix(c.GetName(), "cells/")
-		keys, err := store.SealKeys(ctx, w.cfg.Pool, []string{id}, now)
+		keys, err := store.SealKeys(ctx, w.cfg.Pool, []string{id}, time.Time{}) // those past their end, too
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,387 @@
+package worker_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/internal/change/changetest"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/seal"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/worker"
+)
+
+var cluster *changetest.Cluster
+
+func TestMain(m *testing.M) { changetest.Main(m, &cluster) }
+
+// fakeCells is a cell in memory. before may fail or stop a write, after is told that it happened.
+type fakeCells struct {
+	mu            sync.Mutex
+	states        map[string]store.Debt
+	installed     map[string]tenant.SealKey
+	before, after func(store.Debt) error
+	broken        bool
+}
+
+func (f *fakeCells) Place(_ context.Context, d store.Debt) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.before != nil {
+		if err := f.before(d); err != nil {
+			return err
+		}
+	}
+	key := d.App + "/" + d.UID.String()
+	if f.states[key].Revision <= d.Revision {
+		f.states[key] = d
+	}
+	if f.after != nil {
+		return f.after(d)
+	}
+	return nil
+}
+
+func (f *fakeCells) Install(_ context.Context, i store.Install, key tenant.SealKey) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken {
+		return errors.New("away")
+	}
+	f.installed[fmt.Sprint(i.App, i.Key.Cell, i.Key.KID)] = key
+	return nil
+}
+
+func (f *fakeCells) knows(uid tenant.UID) store.Debt {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.states["notes/"+uid.String()]
+}
+
+type bench struct {
+	t      *testing.T
+	pool   *pgxpool.Pool
+	super  *pgxpool.Pool
+	cells  *fakeCells
+	config worker.Config
+	now    time.Time
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	db := cluster.Database(t, store.Migrations())
+	b := &bench{t: t, pool: db.Pool, super: db.Connect(t, "postgres"), cells: &fakeCells{states: map[string]store.Debt{}, installed: map[string]tenant.SealKey{}}}
+	b.now = time.Now()
+	holder, err := identity.Service("rowhouse.localhost", "cell-1", "tenancy")
+	b.must(err)
+	box, err := seal.New(make([]byte, seal.KeySize))
+	b.must(err)
+	_, root, err := ed25519.GenerateKey(rand.Reader)
+	b.must(err)
+	b.config = worker.Config{
+		Pool: db.Pool, Kernel: change.New(change.Config{Pool: db.Pool, Service: "tenancy"}), Cells: b.cells, Box: box, Root: root,
+		Holder: holder, Clock: func() time.Time { return b.now }, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError + 1})),
+	}
+	b.furnish()
+	return b
+}
+
+func (b *bench) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func uid(t *testing.T) tenant.UID {
+	t.Helper()
+	id, err := tenant.NewUID(time.Now(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (b *bench) furnish() {
+	ctx := b.t.Context()
+	now := timestamppb.Now()
+	five := durationpb.New(5 * time.Second)
+	shared := []tenancyv1.IsolationModel{tenancyv1.IsolationModel_ISOLATION_MODEL_SHARED}
+	b.must(store.InsertPlan(ctx, b.pool, "free", &tenancyv1.Plan{
+		Uid: uid(b.t).String(), AllowedModels: shared, DefaultModel: shared[0], StatementTimeout: five, LockTimeout: five,
+		IdleTransactionTimeout: five, Retention: durationpb.New(time.Hour), LossPolicy: 1, CreateTime: now,
+	}))
+	b.must(store.InsertCell(ctx, b.pool, "cell-1", &tenancyv1.Cell{
+		Uid: uid(b.t).String(), Region: "local", CredentialsRef: "x", Models: shared, Capacity: 1000, State: 1, CreateTime: now,
+	}))
+	b.must(store.InsertApp(ctx, b.pool, "notes", &tenancyv1.App{
+		Uid: uid(b.t).String(), CreateTime: now,
+		Upstreams: []*tenancyv1.AppUpstream{{Cell: "cells/cell-1", GrpcAddress: "h:1", SpiffeId: "spiffe://x"}},
+	}))
+}
+
+// create stores a tenant that is being made, and its operation.
+func (b *bench) create(id string) (tenant.UID, string) {
+	b.t.Helper()
+	ctx := b.t.Context()
+	parsed, err := tenant.ParseID(id)
+	b.must(err)
+	u, o := uid(b.t), uuid.Must(uuid.NewV7()).String()
+	_, err = store.TakeRoom(ctx, b.pool, "cell-1")
+	b.must(err)
+	b.must(store.InsertTenant(ctx, b.pool, registry.Tenant{
+		UID: u, ID: parsed, Plan: "free", State: registry.StateCreating, Generation: 1, CreateTime: b.now,
+		Placement: registry.Placement{Model: tenant.ModelShared, Cell: "cell-1", Generation: 1},
+	}))
+	b.must(store.InsertOperation(ctx, b.pool, store.Operation{
+		ID: o, Target: "tenants/" + id, Verb: worker.VerbCreate, Input: []byte(u.String()),
+		Meta: &apiv1.OperationMetadata{Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps(worker.VerbCreate)},
+	}, "", 0))
+	return u, o
+}
+
+func (b *bench) state(u tenant.UID) registry.State {
+	b.t.Helper()
+	t, err := store.ReadTenant(b.t.Context(), b.pool, store.TenantKey{UID: u})
+	b.must(err)
+	return t.State
+}
+
+// expire ends all leases, as time would.
+func (b *bench) expire() {
+	b.t.Helper()
+	_, err := b.super.Exec(b.t.Context(), `UPDATE kernel.operations SET lease_until = now() - interval '1 s', next_time = now() WHERE end_time IS NULL`)
+	b.must(err)
+}
+
+// TestCrashAtAnyStepResumes kills the worker's database connection at every statement of a creation in turn, and lets
+// another worker finish it.
+func TestCrashAtAnyStepResumes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	crashes := 0
+	for n := 0; ; n++ {
+		u, o := b.create(fmt.Sprintf("tenant-%d", n))
+		config, crash := b.config, &crasher{left: n}
+		config.Pool = b.crashing(crash)
+		config.Cells = crash.cells(b.cells)
+		config.Kernel = change.New(change.Config{Pool: config.Pool, Service: "tenancy", Log: config.Log})
+		_ = worker.New(config).Inline(t.Context(), o)
+		finished := !crash.dead
+		if crash.dead {
+			crashes++
+			b.expire()
+			b.must(worker.New(b.config).Inline(t.Context(), o))
+			if _, ok, err := store.ClaimOperationByID(t.Context(), b.pool, o, time.Second); err != nil || ok {
+				t.Fatalf("after a crash at statement %d the operation has not ended: %v", n, err)
+			}
+		}
+		if b.state(u) != registry.StateActive || b.cells.knows(u).State != registry.StateCreating {
+			t.Fatalf("after a crash at statement %d the tenant is %s and the cell knows %+v", n, b.state(u), b.cells.knows(u))
+		}
+		var published int
+		b.must(b.super.QueryRow(t.Context(), `SELECT count(*) FROM kernel.change_log WHERE key = $1`, "tenant/"+u.String()).Scan(&published))
+		if published != 2 {
+			t.Fatalf("after a crash at statement %d the tenant was published %d times to two feeds", n, published)
+		}
+		if finished {
+			break
+		}
+	}
+	if crashes < 8 {
+		t.Errorf("only %d places to crash were found", crashes)
+	}
+}
+
+func TestPausedHolderIsFenced(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx := t.Context()
+	u, o := b.create("acme")
+	paused, ok, err := store.ClaimOperationByID(ctx, b.pool, o, time.Hour)
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	if _, ok, err := store.ClaimOperationByID(ctx, b.pool, o, time.Hour); err != nil || ok {
+		t.Fatalf("an operation is held twice: %v", err)
+	}
+	b.expire()
+	b.must(worker.New(b.config).Inline(ctx, o))
+	if b.state(u) != registry.StateActive {
+		t.Fatalf("the tenant is %s", b.state(u))
+	}
+	paused.Meta.Phase = apiv1.OperationPhase_OPERATION_PHASE_FAILED
+	for what, write := range map[string]func() error{
+		"release": func() error { return store.ReleaseOperation(ctx, b.pool, paused, 0) },
+		"finish":  func() error { return store.FinishOperation(ctx, b.pool, paused) },
+	} {
+		if err := write(); !errors.Is(err, store.ErrFenced) {
+			t.Errorf("%s by a holder that slept: %v", what, err)
+		}
+	}
+}
+
+func TestSealKeysTurnOver(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, w := t.Context(), worker.New(b.config)
+	current := func() uint8 {
+		kid, err := store.CurrentSealKID(ctx, b.pool, "cell-1")
+		b.must(err)
+		return kid
+	}
+	b.must(w.Upkeep(ctx))
+	if current() != 1 || len(b.cells.installed) != 1 {
+		t.Fatalf("key %d is in use, %d installed", current(), len(b.cells.installed))
+	}
+	b.must(w.Upkeep(ctx))
+	if current() != 1 || len(b.cells.installed) != 1 {
+		t.Errorf("upkeep without need: key %d is in use, %d installed", current(), len(b.cells.installed))
+	}
+	b.cells.broken = true
+	b.now = b.now.Add(25 * time.Hour)
+	b.must(w.Upkeep(ctx))
+	if current() != 1 {
+		t.Error("a key is used that a database lacks")
+	}
+	b.cells.broken = false
+	b.must(w.Upkeep(ctx))
+	if current() != 2 || len(b.cells.installed) != 2 {
+		t.Errorf("a day later key %d is in use, %d installed", current(), len(b.cells.installed))
+	}
+	if b.cells.installed["notescell-11"] == b.cells.installed["notescell-12"] {
+		t.Error("two keys are equal")
+	}
+	b.now = b.now.Add(worker.SealLife + 25*time.Hour)
+	b.must(w.Upkeep(ctx))
+	keys, err := store.SealKeys(ctx, b.pool, []string{"cell-1"}, b.now)
+	b.must(err)
+	if len(keys) != 1 || keys[0].KID != 3 || current() != 3 {
+		t.Errorf("keys left: %+v", keys)
+	}
+}
+
+func TestExpiredContextKeysLeaveTheFeeds(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, w := t.Context(), worker.New(b.config)
+	inFeed := func() (n int) {
+		b.must(b.super.QueryRow(ctx, `SELECT count(*) FROM kernel.feed_state WHERE feed = 'tenants' AND key LIKE 'key/%'`).Scan(&n))
+		return n
+	}
+	b.must(w.Upkeep(ctx))
+	if inFeed() != 2 {
+		t.Fatalf("%d keys are in the feed", inFeed())
+	}
+	b.must(w.Upkeep(ctx))
+	if inFeed() != 2 {
+		t.Fatalf("upkeep without need: %d keys are in the feed", inFeed())
+	}
+	b.now = b.now.Add(3 * time.Hour)
+	b.must(w.Upkeep(ctx))
+	if inFeed() != 2 {
+		t.Errorf("three hours later %d keys are in the feed", inFeed())
+	}
+}
+
+// TestServiceMayNot holds that the service's role cannot do what would break the registry's promises.
+func TestServiceMayNot(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.create("acme")
+	for _, sql := range []string{
+		`UPDATE registry.tenant SET uid = gen_random_uuid()`, `UPDATE registry.tenant SET id = 'other'`,
+		`UPDATE registry.tenant SET create_time = now()`, `UPDATE registry.cell SET number = 9`, `UPDATE registry.plan SET uid = gen_random_uuid()`,
+		`UPDATE registry.placement SET cell = 'cell-2'`, `UPDATE registry.domain SET host = 'x'`, `UPDATE registry.context_key SET public_key = ''`,
+		`UPDATE registry.seal_key SET sealed = ''`, `DELETE FROM registry.cell`, `TRUNCATE registry.tenant CASCADE`, `DROP TABLE registry.domain`,
+		`CREATE TABLE registry.x ()`, `DELETE FROM audit.event`, `INSERT INTO registry.counter VALUES ('x', 1)`,
+	} {
+		if _, err := b.pool.Exec(t.Context(), sql); err == nil {
+			t.Errorf("the service may %s", sql)
+		}
+	}
+}
+
+// crasher ends everything at the n-th statement or write to a cell.
+type crasher struct {
+	mu   sync.Mutex
+	left int
+	dead bool
+}
+
+var errCrash = errors.New("crashed")
+
+func (c *crasher) tick() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return errCrash
+	}
+	if c.left == 0 {
+		c.dead = true
+		return errCrash
+	}
+	c.left--
+	return nil
+}
+
+// TraceQueryStart has the statement not be sent when the process is dead by then.
+func (c *crasher) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if data.SQL == "" || c.tick() == nil {
+		return ctx
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	return ctx
+}
+
+// TraceQueryEnd does nothing.
+func (*crasher) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// crashing returns a pool whose statements die with the crasher.
+func (b *bench) crashing(c *crasher) *pgxpool.Pool {
+	b.t.Helper()
+	config := b.pool.Config()
+	config.ConnConfig.Tracer = c
+	pool, err := pgxpool.NewWithConfig(b.t.Context(), config)
+	b.must(err)
+	b.t.Cleanup(pool.Close)
+	return pool
+}
+
+func (c *crasher) cells(inner *fakeCells) worker.Cells { return crashingCells{c, inner} }
+
+type crashingCells struct {
+	crash *crasher
+	inner *fakeCells
+}
+
+func (c crashingCells) Place(ctx context.Context, d store.Debt) error {
+	if err := c.crash.tick(); err != nil {
+		return err
+	}
+	return c.inner.Place(ctx, d)
+}
+
+func (c crashingCells) Install(ctx context.Context, i store.Install, key tenant.SealKey) error {
+	return c.inner.Install(ctx, i, key)
+}
