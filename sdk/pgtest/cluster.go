@@ -111,7 +111,7 @@ func openCluster(ctx context.Context, dsn string) (*cluster, error) {
 		c.admin.Close()
 		return nil, fmt.Errorf("look at the server: %w", err)
 	}
-	c.slots = newSlots(c.admin, max(1, (most-connectionsForAdmin)/connectionsPerDB))
+	c.slots = newSlots(c.admin, slotLock, max(1, (most-connectionsForAdmin)/connectionsPerDB))
 	return c, nil
 }
 

@@ -21,21 +21,23 @@ const (
 // slots are the places for databases that a server has for all test processes. A place
 // is an advisory lock of one session per process, so a killed process gives its own back.
 type slots struct {
-	pool  *pgxpool.Pool
-	total int
+	pool     *pgxpool.Pool
+	class    int // of the locks: one for each thing to share
+	total    int
+	patience time.Duration
 
 	mu   sync.Mutex
 	conn *pgxpool.Conn // the session; nil until the first place is taken
 	mine map[int]bool
 }
 
-func newSlots(pool *pgxpool.Pool, total int) *slots {
-	return &slots{pool: pool, total: total, mine: map[int]bool{}}
+func newSlots(pool *pgxpool.Pool, class, total int) *slots {
+	return &slots{pool: pool, class: class, total: total, patience: slotPatience, mine: map[int]bool{}}
 }
 
-// take waits for a place. After slotPatience the test goes on without one.
+// take waits for a place. When its patience ends the test goes on without one.
 func (s *slots) take(ctx context.Context) (int, error) {
-	patience, cancel := context.WithTimeout(ctx, slotPatience)
+	patience, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	retry := time.NewTicker(slotRetry)
 	defer retry.Stop()
@@ -71,7 +73,7 @@ func (s *slots) try(ctx context.Context) (int, error) {
 			continue // a session gets a lock that it holds once more
 		}
 		var free bool
-		err := s.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", slotLock, slot).Scan(&free)
+		err := s.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", s.class, slot).Scan(&free)
 		if err != nil {
 			return noSlot, err
 		}
@@ -91,7 +93,7 @@ func (s *slots) giveBack(slot int) {
 	}
 	delete(s.mine, slot)
 	// Where this fails the session is gone, and the lock with it.
-	_, _ = s.conn.Exec(context.Background(), "SELECT pg_advisory_unlock($1, $2)", slotLock, slot)
+	_, _ = s.conn.Exec(context.Background(), "SELECT pg_advisory_unlock($1, $2)", s.class, slot)
 }
 
 // close gives the session back.
