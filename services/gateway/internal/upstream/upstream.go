@@ -64,6 +64,7 @@ func (p *Pool) RoundTrip(r *http.Request, address, spiffe string, grpc bool) (*h
 	if err != nil {
 		return nil, err
 	}
+	r.URL.Host = address // where to dial; what the app is asked for is r.Host
 	res, err := t.RoundTrip(r)
 	if err != nil {
 		return nil, classify(r.Context(), err)
