@@ -323,3 +323,22 @@ func TestStartCalledOff(t *testing.T) {
 	}
 	start(t, pgserver.Options{Dir: dir})
 }
+
+// BenchmarkStart measures a throw-away server, from its template to its first answer.
+func BenchmarkStart(b *testing.B) {
+	var stops time.Duration
+	for b.Loop() {
+		s, err := pgserver.Start(b.Context(), pgserver.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		began := time.Now()
+		if err := s.Stop(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		stops += time.Since(began)
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(stops.Milliseconds())/float64(b.N), "ms/stop")
+}

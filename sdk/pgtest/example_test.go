@@ -38,4 +38,5 @@ func Example() {
 		}
 	}
 	_ = test
+	// Output:
 }

@@ -215,7 +215,7 @@ func TestLeakedConnection(t *testing.T) {
 	}
 }
 
-// A setup that fails fails every test of the template with its own words, and leaves no
+// A failing setup is told to every test of the template in its own words, and leaves no
 // draft behind.
 func TestFailingSetup(t *testing.T) {
 	t.Parallel()
