@@ -1,0 +1,223 @@
+package settings
+
+import (
+	"bytes"
+	_ "embed" // brand.schema.json
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"image/png"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// BrandNamespace is the namespace of brands, which exists from the start.
+const BrandNamespace = "brand"
+
+//go:embed brand.schema.json
+var brandSchema string
+
+// BrandSchema is the JSON Schema of the namespace "brand". [CheckBrand] looks at what
+// a schema cannot say.
+func BrandSchema() string { return brandSchema }
+
+// Bounds of a brand.
+const (
+	maxBrandName = 80
+	// maxLogo bounds the logo's file, maxLogoSide its width and height in pixels.
+	maxLogo     = 96 << 10
+	maxLogoSide = 1024
+	logoPrefix  = "data:image/png;base64,"
+)
+
+// Brand is how a tenant looks. Only [BrandOf] makes one of settings, and all in it is
+// safe to be written into a page: Name as text, Logo as the source of an image, [Brand.CSS] into a style element.
+type Brand struct {
+	// Name is what people call the tenant; may be empty.
+	Name string
+	// Logo is a data URI of a PNG image; may be empty.
+	Logo string
+	// Light and Dark are the colours by the reader's preference.
+	Light, Dark Palette
+}
+
+// Palette holds colours by their roles, each "#rrggbb" or empty. The name of a role in
+// settings and in CSS is that of its field in lower case with hyphens: "text-muted".
+type Palette struct {
+	Primary, OnPrimary, Background, Surface, Border, Text, TextMuted, Link, Success, Warning, Error string
+}
+
+// colour is one role of a palette.
+type colour struct {
+	role  string
+	value *string
+}
+
+// colours lists a palette's roles in the order in which they are written.
+func (p *Palette) colours() []colour {
+	return []colour{
+		{"primary", &p.Primary}, {"on-primary", &p.OnPrimary}, {"background", &p.Background}, {"surface", &p.Surface},
+		{"border", &p.Border}, {"text", &p.Text}, {"text-muted", &p.TextMuted}, {"link", &p.Link},
+		{"success", &p.Success}, {"warning", &p.Warning}, {"error", &p.Error},
+	}
+}
+
+// declarations are the palette's custom properties.
+func (p Palette) declarations() string {
+	var b strings.Builder
+	for _, c := range p.colours() {
+		if *c.value != "" {
+			fmt.Fprintf(&b, " --%s: %s;", c.role, *c.value)
+		}
+	}
+	return b.String()
+}
+
+// CSS returns the colours as custom properties of :root, the dark ones for readers who
+// prefer them. It is empty without colours.
+func (b Brand) CSS() string {
+	var css strings.Builder
+	if light := b.Light.declarations(); light != "" {
+		fmt.Fprintf(&css, ":root {%s }\n", light)
+	}
+	if dark := b.Dark.declarations(); dark != "" {
+		fmt.Fprintf(&css, "@media (prefers-color-scheme: dark) { :root {%s } }\n", dark)
+	}
+	return css.String()
+}
+
+// Problem says what is wrong with a value, without the value.
+type Problem struct {
+	// Pointer is the JSON pointer (RFC 6901) of the value.
+	Pointer string
+	// Rule is a short stable name of what it breaks.
+	Rule string
+	// Text is one sentence for people.
+	Text string
+}
+
+// ErrBrand is wrapped by the errors of [BrandOf].
+var ErrBrand = errors.New("settings: not a sound brand")
+
+// BrandOf reads a brand of the effective value of the namespace "brand". It refuses
+// what could do harm in a page, whatever the namespace's schema lets pass; members
+// that it does not know are passed over. The error wraps [ErrBrand].
+func BrandOf(e Effective) (Brand, error) {
+	b, problems := readBrand(e.Object)
+	if len(problems) > 0 {
+		return Brand{}, fmt.Errorf("%w: %s %s", ErrBrand, problems[0].Pointer, problems[0].Text)
+	}
+	return b, nil
+}
+
+// CheckBrand says what [BrandOf] would refuse.
+func CheckBrand(o Object) []Problem {
+	_, problems := readBrand(o)
+	return problems
+}
+
+func readBrand(o Object) (Brand, []Problem) {
+	r := &brandReader{}
+	b := Brand{Name: r.text(o, "", "name"), Logo: r.text(o, "", "logo")}
+	if !soundName(b.Name) {
+		r.refuse("/name", "name", fmt.Sprintf("is not a line of at most %d characters", maxBrandName))
+	}
+	if err := checkLogo(b.Logo); err != nil {
+		r.refuse("/logo", "logo", err.Error())
+	}
+	r.palette(o, "light", &b.Light)
+	r.palette(o, "dark", &b.Dark)
+	return b, r.problems
+}
+
+// brandReader collects what is wrong.
+type brandReader struct{ problems []Problem }
+
+func (r *brandReader) refuse(pointer, rule, text string) {
+	r.problems = append(r.problems, Problem{pointer, rule, text})
+}
+
+// text reads a string; a missing one is empty.
+func (r *brandReader) text(o Object, above, name string) string {
+	v, ok := o[name]
+	if !ok {
+		return ""
+	}
+	s, ok := v.(string)
+	if !ok {
+		r.refuse(above+"/"+name, "type", "is not a string")
+	}
+	return s
+}
+
+func (r *brandReader) palette(o Object, side string, p *Palette) {
+	v, ok := o[side]
+	if !ok {
+		return
+	}
+	colours, ok := v.(Object)
+	if !ok {
+		r.refuse("/"+side, "type", "is not an object")
+		return
+	}
+	for _, c := range p.colours() {
+		*c.value = r.text(colours, "/"+side, c.role)
+		if _, set := colours[c.role]; set && !soundColour(*c.value) {
+			r.refuse("/"+side+"/"+c.role, "colour", "is not a colour of the form #rrggbb")
+		}
+	}
+}
+
+func soundColour(s string) bool {
+	if len(s) != len("#rrggbb") || s[0] != '#' {
+		return false
+	}
+	for _, c := range []byte(s[1:]) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
+			return false
+		}
+	}
+	return true
+}
+
+// soundName refuses what would not be seen or would change the direction of what follows.
+func soundName(s string) bool {
+	invisible := func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co) }
+	return utf8.RuneCountInString(s) <= maxBrandName && !strings.ContainsFunc(s, invisible)
+}
+
+// checkLogo takes a PNG image and nothing behind it. Other formats are no option:
+// SVG would be a document with scripts in it.
+func checkLogo(uri string) error {
+	if uri == "" {
+		return nil
+	}
+	encoded, ok := strings.CutPrefix(uri, logoPrefix)
+	if !ok {
+		return errors.New("does not begin with " + logoPrefix)
+	}
+	if base64.StdEncoding.DecodedLen(len(encoded)) > maxLogo+2 {
+		return fmt.Errorf("is larger than %d bytes", maxLogo)
+	}
+	file, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	if err != nil || strings.ContainsAny(encoded, "\r\n") {
+		return errors.New("is not base64")
+	}
+	// The sizes come first: decoding costs what they say.
+	header, err := png.DecodeConfig(bytes.NewReader(file))
+	if err != nil {
+		return errors.New("is not a PNG image")
+	}
+	if header.Width > maxLogoSide || header.Height > maxLogoSide {
+		return fmt.Errorf("is larger than %d by %d pixels", maxLogoSide, maxLogoSide)
+	}
+	rest := bytes.NewReader(file)
+	if _, err := png.Decode(rest); err != nil {
+		return errors.New("is not a sound PNG image")
+	}
+	if rest.Len() > 0 {
+		return errors.New("has something behind the image")
+	}
+	return nil
+}

@@ -1,0 +1,323 @@
+// Package settings is what a process knows of its tenants' settings: it merges the
+// layers platform, plan and tenant in memory, tells where each value comes from, and
+// reads brands.
+//
+// The config service validates with the same code that readers merge with, so a
+// value that was accepted is the value that is read. Nothing here asks another
+// service on the path of a request. Start at [Follow] and [Store.Effective]; product
+// code reads its own namespace with [For].
+package settings
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Bounds of a document.
+const (
+	// MaxBytes bounds the text of a document.
+	MaxBytes = 256 << 10
+	// MaxDepth bounds how many objects and arrays stand inside one another.
+	MaxDepth = 64
+	// MaxLeaves bounds its values; an empty object or array is one.
+	MaxLeaves = 10_000
+	// MaxPath bounds the names on the way to a value, in bytes. Without it one long name above many values would make
+	// their pointers larger than all memory.
+	MaxPath = 1024
+	// maxNumber bounds numbers: beyond it a double skips integers, and readers disagree about what was written.
+	maxNumber = 1<<53 - 1
+)
+
+// ErrDocument is wrapped by what [Parse] refuses.
+var ErrDocument = errors.New("settings: not an acceptable JSON object")
+
+// Object is a parsed JSON object: values are nil, bool, float64, string, []any and
+// map[string]any. Treat it as immutable: stores share it.
+type Object = map[string]any
+
+// Parse reads a document strictly: one JSON object, no member twice, no NUL, no lone
+// surrogate, no number beyond 2^53-1 or too small to tell from 0, within the bounds.
+// The error wraps [ErrDocument] and says what is wrong, not the value.
+func Parse(text []byte) (Object, error) {
+	if len(text) > MaxBytes {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrDocument, MaxBytes)
+	}
+	if !utf8.Valid(text) {
+		return nil, fmt.Errorf("%w: not UTF-8", ErrDocument)
+	}
+	if err := checkEscapes(text); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDocument, err)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	p := &parser{d: d}
+	v, err := p.value(0, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDocument, err)
+	}
+	o, ok := v.(Object)
+	if !ok {
+		return nil, fmt.Errorf("%w: not an object", ErrDocument)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: something follows the object", ErrDocument)
+	}
+	return o, nil
+}
+
+// parser reads tokens and counts.
+type parser struct {
+	d      *json.Decoder
+	leaves int
+}
+
+// value reads a value that depth containers hold, at the end of a path of so many bytes.
+func (p *parser) value(depth, path int) (any, error) {
+	t, err := p.d.Token()
+	if err != nil {
+		return nil, errors.New("broken JSON")
+	}
+	if _, opens := t.(json.Delim); opens && depth >= MaxDepth {
+		return nil, fmt.Errorf("deeper than %d", MaxDepth)
+	}
+	switch v := t.(type) {
+	case json.Delim:
+		if v == '{' {
+			return p.object(depth, path)
+		}
+		return p.array(depth, path)
+	case json.Number:
+		f, err := number(v)
+		return f, errors.Join(err, p.leaf())
+	default: // string, bool or nil
+		return v, p.leaf()
+	}
+}
+
+func (p *parser) leaf() error {
+	if p.leaves++; p.leaves > MaxLeaves {
+		return fmt.Errorf("more than %d values", MaxLeaves)
+	}
+	return nil
+}
+
+// end reads the delimiter that closes a container.
+func (p *parser) end(empty bool) error {
+	if _, err := p.d.Token(); err != nil {
+		return errors.New("broken JSON")
+	}
+	if empty {
+		return p.leaf()
+	}
+	return nil
+}
+
+func (p *parser) object(depth, path int) (any, error) {
+	o := make(Object)
+	for p.d.More() {
+		t, err := p.d.Token()
+		name, ok := t.(string)
+		if err != nil || !ok {
+			return nil, errors.New("broken JSON")
+		}
+		if _, twice := o[name]; twice {
+			return nil, errors.New("a member stands twice")
+		}
+		below := path + 1 + len(name)
+		if below > MaxPath {
+			return nil, fmt.Errorf("a path of more than %d bytes", MaxPath)
+		}
+		if o[name], err = p.value(depth+1, below); err != nil {
+			return nil, err
+		}
+	}
+	return o, p.end(len(o) == 0)
+}
+
+func (p *parser) array(depth, path int) (any, error) {
+	a := []any{}
+	for p.d.More() {
+		v, err := p.value(depth+1, path)
+		if err != nil {
+			return nil, err
+		}
+		a = append(a, v)
+	}
+	return a, p.end(len(a) == 0)
+}
+
+// number refuses what another reader could take for another number.
+func number(n json.Number) (float64, error) {
+	f, err := strconv.ParseFloat(n.String(), 64)
+	if err != nil || math.Abs(f) > maxNumber {
+		return 0, errors.New("a number beyond 2^53-1")
+	}
+	mantissa, _, _ := strings.Cut(strings.ToLower(n.String()), "e")
+	if f == 0 && strings.ContainsAny(mantissa, "123456789") {
+		return 0, errors.New("a number too small to tell from 0")
+	}
+	return f, nil
+}
+
+// checkEscapes refuses \u0000 and surrogates that are not a pair, which the decoder
+// would replace in silence.
+func checkEscapes(text []byte) error {
+	for i := 0; i < len(text); i++ {
+		if text[i] == 0 {
+			return errors.New("a NUL")
+		}
+		if text[i] != '\\' || i+1 >= len(text) {
+			continue
+		}
+		i++
+		if text[i] != 'u' {
+			continue
+		}
+		r, ok := hexRune(text, i+1)
+		if !ok {
+			return errors.New("broken JSON")
+		}
+		i += 4
+		switch {
+		case r == 0:
+			return errors.New("a NUL")
+		case utf16.IsSurrogate(r):
+			low, ok := rune(0), false
+			if i+2 < len(text) && text[i+1] == '\\' && text[i+2] == 'u' {
+				low, ok = hexRune(text, i+3)
+			}
+			if !ok || utf16.DecodeRune(r, low) == utf8.RuneError {
+				return errors.New("a lone surrogate")
+			}
+			i += 6
+		}
+	}
+	return nil
+}
+
+func hexRune(text []byte, at int) (rune, bool) {
+	if at+4 > len(text) {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(text[at:at+4]), 16, 16)
+	return rune(n), err == nil
+}
+
+// Canonical writes a value in its one form (RFC 8785): members sorted by UTF-16 code
+// units, no white space, numbers in the shortest form that reads back the same.
+func Canonical(v any) []byte { return appendValue(nil, v) }
+
+func appendValue(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case Object:
+		b = append(b, '{')
+		for i, name := range sortedNames(v) {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendString(b, name)
+			b = append(b, ':')
+			b = appendValue(b, v[name])
+		}
+		return append(b, '}')
+	case []any:
+		b = append(b, '[')
+		for i, e := range v {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendValue(b, e)
+		}
+		return append(b, ']')
+	case string:
+		return appendString(b, v)
+	case float64:
+		return appendNumber(b, v)
+	case bool:
+		return strconv.AppendBool(b, v)
+	default:
+		return append(b, "null"...)
+	}
+}
+
+func sortedNames(o Object) []string {
+	return slices.SortedFunc(maps.Keys(o), compareUTF16)
+}
+
+// compareUTF16 orders strings by their UTF-16 code units, which differs from the
+// order of their runes where one begins with a surrogate.
+func compareUTF16(a, b string) int {
+	for a != "" && b != "" {
+		r, n := utf8.DecodeRuneInString(a)
+		s, m := utf8.DecodeRuneInString(b)
+		if r != s {
+			return cmp.Compare(firstUnit(r, s), firstUnit(s, r))
+		}
+		a, b = a[n:], b[m:]
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// firstUnit is the code unit that decides between r and another rune.
+func firstUnit(r, other rune) rune {
+	const first, beyond = 0xD800, 0x10000
+	if r >= beyond && other < beyond {
+		return first // of the surrogates, all of which are in one place among the units
+	}
+	return r
+}
+
+// appendNumber writes a number as ECMAScript does.
+func appendNumber(b []byte, f float64) []byte {
+	if f == 0 {
+		return append(b, '0')
+	}
+	if a := math.Abs(f); a >= 1e21 || a < 1e-6 {
+		s := strconv.AppendFloat(nil, f, 'e', -1, 64)
+		// ECMAScript writes exponents without leading zeros
+		mantissa, exponent, _ := bytes.Cut(s, []byte("e"))
+		sign, digits := exponent[:1], bytes.TrimLeft(exponent[1:], "0")
+		b = append(append(b, mantissa...), 'e')
+		return append(append(b, sign...), digits...)
+	}
+	return strconv.AppendFloat(b, f, 'f', -1, 64)
+}
+
+func appendString(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for _, r := range s {
+		switch r {
+		case '"', '\\':
+			b = append(b, '\\', byte(r)) //nolint:gosec // one of two ASCII characters
+		case '\b':
+			b = append(b, '\\', 'b')
+		case '\f':
+			b = append(b, '\\', 'f')
+		case '\n':
+			b = append(b, '\\', 'n')
+		case '\r':
+			b = append(b, '\\', 'r')
+		case '\t':
+			b = append(b, '\\', 't')
+		default:
+			if r < ' ' {
+				b = append(b, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+			} else {
+				b = utf8.AppendRune(b, r)
+			}
+		}
+	}
+	return append(b, '"')
+}
