@@ -1,0 +1,354 @@
+package rpc
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/internal/etag"
+	"github.com/rowhouse-platform/rowhouse/internal/mask"
+	"github.com/rowhouse-platform/rowhouse/internal/page"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
+)
+
+// documentService serves DocumentService.
+type documentService struct {
+	configv1.UnimplementedDocumentServiceServer
+	Config
+}
+
+// place finds out whose documents a name means, and whose chain the call belongs to.
+func (s *documentService) place(tx *change.Tx, o settings.Owner) (store.Place, error) {
+	p := store.Place{Owner: o, ID: o.Name}
+	if o.Kind != settings.Tenant {
+		return p, nil
+	}
+	id, err := tenant.ParseID(o.Name)
+	if err != nil {
+		return p, err
+	}
+	state, ok := s.Trust.Find(id)
+	if !ok {
+		return p, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "%s does not exist", o)
+	}
+	p.ID, p.Plan = state.UID.String(), state.Plan
+	tx.Tenant(p.ID)
+	return p, nil
+}
+
+// namespaceReader is store.ReadNamespace or store.LockNamespace.
+type namespaceReader func(ctx context.Context, q store.Querier, id string) (*configv1.Namespace, error)
+
+// named is place for the name of a document, with its namespace.
+func (s *documentService) named(
+	ctx context.Context, tx *change.Tx, field, name string, read namespaceReader,
+) (store.Place, *configv1.Namespace, error) {
+	tx.Audit(name)
+	o, namespace, err := settings.ParseName(name)
+	if err != nil {
+		return store.Place{}, nil, badField(field, "is not the name of a document")
+	}
+	p, err := s.place(tx, o)
+	if err != nil {
+		return p, nil, err
+	}
+	n, err := read(ctx, tx, namespace)
+	p.Namespace, p.NamespaceUID = namespace, n.GetUid()
+	return p, n, err
+}
+
+// GetDocument implements rowhouse.config.v1.DocumentService.
+func (s *documentService) GetDocument(ctx context.Context, req *configv1.GetDocumentRequest) (*configv1.GetDocumentResponse, error) {
+	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.GetDocumentResponse, error) {
+		p, _, err := s.named(ctx, tx, "name", req.GetName(), store.ReadNamespace)
+		if err != nil {
+			return nil, err
+		}
+		d, err := store.ReadDocument(ctx, tx, p)
+		return &configv1.GetDocumentResponse{Document: d}, err
+	})
+}
+
+// ListDocuments implements rowhouse.config.v1.DocumentService.
+func (s *documentService) ListDocuments(ctx context.Context, req *configv1.ListDocumentsRequest) (*configv1.ListDocumentsResponse, error) {
+	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.ListDocumentsResponse, error) {
+		tx.Audit(req.GetParent())
+		o, err := settings.ParseOwner(req.GetParent())
+		if err != nil {
+			return nil, badField("parent", "is not the platform, a plan or a tenant")
+		}
+		owner, err := s.place(tx, o)
+		if err != nil {
+			return nil, err
+		}
+		p, err := tx.Page(ctx, page.Query{Parent: req.GetParent(), Size: req.GetPageSize(), Token: req.GetPageToken()})
+		if err != nil {
+			return nil, err
+		}
+		p = few(p)
+		found, err := store.ListDocuments(ctx, tx, owner, last(p), p.Limit())
+		if err != nil {
+			return nil, err
+		}
+		found, next, err := page.Cut(fitted(p, found), found, func(d *configv1.Document) []string {
+			_, namespace, _ := settings.ParseName(d.GetName())
+			return []string{namespace}
+		})
+		return &configv1.ListDocumentsResponse{Documents: found, NextPageToken: next}, err
+	})
+}
+
+// ListDocumentRevisions implements rowhouse.config.v1.DocumentService.
+func (s *documentService) ListDocumentRevisions(
+	ctx context.Context, req *configv1.ListDocumentRevisionsRequest,
+) (*configv1.ListDocumentRevisionsResponse, error) {
+	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.ListDocumentRevisionsResponse, error) {
+		where, _, err := s.named(ctx, tx, "parent", req.GetParent(), store.ReadNamespace)
+		if err != nil {
+			return nil, err
+		}
+		p, err := tx.Page(ctx, page.Query{Parent: req.GetParent(), Size: req.GetPageSize(), Token: req.GetPageToken()})
+		if err != nil {
+			return nil, err
+		}
+		p = few(p)
+		before := int64(math.MaxInt64)
+		if len(p.After) == 1 {
+			if before, err = strconv.ParseInt(p.After[0], 10, 64); err != nil {
+				return nil, err
+			}
+		}
+		found, err := store.ListRevisions(ctx, tx, where, before, p.Limit())
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 && len(p.After) == 0 {
+			return nil, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "%s does not exist", where)
+		}
+		found, next, err := page.Cut(fitted(p, found), found, func(d *configv1.Document) []string {
+			return []string{strconv.FormatInt(d.GetRevision(), 10)}
+		})
+		return &configv1.ListDocumentRevisionsResponse{Documents: found, NextPageToken: next}, err
+	})
+}
+
+// few bounds a page of documents by their number, which is what is read.
+func few(p page.Page) page.Page {
+	const most = 100
+	p.Size = min(p.Size, most)
+	return p
+}
+
+// fitted bounds it by their size, so that it fits a message of 4 MiB.
+func fitted(p page.Page, found []*configv1.Document) page.Page {
+	const most = 3 << 20
+	size := 0
+	for i, d := range found {
+		if size += len(d.GetContent()); size > most {
+			p.Size = min(p.Size, i)
+			break
+		}
+	}
+	return p
+}
+
+// UpdateDocument implements rowhouse.config.v1.DocumentService.
+func (s *documentService) UpdateDocument(
+	ctx context.Context, req *configv1.UpdateDocumentRequest,
+) (*configv1.UpdateDocumentResponse, error) {
+	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.UpdateDocumentResponse, error) {
+		w, err := s.open(ctx, tx, "document.name", req.GetDocument().GetName(), req.GetDocument().GetEtag())
+		if err != nil {
+			return nil, err
+		}
+		if !w.exists() && !req.GetAllowMissing() {
+			return nil, w.missing()
+		}
+		changed, err := w.edit(req)
+		if err != nil || !changed {
+			return &configv1.UpdateDocumentResponse{Document: w.document}, err
+		}
+		tx.Audit(w.place.String(), "content")
+		err = w.put(ctx, tx, req.GetReason())
+		return &configv1.UpdateDocumentResponse{Document: w.document}, err
+	})
+}
+
+// RollbackDocument implements rowhouse.config.v1.DocumentService.
+func (s *documentService) RollbackDocument(
+	ctx context.Context, req *configv1.RollbackDocumentRequest,
+) (*configv1.RollbackDocumentResponse, error) {
+	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.RollbackDocumentResponse, error) {
+		w, err := s.open(ctx, tx, "name", req.GetName(), req.GetEtag())
+		if err != nil {
+			return nil, err
+		}
+		old, err := store.ReadRevision(ctx, tx, w.place, req.GetRevision())
+		if err != nil {
+			return nil, err
+		}
+		w.document.Content = old.GetContent()
+		if w.object, err = sdk.Parse([]byte(old.GetContent())); err != nil {
+			return nil, malformedField("revision", err)
+		}
+		tx.Audit(w.place.String(), "content")
+		err = w.put(ctx, tx, req.GetReason())
+		return &configv1.RollbackDocumentResponse{Document: w.document}, err
+	})
+}
+
+// DeleteDocument implements rowhouse.config.v1.DocumentService.
+func (s *documentService) DeleteDocument(
+	ctx context.Context, req *configv1.DeleteDocumentRequest,
+) (*configv1.DeleteDocumentResponse, error) {
+	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.DeleteDocumentResponse, error) {
+		w, err := s.open(ctx, tx, "name", req.GetName(), req.GetEtag())
+		if err != nil {
+			return nil, err
+		}
+		if !w.exists() {
+			if req.GetAllowMissing() {
+				return &configv1.DeleteDocumentResponse{}, nil
+			}
+			return nil, w.missing()
+		}
+		return &configv1.DeleteDocumentResponse{}, w.remove(ctx, tx)
+	})
+}
+
+// write is a write of one document, under the lock of its namespace.
+type write struct {
+	place  store.Place
+	before settings.State
+	// document is what stands now, and then what shall; without a revision it is new.
+	document *configv1.Document
+	object   sdk.Object
+}
+
+// open locks what a write is about. A document that is missing is an empty one.
+func (s *documentService) open(ctx context.Context, tx *change.Tx, field, name, given string) (*write, error) {
+	p, n, err := s.named(ctx, tx, field, name, store.LockNamespace)
+	if err != nil {
+		return nil, err
+	}
+	w := &write{place: p}
+	w.document, err = store.ReadDocument(ctx, tx, p)
+	if fault.KindOf(err) == fault.NotFound {
+		w.document, err = &configv1.Document{Name: p.String()}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := etag.Check(given, w.document.GetEtag()); err != nil {
+		return nil, err
+	}
+	w.before, err = s.state(ctx, tx, n)
+	return w, err
+}
+
+func (w *write) exists() bool { return w.document.GetRevision() > 0 }
+
+func (w *write) missing() error {
+	return fault.New(fault.NotFound, fault.ReasonResourceNotFound, "%s does not exist", w.place)
+}
+
+// edit gives the document the content that a request wants, and says whether that is another.
+func (w *write) edit(req *configv1.UpdateDocumentRequest) (changed bool, err error) {
+	wanted, ok := proto.Clone(req.GetDocument()).(*configv1.Document)
+	if !ok {
+		return false, nil
+	}
+	if req.GetMergePatch() {
+		w.object, wanted.Content, err = settings.Patched(cmp.Or(w.document.GetContent(), "{}"), wanted.GetContent())
+	} else {
+		w.object, wanted.Content, err = settings.Content(wanted.GetContent())
+	}
+	if err != nil {
+		return false, malformedField("document.content", err)
+	}
+	paths, err := mask.Apply(w.document, wanted, req.GetUpdateMask())
+	if err != nil {
+		return false, err
+	}
+	if len(paths) == 0 && !w.exists() {
+		return false, badField("update_mask", "does not name the content of a document that is new")
+	}
+	return len(paths) > 0, nil
+}
+
+// judge refuses the write if it would break an effective value.
+func (w *write) judge(layer *sdk.Layer) error {
+	return judge(settings.Change{Before: w.before, Owner: w.place.Owner, Layer: layer, Plan: w.place.Plan})
+}
+
+// put checks, writes and publishes the document.
+func (w *write) put(ctx context.Context, tx *change.Tx, reason string) error {
+	if err := w.judge(&sdk.Layer{Object: w.object}); err != nil || tx.Call().ValidateOnly {
+		return err
+	}
+	revision, err := store.Tick(ctx, tx)
+	if err != nil {
+		return err
+	}
+	w.document.Author, w.document.Reason = tx.Call().Principal.Name, reason
+	if err := store.Put(ctx, tx, w.place, w.document, revision, tx.Now()); err != nil {
+		return err
+	}
+	return tx.Publish(sdk.FeedName, w.key(), &configv1.SettingsEntry{Content: w.document.GetContent(), Revision: revision})
+}
+
+// remove checks, deletes and publishes that.
+func (w *write) remove(ctx context.Context, tx *change.Tx) error {
+	if err := w.judge(nil); err != nil || tx.Call().ValidateOnly {
+		return err
+	}
+	revision, err := store.Tick(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if err := store.Delete(ctx, tx, w.place, tx.Call().Principal.Name, revision, tx.Now()); err != nil {
+		return err
+	}
+	return tx.Publish(sdk.FeedName, w.key(), nil)
+}
+
+// key is the document's key in the feed.
+func (w *write) key() string {
+	switch w.place.Owner.Kind {
+	case settings.Plan:
+		return sdk.PlanKey(w.place.Namespace, w.place.ID)
+	case settings.Tenant:
+		return sdk.TenantKey(w.place.Namespace, w.place.ID)
+	default:
+		return sdk.PlatformKey(w.place.Namespace)
+	}
+}
+
+// ExplainSettings implements rowhouse.config.v1.DocumentService.
+func (s *documentService) ExplainSettings(
+	ctx context.Context, req *configv1.ExplainSettingsRequest,
+) (*configv1.ExplainSettingsResponse, error) {
+	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.ExplainSettingsResponse, error) {
+		p, n, err := s.named(ctx, tx, "name", req.GetName(), store.ReadNamespace)
+		if err != nil {
+			return nil, err
+		}
+		if p.Owner.Kind != settings.Tenant {
+			return nil, badField("name", "is not that of a tenant's settings")
+		}
+		e, err := effective(ctx, tx, n, p.Plan, p.ID, p.Owner.Name)
+		if err != nil {
+			return nil, err
+		}
+		return &configv1.ExplainSettingsResponse{Effective: effectiveOf(p.Namespace, e, true)}, nil
+	})
+}

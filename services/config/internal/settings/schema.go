@@ -1,0 +1,152 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+
+	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
+)
+
+const (
+	// maxSchema bounds the text of a schema.
+	maxSchema = 128 << 10
+	dialect   = "https://json-schema.org/draft/2020-12/schema"
+	// base is where a schema without an $id is said to be; nothing is ever loaded.
+	base = "https://schema.invalid/"
+)
+
+// ErrSchema is wrapped by what [Compile] refuses.
+var ErrSchema = errors.New("settings: not an acceptable JSON Schema")
+
+// Schema is a compiled JSON Schema 2020-12. It is immutable.
+type Schema struct {
+	// Object is the schema, Text its canonical text.
+	Object sdk.Object
+	Text   string
+
+	namespace string
+	compiled  *jsonschema.Schema
+}
+
+// Compile reads the schema of a namespace. It refuses other dialects, references that
+// lead outside, and defaults that do not satisfy the schema themselves: what holds for
+// a tenant without any document must be valid too. The error wraps [ErrSchema].
+func Compile(namespace, text string) (*Schema, error) {
+	if len(text) > maxSchema {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrSchema, maxSchema)
+	}
+	o, canonical, err := Content(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
+	}
+	if d, ok := o["$schema"]; ok && d != dialect {
+		return nil, fmt.Errorf("%w: $schema is not %s", ErrSchema, dialect)
+	}
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft2020)
+	c.UseLoader(noLoader{})
+	if err := c.AddResource(base, o); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
+	}
+	compiled, err := c.Compile(base)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
+	}
+	s := &Schema{Object: o, Text: canonical, namespace: namespace, compiled: compiled}
+	if found := s.Check(sdk.Stack{Schema: o}.Effective()); len(found) > 0 {
+		return nil, fmt.Errorf("%w: its defaults are not valid: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
+	}
+	return s, nil
+}
+
+func quotePointer(pointer string) string { return strconv.Quote(pointer) }
+
+// noLoader loads nothing.
+type noLoader struct{}
+
+// Load refuses.
+func (noLoader) Load(string) (any, error) {
+	return nil, errors.New("references must stay within the schema")
+}
+
+// Check says what an effective value breaks: of the schema, of the bounds that hold for
+// a single document too, and of what every reader of brands demands.
+func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
+	var found []sdk.Problem
+	if _, err := sdk.Parse(sdk.Canonical(e.Object)); err != nil {
+		found = append(found, sdk.Problem{Rule: "bounds", Text: err.Error()})
+	}
+	var invalid *jsonschema.ValidationError
+	if err := s.compiled.Validate(e.Object); errors.As(err, &invalid) {
+		found = appendProblems(found, invalid)
+	} else if err != nil {
+		found = append(found, sdk.Problem{Rule: "schema", Text: "cannot be checked"})
+	}
+	if s.namespace == sdk.BrandNamespace {
+		found = append(found, sdk.CheckBrand(e.Object)...)
+	}
+	slices.SortFunc(found, func(a, b sdk.Problem) int {
+		return strings.Compare(a.Pointer+"\x00"+a.Rule+"\x00"+a.Text, b.Pointer+"\x00"+b.Rule+"\x00"+b.Text)
+	})
+	return slices.Compact(found)
+}
+
+// appendProblems collects what broke at the ends of the tree of errors. Of alternatives
+// it tells that none fits, not what each of them would want.
+func appendProblems(found []sdk.Problem, e *jsonschema.ValidationError) []sdk.Problem {
+	switch e.ErrorKind.(type) {
+	case *kind.AnyOf, *kind.OneOf, *kind.Not, *kind.Contains, *kind.PropertyNames:
+		return append(found, problemOf(e))
+	}
+	if len(e.Causes) == 0 {
+		return append(found, problemOf(e))
+	}
+	for _, cause := range e.Causes {
+		found = appendProblems(found, cause)
+	}
+	return found
+}
+
+// problemOf tells what broke without the value that broke it.
+func problemOf(e *jsonschema.ValidationError) sdk.Problem {
+	p := sdk.Problem{Pointer: sdk.Pointer(e.InstanceLocation...), Rule: "schema"}
+	if path := e.ErrorKind.KeywordPath(); len(path) > 0 {
+		p.Rule = path[0]
+	}
+	switch k := e.ErrorKind.(type) {
+	case *kind.Type:
+		p.Text = "must be " + strings.Join(k.Want, " or ")
+	case *kind.Required:
+		p.Text = "lacks " + strings.Join(quoted(k.Missing), ", ")
+	case *kind.AdditionalProperties:
+		p.Text = "has members that the schema does not know: " + strings.Join(quoted(k.Properties), ", ")
+	case *kind.MinLength:
+		p.Text = fmt.Sprintf("is shorter than %d characters", k.Want)
+	case *kind.MaxLength:
+		p.Text = fmt.Sprintf("is longer than %d characters", k.Want)
+	case *kind.Minimum:
+		p.Text = "is less than " + k.Want.RatString()
+	case *kind.Maximum:
+		p.Text = "is more than " + k.Want.RatString()
+	case *kind.Pattern:
+		p.Text = "does not match " + strconv.Quote(k.Want)
+	default:
+		p.Text = "breaks the rule " + strconv.Quote(p.Rule)
+	}
+	return p
+}
+
+func quoted(names []string) []string {
+	const most = 10
+	out := make([]string, 0, most)
+	for _, name := range names[:min(len(names), most)] {
+		out = append(out, strconv.Quote(name))
+	}
+	return out
+}

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/etag"
+	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
+)
+
+// Place is where a document stands: in a namespace, at a layer.
+type Place struct {
+	// Owner is the owner as the caller named it.
+	Owner settings.Owner
+	// ID is '' for the platform, the plan's id, or the tenant's uid.
+	ID string
+	// Plan is the plan of an owner that is a tenant.
+	Plan string
+	// Namespace and NamespaceUID are the namespace.
+	Namespace, NamespaceUID string
+}
+
+// String returns the document's name.
+func (p Place) String() string { return p.Owner.Document(p.Namespace) }
+
+// etag is the document's strong etag at a revision.
+func (p Place) etag(revision int64) string {
+	return etag.Of(p.NamespaceUID+"/"+string(p.Owner.Kind)+"/"+p.ID, revision)
+}
+
+const documentColumns = `coalesce(content, ''), author, reason, revision_time, revision`
+
+func (p Place) scan(row pgx.Row) (*configv1.Document, error) {
+	var at time.Time
+	d := &configv1.Document{Name: p.String()}
+	if err := row.Scan(&d.Content, &d.Author, &d.Reason, &at, &d.Revision); err != nil {
+		return nil, err
+	}
+	p.stamp(d, d.GetRevision(), at)
+	return d, nil
+}
+
+func (p Place) stamp(d *configv1.Document, revision int64, at time.Time) {
+	d.Revision, d.Etag, d.RevisionTime = revision, p.etag(revision), timestamppb.New(at)
+}
+
+// ReadDocument returns a document. A missing one is a fault RESOURCE_NOT_FOUND.
+func ReadDocument(ctx context.Context, q Querier, p Place) (*configv1.Document, error) {
+	return p.one(q.QueryRow(ctx, `SELECT `+documentColumns+` FROM settings.document
+		WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3`, p.NamespaceUID, string(p.Owner.Kind), p.ID), p.String())
+}
+
+// ReadRevision returns a document as it was. What never was is a fault RESOURCE_NOT_FOUND, and so is a deletion.
+func ReadRevision(ctx context.Context, q Querier, p Place, revision int64) (*configv1.Document, error) {
+	return p.one(q.QueryRow(ctx, `SELECT `+documentColumns+` FROM settings.document_revision
+		WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3 AND revision = $4 AND content IS NOT NULL`,
+		p.NamespaceUID, string(p.Owner.Kind), p.ID, revision), fmt.Sprintf("revision %d of %s", revision, p))
+}
+
+func (p Place) one(row pgx.Row, what string) (*configv1.Document, error) {
+	d, err := p.scan(row)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, notFound(what)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read a document: %w", err)
+	}
+	return d, nil
+}
+
+// ListRevisions returns up to n revisions of a document, the newest first, that are older than before.
+func ListRevisions(ctx context.Context, q Querier, p Place, before int64, n int) ([]*configv1.Document, error) {
+	rows, err := q.Query(ctx, `SELECT `+documentColumns+` FROM settings.document_revision
+		WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3 AND revision < $4 ORDER BY revision DESC LIMIT $5`,
+		p.NamespaceUID, string(p.Owner.Kind), p.ID, before, n)
+	if err != nil {
+		return nil, fmt.Errorf("list revisions: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*configv1.Document, error) { return p.scan(row) })
+}
+
+// ListDocuments returns up to n documents of one owner, by namespaces that come after the given one.
+func ListDocuments(ctx context.Context, q Querier, owner Place, after string, n int) ([]*configv1.Document, error) {
+	rows, err := q.Query(ctx, `SELECT n.id, n.uid::text, d.content, d.author, d.reason, d.revision_time, d.revision
+		FROM settings.document d JOIN settings.namespace n ON n.uid = d.namespace_uid
+		WHERE d.layer = $1 AND d.layer_id = $2 AND n.id > $3 ORDER BY n.id LIMIT $4`,
+		string(owner.Owner.Kind), owner.ID, after, n)
+	if err != nil {
+		return nil, fmt.Errorf("list documents: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*configv1.Document, error) {
+		p := owner
+		var at time.Time
+		d := new(configv1.Document)
+		err := row.Scan(&p.Namespace, &p.NamespaceUID, &d.Content, &d.Author, &d.Reason, &at, &d.Revision)
+		d.Name = p.String()
+		p.stamp(d, d.GetRevision(), at)
+		return d, err
+	})
+}
+
+// Put writes a document as it shall be, and its new revision.
+func Put(ctx context.Context, q Querier, p Place, d *configv1.Document, revision int64, at time.Time) error {
+	p.stamp(d, revision, at)
+	_, err := q.Exec(ctx, `WITH written AS (
+			INSERT INTO settings.document (namespace_uid, layer, layer_id, content, author, reason, revision_time, revision)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+			ON CONFLICT (namespace_uid, layer, layer_id) DO UPDATE SET content = excluded.content, author = excluded.author,
+				reason = excluded.reason, revision_time = excluded.revision_time, revision = excluded.revision
+			RETURNING namespace_uid, layer, layer_id, revision, content, author, reason, revision_time)
+		INSERT INTO settings.document_revision (namespace_uid, layer, layer_id, revision, content, author, reason, revision_time)
+		SELECT namespace_uid, layer, layer_id, revision, content, author, reason, revision_time FROM written`,
+		p.NamespaceUID, string(p.Owner.Kind), p.ID, d.GetContent(), d.GetAuthor(), d.GetReason(), at, revision)
+	if err != nil {
+		return fmt.Errorf("write a document: %w", err)
+	}
+	return nil
+}
+
+// Delete removes a document and keeps that as a revision.
+func Delete(ctx context.Context, q Querier, p Place, author string, revision int64, at time.Time) error {
+	_, err := q.Exec(ctx, `WITH gone AS (
+			DELETE FROM settings.document WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3
+			RETURNING namespace_uid, layer, layer_id)
+		INSERT INTO settings.document_revision (namespace_uid, layer, layer_id, revision, author, reason, revision_time)
+		SELECT namespace_uid, layer, layer_id, $4, $5, '', $6 FROM gone`,
+		p.NamespaceUID, string(p.Owner.Kind), p.ID, revision, author, at)
+	if err != nil {
+		return fmt.Errorf("delete a document: %w", err)
+	}
+	return nil
+}
+
+// Written is a document as it is merged.
+type Written struct {
+	Kind  settings.Kind
+	ID    string
+	Layer sdk.Layer
+}
+
+// Documents returns all documents of a namespace. Their layers have no names yet.
+func Documents(ctx context.Context, q Querier, namespaceUID string) ([]Written, error) {
+	return written(ctx, q, `SELECT layer, layer_id, content, revision FROM settings.document WHERE namespace_uid = $1`, namespaceUID)
+}
+
+// Layers returns the documents of a namespace that hold for a tenant.
+func Layers(ctx context.Context, q Querier, namespaceUID, plan, tenantUID string) ([]Written, error) {
+	return written(ctx, q, `SELECT layer, layer_id, content, revision FROM settings.document WHERE namespace_uid = $1
+		AND (layer = 'platform' OR layer = 'plan' AND layer_id = $2 OR layer = 'tenant' AND layer_id = $3)`, namespaceUID, plan, tenantUID)
+}
+
+func written(ctx context.Context, q Querier, sql string, args ...any) ([]Written, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read documents: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w Written, err error) {
+		var content string
+		if err := row.Scan(&w.Kind, &w.ID, &content, &w.Layer.Revision); err != nil {
+			return w, err
+		}
+		w.Layer.Object, err = sdk.Parse([]byte(content))
+		return w, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read documents: %w", err)
+	}
+	return found, nil
+}

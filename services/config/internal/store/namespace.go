@@ -1,0 +1,96 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/etag"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+)
+
+const namespaceColumns = `id, uid::text, schema, create_time, update_time, revision`
+
+func scanNamespace(row pgx.Row) (*configv1.Namespace, error) {
+	var id string
+	var created, updated time.Time
+	n := new(configv1.Namespace)
+	if err := row.Scan(&id, &n.Uid, &n.Schema, &created, &updated, &n.Revision); err != nil {
+		return nil, err
+	}
+	n.Name = "namespaces/" + id
+	n.CreateTime, n.UpdateTime = timestamppb.New(created), timestamppb.New(updated)
+	n.Etag = etag.Of(n.GetUid(), n.GetRevision())
+	return n, nil
+}
+
+// ReadNamespace returns a namespace. A missing one is a fault RESOURCE_NOT_FOUND.
+func ReadNamespace(ctx context.Context, q Querier, id string) (*configv1.Namespace, error) {
+	return readNamespace(ctx, q, id, "")
+}
+
+// LockNamespace returns a namespace and keeps all others from writing in it until the
+// transaction ends.
+func LockNamespace(ctx context.Context, q Querier, id string) (*configv1.Namespace, error) {
+	return readNamespace(ctx, q, id, " FOR UPDATE")
+}
+
+func readNamespace(ctx context.Context, q Querier, id, lock string) (*configv1.Namespace, error) {
+	n, err := scanNamespace(q.QueryRow(ctx, `SELECT `+namespaceColumns+` FROM settings.namespace WHERE id = $1`+lock, id))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, notFound("namespaces/" + id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read a namespace: %w", err)
+	}
+	return n, nil
+}
+
+// ListNamespaces returns up to n namespaces whose ids come after the given one.
+func ListNamespaces(ctx context.Context, q Querier, after string, n int) ([]*configv1.Namespace, error) {
+	rows, err := q.Query(ctx, `SELECT `+namespaceColumns+` FROM settings.namespace WHERE id > $1 ORDER BY id LIMIT $2`, after, n)
+	if err != nil {
+		return nil, fmt.Errorf("list namespaces: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*configv1.Namespace, error) { return scanNamespace(row) })
+}
+
+// InsertNamespace makes a namespace. One that exists is a fault RESOURCE_EXISTS.
+func InsertNamespace(ctx context.Context, q Querier, id string, n *configv1.Namespace) error {
+	_, err := q.Exec(ctx, `INSERT INTO settings.namespace (uid, id, schema, create_time, update_time, revision)
+		VALUES ($1, $2, $3, $4, $5, $6)`,
+		n.GetUid(), id, n.GetSchema(), n.GetCreateTime().AsTime(), n.GetUpdateTime().AsTime(), n.GetRevision())
+	if pg.Code(err) == pg.CodeUniqueViolation {
+		return fault.New(fault.AlreadyExists, fault.ReasonResourceExists, "namespaces/%s exists", id)
+	}
+	if err != nil {
+		return fmt.Errorf("insert a namespace: %w", err)
+	}
+	return nil
+}
+
+// UpdateNamespace writes a namespace's schema, time and revision.
+func UpdateNamespace(ctx context.Context, q Querier, n *configv1.Namespace) error {
+	_, err := q.Exec(ctx, `UPDATE settings.namespace SET schema = $2, update_time = $3, revision = $4 WHERE uid = $1`,
+		n.GetUid(), n.GetSchema(), n.GetUpdateTime().AsTime(), n.GetRevision())
+	if err != nil {
+		return fmt.Errorf("update a namespace: %w", err)
+	}
+	return nil
+}
+
+// DeleteNamespace removes a namespace. It is false when documents exist in it.
+func DeleteNamespace(ctx context.Context, q Querier, uid string) (bool, error) {
+	tag, err := q.Exec(ctx, `DELETE FROM settings.namespace n WHERE uid = $1
+		AND NOT EXISTS (SELECT FROM settings.document d WHERE d.namespace_uid = n.uid)`, uid)
+	if err != nil {
+		return false, fmt.Errorf("delete a namespace: %w", err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
