@@ -286,6 +286,34 @@ func TestRacingCreatesHaveOneWinner(t *testing.T) {
 	}
 }
 
+func TestCellsDoNotOverflow(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.furnish(), t.Context()
+	const racers, room = 16, 3
+	_, err := a.UpdateCell(ctx, &tenancyv1.UpdateCellRequest{Cell: &tenancyv1.Cell{Name: "cells/cell-1", Capacity: room}})
+	r.must(err)
+	var wg sync.WaitGroup
+	errs := make([]error, racers)
+	for i := range racers {
+		wg.Go(func() {
+			_, errs[i] = a.CreateTenant(ctx, &tenancyv1.CreateTenantRequest{TenantId: fmt.Sprintf("tenant-%d", i)})
+		})
+	}
+	wg.Wait()
+	placed := 0
+	for _, err := range errs {
+		if err == nil {
+			placed++
+			continue
+		}
+		refused(t, "a create without room", err, codes.ResourceExhausted, "NO_CELL_CAPACITY")
+	}
+	if placed != room {
+		t.Errorf("%d tenants in a cell for %d", placed, room)
+	}
+}
+
 func TestTwinsHaveOneEffectAndOneAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

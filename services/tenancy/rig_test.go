@@ -98,20 +98,21 @@ func cellTemplate() pgtest.Template {
 
 // rig is a running service with its database and one cell with one app.
 type rig struct {
-	tb      testing.TB
-	dir     string
-	ca      *identity.Authority
-	address string
-	own     identity.ID
-	db      *pgtest.DB
-	super   *pgxpool.Pool // the service's database, as superuser
-	app     string        // id of the app that lives in the cell
-	appDSN  string        // superuser's, of that app's database
-	roleDSN string        // the same, of the app itself
-	log     *logBuffer
-	tokens  map[string]string
-	stop    func()
-	config  tenancy.Config
+	tb       testing.TB
+	dir      string
+	ca       *identity.Authority
+	address  string
+	own      identity.ID
+	db       *pgtest.DB
+	super    *pgxpool.Pool // the service's database, as superuser
+	app      string        // id of the app that lives in the cell
+	appDSN   string        // superuser's, of that app's database
+	roleDSN  string        // the same, of the app itself
+	cellPool *pgxpool.Pool // superuser in that database
+	log      *logBuffer
+	tokens   map[string]string
+	stop     func()
+	config   tenancy.Config
 }
 
 // logBuffer keeps the service's log for a test that fails.
@@ -162,17 +163,14 @@ func (r *rig) makeCell() {
 	must(r.tb, err)
 	r.tb.Cleanup(func() { _, _ = r.super.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)") })
 	r.appDSN = strings.ReplaceAll(source.DSN("postgres"), source.Name(), name)
+	r.cellPool, err = pgxpool.New(ctx, r.appDSN)
+	must(r.tb, err)
+	r.tb.Cleanup(r.cellPool.Close)
 	r.roleDSN = strings.ReplaceAll(source.DSN(cell.AppRole("notes")), source.Name(), name)
 }
 
-// inCell returns a superuser's connection to the app's database.
-func (r *rig) inCell() *pgx.Conn {
-	r.tb.Helper()
-	conn, err := pgx.Connect(r.tb.Context(), r.appDSN)
-	must(r.tb, err)
-	r.tb.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
-}
+// inCell returns superuser's connections to the app's database.
+func (r *rig) inCell() *pgxpool.Pool { return r.cellPool }
 
 func (r *rig) id(kind, name string) identity.ID {
 	r.tb.Helper()
@@ -368,8 +366,7 @@ type cellRow struct {
 
 func (r *rig) cellRow(uid string) (row cellRow) {
 	r.tb.Helper()
-	conn := r.inCell()
-	err := conn.QueryRow(r.tb.Context(), `SELECT state, generation, coalesce(statement_ms, 0) FROM rowhouse.placement WHERE tenant_id = $1`, uid).
+	err := r.cellPool.QueryRow(r.tb.Context(), `SELECT state, generation, coalesce(statement_ms, 0) FROM rowhouse.placement WHERE tenant_id = $1`, uid).
 		Scan(&row.State, &row.Generation, &row.StatementMS)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		r.tb.Fatal(err)

@@ -240,6 +240,26 @@ func TestPausedHolderIsFenced(t *testing.T) {
 	}
 }
 
+// TestDebtThatGrowsMeanwhileStaysOwed changes the tenant while the cell is being told.
+func TestDebtThatGrowsMeanwhileStaysOwed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx := t.Context()
+	u, o := b.create("acme")
+	b.cells.after = func(d store.Debt) error {
+		if d.Revision == 1 {
+			return store.OweTenant(ctx, b.pool, u)
+		}
+		return nil
+	}
+	b.must(worker.New(b.config).Inline(ctx, o))
+	debts, err := store.Debts(ctx, b.pool, u)
+	b.must(err)
+	if len(debts) != 1 || debts[0].Revision != 2 {
+		t.Errorf("owed: %+v", debts)
+	}
+}
+
 func TestSealKeysTurnOver(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
