@@ -131,6 +131,7 @@ func TestOwnerAndApp(t *testing.T) {
 	tmpl := pgtest.Template{Name: "roles", Owner: "pgtest_roles_owner", App: `pgtest "roles" app's`, Setup: fill(`
 		CREATE SCHEMA app AUTHORIZATION pgtest_roles_owner;
 		CREATE TABLE app.notes (mine boolean NOT NULL);
+		INSERT INTO app.notes VALUES (true), (false);
 		ALTER TABLE app.notes OWNER TO pgtest_roles_owner;
 		ALTER TABLE app.notes ENABLE ROW LEVEL SECURITY;
 		CREATE POLICY mine ON app.notes USING (mine);
@@ -143,9 +144,6 @@ func TestOwnerAndApp(t *testing.T) {
 			EXECUTE format('ALTER ROLE pgtest_roles_owner IN DATABASE %I SET work_mem = ''7MB''', current_database());
 		END $$`)}
 	db := pgtest.New(t, tmpl)
-	if _, err := db.Owner(t).Exec(t.Context(), "INSERT INTO app.notes VALUES (true), (false)"); err != nil {
-		t.Fatal(err)
-	}
 	for role, want := range map[string]string{
 		tmpl.Owner: "2 rows, path , owns true, temp true, bypass false, super false, 3s, 7MB",
 		tmpl.App:   "1 rows, path , owns false, temp false, bypass false, super false, 3s, 4MB",
@@ -155,12 +153,13 @@ func TestOwnerAndApp(t *testing.T) {
 			pool = db.App(t)
 		}
 		var got string
-		err := pool.QueryRow(t.Context(), `SELECT format('%s rows, path %s, owns %s, temp %s, bypass %s, super %s, %s, %s',
+		const look = `SELECT format('%s rows, path %s, owns %s, temp %s, bypass %s, super %s, %s, %s',
 			(SELECT count(*) FROM app.notes), current_setting('search_path'),
 			(SELECT (datdba = r.oid)::text FROM pg_database WHERE datname = current_database()),
 			has_database_privilege(current_database(), 'TEMP')::text, rolbypassrls::text, rolsuper::text,
 			current_setting('lock_timeout'), current_setting('work_mem'))
-			FROM pg_roles r WHERE rolname = current_user`).Scan(&got)
+			FROM pg_roles r WHERE rolname = current_user`
+		err := pool.QueryRow(t.Context(), look).Scan(&got)
 		got = strings.ReplaceAll(got, `path ""`, "path ")
 		if err != nil || got != want {
 			t.Errorf("%s: got %q, %v; want %q", role, got, err, want)

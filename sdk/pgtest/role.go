@@ -22,6 +22,7 @@ type Role struct {
 
 // Execer is a connection, a pool or a transaction.
 type Execer interface {
+	// Exec runs a statement, as pgx does.
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
