@@ -246,7 +246,7 @@ func (h *house) source() string {
 // ready says what is still missing to serve.
 func (h *house) ready() error {
 	for what, ch := range map[string]<-chan struct{}{
-		"routes": h.routes.Ready(), "trust": h.trusted.Ready(), "limits": h.limits.Ready(),
+		"routes": h.routes.Ready(), "trust": h.trusted.Ready(), "limits": h.limits.Ready(), "settings": h.looks.feed.Ready(),
 	} {
 		select {
 		case <-ch:
