@@ -182,6 +182,12 @@ func (p *pool) send(ctx context.Context, tc tenant.Context, pro prologue) (fligh
 	if err != nil {
 		return flight{}, err
 	}
+	settled := false
+	defer func() {
+		if !settled { // a tracer or an argument's encoder panicked
+			l.destroy(ctx)
+		}
+	}()
 	seal := tc.Seal()
 	batch := &pgx.Batch{}
 	first := 1
@@ -197,6 +203,7 @@ func (p *pool) send(ctx context.Context, tc tenant.Context, pro prologue) (fligh
 			break
 		}
 	}
+	settled = true
 	if err == nil {
 		return flight{l, results}, nil
 	}

@@ -40,7 +40,7 @@ func newTracer(to pgx.QueryTracer) pgx.QueryTracer {
 // only spans of the tracer are ours to describe.
 func describe(parent, ctx context.Context) context.Context {
 	span := trace.SpanFromContext(ctx)
-	if span == trace.SpanFromContext(parent) || !span.IsRecording() {
+	if !span.IsRecording() || span.SpanContext().Equal(trace.SpanContextFromContext(parent)) {
 		return ctx
 	}
 	tc, err := tenant.FromContext(ctx)
