@@ -2,6 +2,7 @@ package tenancy_test
 
 import (
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -244,7 +245,7 @@ func TestLaggardsAreNamedAndSupersededNotAwaited(t *testing.T) {
 	r.must(err)
 	o, err := a.GetOperation(ctx, &longrunningpb.GetOperationRequest{Name: suspended.GetOperation().GetName()})
 	r.must(err)
-	if !o.GetDone() || codes.Code(o.GetError().GetCode()) != codes.Aborted { //nolint:gosec // a code
+	if !o.GetDone() || codes.Code(o.GetError().GetCode()) != codes.Aborted {
 		t.Errorf("the overtaken operation is %v", o)
 	}
 	_, err = a.DeleteOperation(ctx, &longrunningpb.DeleteOperationRequest{Name: resumed.GetOperation().GetName()})
@@ -366,7 +367,7 @@ func TestRevisionsFollowCommits(t *testing.T) {
 			m := r.tenant(a, fmt.Sprintf("tenant-%d", i))
 			note(m)
 			for j := range 3 {
-				resp, err := a.UpdateTenant(ctx, &tenancyv1.UpdateTenantRequest{Tenant: &tenancyv1.Tenant{Name: m.GetName(), DisplayName: fmt.Sprint(j)}})
+				resp, err := a.UpdateTenant(ctx, &tenancyv1.UpdateTenantRequest{Tenant: &tenancyv1.Tenant{Name: m.GetName(), DisplayName: strconv.Itoa(j)}})
 				if err != nil {
 					t.Error(err)
 					return

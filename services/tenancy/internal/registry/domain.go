@@ -54,8 +54,7 @@ func ParseZones(names []string) (Zones, error) {
 func (z Zones) Claim(name string) (host authority.Host, vouched bool, err error) {
 	host, err = authority.ParseName(name)
 	if err != nil {
-		var bad *authority.Error
-		if errors.As(err, &bad) {
+		if bad, ok := errors.AsType[*authority.Error](err); ok {
 			return authority.Host{}, false, invalidDomain(string(bad.Rule))
 		}
 		return authority.Host{}, false, err

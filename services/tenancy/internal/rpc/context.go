@@ -98,7 +98,9 @@ func (s *contexts) CertifyKey(ctx context.Context, req *tenancyv1.CertifyKeyRequ
 }
 
 // certify signs and stores the certificate. A key that was revoked, or that another process holds, gets none.
-func (s *contexts) certify(ctx context.Context, tx *change.Tx, holder identity.ID, public ed25519.PublicKey, minter Minter) (store.ContextKey, error) {
+func (s *contexts) certify(
+	ctx context.Context, tx *change.Tx, holder identity.ID, public ed25519.PublicKey, minter Minter,
+) (store.ContextKey, error) {
 	id := tenant.KeyIDOf(public)
 	old, known, err := store.LockContextKey(ctx, tx, id)
 	if err != nil {
@@ -185,7 +187,9 @@ func (s *contexts) ListContextKeys(ctx context.Context, _ *tenancyv1.ListContext
 }
 
 // RevokeContextKey implements rowhouse.tenancy.v1.ContextService.
-func (s *contexts) RevokeContextKey(ctx context.Context, req *tenancyv1.RevokeContextKeyRequest) (*tenancyv1.RevokeContextKeyResponse, error) {
+func (s *contexts) RevokeContextKey(
+	ctx context.Context, req *tenancyv1.RevokeContextKeyRequest,
+) (*tenancyv1.RevokeContextKeyResponse, error) {
 	var id tenant.KeyID
 	if n, err := hex.Decode(id[:], []byte(strings.TrimPrefix(req.GetName(), "contextKeys/"))); err != nil || n != len(id) {
 		return nil, badField("name", "is not contextKeys/{key id in hex}")

@@ -161,7 +161,9 @@ func (s *domains) publish(tx *change.Tx, t registry.Tenant, d *tenancyv1.Domain)
 }
 
 // lock takes the locks of a tenant and its domain.
-func (s *domains) lock(ctx context.Context, tx *change.Tx, key store.DomainKey, etagGiven string) (registry.Tenant, *tenancyv1.Domain, error) {
+func (s *domains) lock(
+	ctx context.Context, tx *change.Tx, key store.DomainKey, etagGiven string,
+) (registry.Tenant, *tenancyv1.Domain, error) {
 	t, err := s.owner(ctx, tx, key.Tenant)
 	if err != nil {
 		if fault.KindOf(err) == fault.NotFound {

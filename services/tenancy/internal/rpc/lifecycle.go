@@ -239,7 +239,9 @@ func happen[R proto.Message](ctx context.Context, s *tenants, v verb,
 }
 
 // next stores what becomes of the tenant.
-func (s *tenants) next(ctx context.Context, tx *change.Tx, t registry.Tenant, e registry.Event, what string) (*longrunningpb.Operation, *tenancyv1.Tenant, error) {
+func (s *tenants) next(
+	ctx context.Context, tx *change.Tx, t registry.Tenant, e registry.Event, what string,
+) (*longrunningpb.Operation, *tenancyv1.Tenant, error) {
 	if e == nil {
 		if t.UID.IsZero() {
 			return &longrunningpb.Operation{Done: true}, nil, nil

@@ -115,7 +115,9 @@ func (s *operations) read(ctx context.Context, tx *change.Tx, name string) (stor
 
 // ListOperations implements google.longrunning.Operations. The newest come first; the filter may be empty or
 // target = "tenants/{tenant}".
-func (s *operations) ListOperations(ctx context.Context, req *longrunningpb.ListOperationsRequest) (*longrunningpb.ListOperationsResponse, error) {
+func (s *operations) ListOperations(
+	ctx context.Context, req *longrunningpb.ListOperationsRequest,
+) (*longrunningpb.ListOperationsResponse, error) {
 	if name := req.GetName(); name != "" && name != "operations" {
 		return nil, badField("name", `is empty or "operations"`)
 	}

@@ -78,7 +78,7 @@ func (r *refresher) verify(ctx context.Context, caller identity.ID, token string
 	if err != nil {
 		return tenant.Context{}, err
 	}
-	result, err := tenant.Context{}, error(refusedPresenter("the caller is no app and no gateway"))
+	result, err := tenant.Context{}, refusedPresenter("the caller is no app and no gateway")
 	for _, audience := range audiences {
 		v, verr := r.verifier(audience)
 		if verr != nil {
@@ -169,9 +169,10 @@ func (r *refresher) claims(ctx context.Context, old tenant.Context, key store.Re
 	if end := key.Slot.Add(worker.RefreshLife); end.Before(c.ExpireTime) {
 		c.ExpireTime = end
 	}
-	c.Plan, c.Generation = t.Plan, uint64(t.Generation)                                            //nolint:gosec // the table allows positive ones
-	c.Model, c.Cell, c.Region = t.Placement.Model, t.Placement.Cell, t.Placement.Region            //
-	c.CellNumber, c.PlacementGeneration = uint32(cell.GetNumber()), uint64(t.Placement.Generation) //nolint:gosec // the table allows positive ones
+	c.Plan, c.Model, c.Cell, c.Region = t.Plan, t.Placement.Model, t.Placement.Cell, t.Placement.Region
+	c.Generation = uint64(t.Generation)                    //nolint:gosec // the table allows positive ones
+	c.PlacementGeneration = uint64(t.Placement.Generation) //nolint:gosec // the table allows positive ones
+	c.CellNumber = uint32(cell.GetNumber())                //nolint:gosec // the table allows positive ones
 	if old.Generation() != c.Generation {
 		return tenant.Claims{}, fault.New(fault.Aborted, fault.ReasonPlacementStale,
 			"the tenant has changed since the context was made; make a new one")

@@ -31,7 +31,9 @@ func (s *routing) WatchRoutes(req *tenancyv1.WatchRoutesRequest, stream grpc.Ser
 }
 
 // WatchTenants implements rowhouse.tenancy.v1.RoutingService.
-func (s *routing) WatchTenants(req *tenancyv1.WatchTenantsRequest, stream grpc.ServerStreamingServer[tenancyv1.WatchTenantsResponse]) error {
+func (s *routing) WatchTenants(
+	req *tenancyv1.WatchTenantsRequest, stream grpc.ServerStreamingServer[tenancyv1.WatchTenantsResponse],
+) error {
 	if err := s.Kernel.Opened(stream.Context(), "feeds/"+wire.FeedTenants); err != nil {
 		return err
 	}

@@ -184,9 +184,9 @@ func stamped(tx *change.Tx, t registry.Tenant) *tenancyv1.Tenant {
 }
 
 func modelsOf(plan *tenancyv1.Plan) registry.PlanModels {
-	models := registry.PlanModels{Default: tenant.Model(plan.GetDefaultModel())}
+	models := registry.PlanModels{Default: tenant.Model(plan.GetDefaultModel())} //nolint:gosec // the table holds defined ones
 	for _, m := range plan.GetAllowedModels() {
-		models.Allowed = append(models.Allowed, tenant.Model(m))
+		models.Allowed = append(models.Allowed, tenant.Model(m)) //nolint:gosec // the table holds defined ones
 	}
 	return models
 }

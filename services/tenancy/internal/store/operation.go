@@ -140,27 +140,29 @@ func claimed(ctx context.Context, q Querier, sql string, args ...any) (Operation
 // ErrFenced says that another worker holds the operation now, or that it has ended.
 var ErrFenced = errors.New("another worker holds the operation")
 
-// ReleaseOperation stores progress and lets the operation rest for wait. Error: ErrFenced.
+// ReleaseOperation stores progress and lets the operation rest for wait. One that was cancelled meanwhile stays so and is
+// due at once. Error: ErrFenced.
 func ReleaseOperation(ctx context.Context, q Querier, o Operation, wait time.Duration) error {
-	return fenced(ctx, q, o, `UPDATE kernel.operations SET phase = CASE WHEN phase = 5 THEN 5 ELSE $3 END, attempt = $4, metadata = $5, lease_until = NULL,
-		next_time = CASE WHEN phase = 5 AND $3 <> 5 THEN now() ELSE now() + $6::interval END, update_time = now() WHERE id = $1 AND fence = $2 AND end_time IS NULL`,
-		int32(o.Meta.GetPhase()), o.Attempt, wait)
+	return fenced(ctx, q, o, `UPDATE kernel.operations SET phase = CASE WHEN phase = 5 THEN 5 ELSE $3 END, attempt = $4,
+		metadata = $5, lease_until = NULL, update_time = now(),
+		next_time = CASE WHEN phase = 5 AND $3 <> 5 THEN now() ELSE now() + $6::interval END
+		WHERE id = $1 AND fence = $2 AND end_time IS NULL`, wait)
 }
 
 // FinishOperation ends the operation with its output or its error. Error: ErrFenced.
 func FinishOperation(ctx context.Context, q Querier, o Operation) error {
 	return fenced(ctx, q, o, `UPDATE kernel.operations SET phase = $3, attempt = $4, metadata = $5, output = $6, error = $7,
 		lease_until = NULL, end_time = now(), update_time = now() WHERE id = $1 AND fence = $2 AND end_time IS NULL`,
-		int32(o.Meta.GetPhase()), o.Attempt, o.Output, o.Error)
+		o.Output, o.Error)
 }
 
 // fenced runs a write of the holder. sql takes id, fence, phase, attempt, metadata and what more gives.
-func fenced(ctx context.Context, q Querier, o Operation, sql string, phase int32, attempt int, more ...any) error {
+func fenced(ctx context.Context, q Querier, o Operation, sql string, more ...any) error {
 	metadata, err := o.metadata()
 	if err != nil {
 		return err
 	}
-	args := append([]any{o.ID, o.Fence, phase, attempt, metadata}, more...)
+	args := append([]any{o.ID, o.Fence, int32(o.Meta.GetPhase()), o.Attempt, metadata}, more...)
 	tag, err := q.Exec(ctx, sql, args...)
 	if err != nil {
 		return err

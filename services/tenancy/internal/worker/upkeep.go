@@ -21,15 +21,15 @@ import (
 )
 
 const (
-	// sealEvery is how often a cell gets a new seal key, SealLife how long PostgreSQL accepts one. The life outlasts
-	// the 48 h for which a gateway signs without us.
+	// SealLife is how long PostgreSQL accepts a seal key. It outlasts the 48 h for which a gateway signs without us.
+	SealLife = 72 * time.Hour
+	// sealEvery is how often a cell gets a new one.
 	sealEvery = 24 * time.Hour
-	SealLife  = 72 * time.Hour
 	// sealPatience is how long a new key waits for databases that cannot be told.
 	sealPatience = 12 * time.Hour
-	// RefreshSlot is how long one key serves chains of refreshed contexts that begin, RefreshLife when they must end,
-	// counted from the slot's begin: a chain lives 50 to 60 minutes.
+	// RefreshSlot is how long one key serves chains of refreshed contexts that begin.
 	RefreshSlot = 10 * time.Minute
+	// RefreshLife is when they end, counted from the slot's begin: a chain lives 50 to 60 minutes.
 	RefreshLife = time.Hour
 
 	expireBatch = 500
@@ -159,7 +159,8 @@ func (w *Worker) InstallSealKeys(ctx context.Context) error {
 
 // useSealKey tells gateways to seal with the key.
 func (w *Worker) useSealKey(ctx context.Context, cell string, kid uint8) error {
-	_, err := w.cfg.Kernel.Change(change.NewJob(ctx, service, "seal.use"), func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
+	job := change.NewJob(ctx, service, "seal.use")
+	_, err := w.cfg.Kernel.Change(job, func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
 		c, err := store.LockCell(ctx, tx, cell)
 		if err != nil {
 			return nil, err
@@ -181,7 +182,8 @@ func (w *Worker) expireContextKeys(ctx context.Context) error {
 	if err != nil || !due {
 		return err
 	}
-	_, err = w.cfg.Kernel.Change(change.NewJob(ctx, service, "contextKeys.expire"), func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
+	job := change.NewJob(ctx, service, "contextKeys.expire")
+	_, err = w.cfg.Kernel.Change(job, func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
 		ids, err := store.Unpublish(ctx, tx, w.cfg.Clock(), expireBatch)
 		if err != nil {
 			return nil, err
@@ -239,7 +241,8 @@ func (w *Worker) makeRefreshKey(ctx context.Context, slot time.Time, cells []str
 		return err
 	}
 	refresh := store.RefreshKey{Slot: slot, ID: id, Sealed: w.cfg.Box.Seal(private.Seed(), refreshPlace(id)...)}
-	_, err = w.cfg.Kernel.Change(change.NewJob(ctx, service, "contextKeys.refresh"), func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
+	job := change.NewJob(ctx, service, "contextKeys.refresh")
+	_, err = w.cfg.Kernel.Change(job, func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
 		if err := store.PutContextKey(ctx, tx, key); err != nil {
 			return nil, err
 		}

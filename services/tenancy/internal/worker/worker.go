@@ -157,7 +157,7 @@ func (w *Worker) Inline(ctx context.Context, id string) error {
 
 // payDue tells databases what no operation waits for: places in a new app, timeouts of a changed plan.
 func (w *Worker) payDue(ctx context.Context) error {
-	for {
+	for full := true; full && ctx.Err() == nil; {
 		debts, err := store.ClaimDebts(ctx, w.cfg.Pool, debtBatch, lease)
 		if err != nil {
 			return err
@@ -167,10 +167,9 @@ func (w *Worker) payDue(ctx context.Context) error {
 				w.cfg.Log.WarnContext(ctx, "worker: a cell's database is not told", "app", d.App, "cell", d.Cell, "error", err)
 			}
 		}
-		if len(debts) < debtBatch || ctx.Err() != nil {
-			return nil
-		}
+		full = len(debts) == debtBatch
 	}
+	return nil
 }
 
 // pay tells one database about one tenant. The record of a failure outlives the caller's patience.
