@@ -601,3 +601,25 @@ func waitUntil(t *testing.T, ok func() bool) {
 		}
 	}
 }
+
+// An entry that holds its own revision is published under just that revision.
+func TestPublishOnRevision(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx := changetest.Call(t.Context(), wrapperspb.String("r"), uuid.NewString())
+	_, err := change.Do(ctx, f.kernel, func(_ context.Context, tx *change.Tx) (*wrapperspb.Int64Value, error) {
+		tx.OnRevision(func(_ context.Context, revision int64) error {
+			return tx.Publish("things", "late", wrapperspb.Int64(revision))
+		})
+		return new(wrapperspb.Int64Value), tx.Publish("things", "early", wrapperspb.Int64(0))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := f.count(t, `SELECT count(*) FROM kernel.change_log WHERE revision = 1 AND feed = 'things'`); n != 2 {
+		t.Errorf("%d entries in revision 1, want 2", n)
+	}
+	if n := f.count(t, `SELECT count(*) FROM kernel.change_log WHERE revision <> 1`); n != 0 {
+		t.Errorf("%d entries elsewhere", n)
+	}
+}

@@ -122,8 +122,9 @@ func (t *Tx) Publish(feed, key string, value proto.Message) error {
 }
 
 // OnRevision has the transaction take a revision, even if it publishes nothing, and calls fn with it before the answer
-// is stored. fn may write the revision into the answer and into rows of this transaction; since all other changes of
-// the service wait meanwhile, it sends at most one short statement. It is not called by a call that only validates.
+// is stored. fn may write the revision into the answer, into rows of this transaction and into entries that it
+// publishes under keys that were not published before; since all other changes of the service wait meanwhile, it sends
+// at most one short statement. It is not called by a call that only validates.
 func (t *Tx) OnRevision(fn func(ctx context.Context, revision int64) error) {
 	t.stamps = append(t.stamps, fn)
 }

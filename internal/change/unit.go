@@ -181,15 +181,20 @@ func (u *unit) finish(ctx context.Context, m proto.Message) error {
 		if err := u.store(ctx, m); err != nil {
 			return err
 		}
-		_, err := u.publish(ctx)
+		_, err := u.publish(ctx, nil)
 		return err
 	}
-	revision, err := u.publish(ctx)
+	revision, err := u.publish(ctx, nil)
 	if err != nil {
 		return err
 	}
 	for _, stamp := range u.tx.stamps {
 		if err := stamp(ctx, revision); err != nil {
+			return err
+		}
+	}
+	if len(u.tx.entries) > 0 { // entries that hold the revision
+		if _, err := u.publish(ctx, &revision); err != nil {
 			return err
 		}
 	}
@@ -214,7 +219,8 @@ func (u *unit) store(ctx context.Context, m proto.Message) error {
 	return err
 }
 
-func (u *unit) publish(ctx context.Context) (int64, error) {
+// publish writes the entries under the revision that was taken, or takes one.
+func (u *unit) publish(ctx context.Context, taken *int64) (int64, error) {
 	if len(u.tx.entries) == 0 && len(u.tx.stamps) == 0 {
 		return 0, nil
 	}
@@ -233,8 +239,9 @@ func (u *unit) publish(ctx context.Context) (int64, error) {
 		feeds, names, values = append(feeds, k.feed), append(names, k.key), append(values, u.tx.entries[k])
 	}
 	var revision int64
-	err := u.tx.QueryRow(ctx, `SELECT kernel.publish($1, $2, $3)`, feeds, names, values).Scan(&revision)
-	u.published = err == nil && len(keys) > 0
+	err := u.tx.QueryRow(ctx, `SELECT kernel.publish($1, $2, $3, $4)`, taken, feeds, names, values).Scan(&revision)
+	u.published = u.published || err == nil && len(keys) > 0
+	u.tx.entries = nil
 	return revision, err
 }
 

@@ -58,7 +58,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	r := newRig(b)
 	admin := r.db.Connect(b, "")
 	_, err := admin.Exec(b.Context(), `WITH k AS (SELECT array_agg('tenant/' || i) AS keys FROM generate_series(1, 100000) i)
-		SELECT kernel.publish(array_fill('routes'::text, ARRAY[100000]), keys, array_fill(decode(repeat('00', 80), 'hex'), ARRAY[100000]))
+		SELECT kernel.publish(NULL, array_fill('routes'::text, ARRAY[100000]), keys, array_fill(decode(repeat('00', 80), 'hex'), ARRAY[100000]))
 		FROM k`)
 	if err != nil {
 		b.Fatal(err)

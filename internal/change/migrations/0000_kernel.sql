@@ -93,12 +93,17 @@ CREATE INDEX operations_due ON kernel.operations (next_time) WHERE end_time IS N
 
 -- Takes the next revision and records what it changes. The lock on the head is
 -- held until the commit, so this is the last statement of its transaction.
-CREATE FUNCTION kernel.publish(p_feeds text[], p_keys text[], p_values bytea[]) RETURNS bigint
+CREATE FUNCTION kernel.publish(p_taken bigint, p_feeds text[], p_keys text[], p_values bytea[]) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     r bigint;
 BEGIN
-    UPDATE kernel.revision_head SET revision = revision + 1 RETURNING revision INTO r;
+    IF p_taken IS NULL THEN
+        UPDATE kernel.revision_head SET revision = revision + 1 RETURNING revision INTO r;
+    ELSE
+        -- More of a revision that this transaction has taken: it holds the head's lock, so nobody took another since.
+        SELECT revision INTO STRICT r FROM kernel.revision_head WHERE revision = p_taken FOR UPDATE;
+    END IF;
     INSERT INTO kernel.change_log (feed, revision, key, value)
         SELECT u.f, r, u.k, u.v FROM unnest(p_feeds, p_keys, p_values) AS u(f, k, v);
     DELETE FROM kernel.feed_state s
@@ -188,5 +193,5 @@ GRANT UPDATE (request, response, create_time) ON kernel.request_log TO {{service
 GRANT SELECT, INSERT, DELETE ON kernel.operations TO {{service}};
 GRANT UPDATE (phase, step, attempt, next_time, lease_until, fence, output, metadata, error, update_time, end_time)
     ON kernel.operations TO {{service}};
-GRANT EXECUTE ON FUNCTION kernel.publish(text[], text[], bytea[]), kernel.trim_changes(interval),
+GRANT EXECUTE ON FUNCTION kernel.publish(bigint, text[], text[], bytea[]), kernel.trim_changes(interval),
     audit.append(text, bytea) TO {{service}};
