@@ -2,7 +2,8 @@
 // Ed25519 keys as PEM (PKCS #8 and PKIX) and symmetric keys as 64 hex digits.
 //
 // Private and symmetric keys are written for their owner alone and refused when
-// others may read them.
+// others may read them. A file of root's may be open to its group when the reader is
+// not root: that is how a Kubernetes secret reaches a process without rights.
 package keyfile
 
 import (
@@ -24,6 +25,7 @@ const (
 	privateMode = 0o600
 	publicMode  = 0o644
 	othersMayDo = 0o077
+	groupReads  = 0o040
 )
 
 // Public reads one or more Ed25519 public keys: the current one and, while keys are
@@ -110,6 +112,14 @@ func NewSecret(path string, random io.Reader) error {
 	return create(path, []byte(hex.EncodeToString(key)+"\n"), privateMode)
 }
 
+// tooOpen reports whether others than the reader and who hands out its keys may use a file.
+func tooOpen(mode os.FileMode, owner, reader int) bool {
+	if owner == 0 && reader != 0 {
+		mode &^= groupReads
+	}
+	return mode.Perm()&othersMayDo != 0
+}
+
 // guarded reads a file that its owner alone may read.
 func guarded(path string) ([]byte, error) {
 	f, err := os.Open(path)
@@ -121,7 +131,7 @@ func guarded(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}
-	if info.Mode().Perm()&othersMayDo != 0 {
+	if tooOpen(info.Mode(), ownerOf(info), os.Geteuid()) {
 		return nil, fmt.Errorf("%s: others may read it; run: chmod 600 %s", path, path)
 	}
 	b, err := io.ReadAll(f)
