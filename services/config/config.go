@@ -43,8 +43,8 @@ func Migrations() []fs.FS { return []fs.FS{change.Migrations(), store.Migrations
 type Config struct {
 	// Process is what every service configures.
 	Process serve.Config `yaml:",inline"`
-	// Replica names this process in feeds, unique while it runs.
-	Replica string `yaml:"replica"`
+	// Replica names this process in feeds, unique while it runs. Default: the host's name.
+	Replica string `yaml:"replica,omitempty"`
 	// Database is a file with the connection string of the service's role.
 	Database yamlfile.Path `yaml:"database"`
 	// FeedKey signs the feed of settings.
@@ -69,7 +69,7 @@ type Tenancy struct {
 
 // Validate says what is missing.
 func (c Config) Validate() error {
-	if c.Replica == "" || c.Database == "" || c.FeedKey == "" || c.TrustRoots == "" || c.State == "" ||
+	if serve.Replica(c.Replica) == "" || c.Database == "" || c.FeedKey == "" || c.TrustRoots == "" || c.State == "" ||
 		c.Tenancy.Address == "" || c.Tenancy.FeedKeys == "" {
 		return errors.New("replica, database, feed_key, trust_roots, state and tenancy are required")
 	}
@@ -92,6 +92,7 @@ func Run(ctx context.Context, c Config, options ...Option) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("configuration of config: %w", err)
 	}
+	c.Replica = serve.Replica(c.Replica)
 	opts := serve.Options{Name: "config", Config: c.Process, Clock: time.Now}
 	for _, o := range options {
 		o(&opts)

@@ -25,8 +25,8 @@ import (
 type Config struct {
 	// Process is what every service configures.
 	Process serve.Config `yaml:",inline"`
-	// Replica names this process in feeds and leases, unique while it runs.
-	Replica string `yaml:"replica"`
+	// Replica names this process in feeds and leases, unique while it runs. Default: the host's name.
+	Replica string `yaml:"replica,omitempty"`
 	// HTTP and HTTPS are the addresses of the front door, "127.0.0.1:8080"; empty for none.
 	HTTP  string `yaml:"http,omitempty"`
 	HTTPS string `yaml:"https,omitempty"`
@@ -86,8 +86,8 @@ type Issuer struct {
 // Validate says what is missing or contradictory.
 func (c Config) Validate() error {
 	switch {
-	case c.Replica == "":
-		return fmt.Errorf("replica: required")
+	case serve.Replica(c.Replica) == "":
+		return fmt.Errorf("replica: required on a host without a name")
 	case c.HTTP == "" && c.HTTPS == "":
 		return fmt.Errorf("http, https: at least one address is required")
 	case c.HTTPS != "" && len(c.Certificates) == 0:
@@ -111,6 +111,7 @@ func Run(ctx context.Context, c Config, options ...Option) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("gateway configuration: %w", err)
 	}
+	c.Replica = serve.Replica(c.Replica)
 	h := &house{c: c, random: rand.Reader}
 	for _, o := range options {
 		o(h)

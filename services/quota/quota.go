@@ -41,8 +41,8 @@ func Migrations() []fs.FS { return []fs.FS{change.Migrations(), store.Migrations
 type Config struct {
 	// Process is what every service configures.
 	Process serve.Config `yaml:",inline"`
-	// Replica names this process in feeds, unique while it runs.
-	Replica string `yaml:"replica"`
+	// Replica names this process in feeds, unique while it runs. Default: the host's name.
+	Replica string `yaml:"replica,omitempty"`
 	// Database is a file with the connection string of the service's role.
 	Database yamlfile.Path `yaml:"database"`
 	// FeedKey signs the feed of limits.
@@ -67,7 +67,7 @@ type Tenancy struct {
 
 // Validate says what is missing.
 func (c Config) Validate() error {
-	if c.Replica == "" || c.Database == "" || c.FeedKey == "" || c.TrustRoots == "" || c.State == "" ||
+	if serve.Replica(c.Replica) == "" || c.Database == "" || c.FeedKey == "" || c.TrustRoots == "" || c.State == "" ||
 		c.Tenancy.Address == "" || c.Tenancy.FeedKeys == "" {
 		return errors.New("replica, database, feed_key, trust_roots, state and tenancy are required")
 	}
@@ -79,6 +79,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("quota configuration: %w", err)
 	}
+	c.Replica = serve.Replica(c.Replica)
 	return serve.Run(ctx, serve.Options{Name: "quota", Config: c.Process, Clock: time.Now},
 		func(ctx context.Context, p *serve.Process) (*serve.Service, error) { return build(ctx, c, p) })
 }
