@@ -1,0 +1,57 @@
+package contextcheck_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
+)
+
+// tenants is how many a service is busy with.
+const tenants = 1000
+
+// tokens makes a token of each tenant.
+func tokens(b *testing.B, issuer *tenanttest.Issuer) []string {
+	b.Helper()
+	out := make([]string, tenants)
+	for i := range out {
+		out[i] = issuer.Token(b, fmt.Sprintf("tenant-%d", i))
+	}
+	return out
+}
+
+func BenchmarkVerify(b *testing.B) {
+	issuer := tenanttest.NewIssuer(b, tenant.NewClock())
+	verifier, gateway := issuer.Verifier(b), issuer.Gateway()
+	all := tokens(b, issuer)
+	for _, token := range all {
+		if _, err := verifier.Verify(token, gateway); err != nil {
+			b.Fatal(err)
+		}
+	}
+	token := strings.Clone(all[tenants/2])
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := verifier.Verify(token, gateway); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkMapLookup(b *testing.B) {
+	type context struct{ claims tenant.Claims }
+	known := map[string]*context{}
+	all := tokens(b, tenanttest.NewIssuer(b, tenant.NewClock()))
+	for _, token := range all {
+		known[token] = &context{}
+	}
+	token := strings.Clone(all[tenants/2])
+	b.ReportAllocs()
+	for b.Loop() {
+		if known[token] == nil {
+			b.Fatal("unknown")
+		}
+	}
+}

@@ -1,0 +1,305 @@
+package txread_test
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/rowhouse-platform/rowhouse/bench/measure"
+	"github.com/rowhouse-platform/rowhouse/bench/txread"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// The notes of one tenant, among a thousand tenants.
+const (
+	notes   = 10_000
+	tenants = 1_000
+)
+
+const sealedTable = `CREATE TABLE app.note (
+	tenant_id uuid NOT NULL DEFAULT rowhouse.tenant_id(), id int NOT NULL, title text NOT NULL, PRIMARY KEY (tenant_id, id))`
+
+// peerTables hold the same rows: bare, and with the row security that one finds in most guides.
+const peerTables = `
+	CREATE SCHEMA plain;
+	CREATE TABLE plain.note AS SELECT * FROM app.note;
+	ALTER TABLE plain.note ADD PRIMARY KEY (tenant_id, id);
+	CREATE SCHEMA idiom;
+	CREATE TABLE idiom.note AS SELECT * FROM app.note;
+	ALTER TABLE idiom.note ADD PRIMARY KEY (tenant_id, id), ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+	CREATE POLICY tenant ON idiom.note USING (tenant_id = (SELECT current_setting('app.tenant')::uuid));
+	GRANT USAGE ON SCHEMA plain, idiom TO rowhouse_app, bench_idiom;
+	GRANT SELECT ON plain.note, idiom.note TO rowhouse_app, bench_idiom;
+	GRANT EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) TO bench_idiom;
+	DO $$ BEGIN EXECUTE format('GRANT CONNECT ON DATABASE %I TO bench_idiom', current_database()); END $$;`
+
+// idiomRole reads with the idiom. It is a role of its own because a house takes
+// set_config from its apps, and the idiom rests on it.
+const idiomRole = "bench_idiom"
+
+const (
+	readSealed = `SELECT title FROM app.note WHERE id = $1`
+	readPlain  = `SELECT title FROM plain.note WHERE tenant_id = $1 AND id = $2`
+	readIdiom  = `SELECT title FROM idiom.note WHERE id = $1`
+	setTenant  = `SELECT set_config('app.tenant', $1, true)`
+)
+
+// BenchmarkPointRead compares over two links. Run it once: -benchtime=1x.
+func BenchmarkPointRead(b *testing.B) {
+	const delay = time.Millisecond
+	d := database(b)
+	b.Run("near", func(b *testing.B) {
+		b.ReportMetric(0, "ns/op") // the sum over all rounds says nothing
+		compare(b, d, link{dial: (&net.Dialer{}).DialContext, rounds: 21, reads: 100})
+	})
+	b.Run("far", func(b *testing.B) {
+		b.ReportMetric(0, "ns/op")
+		relay, err := txread.NewRelay(b.Context(), delay)
+		must(b, err)
+		b.Cleanup(func() { must(b, relay.Close()) })
+		compare(b, d, link{dial: relay.Dial, rounds: 9, reads: 30})
+	})
+}
+
+// TestOneRoundTrip keeps the benchmark honest and compiled.
+func TestOneRoundTrip(t *testing.T) {
+	t.Parallel()
+	d := database(t)
+	want := map[string]int{"sealed": 1, "plain": 1, "idiom": 4}
+	for _, v := range variants(t, d, (&net.Dialer{}).DialContext) {
+		warm(t, d, v)
+		if got := v.count(t, d); got != want[v.name] {
+			t.Errorf("a %s read takes %d round trips, want %d", v.name, got, want[v.name])
+		}
+	}
+}
+
+// TestRelayDelays holds that a round trip over a relay takes at least both delays.
+func TestRelayDelays(t *testing.T) {
+	t.Parallel()
+	const delay = 20 * time.Millisecond
+	relay, err := txread.NewRelay(t.Context(), delay)
+	must(t, err)
+	d := dbtest.New(t)
+	pool := peerPool(t, d, "", relay.Dial)
+	must(t, pool.Ping(t.Context()))
+	start := time.Now()
+	must(t, pool.Ping(t.Context()))
+	if took := time.Since(start); took < 2*delay {
+		t.Errorf("a round trip took %s, want at least %s", took, 2*delay)
+	}
+	pool.Close()
+	must(t, relay.Close())
+}
+
+// database makes the rows, three times.
+func database(tb testing.TB) *dbtest.Database {
+	tb.Helper()
+	d := dbtest.New(tb, dbtest.Migrations(fstest.MapFS{"0001_note.sql": {Data: []byte(sealedTable)}}))
+	acme := [16]byte(d.Tenant(tb, "acme").UID)
+	for sql, n := range map[string]int{
+		`INSERT INTO app.note SELECT $1, n, 'title ' || n FROM generate_series(1, $2) n`: notes,
+		`INSERT INTO rowhouse.placement (tenant_id, state, generation)
+			SELECT md5($1::uuid::text || n)::uuid, 'active', 1 FROM generate_series(1, $2) n`: tenants,
+	} {
+		_, err := d.Admin.Exec(tb.Context(), sql, acme, n)
+		must(tb, err)
+	}
+	must(tb, pgtest.EnsureRole(tb.Context(), d.Admin, pgtest.Role{Name: idiomRole}))
+	for _, sql := range []string{peerTables, `VACUUM ANALYZE`} {
+		_, err := d.Admin.Exec(tb.Context(), sql, pgx.QueryExecModeSimpleProtocol)
+		must(tb, err)
+	}
+	return d
+}
+
+// link is a way to the server, and how long to measure on it.
+type link struct {
+	dial   pgconn.DialFunc
+	rounds int
+	reads  int
+}
+
+// variant is one way to read a note, over one connection of its own.
+type variant struct {
+	name  string
+	trips *trips
+	read  func(ctx context.Context, id int) error
+}
+
+// variants opens all ways to read acme's notes.
+func variants(tb testing.TB, d *dbtest.Database, dial pgconn.DialFunc) []variant {
+	tb.Helper()
+	acme := [16]byte(tenanttest.UID("acme"))
+	sealed, plain, idiom := &trips{dial: dial}, &trips{dial: dial}, &trips{dial: dial}
+	config := d.Config
+	to := config.Cells[tenanttest.Cell]
+	to.MaxConns, to.Dial = 1, sealed.Dial
+	config.Cells = map[string]tenantdb.Cell{tenanttest.Cell: to}
+	db := d.Open(tb, config)
+	plainPool, idiomPool := peerPool(tb, d, "", plain.Dial), peerPool(tb, d, idiomRole, idiom.Dial)
+	statement, title := tenantdb.Stmt(readSealed), ""
+	return []variant{
+		{"plain", plain, func(ctx context.Context, id int) error {
+			return plainPool.QueryRow(ctx, readPlain, acme, id).Scan(&title)
+		}},
+		{"sealed", sealed, func(ctx context.Context, id int) error {
+			return db.QueryRow(ctx, statement, id).Scan(&title)
+		}},
+		{"idiom", idiom, func(ctx context.Context, id int) error {
+			return pgx.BeginFunc(ctx, idiomPool, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(ctx, setTenant, tenanttest.UID("acme").String()); err != nil {
+					return err
+				}
+				return tx.QueryRow(ctx, readIdiom, id).Scan(&title)
+			})
+		}},
+	}
+}
+
+// peerPool logs in as the role with plain pgx, and as the app without one.
+func peerPool(tb testing.TB, d *dbtest.Database, role string, dial pgconn.DialFunc) *pgxpool.Pool {
+	tb.Helper()
+	config, err := pgxpool.ParseConfig(d.Config.Cells[tenanttest.Cell].DSN)
+	must(tb, err)
+	config.MaxConns, config.ConnConfig.DialFunc = 1, dial
+	config.ConnConfig.User = cmp.Or(role, config.ConnConfig.User)
+	pool, err := pgxpool.NewWithConfig(tb.Context(), config)
+	must(tb, err)
+	tb.Cleanup(pool.Close)
+	return pool
+}
+
+// compare measures all variants in turns and reports medians.
+func compare(b *testing.B, d *dbtest.Database, over link) {
+	b.Helper()
+	all := variants(b, d, over.dial)
+	took := map[string][]float64{}
+	for _, v := range all {
+		warm(b, d, v)
+		b.ReportMetric(float64(v.count(b, d)), "trips-"+v.name)
+	}
+	for range over.rounds {
+		for _, v := range all {
+			took[v.name] = append(took[v.name], v.round(b, d, over.reads))
+		}
+	}
+	for name, rounds := range took {
+		b.ReportMetric(measure.Median(rounds), "µs-"+name)
+	}
+	for _, peer := range []string{"plain", "idiom"} {
+		b.ReportMetric(measure.Median(measure.Ratios(took["sealed"], took[peer])), "ratio-"+peer)
+	}
+	b.ReportMetric(trip(b, d, over), "µs-trip")
+}
+
+// warm fills caches and plans.
+func warm(tb testing.TB, d *dbtest.Database, v variant) {
+	tb.Helper()
+	const reads = 10 // the server settles on a plan after five
+	v.round(tb, d, reads)
+}
+
+// round returns the µs of one read.
+func (v variant) round(tb testing.TB, d *dbtest.Database, reads int) float64 {
+	tb.Helper()
+	acme := d.In(tb, "acme") // contexts are short
+	start := time.Now()
+	for i := range reads {
+		must(tb, v.read(acme, 1+i*101%notes))
+	}
+	return float64(time.Since(start).Microseconds()) / float64(reads)
+}
+
+// count returns the round trips of one warm read.
+func (v variant) count(tb testing.TB, d *dbtest.Database) int {
+	tb.Helper()
+	acme := d.In(tb, "acme")
+	v.trips.take()
+	must(tb, v.read(acme, 1))
+	return v.trips.take()
+}
+
+// trip returns the µs of an empty round trip.
+func trip(b *testing.B, d *dbtest.Database, over link) float64 {
+	b.Helper()
+	pool := peerPool(b, d, "", over.dial)
+	var rounds []float64
+	for range over.reads {
+		start := time.Now()
+		must(b, pool.Ping(b.Context()))
+		rounds = append(rounds, float64(time.Since(start).Nanoseconds())/1000)
+	}
+	return measure.Median(rounds)
+}
+
+// trips counts round trips: a read that follows a write.
+type trips struct {
+	dial pgconn.DialFunc
+
+	mu    sync.Mutex
+	wrote bool // guarded by mu
+	n     int  // guarded by mu
+}
+
+// Dial makes a connection whose round trips are counted.
+func (t *trips) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := t.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return countedConn{conn, t}, nil
+}
+
+func (t *trips) note(write bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !write && t.wrote {
+		t.n++
+	}
+	t.wrote = write
+}
+
+func (t *trips) take() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.n
+	t.n = 0
+	return n
+}
+
+type countedConn struct {
+	net.Conn
+	trips *trips
+}
+
+func (c countedConn) Write(b []byte) (int, error) { c.trips.note(true); return c.Conn.Write(b) }
+
+func (c countedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.trips.note(false)
+	}
+	return n, err
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
