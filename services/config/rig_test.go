@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -231,6 +233,7 @@ func (r *rig) serveTenancy() string {
 	must(r.tb, err)
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(r.source(r.service("tenancy")).ServerTLS())))
 	tenancyv1.RegisterRoutingServiceServer(server, s)
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	served := make(chan struct{})
 	go func() { defer close(served); _ = server.Serve(listen) }()
 	r.tb.Cleanup(func() { server.Stop(); <-served })

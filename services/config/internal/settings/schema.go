@@ -120,6 +120,10 @@ func problemOf(e *jsonschema.ValidationError) sdk.Problem {
 		p.Rule = path[0]
 	}
 	switch k := e.ErrorKind.(type) {
+	case *kind.Not:
+		p.Rule, p.Text = "not", "is what the schema excludes"
+	case *kind.FalseSchema:
+		p.Rule, p.Text = "false", "must not be there"
 	case *kind.Type:
 		p.Text = "must be " + strings.Join(k.Want, " or ")
 	case *kind.Required:

@@ -1,0 +1,310 @@
+package settings_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
+)
+
+func TestNames(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"platform/config/notes", "plans/free/config/notes", "tenants/acme/config/notes"} {
+		o, namespace, err := settings.ParseName(name)
+		if err != nil || namespace != "notes" || o.Document(namespace) != name {
+			t.Errorf("%s: %v, %q, %v", name, o, namespace, err)
+		}
+	}
+	for _, name := range []string{
+		"", "platform", "platform/config/", "platform/config/a/b", "plans//config/notes", "plans/a/b/config/notes",
+		"tenants/Acme/config/notes", "tenants/ab/config/notes", "regions/eu/config/notes", "platform/x/config/notes",
+	} {
+		if o, namespace, err := settings.ParseName(name); !errors.Is(err, settings.ErrName) {
+			t.Errorf("%q is %v, %q, %v", name, o, namespace, err)
+		}
+	}
+	for name, want := range map[string]string{"namespaces/notes": "notes", "namespaces/": "", "notes": "", "namespaces/a/b": ""} {
+		if got, err := settings.ParseNamespace(name); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q is %q, %v", name, got, err)
+		}
+	}
+}
+
+func TestContentIsReadAsReadersWill(t *testing.T) {
+	t.Parallel()
+	_, text, err := settings.Content(` {"b":1.0,"a":2e1} `)
+	if err != nil || text != `{"a":20,"b":1}` {
+		t.Errorf("%s, %v", text, err)
+	}
+	// 1e15 becomes 16 bytes: what is small enough as it came may be too large for readers.
+	grows := `{"` + strings.Repeat("x", 500) + `":"` + strings.Repeat("y", 220_000) + `","n":[` + strings.Repeat("1e15,", 7000) + `1e15]}`
+	if _, err := sdk.Parse([]byte(grows)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := settings.Content(grows); !errors.Is(err, sdk.ErrDocument) {
+		t.Errorf("a document that readers refuse: %v", err)
+	}
+	if _, text, err := settings.Patched(`{"a":{"b":1,"c":2}}`, `{"a":{"b":null}}`); err != nil || text != `{"a":{"c":2}}` {
+		t.Errorf("patched: %s, %v", text, err)
+	}
+}
+
+func TestCompileRefuses(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		schema string
+		ok     bool
+	}{
+		"anything":         {`{}`, true},
+		"dialect":          {`{"$schema":"https://json-schema.org/draft/2020-12/schema"}`, true},
+		"local reference":  {`{"properties":{"a":{"$ref":"#/$defs/n"}},"$defs":{"n":{"type":"number"}}}`, true},
+		"meta schema":      {`{"$ref":"https://json-schema.org/draft/2020-12/schema"}`, true},
+		"good default":     {`{"properties":{"a":{"type":"number","default":1}},"required":["a"]}`, true},
+		"not JSON":         {`{`, false},
+		"not an object":    {`true`, false},
+		"other dialect":    {`{"$schema":"http://json-schema.org/draft-07/schema#"}`, false},
+		"wrong keyword":    {`{"type":"text"}`, false},
+		"pattern":          {`{"pattern":"("}`, false},
+		"look-around":      {`{"pattern":"(?=a)"}`, false},
+		"remote reference": {`{"$ref":"https://example.com/schema"}`, false},
+		"file":             {`{"$ref":"file:///etc/passwd"}`, false},
+		"path":             {`{"$ref":"other.json"}`, false},
+		"remote below":     {`{"properties":{"a":{"$ref":"https://example.com/schema"}}}`, false},
+		"no such pointer":  {`{"$ref":"#/$defs/n"}`, false},
+		"bad default":      {`{"properties":{"a":{"type":"number","default":"x"}}}`, false},
+		"no default":       {`{"required":["a"]}`, false},
+		"too large":        {`{"description":"` + strings.Repeat("x", 128<<10) + `"}`, false},
+	} {
+		_, err := settings.Compile("notes", c.schema)
+		if (err == nil) != c.ok || err != nil && !errors.Is(err, settings.ErrSchema) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func compile(tb rapid.TB, namespace, text string) *settings.Schema {
+	tb.Helper()
+	s, err := settings.Compile(namespace, text)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+func layer(tb rapid.TB, text string) *sdk.Layer {
+	tb.Helper()
+	o, err := sdk.Parse([]byte(text))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &sdk.Layer{Object: o}
+}
+
+func TestCheckTellsPointersAndRules(t *testing.T) {
+	t.Parallel()
+	s := compile(t, "notes", `{"type":"object","additionalProperties":false,"properties":{
+		"n":{"type":"integer","minimum":1,"maximum":9,"default":5},"s":{"type":"string","minLength":2,"maxLength":3,"pattern":"^x","default":"xx"},
+		"e":{"enum":["a","b"]},"any":{"anyOf":[{"type":"string"},{"type":"number"}]},
+		"o":{"type":"object","required":["p"],"properties":{"a/b":{"type":"boolean"}}},"list":{"type":"array","items":{"type":"number"},"uniqueItems":true}}}`)
+	for content, want := range map[string][]string{
+		`{}`:                                   nil,
+		`{"n":0}`:                              {"/n minimum"},
+		`{"n":10}`:                             {"/n maximum"},
+		`{"n":1.5}`:                            {"/n type"},
+		`{"s":"x"}`:                            {"/s minLength"},
+		`{"s":"secret"}`:                       {"/s maxLength", "/s pattern"},
+		`{"e":"c"}`:                            {"/e enum"},
+		`{"any":null}`:                         {"/any anyOf"},
+		`{"o":{"a/b":1}}`:                      {"/o required", "/o/a~1b type"},
+		`{"list":[1,"x",2]}`:                   {"/list/1 type"},
+		`{"list":[1,1]}`:                       {"/list uniqueItems"},
+		`{"more":"secret","other":1,"n":true}`: {" additionalProperties", "/n type"},
+	} {
+		var got []string
+		for _, p := range s.Check(sdk.Merge(*layer(t, content))) {
+			got = append(got, p.Pointer+" "+p.Rule)
+			if p.Text == "" || strings.Contains(p.Text, "secret") {
+				t.Errorf("%s: %q", content, p.Text)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", content, diff)
+		}
+	}
+}
+
+func TestCheckBrands(t *testing.T) {
+	t.Parallel()
+	s := compile(t, sdk.BrandNamespace, sdk.BrandSchema())
+	bad := *layer(t, `{"logo":"data:image/png;base64,AAAA","light":{"text":"red"}}`)
+	var got []string
+	for _, p := range s.Check(sdk.Merge(bad)) {
+		got = append(got, p.Pointer+" "+p.Rule)
+	}
+	if diff := cmp.Diff([]string{"/light/text colour", "/light/text pattern", "/logo logo"}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestCheckBoundsWhatLayersAddUpTo(t *testing.T) {
+	t.Parallel()
+	s := compile(t, "notes", `{}`)
+	big := func(name string) sdk.Layer { return *layer(t, `{"`+name+`":"`+strings.Repeat("x", 200_000)+`"}`) }
+	if found := s.Check(sdk.Merge(big("a"))); len(found) > 0 {
+		t.Errorf("one: %v", found)
+	}
+	if found := s.Check(sdk.Merge(big("a"), big("b"))); len(found) != 1 || found[0].Rule != "bounds" {
+		t.Errorf("two: %v", found)
+	}
+}
+
+// state has tenants acme and globex on business, initech on free, all with documents but acme's.
+func state(tb rapid.TB) settings.State {
+	tb.Helper()
+	return settings.State{
+		Schema: compile(tb, "notes", `{"properties":{"low":{"type":"number","default":1},"high":{"type":"number","default":5},
+			"mode":{"enum":["a","b"]}},"if":{"properties":{"low":{"const":9}}},"then":{"properties":{"high":{"minimum":9}}}}`),
+		Platform: layer(tb, `{"mode":"a"}`),
+		Plans:    map[string]*sdk.Layer{"free": layer(tb, `{"low":2}`)},
+		Tenants: map[string]settings.Own{
+			"globex":  {"business", layer(tb, `{"low":9,"high":9}`)},
+			"initech": {"free", layer(tb, `{"high":3}`)},
+			"hooli":   {"free", layer(tb, `{"high":3}`)},
+		},
+	}
+}
+
+func describe(findings []settings.Finding) []string {
+	var out []string
+	for _, f := range findings {
+		out = append(out, fmt.Sprintf("%s %s %v", f.Pointer, f.Rule, f.Where))
+	}
+	return out
+}
+
+func TestFindings(t *testing.T) {
+	t.Parallel()
+	platform, free, business := settings.Owner{Kind: settings.Platform}, settings.Owner{Kind: settings.Plan, Name: "free"},
+		settings.Owner{Kind: settings.Plan, Name: "business"}
+	own := func(name string) settings.Owner { return settings.Owner{Kind: settings.Tenant, Name: name} }
+	for name, c := range map[string]struct {
+		change settings.Change
+		want   []string
+	}{
+		"platform, good":      {settings.Change{Owner: platform, Layer: layer(t, `{"mode":"b"}`)}, nil},
+		"platform, for all":   {settings.Change{Owner: platform, Layer: layer(t, `{"mode":"c"}`)}, []string{"/mode enum [plans/free platform tenants/globex tenants/hooli tenants/initech]"}},
+		"platform, for some":  {settings.Change{Owner: platform, Layer: layer(t, `{"low":9,"high":9}`)}, nil},
+		"platform, not free":  {settings.Change{Owner: platform, Layer: layer(t, `{"low":9}`)}, []string{"/high minimum [platform]"}},
+		"platform, removed":   {settings.Change{Owner: platform}, nil},
+		"plan, its tenants":   {settings.Change{Owner: free, Layer: layer(t, `{"low":9,"high":9}`)}, []string{"/high minimum [tenants/hooli tenants/initech]"}},
+		"plan, its others":    {settings.Change{Owner: free, Layer: layer(t, `{"mode":1}`)}, []string{"/mode enum [plans/free tenants/hooli tenants/initech]"}},
+		"plan, new":           {settings.Change{Owner: business, Layer: layer(t, `{"high":1}`)}, nil},
+		"plan, new and bad":   {settings.Change{Owner: business, Layer: layer(t, `{"low":9}`)}, []string{"/high minimum [plans/business]"}},
+		"tenant":              {settings.Change{Owner: own("acme"), Plan: "business", Layer: layer(t, `{"low":9}`)}, []string{"/high minimum [tenants/acme]"}},
+		"tenant, by its plan": {settings.Change{Owner: own("initech"), Plan: "free", Layer: layer(t, `{"low":9,"high":3}`)}, []string{"/high minimum [tenants/initech]"}},
+		"tenant, good":        {settings.Change{Owner: own("acme"), Plan: "business", Layer: layer(t, `{"low":3}`)}, nil},
+		"schema": {
+			settings.Change{Schema: compile(t, "notes", `{"properties":{"high":{"not":{"const":3}},"low":{"maximum":5},"mode":{"const":"a"}}}`)},
+			[]string{"/high not [tenants/hooli tenants/initech]", "/low maximum [tenants/globex]"},
+		},
+	} {
+		c.change.Before = state(t)
+		if diff := cmp.Diff(c.want, describe(c.change.Findings())); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", name, diff)
+		}
+	}
+}
+
+func TestWhatIsBrokenAlreadyStopsNobody(t *testing.T) {
+	t.Parallel()
+	s := state(t)
+	// A change of plan, of which config is not asked, left initech with a wrong value.
+	s.Tenants["initech"] = settings.Own{Plan: "free", Layer: layer(t, `{"mode":"x"}`)}
+	set := func(text string) []string {
+		return describe(settings.Change{
+			Before: s, Owner: settings.Owner{Kind: settings.Tenant, Name: "initech"}, Plan: "free", Layer: layer(t, text),
+		}.Findings())
+	}
+	if got := set(`{"mode":"x","high":4}`); got != nil {
+		t.Errorf("another change is refused: %v", got)
+	}
+	if got := set(`{"mode":"y"}`); !slices.Equal(got, []string{"/mode enum [tenants/initech]"}) {
+		t.Errorf("another wrong value: %v", got)
+	}
+	if got := set(`{"mode":"x","low":"x"}`); !slices.Equal(got, []string{"/low type [tenants/initech]"}) {
+		t.Errorf("one more wrong value: %v", got)
+	}
+	platform := settings.Change{Before: s, Owner: settings.Owner{Kind: settings.Platform}, Layer: layer(t, `{"mode":"b"}`)}
+	if got := describe(platform.Findings()); got != nil {
+		t.Errorf("the platform's change is refused: %v", got)
+	}
+}
+
+// TestGroupsMissNobody compares the grouped check with one of every single tenant.
+func TestGroupsMissNobody(t *testing.T) {
+	t.Parallel()
+	schema := compile(t, "notes", `{"properties":{"a":{"type":"number","maximum":2},"b":{"maximum":2}},"dependentRequired":{"b":["a"]}}`)
+	docs := rapid.SampledFrom([]string{`{}`, `{"a":1}`, `{"a":3}`, `{"b":1}`, `{"b":3}`, `{"a":null}`, `{"a":2,"b":2}`})
+	plans := []string{"p", "q", "r"}
+	rapid.Check(t, func(t *rapid.T) {
+		maybe := func(name string) *sdk.Layer {
+			if rapid.Bool().Draw(t, name) {
+				return nil
+			}
+			return layer(t, docs.Draw(t, name))
+		}
+		before := settings.State{Schema: schema, Platform: maybe("platform"), Plans: map[string]*sdk.Layer{}, Tenants: map[string]settings.Own{}}
+		for _, plan := range plans[:2] {
+			if l := maybe(plan); l != nil {
+				before.Plans[plan] = l
+			}
+		}
+		everybody := make(map[string]string) // tenants and their plans
+		for i := range 6 {
+			id := fmt.Sprintf("tenant%d", i)
+			everybody[id] = rapid.SampledFrom(plans).Draw(t, "plan")
+			if l := maybe(id); l != nil {
+				before.Tenants[id] = settings.Own{Plan: everybody[id], Layer: l}
+			}
+		}
+		owner := rapid.SampledFrom([]settings.Owner{
+			{Kind: settings.Platform}, {Kind: settings.Plan, Name: "p"}, {Kind: settings.Plan, Name: "r"}, {Kind: settings.Tenant, Name: "tenant0"},
+		}).Draw(t, "owner")
+		c := settings.Change{Before: before, Owner: owner, Layer: maybe("new"), Plan: everybody["tenant0"]}
+		named := strings.Join(describe(c.Findings()), "\n")
+		for id, plan := range everybody {
+			at := func(changed bool) []sdk.Problem {
+				stack := sdk.Stack{Schema: schema.Object, Platform: before.Platform, Plan: before.Plans[plan], Tenant: before.Tenants[id].Layer}
+				switch {
+				case !changed:
+				case owner.Kind == settings.Platform:
+					stack.Platform = c.Layer
+				case owner.Kind == settings.Plan && owner.Name == plan:
+					stack.Plan = c.Layer
+				case owner.Kind == settings.Tenant && owner.Name == id:
+					stack.Tenant = c.Layer
+				}
+				return schema.Check(stack.Effective())
+			}
+			was := at(false)
+			for _, p := range at(true) {
+				if slices.Contains(was, p) {
+					continue // not new, or new in a way that is another test's matter
+				}
+				if !strings.Contains(named, p.Pointer+" "+p.Rule+" ") {
+					t.Fatalf("%s on %s gets %v, findings:\n%s", id, plan, p, named)
+				}
+			}
+		}
+		if named != "" && owner.Kind == settings.Tenant && !strings.Contains(named, "[tenants/tenant0]") {
+			t.Fatalf("a tenant's write concerns others: %s", named)
+		}
+	})
+}
