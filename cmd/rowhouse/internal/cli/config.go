@@ -1,0 +1,217 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+)
+
+const documentService = "rowhouse.config.v1.DocumentService"
+
+func configs() noun {
+	revision := []flag{{path: "revision", usage: "the revision whose content is wanted", required: true}}
+	return noun{
+		name: "config", short: "Settings by layer: platform, plans, tenants", service: documentService,
+		long: "Settings by layer: a tenant's values win over its plan's, and those over the platform's, leaf by leaf.\n" +
+			"A layer is written platform, plans/<plan> or <tenant>.",
+		columns: "DOCUMENT=name REVISION=revision AUTHOR=author REASON=reason WRITTEN=revision_time",
+		verbs: []verb{
+			{name: "list", rpc: "ListDocuments", short: "List what a layer sets", fields: []field{{"parent", "{layer}"}}, example: "rowhouse config list acme\nrowhouse config list platform"},
+			{
+				name: "get", rpc: "GetDocument", short: "Print what a layer sets in a namespace", fields: named(configForm), show: showContent,
+				long:    "Print what a layer sets in a namespace, as JSON. -o json and -o yaml print the whole document with its etag.",
+				example: "rowhouse config get acme notes > notes.json\nrowhouse config get platform notes -o yaml",
+			},
+			{
+				name: "set", rpc: "UpdateDocument", short: "Set values, or replace a document by a file", fields: []field{{"document.name", configForm}},
+				long: "Set values, or replace a document by a file. --set changes the named values and keeps the others; a value is\n" +
+					"JSON, or else text; null removes what this layer sets. A dot in a key is written \\. .",
+				more: setFlags, ownFile: true, before: readContent, preset: map[string]string{"document.content": "{}", "allow_missing": "true"},
+				example: "rowhouse config set acme notes --set page.size=50 --set title=\"Our notes\" --reason \"ticket 4711\"\n" +
+					"rowhouse config set plans/free notes --file notes.json\nrowhouse config get acme notes | rowhouse config set globex notes --file -",
+			},
+			{
+				name: "delete", rpc: "DeleteDocument", short: "Remove what a layer sets in a namespace", fields: named(configForm),
+				example: "rowhouse config delete acme notes --confirm notes",
+			},
+			{
+				name: "revisions", rpc: "ListDocumentRevisions", short: "List a document's revisions, the newest first", fields: []field{{"parent", configForm}},
+				limit: 50, example: "rowhouse config revisions acme notes",
+			},
+			{
+				name: "rollback", rpc: "RollbackDocument", short: "Write an old revision's content anew", fields: named(configForm), flags: revision,
+				example: "rowhouse config rollback acme notes --revision 17 --reason \"the new title was wrong\"",
+			},
+			{
+				name: "explain", rpc: "ExplainSettings", short: "Show what holds for a tenant, and where each value comes from",
+				fields: named("tenants/{tenant}/config/{namespace}"), show: showEffective, example: "rowhouse config explain acme notes",
+			},
+		},
+	}
+}
+
+// setFlags defines how the new content is given.
+func setFlags(c *cobra.Command) {
+	c.Flags().StringArray("set", nil, "path=value; may be repeated")
+	c.Flags().StringP("file", "f", "", "the new content as JSON or YAML; - for the standard input")
+	c.Flags().Bool("merge", false, "merge the file into what is there (JSON Merge Patch) instead of replacing it")
+}
+
+// readContent makes the request's content of --set or --file.
+func readContent(_ *app, c *cobra.Command, r *call) error {
+	request, ok := r.request.(*configv1.UpdateDocumentRequest)
+	if !ok {
+		return errors.New("config set sends another request")
+	}
+	f := c.Flags()
+	sets, _ := f.GetStringArray("set") // these three are defined by setFlags
+	path, _ := f.GetString("file")
+	merge, _ := f.GetBool("merge")
+	switch {
+	case (len(sets) > 0) == (path != ""):
+		return usagef("pass either --set or --file; see: %s --help", c.CommandPath())
+	case path == "":
+		patch, err := patchOf(sets)
+		if err != nil {
+			return usageError(err)
+		}
+		request.Document.Content, request.MergePatch = string(patch), true
+		return nil
+	}
+	b, err := readInput(c, path)
+	if err == nil {
+		b, err = jsonOf(b)
+	}
+	if err != nil {
+		return usagef("%s: %w", path, err)
+	}
+	request.Document.Content, request.MergePatch = string(b), merge
+	return nil
+}
+
+// patchOf makes a JSON Merge Patch of path=value pairs.
+func patchOf(sets []string) ([]byte, error) {
+	patch := map[string]any{}
+	for _, set := range sets {
+		path, value, ok := strings.Cut(set, "=")
+		if !ok || path == "" {
+			return nil, fmt.Errorf("--set %s is not path=value", set)
+		}
+		var v any = value
+		if json.Valid([]byte(value)) {
+			v = json.RawMessage(value)
+		}
+		keys := splitPath(path)
+		into := patch
+		for _, key := range keys[:len(keys)-1] {
+			below, ok := into[key].(map[string]any)
+			if !ok {
+				below = map[string]any{}
+				into[key] = below
+			}
+			into = below
+		}
+		into[keys[len(keys)-1]] = v
+	}
+	return json.Marshal(patch)
+}
+
+// splitPath splits at dots that no backslash precedes.
+func splitPath(path string) []string {
+	var keys []string
+	var key strings.Builder
+	for i := 0; i < len(path); i++ {
+		switch {
+		case path[i] == '\\' && i+1 < len(path):
+			i++
+			key.WriteByte(path[i])
+		case path[i] == '.':
+			keys = append(keys, key.String())
+			key.Reset()
+		default:
+			key.WriteByte(path[i])
+		}
+	}
+	return append(keys, key.String())
+}
+
+// showContent prints a document's content for people and pipes, and the document for programs that ask for it.
+func showContent(a *app, c *cobra.Command, i *invocation) error {
+	document := i.response.(*configv1.GetDocumentResponse).GetDocument() //nolint:forcetypeassert // the verb's RPC
+	if format := a.formatFor(c); format != formatTable && format != formatTSV {
+		return i.write(a, c, document)
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, []byte(document.GetContent()), "", "  "); err != nil {
+		return fmt.Errorf("the service sent no JSON: %w", err)
+	}
+	_, err := fmt.Fprintln(c.OutOrStdout(), out.String())
+	return err
+}
+
+// showEffective prints one line for each leaf.
+func showEffective(a *app, c *cobra.Command, i *invocation) error {
+	effective := i.response.(*configv1.ExplainSettingsResponse).GetEffective() //nolint:forcetypeassert // the verb's RPC
+	format := a.formatFor(c)
+	if format != formatTable && format != formatTSV {
+		return i.write(a, c, effective)
+	}
+	var content any
+	if err := json.Unmarshal([]byte(effective.GetContent()), &content); err != nil {
+		return fmt.Errorf("the service sent no JSON: %w", err)
+	}
+	p := a.printer(c, "VALUE=pointer FROM=layer REVISION=revision HIDES=shadowed POINTER=pointer")
+	p.columns = append(p.columns[4:], p.columns[:4]...)
+	var rows [][]string
+	for _, leaf := range effective.GetProvenance() {
+		row := p.cells(leaf)
+		row[1] = leafText(content, leaf.GetPointer())
+		if format == formatTSV {
+			p.tsv(row...)
+		}
+		rows = append(rows, row)
+	}
+	p.table(rows)
+	return p.close()
+}
+
+// leafText is the value at a JSON pointer, short enough for a table.
+func leafText(v any, pointer string) string {
+	for _, key := range strings.Split(pointer, "/")[1:] {
+		key = strings.NewReplacer("~1", "/", "~0", "~").Replace(key)
+		switch below := v.(type) {
+		case map[string]any:
+			v = below[key]
+		case []any:
+			n, err := strconv.Atoi(key)
+			if err != nil || n < 0 || n >= len(below) {
+				return ""
+			}
+			v = below[n]
+		}
+	}
+	return shorten(v)
+}
+
+func shorten(v any) string {
+	const most = 60
+	text, ok := v.(string)
+	if !ok {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return ""
+		}
+		text = string(b)
+	}
+	if runes := []rune(text); len(runes) > most {
+		text = fmt.Sprintf("%s… (%d bytes)", string(runes[:most]), len(text))
+	}
+	return printable(text)
+}

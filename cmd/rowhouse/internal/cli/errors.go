@@ -1,0 +1,278 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Exit statuses beside 0 and 1.
+const (
+	exitUsage   = 2
+	exitTimeout = 3
+	exitAccess  = 4
+)
+
+// mistake is an error in the command line: nothing was sent.
+type mistake struct{ error }
+
+func (m mistake) Unwrap() error { return m.error }
+
+// usageError marks an error as a mistake in the command line.
+func usageError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return mistake{err}
+}
+
+func usagef(format string, args ...any) error { return mistake{fmt.Errorf(format, args...)} }
+
+// callError is the error of a call, with what finds it again.
+type callError struct {
+	err                error
+	service, method    string
+	requestID, traceID string
+	verbose, changes   bool
+}
+
+func (e *callError) Error() string { return e.method + ": " + e.err.Error() }
+func (e *callError) Unwrap() error { return e.err }
+
+// waitError says that an operation had not ended when we stopped waiting for it.
+type waitError struct {
+	operation string
+	cause     error
+}
+
+func (e *waitError) Error() string {
+	why := "has not ended yet"
+	if e.cause != nil && !errors.Is(e.cause, context.Canceled) {
+		why = "goes on, but waiting for it failed: " + Line(e.cause)
+	}
+	return fmt.Sprintf("%s %s; resume with: rowhouse operations wait %s", e.operation, why, e.operation)
+}
+
+func (e *waitError) Unwrap() error { return e.cause }
+
+// Line tells an error in one line, with its reason and, where there is one, the next step.
+func Line(err error) string {
+	var wait *waitError
+	var call *callError
+	switch {
+	case errors.As(err, &wait):
+		return oneLine(wait.Error())
+	case errors.As(err, &call):
+		return oneLine(call.line())
+	}
+	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
+		return oneLine(statusLine(s))
+	}
+	return oneLine(err.Error())
+}
+
+func oneLine(s string) string {
+	var lines []string
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return printable(strings.Join(lines, "; "))
+}
+
+func (e *callError) line() string {
+	s := status.Convert(e.err)
+	line := statusLine(s)
+	if next := nextStep(s, e); next != "" {
+		line += "; " + next
+	}
+	if e.verbose {
+		line += fmt.Sprintf(" [%s request_id=%s trace_id=%s]", e.method, e.requestID, e.traceID)
+	}
+	return line
+}
+
+// statusLine is a status' message, the fields that it complains of, and its reason.
+func statusLine(s *status.Status) string {
+	line, reason := s.Message(), s.Code().String()
+	for _, d := range s.Details() {
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			reason = d.GetReason()
+			if trace := d.GetMetadata()["traceId"]; trace != "" {
+				reason += ", trace " + trace
+			}
+		case *errdetails.BadRequest:
+			var fields []string
+			for _, v := range d.GetFieldViolations() {
+				fields = append(fields, strings.TrimSpace(v.GetField()+" "+v.GetDescription()))
+			}
+			if len(fields) > 0 {
+				line += ": " + strings.Join(fields, ", ")
+			}
+		}
+	}
+	return line + " (" + reason + ")"
+}
+
+// nextStep says what the operator can do about an error.
+func nextStep(s *status.Status, e *callError) string {
+	info, delay := &errdetails.ErrorInfo{}, ""
+	for _, d := range s.Details() {
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			info = d
+		case *errdetails.RetryInfo:
+			delay = " in " + d.GetRetryDelay().AsDuration().String()
+		}
+	}
+	if operation := info.GetMetadata()["operation"]; operation != "" {
+		return "wait for it: rowhouse operations wait " + operation
+	}
+	if permission := info.GetMetadata()["permission"]; permission != "" {
+		return "ask for a role with " + permission
+	}
+	if step := steps()[info.GetReason()]; step != "" {
+		return step
+	}
+	switch s.Code() {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		where := "see that " + e.service + " runs where the context says (rowhouse contexts list)"
+		if e.changes {
+			return where + "; repeat safely with --request-id " + e.requestID
+		}
+		return where
+	case codes.ResourceExhausted:
+		return "try again" + delay
+	case codes.Unauthenticated:
+		return "see that the context's token_file holds a valid token"
+	default:
+		return ""
+	}
+}
+
+// steps are the next steps by reason.
+func steps() map[string]string {
+	return map[string]string{
+		"RESOURCE_NOT_FOUND": "see what there is with the noun's list command",
+		"ETAG_MISMATCH":      "it changed meanwhile: read it again, then repeat with the new --etag",
+		"REASON_REQUIRED":    "pass --reason",
+		"PAGE_TOKEN_INVALID": "start the list again",
+		"REQUEST_ID_REUSED":  "leave out --request-id",
+		"NOT_DELETED":        "there is nothing to restore",
+		"DELETE_PROTECTED":   "lift the protection first: --delete-protection=false",
+		"TENANT_ID_TAKEN":    "choose another id; deleted tenants keep theirs: rowhouse tenants list --show-deleted",
+		"METHOD_UNKNOWN":     "the service is older than this command line",
+		"SCHEMA_VIOLATION":   "see the schema: rowhouse namespaces get <namespace> -o json",
+	}
+}
+
+// ExitCode returns the exit status for an error: 2 for a mistake in the command line, 3 for time that ran out, 4 for a
+// caller who is not known or not allowed, and other for all else.
+func ExitCode(err error, other int) int {
+	var m mistake
+	var wait *waitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &m):
+		return exitUsage
+	case errors.As(err, &wait) && wait.cause == nil:
+		return exitTimeout
+	}
+	switch code(err) {
+	case codes.DeadlineExceeded:
+		return exitTimeout
+	case codes.Unauthenticated, codes.PermissionDenied:
+		return exitAccess
+	default:
+		return other
+	}
+}
+
+func code(err error) codes.Code {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return codes.DeadlineExceeded
+	}
+	var call *callError
+	if errors.As(err, &call) {
+		return status.Code(call.err)
+	}
+	return status.Code(err)
+}
+
+// closedPipe says that the reader of our output went away, which is its right.
+func closedPipe(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)
+}
+
+// commandMistake is the error for a noun or verb that does not exist.
+func commandMistake(c *cobra.Command, got string) error {
+	var names []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	return usagef("%s has no command %q%s; see: %s --help", c.CommandPath(), got, didYouMean(got, names, ""), c.CommandPath())
+}
+
+// flagMistake is the error for a flag that does not exist or has a bad value.
+func flagMistake(c *cobra.Command, err error) error {
+	got, unknown := strings.CutPrefix(err.Error(), "unknown flag: --")
+	if !unknown {
+		return usagef("%w; see: %s --help", err, c.CommandPath())
+	}
+	var names []string
+	for _, found := range regexp.MustCompile(`--([a-z][a-z0-9-]*)`).FindAllStringSubmatch(c.Flags().FlagUsages()+c.InheritedFlags().FlagUsages(), -1) {
+		names = append(names, found[1])
+	}
+	return usagef("%s has no flag --%s%s; see: %s --help", c.CommandPath(), got, didYouMean(got, names, "--"), c.CommandPath())
+}
+
+// didYouMean names the candidate nearest to what was typed, or nothing when none is near.
+func didYouMean(got string, candidates []string, prefix string) string {
+	best, at := "", len(got)/2+2
+	for _, c := range candidates {
+		if d := distance(got, c); d < at {
+			best, at = c, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + prefix + best + "?"
+}
+
+// distance is the Levenshtein distance; a prefix is near.
+func distance(a, b string) int {
+	if a != "" && strings.HasPrefix(b, a) {
+		return 1
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			corner, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, corner+cost)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,300 @@
+package cli
+
+import (
+	"slices"
+
+	"github.com/spf13/cobra"
+)
+
+// noun is a kind of resource and what can be done with it.
+type noun struct {
+	name, short, long string
+	// service is the gRPC service of its RPCs; columns are those of its tables: "HEADER=path", where "@collection"
+	// takes the id after that collection out of a name.
+	service, columns string
+	verbs            []verb
+}
+
+// verb is one command. Most of it follows from its RPC: --etag, --reason, --dry-run, --request-id, --filter, --limit,
+// --wait, --file and --confirm exist where the request or the response calls for them.
+type verb struct {
+	name, rpc, short, long, example string
+	// fields are filled by the arguments, in order: a path in the request and the form of its value.
+	fields []field
+	flags  []flag
+	// preset are fields with a value that is always sent.
+	preset map[string]string
+	// columns differ from the noun's; limit is the default of --limit, 0 for all.
+	columns string
+	limit   int
+	// wide shows one resource field by field, for people.
+	wide bool
+	// before completes the request from what the arguments and flags gave; show writes the response. Both may be nil.
+	before func(*app, *cobra.Command, *call) error
+	show   func(*app, *cobra.Command, *invocation) error
+	// more defines flags that are no field of the request; ownFile says that --file is one of them.
+	more    func(*cobra.Command)
+	ownFile bool
+}
+
+// field is a field of a request that an argument fills.
+type field struct{ path, form string }
+
+// flag is a field of a request that a flag fills. Its name is the last part of the path, unless given.
+type flag struct {
+	path, usage string
+	name, form  string
+	required    bool
+}
+
+const (
+	tenantForm = "tenants/{tenant}"
+	planForm   = "plans/{plan}"
+	appForm    = "apps/{app}"
+	cellForm   = "cells/{cell}"
+	domainForm = "tenants/{tenant}/domains/{host}"
+	limitForm  = "{layer}/limits/{limit}"
+	configForm = "{layer}/config/{namespace}"
+	chainForm  = "chains/{chain=platform}"
+)
+
+func named(form string) []field { return []field{{"name", form}} }
+
+// nouns is the table of all nouns.
+func nouns() []noun {
+	return []noun{
+		tenants(), domains(), plans(), apps(), cells(), placements(), configs(), namespaces(), brands(), limits(),
+		audits(), operations(), routes(), consumers(), keys(),
+	}
+}
+
+func tenants() noun {
+	flags := []flag{
+		{path: "tenant.display_name", usage: "name for people"},
+		{path: "tenant.plan", usage: "the plan", form: planForm},
+		{path: "tenant.labels", usage: "free labels"},
+		{path: "tenant.external_id", usage: "the tenant's id in your own systems"},
+		{path: "tenant.delete_protection", usage: "refuse deletion"},
+		{path: "tenant.loss_policy", usage: "what verifiers do without the control plane"},
+	}
+	placement := []flag{
+		{path: "tenant.placement.model", usage: "how its rows are kept apart"},
+		{path: "tenant.placement.cell", usage: "the cell that holds its data", form: cellForm},
+	}
+	cause := []flag{{path: "cause", usage: "the cause; resuming lifts just this one", required: true}}
+	return noun{
+		name: "tenants", short: "Customers' organisations", service: "rowhouse.tenancy.v1.TenantService",
+		columns: "TENANT=name@tenants NAME=display_name PLAN=plan@plans STATE=state MODEL=placement.model CELL=placement.cell@cells CREATED=create_time",
+		verbs: []verb{
+			{name: "list", rpc: "ListTenants", short: "List tenants", example: "rowhouse tenants list\nrowhouse tenants list --filter 'plan = \"plans/free\"' -o name"},
+			{name: "get", rpc: "GetTenant", short: "Show a tenant", fields: named(tenantForm), wide: true, example: "rowhouse tenants get acme\nrowhouse tenants get acme -o yaml"},
+			{
+				name: "lookup", rpc: "LookupTenant", short: "Find a tenant by its uid or your own id", fields: []field{{"key", "{key}"}}, wide: true,
+				example: "rowhouse tenants lookup external:4711\nrowhouse tenants lookup uid:0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c",
+			},
+			{
+				name: "create", rpc: "CreateTenant", short: "Create a tenant", fields: []field{{"tenant_id", "{tenant}"}}, flags: slices.Concat(flags, placement),
+				example: "rowhouse tenants create hooli --display-name Hooli --plan business",
+			},
+			{
+				name: "update", rpc: "UpdateTenant", short: "Change a tenant, for example its plan", fields: []field{{"tenant.name", tenantForm}}, flags: flags,
+				example: "rowhouse tenants update acme --plan enterprise\nrowhouse tenants update acme --delete-protection=false",
+			},
+			{
+				name: "suspend", rpc: "SuspendTenant", short: "Refuse a tenant's calls everywhere, keep its data", fields: named(tenantForm), flags: cause,
+				example: "rowhouse tenants suspend acme --cause billing --reason \"an unpaid bill\" --confirm acme",
+			},
+			{
+				name: "resume", rpc: "ResumeTenant", short: "Lift one cause of a suspension", fields: named(tenantForm), flags: cause,
+				example: "rowhouse tenants resume acme --cause billing",
+			},
+			{
+				name: "delete", rpc: "DeleteTenant", short: "Delete a tenant; it can be restored until its purge time", fields: named(tenantForm),
+				example: "rowhouse tenants delete acme --reason \"end of contract\" --confirm acme",
+			},
+			{
+				name: "undelete", rpc: "UndeleteTenant", short: "Restore a deleted tenant", fields: named(tenantForm),
+				example: "rowhouse tenants undelete acme --reason \"deleted by mistake\"",
+			},
+		},
+	}
+}
+
+func domains() noun {
+	return noun{
+		name: "domains", short: "Host names that lead to tenants", service: "rowhouse.tenancy.v1.DomainService",
+		columns: "TENANT=name@tenants HOST=host STATE=state APP=app@apps VERIFIED=verify_time",
+		verbs: []verb{
+			{
+				name: "list", rpc: "ListDomains", short: "List domains of a tenant, or of all", fields: []field{{"parent", "tenants/{tenant=-}"}},
+				example: "rowhouse domains list\nrowhouse domains list acme",
+			},
+			{name: "get", rpc: "GetDomain", short: "Show a domain", fields: named(domainForm), wide: true, example: "rowhouse domains get acme notes.acme.localhost"},
+			{
+				name: "create", rpc: "CreateDomain", short: "Claim a host name for a tenant", fields: []field{{"parent", tenantForm}, {"domain_id", "{host}"}},
+				flags:   []flag{{path: "domain.app", usage: "the app that it leads to", form: appForm, required: true}},
+				example: "rowhouse domains create acme notes.acme.example --app notes",
+			},
+			{
+				name: "update", rpc: "UpdateDomain", short: "Lead a domain to another app", fields: []field{{"domain.name", domainForm}},
+				flags:   []flag{{path: "domain.app", usage: "the app that it leads to", form: appForm}},
+				example: "rowhouse domains update acme notes.acme.example --app notes",
+			},
+			{
+				name: "verify", rpc: "VerifyDomain", short: "Declare a domain verified, so that it serves", fields: named(domainForm),
+				example: "rowhouse domains verify acme notes.acme.example --reason \"TXT record seen\"",
+			},
+			{
+				name: "delete", rpc: "DeleteDomain", short: "Take a host name from a tenant", fields: named(domainForm),
+				example: "rowhouse domains delete acme notes.acme.example --confirm notes.acme.example",
+			},
+		},
+	}
+}
+
+func plans() noun {
+	flags := []flag{
+		{path: "plan.display_name", usage: "name for people"},
+		{path: "plan.allowed_models", usage: "the isolation models that its tenants may have"},
+		{path: "plan.default_model", usage: "the model of tenants that ask for none"},
+		{path: "plan.statement_timeout", usage: "longest time of one SQL statement"},
+		{path: "plan.lock_timeout", usage: "longest wait for one lock"},
+		{path: "plan.idle_transaction_timeout", usage: "longest idle time inside a transaction"},
+		{path: "plan.retention", usage: "how long a deleted tenant can be restored"},
+		{path: "plan.loss_policy", usage: "what verifiers do without the control plane"},
+	}
+	n := noun{
+		name: "plans", short: "Commercial tiers: the defaults of their tenants", service: "rowhouse.tenancy.v1.PlanService",
+		columns: "PLAN=name@plans NAME=display_name MODELS=allowed_models STATEMENT=statement_timeout RETENTION=retention LOSS=loss_policy",
+	}
+	n.verbs = standard(standards{
+		noun: "Plan", one: "plan", form: planForm, flags: flags, id: "gold",
+		change: "--statement-timeout 10s", verbs: "list get create update delete",
+	})
+	return n
+}
+
+func apps() noun {
+	n := noun{
+		name: "apps", short: "Product services that store tenants' data", service: "rowhouse.tenancy.v1.AppService",
+		columns: "APP=name@apps NAME=display_name BIT=audience_bit SERVICES=grpc_services HOSTS=shared_hosts",
+	}
+	n.verbs = standard(standards{
+		noun: "App", one: "app", form: appForm, id: "notes", change: "--file app.yaml", verbs: "list get create update delete",
+		flags: []flag{
+			{path: "app.display_name", usage: "name for people"},
+			{path: "app.grpc_services", usage: "the gRPC services that the gateway forwards"},
+			{path: "app.shared_hosts", usage: "hosts on which path or token name the tenant"},
+		},
+	})
+	return n
+}
+
+func cells() noun {
+	n := noun{
+		name: "cells", short: "PostgreSQL clusters that hold tenants' data", service: "rowhouse.tenancy.v1.CellService",
+		columns: "CELL=name@cells REGION=region STATE=state MODELS=models USED=used CAPACITY=capacity",
+	}
+	n.verbs = standard(standards{
+		noun: "Cell", one: "cell", form: cellForm, id: "cell-2", change: "--state closed", verbs: "list get create update",
+		flags: []flag{
+			{path: "cell.region", usage: "the region; fixed at creation"},
+			{path: "cell.credentials_ref", usage: "secret://file/{name}: the file with its connection string"},
+			{path: "cell.models", usage: "the isolation models that it takes"},
+			{path: "cell.capacity", usage: "how many tenants it takes"},
+			{path: "cell.state", usage: "whether it takes new tenants"},
+		},
+	})
+	return n
+}
+
+func placements() noun {
+	return noun{
+		name: "placements", short: "Where tenants' data lives", service: "rowhouse.tenancy.v1.PlacementService",
+		columns: "TENANT=name@tenants MODEL=model CELL=cell@cells REGION=region GENERATION=generation",
+		verbs: []verb{{
+			name: "get", rpc: "GetPlacement", short: "Show where a tenant's data lives, app by app", wide: true,
+			fields: named("tenants/{tenant}/placement"), example: "rowhouse placements get acme",
+		}},
+	}
+}
+
+func limits() noun {
+	return noun{
+		name: "limits", short: "Rate limits of plans and tenants", service: "rowhouse.quota.v1.LimitService",
+		long:    "Rate limits by layer: a tenant's limit replaces its plan's of the same id, and a plan's the platform's.\nA layer is written platform, plans/<plan> or <tenant>.",
+		columns: "LIMIT=name@limits TOKENS=tokens PERIOD=period BURST=burst LOSS=on_store_loss UPDATED=update_time",
+		verbs: []verb{
+			{name: "list", rpc: "ListLimits", short: "List the limits that a layer sets", fields: []field{{"parent", "{layer}"}}, example: "rowhouse limits list plans/free\nrowhouse limits list acme"},
+			{name: "get", rpc: "GetLimit", short: "Show a limit that a layer sets", fields: named(limitForm), wide: true, example: "rowhouse limits get plans/free requests"},
+			{
+				name: "set", rpc: "UpdateLimit", short: "Set a limit, in force within a second", fields: []field{{"limit.name", limitForm}},
+				preset: map[string]string{"allow_missing": "true"},
+				flags: []flag{
+					{path: "limit.tokens", usage: "tokens per period; 0 refuses everything"},
+					{path: "limit.period", usage: "the period"},
+					{path: "limit.burst", usage: "how many an idle tenant may spend at once"},
+					{path: "limit.on_store_loss", usage: "what happens while quota cannot be reached"},
+				},
+				example: "rowhouse limits set acme requests --tokens 500 --period 1s --burst 1000",
+			},
+			{
+				name: "delete", rpc: "DeleteLimit", short: "Remove a limit, so that the layer above holds", fields: named(limitForm),
+				example: "rowhouse limits delete acme requests --confirm requests",
+			},
+			{
+				name: "explain", rpc: "ExplainLimits", short: "Show which limits hold for a tenant, and why", fields: []field{{"parent", tenantForm}},
+				columns: "LIMIT=limit.name@limits TOKENS=limit.tokens PERIOD=limit.period BURST=limit.burst FROM=source REPLACES=shadowed",
+				example: "rowhouse limits explain acme",
+			},
+		},
+	}
+}
+
+func namespaces() noun {
+	n := noun{
+		name: "namespaces", short: "Sets of settings with one schema", service: "rowhouse.config.v1.NamespaceService",
+		columns: "NAMESPACE=name@namespaces CREATED=create_time UPDATED=update_time",
+	}
+	n.verbs = standard(standards{
+		noun: "Namespace", one: "namespace", form: "namespaces/{namespace}", id: "notes", change: "--schema-file schema.json",
+		verbs: "list get create update delete", more: schemaFlag, before: readSchema,
+	})
+	return n
+}
+
+func routes() noun {
+	return noun{
+		name: "routes", short: "How the gateway treats requests", service: "rowhouse.gateway.v1.EdgeService",
+		columns: "OUTCOME=outcome REASON=reason HOST=host TENANT=tenant NAMED-BY=named_by APP=app UPSTREAM=upstream PATH=upstream_path TABLE=source",
+		verbs: []verb{{
+			name: "explain", rpc: "ExplainRoute", short: "Tell what the gateway would do with a request, and why", wide: true,
+			fields: []field{{"host", "{host}"}}, flags: []flag{{path: "path", usage: "the path (default /)"}}, before: splitURL,
+			example: "rowhouse routes explain notes.acme.localhost\nrowhouse routes explain https://rowhouse.localhost/t/globex/notes",
+		}},
+	}
+}
+
+func consumers() noun {
+	return noun{
+		name: "consumers", short: "Processes that follow tenancy's feeds", service: "rowhouse.tenancy.v1.RoutingService",
+		columns: "REPLICA=replica IDENTITY=identity FEED=feed REVISION=applied_revision QUARANTINED=quarantined REPORTED=report_time",
+		verbs: []verb{{
+			name: "list", rpc: "ListConsumers", short: "List who follows which feed, and how far they are", example: "rowhouse consumers list",
+		}},
+	}
+}
+
+func keys() noun {
+	return noun{
+		name: "keys", short: "Keys that sign tenant contexts", service: "rowhouse.tenancy.v1.ContextService",
+		columns: "KEY=name@contextKeys MINTER=minter HOLDER=spiffe_id CELLS=cells UNTIL=not_after REVOKED=revoke_time",
+		verbs: []verb{
+			{name: "list", rpc: "ListContextKeys", short: "List the keys", example: "rowhouse keys list"},
+			{
+				name: "revoke", rpc: "RevokeContextKey", short: "Revoke a key: what it signed is refused within a second", fields: named("contextKeys/{key-id}"),
+				example: "rowhouse keys revoke 00112233445566ff --reason \"disk stolen\" --confirm 00112233445566ff",
+			},
+		},
+	}
+}
