@@ -18,18 +18,32 @@ type request struct {
 	policy  Policy
 }
 
+func (r *request) allowed(remaining int64) Decision {
+	return Decision{OK: true, Limited: true, Limit: r.limit, Policy: r.policy, Remaining: remaining}
+}
+
+func (r *request) refused(remaining int64, retry time.Duration) Decision {
+	return Decision{Limited: true, Limit: r.limit, Policy: r.policy, Remaining: remaining, RetryAfter: retry}
+}
+
 // cell is what this process knows of one tenant's limit.
 type cell struct {
 	touched atomic.Int64 // when it was last asked, Unix ns
 
-	mu        sync.Mutex
-	revision  int64
+	mu sync.Mutex
+	// policy is the revision that the rest belongs to, granted the one that quota decided by last.
+	policy, granted int64
+	// The lease, and what was left at quota when it was granted.
 	tokens    int64
 	until     time.Time
-	denied    time.Time
 	remaining int64
-	local     gcra.Ticks // state of the safe rate while quota is lost
-	asking    chan struct{}
+	// Until when a denial is repeated, and when quota said to come back; zero for never.
+	denied, retry time.Time
+	// Until when quota is not asked about this cell, and the state of the safe rate meanwhile.
+	lost  time.Time
+	local gcra.Ticks
+	// asking is closed when the question that is under way has ended.
+	asking chan struct{}
 	// demand of the running second and of the one before, to size the next lease
 	second         int64
 	demand, before int64
@@ -37,131 +51,179 @@ type cell struct {
 
 // idle reports whether forgetting the cell loses nothing.
 func (c *cell) idle(now time.Time) bool {
-	return now.UnixNano()-c.touched.Load() > time.Minute.Nanoseconds()
+	if now.UnixNano()-c.touched.Load() <= time.Minute.Nanoseconds() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.local <= gcra.At(now)
 }
 
 // decide spends from the lease, refuses by itself, or asks quota. One question per
 // cell is under way at a time; the others wait for its answer and look again.
-func (c *cell) decide(ctx context.Context, l *Limiter, r request) Decision {
+func (c *cell) decide(ctx context.Context, l *Limiter, r *request) Decision {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := l.clock()
+	c.count(now, r.cost)
+	if d, ok := c.known(l, now, r); ok {
+		return d
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.wait)
 	defer cancel()
-	c.mu.Lock()
-	c.count(l.clock(), r.cost)
-	for {
-		now := l.clock()
-		c.follow(r.policy)
-		if d, ok := c.known(now, r); ok {
-			c.mu.Unlock()
+	for c.asking != nil {
+		if !c.await(ctx) {
+			return c.alone(l, l.clock(), r)
+		}
+		if d, ok := c.known(l, l.clock(), r); ok {
 			return d
 		}
-		if l.lost.is(now) {
-			d := c.alone(l, now, r)
-			c.mu.Unlock()
-			return d
-		}
-		if wait := c.asking; wait != nil {
-			c.mu.Unlock()
-			if !await(ctx, wait) {
-				return c.without(l, r)
-			}
-			c.mu.Lock()
-			continue
-		}
-		return c.ask(ctx, l, now, r)
 	}
+	return c.ask(ctx, l, r)
 }
 
-// follow drops what another version of the limit left.
-func (c *cell) follow(p Policy) {
-	if c.revision != p.Revision {
-		c.revision, c.tokens, c.denied, c.remaining = p.Revision, 0, time.Time{}, 0
+// await waits, without the lock, for the question that is under way. It reports
+// whether that ended before ctx did.
+func (c *cell) await(ctx context.Context) bool {
+	done := c.asking
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
 // known decides from what the process holds already.
-func (c *cell) known(now time.Time, r request) (Decision, bool) {
-	if c.tokens >= r.cost && now.Before(c.until) {
+func (c *cell) known(l *Limiter, now time.Time, r *request) (Decision, bool) {
+	c.follow(r.policy.Revision)
+	switch {
+	case c.tokens >= r.cost && c.lives(now):
 		c.tokens -= r.cost
-		return Decision{OK: true, Remaining: c.remaining + c.tokens}, true
-	}
-	if wait := c.denied.Sub(now); wait > 0 {
-		return Decision{RetryAfter: wait}, true
+		return r.allowed(c.remaining + c.tokens), true
+	case now.Before(c.denied):
+		return r.refused(c.remaining, max(c.retry.Sub(now), 0)), true
+	case now.Before(c.lost) || l.lost.is(now):
+		return c.alone(l, now, r), true
 	}
 	return Decision{}, false
 }
 
-// ask puts the question to quota; it is called with the lock held and releases it.
-func (c *cell) ask(ctx context.Context, l *Limiter, sent time.Time, r request) Decision {
+// follow drops what another version of the limit left, unless quota was ahead of
+// the feed and decided by this one already.
+func (c *cell) follow(revision int64) {
+	if c.policy == revision {
+		return
+	}
+	c.policy, c.local = revision, 0
+	if c.granted != revision {
+		c.tokens, c.remaining, c.denied = 0, 0, time.Time{}
+	}
+}
+
+// lives reports whether the lease may still be spent. Both clocks must say so: one
+// stands still while the machine sleeps, the other can be set back.
+func (c *cell) lives(now time.Time) bool {
+	return now.Before(c.until) && now.UnixNano() < c.until.UnixNano()
+}
+
+// ask asks quota and decides by what it says.
+func (c *cell) ask(ctx context.Context, l *Limiter, r *request) Decision {
+	sent := l.clock() // a lease begins before quota charges it
+	answer, err := c.question(ctx, l, r)
+	now := l.clock()
+	if err != nil {
+		c.lost = now.Add(retryLost)
+		return c.alone(l, now, r)
+	}
+	// When the limit has changed meanwhile, the answer is for this call alone.
+	if c.policy == r.policy.Revision || c.policy == answer.Revision {
+		c.keep(sent, now, r, answer)
+	}
+	return c.conclude(l, now, r, answer)
+}
+
+// question puts the question, without the lock.
+func (c *cell) question(ctx context.Context, l *Limiter, r *request) (Answer, error) {
 	done := make(chan struct{})
 	c.asking = done
-	ask := Ask{Context: r.context, Limit: r.limit, Need: r.cost, Want: c.want(r)}
+	q := Ask{Context: r.context, Limit: r.limit, Need: r.cost, Want: c.want(r)}
 	c.mu.Unlock()
-	answers, holders, err := l.granter.Grant(ctx, []Ask{ask})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.asking = nil
-	close(done)
-	if err != nil || len(answers) != 1 {
-		l.lost.mark(l.clock().Add(retryLost))
-		return c.alone(l, l.clock(), r)
-	}
-	l.holders.set(holders)
-	return c.learn(sent, r, answers[0])
+	defer func() {
+		c.mu.Lock()
+		c.asking = nil
+		close(done)
+	}()
+	return l.ask(ctx, q)
 }
 
-// learn takes an answer in. The lease began when the question was sent, which is
-// before quota charged it.
-func (c *cell) learn(sent time.Time, r request, a Answer) Decision {
-	switch a.Outcome {
-	case Unlimited:
+// keep remembers what an answer says about later calls.
+func (c *cell) keep(sent, now time.Time, r *request, a Answer) {
+	c.remaining, c.granted = a.Remaining, a.Revision
+	switch {
+	case a.Outcome == Granted && a.Lifetime > 0:
+		c.tokens, c.until = a.Tokens-r.cost, sent.Add(a.Lifetime-a.Lifetime/safety)
+	case a.Outcome == Denied && r.cost == 1: // a costlier call says nothing about a cheap one
+		c.denied, c.retry = now.Add(maxDenial), time.Time{}
+		if a.RetryAfter > 0 {
+			c.denied, c.retry = now.Add(min(a.RetryAfter, maxDenial)), now.Add(a.RetryAfter)
+		}
+	}
+}
+
+// conclude decides by an answer.
+func (c *cell) conclude(l *Limiter, now time.Time, r *request, a Answer) Decision {
+	switch {
+	case a.Outcome == Unlimited:
 		return Decision{OK: true}
-	case Granted:
-		c.remaining = a.Remaining
-		if a.Lifetime > 0 {
-			c.tokens, c.until = a.Tokens-r.cost, sent.Add(a.Lifetime-a.Lifetime/safety)
-		}
-		return Decision{OK: true, Remaining: a.Remaining + max(a.Tokens-r.cost, 0)}
-	case Denied:
-		c.remaining = a.Remaining
-		if r.cost == 1 { // a costlier call says nothing about a cheap one
-			c.denied = sent.Add(denial(a.RetryAfter))
-		}
-		return Decision{RetryAfter: a.RetryAfter, Remaining: a.Remaining}
-	default:
-		return Decision{Unavailable: a.Reason != fault.ReasonTenantSuspended}
+	case a.Outcome == Granted && a.Tokens >= r.cost:
+		return r.allowed(a.Remaining + a.Tokens - r.cost)
+	case a.Outcome == Denied:
+		return r.refused(a.Remaining, a.RetryAfter)
+	case a.Reason == fault.ReasonTenantSuspended || a.Reason == fault.ReasonTenantDeleted:
+		d := r.refused(0, 0)
+		d.Reason = a.Reason
+		return d
 	}
+	c.lost = now.Add(retryLost)
+	return c.alone(l, now, r)
 }
 
-// denial is how long a process repeats a denial by itself.
-func denial(retry time.Duration) time.Duration {
-	if retry <= 0 || retry > maxDenial {
-		return maxDenial
-	}
-	return retry
-}
-
-// alone decides while quota is lost.
-func (c *cell) alone(l *Limiter, now time.Time, r request) Decision {
+// alone decides without quota.
+func (c *cell) alone(l *Limiter, now time.Time, r *request) Decision {
+	d := r.refused(0, 0)
+	d.Degraded = true
 	switch r.policy.OnLoss {
 	case FailOpen:
-		return Decision{OK: true, Degraded: true}
+		d.OK = true
 	case FailClosed:
-		return Decision{Degraded: true, Unavailable: true}
+		d.Unavailable = true
+	default:
+		g := share(r.policy.Limit, l.holders.get()).Grant(c.local, gcra.At(now), r.cost, r.cost)
+		c.local, d.OK, d.RetryAfter = g.TAT, g.OK, g.RetryAfter
 	}
-	share, err := gcra.New(r.policy.Limit.Tokens(), r.policy.Limit.Period()*time.Duration(max(l.holders.get(), 1)), 1)
-	if err != nil {
-		return Decision{Degraded: true, RetryAfter: r.policy.Limit.Period()}
-	}
-	g := share.Grant(c.local, gcra.At(now), 1, 1)
-	c.local = g.TAT
-	return Decision{OK: g.OK && r.cost == 1, Degraded: true, RetryAfter: g.RetryAfter}
+	return d
 }
 
-// without decides for one that waited too long for somebody else's question.
-func (c *cell) without(l *Limiter, r request) Decision {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.alone(l, l.clock(), r)
+// share is what one of n holders may use of a limit by itself: its part of the
+// rate, and a burst of 1.
+func share(l gcra.Limit, n int64) gcra.Limit {
+	period, tokens := l.Period(), l.Tokens()
+	if period <= 0 {
+		return gcra.Limit{}
+	}
+	if n <= int64(gcra.MaxPeriod/period) {
+		period *= time.Duration(n)
+	} else {
+		tokens /= n
+	}
+	part, err := gcra.New(tokens, period, 1)
+	if err != nil {
+		return gcra.Limit{} // which refuses everything
+	}
+	return part
 }
 
 // count keeps the demand of this second and the one before.
@@ -178,30 +240,24 @@ func (c *cell) count(now time.Time, cost int64) {
 
 // want sizes a lease after the demand: what was asked for in a lease's lifetime,
 // but no more than a quarter of the burst, so that others find something too.
-func (c *cell) want(r request) int64 {
+func (c *cell) want(r *request) int64 {
 	lifetime := r.policy.Limit.Lifetime()
 	demand := float64(max(c.before, c.demand)) * lifetime.Seconds()
 	return max(r.cost, min(int64(demand)+1, r.policy.Limit.Burst()/maxShare))
-}
-
-// await waits for done and reports whether it came before ctx ended.
-func await(ctx context.Context, done <-chan struct{}) bool {
-	select {
-	case <-done:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // lostState remembers until when quota is not asked.
 type lostState struct{ until atomic.Int64 }
 
 func (s *lostState) is(now time.Time) bool { return now.UnixNano() < s.until.Load() }
-func (s *lostState) mark(until time.Time)  { s.until.Store(until.UnixNano()) }
 
-// counter is the number of holders last known.
+// mark returns false when it was marked already.
+func (s *lostState) mark(now, until time.Time) bool {
+	return s.until.Swap(until.UnixNano()) <= now.UnixNano()
+}
+
+// counter is the number of holders last known, at least 1.
 type counter struct{ n atomic.Int64 }
 
 func (c *counter) set(n int)  { c.n.Store(int64(n)) }
-func (c *counter) get() int64 { return c.n.Load() }
+func (c *counter) get() int64 { return max(c.n.Load(), 1) }

@@ -12,6 +12,8 @@ package limits
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 	"time"
@@ -61,9 +63,11 @@ type Policy struct {
 	Source string
 }
 
-// Policies finds the limit that holds; ok is false when there is none. It must be
-// quick and safe for concurrent use. [Store] is one.
+// Policies finds the limit that holds. It must be quick and safe for concurrent
+// use. [Store] is one.
 type Policies interface {
+	// Policy returns the limit that holds for a tenant on a plan; ok is false when
+	// there is none, and then nothing is limited.
 	Policy(uid tenant.UID, plan, limit string) (p Policy, ok bool)
 }
 
@@ -102,8 +106,11 @@ type Answer struct {
 	Reason     string
 }
 
-// Granter asks quota. holders is how many processes hold leases now.
+// Granter asks quota; [Remote] returns one.
 type Granter interface {
+	// Grant returns one answer to each ask, in their order, and how many processes
+	// hold leases now. An error means that quota could not be asked: what became of
+	// the asks is not known, and they count as charged.
 	Grant(ctx context.Context, asks []Ask) (answers []Answer, holders int, err error)
 }
 
@@ -114,6 +121,8 @@ type Config struct {
 	Clock    func() time.Time
 	// Wait is how long a decision waits for quota. Default 250 ms.
 	Wait time.Duration
+	// Log is told, at most once a second, that quota cannot be asked. Default slog.Default().
+	Log *slog.Logger
 }
 
 // Limiter decides. It is safe for concurrent use.
@@ -122,12 +131,15 @@ type Limiter struct {
 	policies Policies
 	clock    func() time.Time
 	wait     time.Duration
+	log      *slog.Logger
 
 	mu      sync.Mutex
 	cells   map[key]*cell
 	sweepAt time.Time
 
+	// lost is for quota as a whole; each cell has a state of its own besides.
 	lost    lostState
+	told    lostState // until when no loss is logged again
 	holders counter
 }
 
@@ -141,7 +153,12 @@ func New(c Config) *Limiter {
 	if c.Wait == 0 {
 		c.Wait = defaultWait
 	}
-	return &Limiter{granter: c.Granter, policies: c.Policies, clock: c.Clock, wait: c.Wait, cells: make(map[key]*cell)}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return &Limiter{
+		granter: c.Granter, policies: c.Policies, clock: c.Clock, wait: c.Wait, log: c.Log, cells: make(map[key]*cell),
+	}
 }
 
 // Decision says whether a call may go.
@@ -152,7 +169,8 @@ type Decision struct {
 	Limited bool
 	Limit   string
 	Policy  Policy
-	// Remaining is how many tokens the tenant could still spend, never overstated.
+	// Remaining is how many tokens the tenant could still spend, as far as this
+	// process knows: other processes spend too.
 	Remaining int64
 	// RetryAfter is, when refused, when to come back; 0 means never under this limit.
 	RetryAfter time.Duration
@@ -160,19 +178,43 @@ type Decision struct {
 	Degraded bool
 	// Unavailable says that the refusal is for lack of quota, not of tokens.
 	Unavailable bool
+	// Reason is why quota serves the tenant no more, TENANT_SUSPENDED or
+	// TENANT_DELETED; empty else.
+	Reason string
 }
 
 // Decide spends cost tokens of the tenant's limit, or refuses and spends nothing.
-// It waits for quota at most as long as configured and never beyond ctx.
+// It waits for quota at most as long as configured. The end of ctx does not end a
+// question that others wait for as well.
 func (l *Limiter) Decide(ctx context.Context, tc tenant.Context, limit string, cost int64) Decision {
 	p, ok := l.policies.Policy(tc.UID(), tc.Plan(), limit)
 	if !ok {
 		return Decision{OK: true}
 	}
 	c := l.cell(key{tc.UID(), limit})
-	d := c.decide(ctx, l, request{context: tc.Token(), limit: limit, cost: cost, policy: p})
-	d.Limited, d.Limit, d.Policy = true, limit, p
-	return d
+	return c.decide(ctx, l, &request{context: tc.Token(), limit: limit, cost: cost, policy: p})
+}
+
+// ask asks quota one question. Whoever it is asked for may go away meanwhile.
+func (l *Limiter) ask(ctx context.Context, a Ask) (Answer, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.wait)
+	defer cancel()
+	answers, holders, err := l.granter.Grant(ctx, []Ask{a})
+	if err == nil && len(answers) != 1 {
+		err = fmt.Errorf("%d answers to one ask", len(answers))
+	}
+	if err == nil {
+		l.holders.set(holders)
+		return answers[0], nil
+	}
+	now := l.clock()
+	if ctx.Err() == nil { // quota that is slow may be slow about this tenant alone
+		l.lost.mark(now, now.Add(retryLost))
+	}
+	if l.told.mark(now, now.Add(retryLost)) {
+		l.log.WarnContext(ctx, "quota cannot be asked; limits are held by their own policies", "error", err)
+	}
+	return Answer{}, err
 }
 
 // cell returns the state of one limit, and forgets idle ones once a minute.
@@ -199,10 +241,14 @@ func (l *Limiter) cell(k key) *cell {
 
 // Fault returns the refusal as an error for the tenant's caller; nil when OK.
 func (d Decision) Fault(id tenant.ID) error {
-	if d.OK {
+	switch {
+	case d.OK:
 		return nil
-	}
-	if d.Unavailable {
+	case d.Reason == fault.ReasonTenantSuspended:
+		return fault.New(fault.PermissionDenied, d.Reason, "the tenant is suspended")
+	case d.Reason == fault.ReasonTenantDeleted:
+		return fault.New(fault.Gone, d.Reason, "the tenant was deleted")
+	case d.Unavailable:
 		return fault.New(fault.Unavailable, fault.ReasonDependency, "the limit %q cannot be checked now", d.Limit).
 			WithRetry(retryLost)
 	}

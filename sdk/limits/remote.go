@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,53 +111,65 @@ func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
 	return f, nil
 }
 
-// Apply takes a revision of the feed in.
+// Apply takes a revision of the feed in. When it fails nothing has changed.
 func (s *Store) Apply(change feed.Change) error {
-	if change.Reset {
-		s.Reset()
-	}
-	for _, e := range change.Entries {
-		var p *Policy
-		if !e.Deleted {
-			decoded, err := decode(e.Value)
-			if err != nil {
-				return fmt.Errorf("%s: %w", e.Key, err)
-			}
-			p = &decoded
-		}
-		if err := s.set(e.Key, p); err != nil {
-			return fmt.Errorf("%s: %w", e.Key, err)
-		}
-	}
-	return nil
-}
-
-func (s *Store) set(key string, p *Policy) error {
-	parts := strings.Split(key, "/")
-	switch {
-	case len(parts) == 2 && parts[0] == "platform":
-		s.SetPlatform(parts[1], p)
-	case len(parts) == 3 && parts[0] == "plan":
-		s.SetPlan(parts[1], parts[2], p)
-	case len(parts) == 3 && parts[0] == "tenant":
-		uid, err := tenant.ParseUID(parts[1])
+	edits := make([]edit, 0, len(change.Entries))
+	for _, entry := range change.Entries {
+		e, err := decode(entry)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", entry.Key, err)
 		}
-		s.SetTenant(uid, parts[2], p)
-	default:
-		return errors.New("not the key of a limit")
+		edits = append(edits, e)
+	}
+	if change.Reset {
+		s.replace(edits)
+	} else {
+		s.put(edits...)
 	}
 	return nil
 }
 
-func decode(value []byte) (Policy, error) {
-	entry := new(quotav1.LimitEntry)
-	if err := proto.Unmarshal(value, entry); err != nil {
-		return Policy{}, fmt.Errorf("decode: %w", err)
+func decode(entry feed.Entry) (edit, error) {
+	e, owner, err := parseKey(entry.Key)
+	if err != nil || entry.Deleted {
+		return e, err
 	}
-	return PolicyOf(entry.GetLimit())
+	m := new(quotav1.LimitEntry)
+	if err := proto.Unmarshal(entry.Value, m); err != nil {
+		return e, fmt.Errorf("decode: %w", err)
+	}
+	// Of a tenant the key has the uid and the name has the id.
+	name := m.GetLimit().GetName()
+	if !strings.HasPrefix(name, owner) || !strings.HasSuffix(name, "/limits/"+e.limit) {
+		return e, errors.New("the limit does not belong to its key")
+	}
+	p, err := PolicyOf(m.GetLimit())
+	e.policy = &p
+	return e, err
 }
+
+// parseKey returns the place that a key of the feed names, and how names of limits
+// there begin.
+func parseKey(key string) (e edit, owner string, err error) {
+	parts := strings.Split(key, "/")
+	if slices.Contains(parts, "") {
+		return e, "", errKey
+	}
+	e = edit{layer: parts[0], limit: parts[len(parts)-1]}
+	switch {
+	case len(parts) == 2 && e.layer == platform:
+		return e, "platform/limits/", nil
+	case len(parts) == 3 && e.layer == plans:
+		e.plan = parts[1]
+		return e, "plans/" + e.plan + "/limits/", nil
+	case len(parts) == 3 && e.layer == tenants:
+		e.uid, err = tenant.ParseUID(parts[1])
+		return e, "tenants/", err
+	}
+	return e, "", errKey
+}
+
+var errKey = errors.New("not the key of a limit")
 
 // PolicyOf reads a limit of the API. It fails for numbers that make no limit.
 func PolicyOf(l *quotav1.Limit) (Policy, error) {
