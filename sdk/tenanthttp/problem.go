@@ -1,6 +1,7 @@
 package tenanthttp
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,8 +16,8 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
 
-// RequestIDHeader names a request; the gateway sets it.
-const RequestIDHeader = "X-Request-ID"
+// RequestIDHeader names a request; the gateway sets it, toward the app and in answers.
+const RequestIDHeader = "Rowhouse-Request-Id"
 
 // Problem is a problem document, RFC 9457, with the members that our errors add.
 type Problem struct {
@@ -53,10 +54,12 @@ type ProblemField struct {
 // WriteProblem answers a request with what err says to callers, as
 // application/problem+json. Anything that is not a fault, and faults of kind
 // Internal, become a 500 with the trace id and nothing else: log err before. It
-// must be the first thing written.
+// must be the first thing written. The request's id is that of w, where the one who
+// answers chose it, else that of r.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	problem, retry := problemOf(r, err)
 	header := w.Header()
+	problem.RequestID = cmp.Or(header.Get(RequestIDHeader), r.Header.Get(RequestIDHeader))
 	header.Set("Content-Type", "application/problem+json")
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
@@ -76,7 +79,7 @@ func problemOf(r *http.Request, err error) (Problem, time.Duration) {
 	status := Status(f)
 	problem := Problem{
 		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: f.Message,
-		Reason: f.Reason, Domain: f.Domain, RequestID: r.Header.Get(RequestIDHeader), Metadata: maps.Clone(f.Metadata),
+		Reason: f.Reason, Domain: f.Domain, Metadata: maps.Clone(f.Metadata),
 	}
 	for _, v := range f.Fields {
 		problem.Fields = append(problem.Fields, ProblemField{Field: v.Field, Description: v.Description, Reason: v.Reason})
@@ -101,17 +104,15 @@ func faultOf(ctx context.Context, err error) *fault.Error {
 }
 
 // Status returns the HTTP status of an error: that of its fault, else 500. A
-// deleted tenant is 410, a connection made for another tenant's host 421.
+// deleted tenant is 410, a connection made for another tenant's host 421, a body
+// that is too large 413, an app that broke off 502.
 func Status(err error) int {
 	f, ok := fault.As(err)
 	if !ok {
 		return http.StatusInternalServerError
 	}
-	switch f.Reason {
-	case fault.ReasonTenantDeleted:
-		return http.StatusGone
-	case "MISDIRECTED":
-		return http.StatusMisdirectedRequest
+	if status := statusOfReason(f.Reason); status != 0 {
+		return status
 	}
 	switch f.Kind {
 	case fault.InvalidArgument, fault.FailedPrecondition, fault.OutOfRange:
@@ -136,5 +137,22 @@ func Status(err error) int {
 		return http.StatusGone
 	default:
 		return http.StatusInternalServerError
+	}
+}
+
+// statusOfReason returns the status of reasons that HTTP has a finer word for than
+// their kind; else 0.
+func statusOfReason(reason string) int {
+	switch reason {
+	case fault.ReasonTenantDeleted:
+		return http.StatusGone
+	case "MISDIRECTED":
+		return http.StatusMisdirectedRequest
+	case "TOO_LARGE":
+		return http.StatusRequestEntityTooLarge
+	case "UPSTREAM_FAILED":
+		return http.StatusBadGateway
+	default:
+		return 0
 	}
 }

@@ -195,6 +195,30 @@ func TestStatusOfEachKind(t *testing.T) {
 	}
 }
 
+func TestStatusOfSomeReasons(t *testing.T) {
+	t.Parallel()
+	for reason, want := range map[string]int{
+		"TENANT_DELETED": 410, "MISDIRECTED": 421, "TOO_LARGE": 413, "UPSTREAM_FAILED": 502, "UPSTREAM_UNAVAILABLE": 503,
+	} {
+		if got := tenanthttp.Status(fault.New(fault.Unavailable, reason, "m")); got != want {
+			t.Errorf("%s is %d, expected %d", reason, got, want)
+		}
+	}
+}
+
+// The gateway chooses the id of a request; what a client sends under that name is not it.
+func TestProblemNamesTheRequest(t *testing.T) {
+	t.Parallel()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	r.Header.Set(tenanthttp.RequestIDHeader, "client")
+	w := httptest.NewRecorder()
+	w.Header().Set("Rowhouse-Request-Id", "ours")
+	tenanthttp.WriteProblem(w, r, fault.New(fault.NotFound, "R", "m"))
+	if body := w.Body.String(); !strings.Contains(body, `"requestId":"ours"`) || strings.Contains(body, "client") {
+		t.Error(body)
+	}
+}
+
 // Base64 decoders skip line breaks; one token has one spelling here, however the
 // request came to be.
 func TestOneSpellingPerToken(t *testing.T) {
