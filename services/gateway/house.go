@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/go-jose/go-jose/v4"
 	"google.golang.org/grpc"
@@ -61,7 +62,7 @@ func (h *house) build(ctx context.Context, p *serve.Process) (*serve.Service, er
 		h.identify, h.followTenancy, h.followQuota, h.followConfig, h.keepKeys, h.openDoors, h.openAPI,
 	} {
 		if err := part(ctx); err != nil {
-			for _, done := range h.service.Close {
+			for _, done := range slices.Backward(h.service.Close) {
 				done()
 			}
 			return nil, err
@@ -149,7 +150,7 @@ func (h *house) followQuota(ctx context.Context) error {
 	}
 	h.close(h.limits.Close)
 	h.looks = &looks{}
-	h.looks.limiter = limits.New(limits.Config{Granter: limits.Remote(conn, h.c.Replica), Policies: store, Clock: h.p.Clock})
+	h.looks.limiter = limits.New(limits.Config{Granter: limits.Remote(conn, h.c.Replica), Policies: store, Clock: h.p.Clock, Log: h.p.Log})
 	return nil
 }
 
@@ -175,7 +176,7 @@ func (h *house) openDoors(ctx context.Context) error {
 	h.pool = upstream.NewPool(h.p.Identity)
 	h.close(h.pool.Close)
 	handler := front.New(front.Config{
-		Table: h.routes.Table, Silence: h.trust.Silence, Tokens: tokens, Minter: h.minter, Verifier: verifier, Self: h.self,
+		Ready: h.able, Table: h.routes.Table, Silence: h.trust.Silence, Tokens: tokens, Minter: h.minter, Verifier: verifier, Self: h.self,
 		Services: tenant.AudienceConfig | tenant.AudienceQuota | tenant.AudienceGateway | tenant.AudienceTenancy,
 		Limits:   h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand,
 		Tracer: h.p.Telemetry.TracerProvider().Tracer("github.com/rowhouse-platform/rowhouse/services/gateway"), Log: h.p.Log,
@@ -184,6 +185,7 @@ func (h *house) openDoors(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.close(func() { _ = doors.closeListeners() }) // closed already unless the start failed
 	h.background(doors.serve)
 	if h.listening != nil {
 		h.listening(doors.addresses())
@@ -243,21 +245,32 @@ func (h *house) source() string {
 	return "live"
 }
 
-// ready says what is still missing to serve.
+// ready says what is still missing to be sent traffic.
 func (h *house) ready() error {
-	for what, ch := range map[string]<-chan struct{}{
-		"routes": h.routes.Ready(), "trust": h.trusted.Ready(), "limits": h.limits.Ready(), "settings": h.looks.feed.Ready(),
-	} {
-		select {
-		case <-ch:
-		default:
-			return fault.New(fault.Unavailable, fault.ReasonStarting, "no %s yet, from disk or from the control plane", what)
-		}
+	if err := h.able(); err != nil {
+		return err
 	}
-	if h.minter.Keys() == nil {
-		return errors.New("no certified signing key yet")
+	return loaded("settings", h.looks.feed.Ready())
+}
+
+// able says what is still missing to serve at all: without looks pages are plain.
+func (h *house) able() error {
+	err := errors.Join(
+		loaded("routes", h.routes.Ready()), loaded("trust", h.trusted.Ready()), loaded("limits", h.limits.Ready()),
+	)
+	if err == nil && h.minter.Keys() == nil {
+		err = fault.New(fault.Unavailable, fault.ReasonStarting, "no certified signing key yet")
 	}
-	return nil
+	return err
+}
+
+func loaded(what string, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	default:
+		return fault.New(fault.Unavailable, fault.ReasonStarting, "no %s yet, from disk or from the control plane", what)
+	}
 }
 
 func (h *house) dial(peer Peer) (*grpc.ClientConn, error) {
@@ -274,7 +287,9 @@ func (h *house) dial(peer Peer) (*grpc.ClientConn, error) {
 }
 
 // certifier is tenancy's ContextService without call options.
-type certifier struct{ service tenancyv1.ContextServiceClient }
+type certifier struct {
+	service tenancyv1.ContextServiceClient
+}
 
 // CertifyKey certifies a key.
 func (c certifier) CertifyKey(ctx context.Context, in *tenancyv1.CertifyKeyRequest) (*tenancyv1.CertifyKeyResponse, error) {

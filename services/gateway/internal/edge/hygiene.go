@@ -7,9 +7,12 @@ import "strings"
 func stripped() []string {
 	return []string{
 		"rowhouse-", "x-rowhouse-", "x-tenant", "x-scope-orgid", "x-forwarded-", "x-real-ip", "x-original-", "x-envoy-",
-		"forwarded", "tracestate", "traceparent", "baggage", "grpc-tags-", "grpc-trace-", "grpc-status", "grpc-message",
+		"forwarded", "tracestate", "traceparent", "baggage", "grpc-",
 	}
 }
+
+// callFields are the fields of a gRPC call that a client may set.
+func callFields() []string { return []string{"grpc-timeout", "grpc-encoding", "grpc-accept-encoding"} }
 
 // hopByHop are the fields that concern one connection only (RFC 9110, 7.6.1).
 func hopByHop() []string {
@@ -24,13 +27,17 @@ func hopByHop() []string {
 type Hygiene struct {
 	prefixes []string
 	hop      map[string]bool
+	call     map[string]bool
 	selector string
 }
 
 // NewHygiene returns the rules; selector is the operator's selector header, which
 // is consumed, or empty.
 func NewHygiene(selector string) *Hygiene {
-	h := &Hygiene{prefixes: stripped(), hop: make(map[string]bool), selector: fold(selector)}
+	h := &Hygiene{prefixes: stripped(), hop: make(map[string]bool), call: make(map[string]bool), selector: fold(selector)}
+	for _, name := range callFields() {
+		h.call[name] = true
+	}
 	for _, name := range hopByHop() {
 		h.hop[name] = true
 	}
@@ -48,7 +55,7 @@ func (h *Hygiene) Passes(name string) bool {
 	}
 	for _, p := range h.prefixes {
 		if strings.HasPrefix(folded, p) {
-			return false
+			return h.call[folded] && !strings.ContainsAny(name, "_.:")
 		}
 	}
 	return !strings.ContainsAny(name, "_.:")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 
@@ -13,8 +14,10 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/authority"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
 )
 
 // copyBuffer is the size of the buffers that bodies pass through.
@@ -81,7 +84,6 @@ func (v *visit) outgoing() (*http.Request, error) {
 	v.identifyUs(out.Header)
 	if v.grpc {
 		out.Header["Te"] = []string{"trailers"}
-		out.Trailer = v.trailers()
 	}
 	return out.WithContext(in.Context()), nil
 }
@@ -95,7 +97,7 @@ func (v *visit) identifyUs(h http.Header) {
 		proto = "https"
 	}
 	h[headerContext] = []string{base64.StdEncoding.EncodeToString([]byte(v.token))}
-	h["Rowhouse-Request-Id"] = []string{v.id}
+	h[tenanthttp.RequestIDHeader] = []string{v.id}
 	h["X-Forwarded-For"] = []string{clientIP(v.r)}
 	h["X-Forwarded-Proto"] = []string{proto}
 	h["X-Forwarded-Host"] = []string{v.route.Host.String()}
@@ -111,20 +113,6 @@ func (v *visit) identifyUs(h http.Header) {
 // headerContext is tenant.MetadataKey in the spelling of net/http.
 var headerContext = http.CanonicalHeaderKey(tenant.MetadataKey) //nolint:gochecknoglobals // a constant in all but syntax
 
-// trailers passes on the names that the client announced, without ours.
-func (v *visit) trailers() http.Header {
-	var t http.Header
-	for name := range v.r.Trailer {
-		if v.h.hygiene.Passes(name) {
-			if t == nil {
-				t = make(http.Header)
-			}
-			t[name] = nil
-		}
-	}
-	return t
-}
-
 // answer sends the app's answer to the client.
 func (v *visit) answer(res *http.Response) {
 	h := v.w.Header()
@@ -136,6 +124,9 @@ func (v *visit) answer(res *http.Response) {
 	}
 	v.rebase(h)
 	v.w.WriteHeader(res.StatusCode)
+	if v.grpc && res.Header.Get("Grpc-Status") != "" {
+		return // trailers alone: head and end must stay one frame
+	}
 	if err := v.copyBody(res); err != nil {
 		v.span.RecordError(err)
 		panic(http.ErrAbortHandler) // the client must not take half an answer for a whole one
@@ -150,41 +141,60 @@ func (v *visit) answer(res *http.Response) {
 // rebase puts the tenant's path prefix back into redirects and cookies of an app
 // that does not know of it.
 func (v *visit) rebase(h http.Header) {
-	if v.route.Prefix == "" {
+	prefix := v.route.Prefix
+	if prefix == "" {
 		return
 	}
-	if l := h.Get("Location"); strings.HasPrefix(l, "/") && !strings.HasPrefix(l, "//") && !strings.HasPrefix(l, v.route.Prefix+"/") {
-		h.Set("Location", v.route.Prefix+l)
+	if l := h.Get("Location"); l != "" {
+		h.Set("Location", rebaseLocation(l, v.route.Host, prefix))
 	}
 	for i, c := range h["Set-Cookie"] {
-		h["Set-Cookie"][i] = prefixCookie(c, v.route.Prefix)
+		h["Set-Cookie"][i] = rebaseCookie(c, prefix)
 	}
 }
 
-// prefixCookie narrows a cookie to the tenant's part of a shared host.
-func prefixCookie(cookie, prefix string) string {
-	parts := strings.Split(cookie, ";")
-	found := false
-	for i, p := range parts[1:] {
-		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
-		if strings.EqualFold(name, "Path") {
-			found = true
-			parts[i+1] = " Path=" + prefix + strings.TrimSuffix("/"+strings.TrimPrefix(value, "/"), "/")
-		}
-		if strings.EqualFold(name, "Domain") {
-			parts[i+1] = "" // a shared host's cookies stay with the host
+// rebaseLocation prefixes a redirect to a path, or to a URL of the same host.
+func rebaseLocation(location string, host authority.Host, prefix string) string {
+	u, err := url.Parse(location)
+	if err != nil || !strings.HasPrefix(u.Path, "/") {
+		return location
+	}
+	if u.Host != "" {
+		if there, err := authority.ParseHost(u.Host); err != nil || there != host {
+			return location
 		}
 	}
-	if !found {
-		parts = append(parts, " Path="+prefix)
+	if below(u.EscapedPath(), prefix) {
+		return location
 	}
-	kept := parts[:0]
-	for _, p := range parts {
-		if p != "" {
-			kept = append(kept, p)
+	u.Path, u.RawPath = prefix+u.Path, prefix+u.EscapedPath()
+	return u.String()
+}
+
+// below reports whether a path is the prefix or lies under it.
+func below(path, prefix string) bool {
+	rest, ok := strings.CutPrefix(path, prefix)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+// rebaseCookie narrows a cookie to the tenant's part of a shared host.
+func rebaseCookie(cookie, prefix string) string {
+	pair, attributes, _ := strings.Cut(cookie, ";")
+	kept := []string{pair}
+	path := prefix
+	for a := range strings.SplitSeq(attributes, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(a), "=")
+		switch {
+		case strings.EqualFold(name, "Path"):
+			if path = value; !below(value, prefix) {
+				path = prefix + strings.TrimSuffix("/"+strings.TrimPrefix(value, "/"), "/")
+			}
+		case name == "", strings.EqualFold(name, "Domain"): // a shared host's cookies stay with the host
+		default:
+			kept = append(kept, strings.TrimSpace(a))
 		}
 	}
-	return strings.Join(kept, ";")
+	return strings.Join(append(kept, "Path="+path), "; ")
 }
 
 // copyBody sends the body on; what has no known length is sent on as it comes.

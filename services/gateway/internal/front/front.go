@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -25,6 +26,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/edge"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/faces"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/mint"
@@ -39,8 +41,10 @@ type Sender interface {
 	RoundTrip(r *http.Request, address, spiffe string, grpc bool) (*http.Response, error)
 }
 
-// Config makes a [Handler]. All fields but Selector, Brand and Log are required.
+// Config makes a [Handler]. All fields but Ready, Selector, Brand and Log are required.
 type Config struct {
+	// Ready says why nothing can be served yet. It is asked until it once says nil.
+	Ready func() error
 	// Table returns the routing table in force.
 	Table func() *edge.Table
 	// Silence returns how long the control plane has been silent.
@@ -70,6 +74,7 @@ type Config struct {
 // Handler answers every request at the front door. It is safe for concurrent use.
 type Handler struct {
 	c       Config
+	ready   atomic.Bool
 	hygiene *edge.Hygiene
 	faces   *faces.Writer
 }
@@ -81,6 +86,9 @@ func New(c Config) *Handler {
 	}
 	if c.Brand == nil {
 		c.Brand = func(tenant.UID, string) *faces.Brand { return nil }
+	}
+	if c.Ready == nil {
+		c.Ready = func() error { return nil }
 	}
 	return &Handler{c: c, hygiene: edge.NewHygiene(c.Selector), faces: faces.New()}
 }
@@ -108,7 +116,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v.span = span
 	defer span.End()
 	v.r = r.WithContext(joined{r.Context(), ctx})
-	w.Header().Set("Rowhouse-Request-Id", v.id)
+	w.Header().Set(tenanthttp.RequestIDHeader, v.id)
 	if err := v.admit(); err != nil {
 		v.refuse(err)
 		return
@@ -128,9 +136,23 @@ type joined struct {
 // Value looks at the span's context, which holds the request's values too.
 func (j joined) Value(key any) any { return j.values.Value(key) }
 
+// started refuses while the tables are empty: what is not loaded yet is not "not
+// found", and no limit is not "no limit".
+func (h *Handler) started() error {
+	if h.ready.Load() {
+		return nil
+	}
+	err := h.c.Ready()
+	h.ready.Store(err == nil)
+	return err
+}
+
 // admit decides whether the request may pass, and as whom.
 func (v *visit) admit() error {
 	c := &v.h.c
+	if err := v.h.started(); err != nil {
+		return err
+	}
 	if err := v.identify(); err != nil {
 		return err
 	}
@@ -186,8 +208,8 @@ func (v *visit) authenticate(ask *edge.Ask) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	raw, ok := strings.CutPrefix(lines[0], "Bearer ")
-	if !ok || len(lines) > 1 {
+	scheme, raw, _ := strings.Cut(lines[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") || len(lines) > 1 {
 		return fault.New(fault.Unauthenticated, fault.ReasonCredentialInvalid, "one bearer token is expected")
 	}
 	user, err := v.h.c.Tokens.Verify(raw)
@@ -232,8 +254,11 @@ func (v *visit) refuse(err error) {
 	v.h.faces.Write(v.w, v.r, a)
 }
 
+// isGRPC reports whether a request is a gRPC call: "application/grpc", perhaps with
+// a message format or parameters, but not gRPC-Web.
 func isGRPC(r *http.Request) bool {
-	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+	rest, ok := strings.CutPrefix(r.Header.Get("Content-Type"), "application/grpc")
+	return ok && r.ProtoMajor == 2 && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
 func requestID() string {

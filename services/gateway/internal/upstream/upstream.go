@@ -111,11 +111,15 @@ func (p *Pool) newTransport(peer identity.ID, grpc bool) *http.Transport {
 	if grpc {
 		config.NextProtos = []string{"h2"}
 	}
+	answerBy := headerTimeout
+	if grpc {
+		answerBy = 0 // a stream may have nothing to say for long; the call's own deadline holds
+	}
 	return &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    dialTimeout,
-		ResponseHeaderTimeout:  headerTimeout,
+		ResponseHeaderTimeout:  answerBy,
 		IdleConnTimeout:        idleTimeout,
 		MaxIdleConnsPerHost:    idlePerHost,
 		MaxResponseHeaderBytes: maxHead,
