@@ -13,10 +13,10 @@ exec 9>"$dir/.lock"
 flock 9 # two runs at once: the second one waits and finds the work done
 
 packages=$(cd tools && go list tool)
-[ $# -gt 0 ] || mapfile -t names < <(basename -a $packages)
+[ $# -gt 0 ] || mapfile -t names < <(basename -a $(sed -E 's|/v[0-9]+$||' <<<"$packages"))
 for name in "${@:-${names[@]}}"; do
   [ -x "$dir/$name" ] && continue
-  package=$(grep "/$name\$" <<<"$packages") || { echo "tools/go.mod pins no tool named $name" >&2; exit 1; }
+  package=$(grep -E "/$name(/v[0-9]+)?\$" <<<"$packages") || { echo "tools/go.mod pins no tool named $name" >&2; exit 1; }
   echo "building $name" >&2
   go build -C tools -o "$dir/$name.new" "$package"
   mv "$dir/$name.new" "$dir/$name"
