@@ -30,7 +30,7 @@ func TestMerge(t *testing.T) {
 	e := settings.Merge(
 		layer(t, "schema", 0, `{"a":1,"list":[1,2],"over":{"x":1,"y":1},"deep":{"d":{"e":1}},"gone":{"z":1}}`),
 		layer(t, "platform", 3, `{"a":null,"over":7,"deep":{"d":{"e":2,"f":2}},"empty":{},"a/b~c":1}`),
-		layer(t, "plans/free", 5, `{"list":[3],"over":{"y":5},"deep":{"d":{}}}`),
+		layer(t, "plans/free", 5, `{"list":[3],"over":{"y":5},"deep":{"d":{}},"empty":{}}`),
 		layer(t, "tenants/acme", 9, `{"gone":"text","a":false}`),
 	)
 	want := `{"a":false,"a/b~c":1,"deep":{"d":{"e":2,"f":2}},"empty":{},"gone":"text","list":[3],"over":{"y":5}}`
@@ -42,7 +42,7 @@ func TestMerge(t *testing.T) {
 		{"/a~1b~0c", "platform", 3, nil},
 		{"/deep/d/e", "platform", 3, []string{"schema"}},
 		{"/deep/d/f", "platform", 3, nil},
-		{"/empty", "platform", 3, nil},
+		{"/empty", "plans/free", 5, []string{"platform"}},
 		{"/gone", "tenants/acme", 9, []string{"schema"}},
 		{"/list", "plans/free", 5, []string{"schema"}},
 		{"/over/y", "plans/free", 5, []string{"platform", "schema"}},

@@ -151,8 +151,12 @@ func TestCachedEqualsUncached(t *testing.T) {
 		var s settings.Store
 		state := make(map[string]feed.Entry)
 		revision := int64(0)
+		for _, key := range keys[:2] { // without these nothing can be read
+			state[key] = feed.Entry{Key: key, Value: encode(t, &configv1.SettingsEntry{Schema: `{}`})}
+			apply(t, &s, feed.Change{Entries: []feed.Entry{state[key]}})
+		}
 		change := func(t *rapid.T) feed.Change {
-			c := feed.Change{Reset: rapid.IntRange(0, 9).Draw(t, "reset") == 0}
+			c := feed.Change{Reset: rapid.IntRange(0, 19).Draw(t, "reset") == 19}
 			if c.Reset {
 				clear(state)
 			}
@@ -169,22 +173,23 @@ func TestCachedEqualsUncached(t *testing.T) {
 			}
 			return c
 		}
-		for range rapid.IntRange(1, 25).Draw(t, "steps") {
-			if rapid.IntRange(0, 3).Draw(t, "step") == 0 {
-				apply(t, &s, change(t))
-			}
+		for range rapid.IntRange(2, 12).Draw(t, "steps") {
+			apply(t, &s, change(t))
 			var fresh settings.Store
 			whole := feed.Change{Reset: true}
 			for _, e := range state {
 				whole.Entries = append(whole.Entries, e)
 			}
 			apply(t, &fresh, whole)
-			uid, plan := rapid.SampledFrom(tenants).Draw(t, "tenant"), rapid.SampledFrom([]string{"p", "q", "r"}).Draw(t, "plan")
-			namespace, id := rapid.SampledFrom([]string{"n", "m"}).Draw(t, "namespace"), rapid.SampledFrom([]tenant.ID{{}, acme}).Draw(t, "id")
-			got, known := s.Effective(uid, plan, id, namespace)
-			want, wanted := fresh.Effective(uid, plan, id, namespace)
-			if known != wanted || !cmp.Equal(got, want) {
-				t.Fatalf("%v on %s in %s: %t %v, uncached %t %v", uid, plan, namespace, known, got, wanted, want)
+			for _, uid := range tenants {
+				for _, plan := range []string{"p", "q", "r"} {
+					namespace, id := rapid.SampledFrom([]string{"n", "m"}).Draw(t, "namespace"), rapid.SampledFrom([]tenant.ID{{}, acme}).Draw(t, "id")
+					got, known := s.Effective(uid, plan, id, namespace)
+					want, wanted := fresh.Effective(uid, plan, id, namespace)
+					if known != wanted || !cmp.Equal(got, want) {
+						t.Fatalf("%v on %s in %s: %t %v, uncached %t %v", uid, plan, namespace, known, got, wanted, want)
+					}
+				}
 			}
 		}
 	})
