@@ -1,0 +1,141 @@
+package docs
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// runWithin bounds one page.
+const runWithin = 2 * time.Minute
+
+// TestPagesRun runs what pages tell readers to type, page after page in one house.
+func TestPagesRun(t *testing.T) {
+	t.Parallel()
+	var run []page
+	for _, p := range pages(t) {
+		for _, b := range p.blocks {
+			if b.runs && b.lang == "sh" {
+				run = append(run, p)
+				break
+			}
+		}
+	}
+	const fewest = 3 // README and two guides
+	if len(run) < fewest {
+		t.Fatalf("%d pages are run, want at least %d", len(run), fewest)
+	}
+	h := start(t)
+	for _, p := range run {
+		t.Run(p.path, func(t *testing.T) { h.run(t, p) }) //nolint:paralleltest // they share the house
+	}
+}
+
+// run runs the blocks of a page.
+func (h *house) run(t *testing.T, p page) {
+	t.Helper()
+	work, outputs := t.TempDir(), t.TempDir()
+	var script strings.Builder
+	script.WriteString("set -e -o pipefail\n")
+	var said []block // the sh blocks, in order
+	for _, b := range p.blocks {
+		switch {
+		case !b.runs || b.lang == "text":
+		case b.lang == "sh":
+			out := filepath.Join(outputs, fmt.Sprint(len(said)))
+			fmt.Fprintf(&script, "{\n%s} > %s 2>&1\n: > %s.ok\n", h.here(b.text), out, out)
+			said = append(said, b)
+		case b.file != "":
+			fmt.Fprintf(&script, "mkdir -p \"$(dirname %[1]s)\"\ncat > %[1]s <<'END OF %[1]s'\n%[2]sEND OF %[1]s\n", b.file, h.here(b.text))
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), runWithin)
+	defer cancel()
+	shell := exec.CommandContext(ctx, "bash", "-c", script.String())
+	shell.Dir, shell.Env = work, h.environment(t)
+	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	defer func() { // what the page left running
+		if shell.Process != nil {
+			_ = syscall.Kill(-shell.Process.Pid, syscall.SIGKILL)
+		}
+	}()
+	err := shell.Run()
+	h.compare(t, p, said, outputs)
+	if err != nil && !t.Failed() {
+		t.Errorf("the shell: %v", err)
+	}
+}
+
+// compare looks at what each block said.
+func (h *house) compare(t *testing.T, p page, said []block, outputs string) {
+	t.Helper()
+	for i, b := range said {
+		out := filepath.Join(outputs, fmt.Sprint(i))
+		got, err := os.ReadFile(out)
+		if err != nil {
+			t.Errorf("%s:%d did not run", p.path, b.line)
+			return
+		}
+		if _, err := os.Stat(out + ".ok"); err != nil {
+			t.Errorf("%s:%d failed:\n%s\nit said:\n%s", p.path, b.line, b.text, got)
+			return
+		}
+		if want, ok := p.after(b); ok && !matches(h.here(want), string(got)) {
+			t.Errorf("%s:%d said:\n%s\nwant:\n%s", p.path, b.line, got, want)
+		}
+	}
+}
+
+// after returns the output that a page promises for a block.
+func (p page) after(b block) (string, bool) {
+	for i, other := range p.blocks {
+		if other.line == b.line && i+1 < len(p.blocks) && p.blocks[i+1].lang == "text" {
+			return p.blocks[i+1].text, true
+		}
+	}
+	return "", false
+}
+
+// matches compares an output with what a page shows: "…" is anything, blanks do not count.
+func matches(want, got string) bool {
+	pattern := strings.ReplaceAll(regexp.QuoteMeta(squeeze(want)), "…", "(?s:.*)")
+	return regexp.MustCompile(`\A` + pattern + `\z`).MatchString(squeeze(got))
+}
+
+// squeeze takes out what differs from run to run without meaning: blanks between words, and those that protojson puts
+// between values or not.
+func squeeze(s string) string {
+	s = strings.NewReplacer(`, "`, `,"`, `": `, `":`).Replace(s)
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	for i, line := range lines {
+		lines[i] = strings.Join(strings.Fields(line), " ")
+	}
+	return strings.ReplaceAll(strings.Join(lines, "\n"), "…\n", "…")
+}
+
+func TestMatches(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		want, got string
+		ok        bool
+	}{
+		{"a b\n", "a   b", true},
+		{"a b\n", "a c", false},
+		{"a\n…\nz\n", "a\n1\n2\nz\n", true},
+		{"…\nz\n", "z\n", true},
+		{`{"a":1,…}`, `{"a": 1, "b":2}`, true},
+		{"a.c", "abc", false},
+		{"a", "a\nb", false},
+	} {
+		if matches(tc.want, tc.got) != tc.ok {
+			t.Errorf("matches(%q, %q) is not %v", tc.want, tc.got, tc.ok)
+		}
+	}
+}
