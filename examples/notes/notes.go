@@ -24,13 +24,20 @@ import (
 )
 
 // The statements. None of them names a tenant: PostgreSQL does.
+//
+//nolint:gochecknoglobals // statements are constants in all but syntax
 var (
-	listNotes  = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note ORDER BY create_time DESC, id LIMIT $1`)
-	findNotes  = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note WHERE strpos(title, $2) > 0 ORDER BY create_time DESC, id LIMIT $1`)
-	laterNotes = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note WHERE create_time > $1 ORDER BY create_time, id LIMIT 1000`)
+	listNotes = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note
+		ORDER BY create_time DESC, id LIMIT $1`)
+	findNotes = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note
+		WHERE strpos(title, $2) > 0 ORDER BY create_time DESC, id LIMIT $1`)
+	laterNotes = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note
+		WHERE create_time > $1 ORDER BY create_time, id LIMIT 1000`)
 	getNote    = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note WHERE id = $1`)
-	createNote = tenantdb.Stmt(`INSERT INTO app.note (id, title, body) VALUES ($1, $2, $3) ON CONFLICT (tenant_id, id) DO UPDATE SET id = excluded.id RETURNING id::text, title, body, create_time`)
-	updateNote = tenantdb.Stmt(`UPDATE app.note SET title = $2, body = $3 WHERE id = $1 RETURNING id::text, title, body, create_time`)
+	createNote = tenantdb.Stmt(`INSERT INTO app.note (id, title, body) VALUES ($1, $2, $3)
+		ON CONFLICT (tenant_id, id) DO UPDATE SET id = excluded.id RETURNING id::text, title, body, create_time`)
+	updateNote = tenantdb.Stmt(`UPDATE app.note SET title = $2, body = $3 WHERE id = $1
+		RETURNING id::text, title, body, create_time`)
 	deleteNote = tenantdb.Stmt(`DELETE FROM app.note WHERE id = $1`)
 )
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,8 +94,8 @@ func Run(ctx context.Context, c Config) (err error) {
 }
 
 func (a *app) close(ctx context.Context) error {
-	for i := len(a.closers) - 1; i >= 0; i-- {
-		a.closers[i]()
+	for _, done := range slices.Backward(a.closers) {
+		done()
 	}
 	return a.telemetry.Shutdown(ctx)
 }
@@ -121,7 +122,8 @@ func (a *app) follow(ctx context.Context) error {
 	}
 	known := tenant.NewTrust(a.clock)
 	a.trusted, err = trust.Open(ctx, trust.Config{
-		Tenancy: conn, Trust: known, Roots: roots, FeedKeys: keys, Replica: a.c.Replica, Dir: a.c.State, Clock: a.clock, Log: a.telemetry.Logger(),
+		Tenancy: conn, Trust: known, Roots: roots, FeedKeys: keys, Replica: a.c.Replica, Dir: a.c.State,
+		Clock: a.clock, Log: a.telemetry.Logger(),
 	})
 	if err != nil {
 		return fmt.Errorf("follow tenancy: %w", err)
@@ -171,13 +173,19 @@ func (a *app) serve(ctx context.Context) error {
 	if err := tenantgrpc.Check(api, config); err != nil {
 		return err
 	}
-	safe := tenanthttp.Handler(tenanthttp.Config{Verifier: a.verifier, Log: a.telemetry.Logger()}, stamped(Handler(notes, a.look, a.telemetry.Logger())))
-	web := &http.Server{Handler: a.traced(safe), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, TLSConfig: a.source.ServerTLS(identity.WithHTTP1())}
+	safe := tenanthttp.Handler(tenanthttp.Config{Verifier: a.verifier, Log: a.telemetry.Logger()},
+		stamped(Handler(notes, a.look, a.telemetry.Logger())))
+	web := &http.Server{
+		Handler: a.traced(safe), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout,
+		TLSConfig: a.source.ServerTLS(identity.WithHTTP1()),
+	}
 	ops := &http.Server{Handler: a.probes(), ReadHeaderTimeout: headTimeout}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return listen(a.c.GRPC, api.Serve) })
-	g.Go(func() error { return listen(a.c.HTTP, func(l net.Listener) error { return web.ServeTLS(l, "", "") }) })
-	g.Go(func() error { return listen(a.c.Ops, ops.Serve) })
+	g.Go(func() error { return listen(ctx, a.c.GRPC, api.Serve) })
+	g.Go(func() error {
+		return listen(ctx, a.c.HTTP, func(l net.Listener) error { return web.ServeTLS(l, "", "") })
+	})
+	g.Go(func() error { return listen(ctx, a.c.Ops, ops.Serve) })
 	g.Go(func() error {
 		<-ctx.Done()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
@@ -195,8 +203,8 @@ func (a *app) serve(ctx context.Context) error {
 	return err
 }
 
-func listen(address string, serve func(net.Listener) error) error {
-	l, err := net.Listen("tcp", address)
+func listen(ctx context.Context, address string, serve func(net.Listener) error) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -210,10 +218,11 @@ func listen(address string, serve func(net.Listener) error) error {
 // traced continues the gateway's trace; its requests come over mutual TLS only.
 func (a *app) traced(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, call := a.telemetry.StartHTTP(r.Context(), tenantotel.HTTPRequest{Request: r, Route: "/notes", Origin: tenantotel.Inside})
+		request := tenantotel.HTTPRequest{Request: r, Route: "/notes", Origin: tenantotel.Inside}
+		ctx, call := a.telemetry.StartHTTP(r.Context(), request)
 		status := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		inner := r.WithContext(ctx)
-		defer func() { call.End(inner.Context(), status.status) }()
+		defer func() { call.End(inner.Context(), status.status) }() //nolint:contextcheck // the request's own, with its span
 		next.ServeHTTP(status, inner)
 	})
 }

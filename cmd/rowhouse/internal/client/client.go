@@ -155,7 +155,7 @@ type bearer struct{ file yamlfile.Path }
 // GetRequestMetadata returns the header with the token.
 func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
 	if b.file == "" {
-		return nil, nil
+		return map[string]string{}, nil
 	}
 	token, err := b.file.Read()
 	if err != nil {

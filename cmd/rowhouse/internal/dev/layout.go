@@ -1,0 +1,226 @@
+// Package dev runs a whole Rowhouse on one machine: a private PostgreSQL, the four
+// services and the example app, each as a process of its own with its own database
+// role and identity, and three sample tenants.
+//
+// It is for trying out, developing and testing. What it writes are the same
+// configuration files that `rowhouse serve` reads in production. Start at [Run].
+package dev
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+)
+
+// What a development house is called.
+const (
+	trustDomain = "rowhouse.localhost"
+	cellName    = "cell-1"
+	region      = "local"
+	zone        = "localhost"
+	appName     = "notes"
+	platform    = "rowhouse.localhost"
+)
+
+// markerName is the file that says that a folder is ours and of which format.
+const (
+	markerName   = "rowhouse-dev"
+	markerFormat = "1\n"
+	private      = 0o700
+	secretMode   = 0o600
+)
+
+// services are the processes in the order in which they start.
+func services() []string { return []string{"tenancy", "config", "quota", "gateway", appName} }
+
+// Layout is where everything is below the state folder.
+type Layout struct{ Dir string }
+
+func (l Layout) path(elem ...string) string {
+	return filepath.Join(append([]string{l.Dir}, elem...)...)
+}
+
+// Path is path as configurations hold it.
+func (l Layout) file(elem ...string) yamlfile.Path { return yamlfile.Path(l.path(elem...)) }
+
+// Config returns a service's configuration file.
+func (l Layout) Config(service string) string { return l.path(service, "config.yaml") }
+
+// Log returns a service's log file.
+func (l Layout) Log(service string) string { return l.path("log", service+".log") }
+
+// Token returns the file with the operator's token.
+func (l Layout) Token() string { return l.path("operator", "token") }
+
+// Roots returns the file with the root certificate that clients should trust.
+func (l Layout) Roots() string { return l.path("ca", identity.RootsFile) }
+
+// open makes the folder ready, or says in one line why it cannot be used.
+func (l Layout) open() error {
+	entries, err := os.ReadDir(l.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the state folder %s cannot be read: %w; pass --state with another one", l.Dir, err)
+	}
+	if len(entries) > 0 {
+		marker, err := os.ReadFile(l.path(markerName))
+		if err != nil {
+			return fmt.Errorf("the folder %s holds something else; pass --state with an empty or new one", l.Dir)
+		}
+		if string(marker) != markerFormat {
+			return fmt.Errorf("the state in %s was made by another version; start over with: rowhouse dev --reset", l.Dir)
+		}
+	}
+	// Everyone may pass, because PostgreSQL runs as another user; what is secret lies in folders of its own.
+	const passable = 0o711
+	if err := os.MkdirAll(l.Dir, passable); err != nil {
+		return fmt.Errorf("the state folder: %w; pass --state with one that can be written", err)
+	}
+	for _, name := range append(services(), "ca", "keys", "secrets", "cells", "operator", "log") {
+		if err := os.MkdirAll(l.path(name), private); err != nil {
+			return fmt.Errorf("the state folder: %w", err)
+		}
+	}
+	return os.WriteFile(l.path(markerName), []byte(markerFormat), secretMode)
+}
+
+// Reset removes the state. It refuses a folder that is not ours.
+func Reset(dir string) error {
+	l := Layout{dir}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if _, err := os.Stat(l.path(markerName)); err != nil {
+		return fmt.Errorf("%s is not a state folder of rowhouse dev; nothing was removed", dir)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the state: %w", err)
+	}
+	return nil
+}
+
+// DefaultDir is where the state is kept unless --state says otherwise: for root below
+// /var/lib, because PostgreSQL's user must be able to pass.
+func DefaultDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/rowhouse-dev"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "rowhouse-dev")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "rowhouse-dev"
+	}
+	return filepath.Join(home, ".local", "state", "rowhouse-dev")
+}
+
+// Ports are the loopback ports of all processes.
+type Ports struct {
+	HTTP, HTTPS int
+	// GRPC and Ops are by service.
+	GRPC, Ops map[string]int
+	// AppHTTP is the example app's HTTP port behind the gateway.
+	AppHTTP int
+}
+
+// portOffsets are the services' places above the base port.
+const opsOffset = 100
+
+// fixedPorts returns the ports above base.
+func fixedPorts(base, http, https int) Ports {
+	p := Ports{HTTP: http, HTTPS: https, GRPC: map[string]int{}, Ops: map[string]int{}}
+	for i, s := range services() {
+		p.GRPC[s], p.Ops[s] = base+1+i, base+opsOffset+1+i
+	}
+	p.AppHTTP = base + 1 + len(services())
+	return p
+}
+
+// all lists every port with the flag that moves it.
+func (p Ports) all() map[int]string {
+	out := map[int]string{p.HTTP: "--http-port", p.HTTPS: "--https-port", p.AppHTTP: "--base-port"}
+	for _, s := range services() {
+		out[p.GRPC[s]], out[p.Ops[s]] = "--base-port", "--base-port"
+	}
+	return out
+}
+
+// choosePorts returns the ports of this start. With a base of 0 free ones are picked
+// at the first start and kept for the next.
+func (l Layout) choosePorts(ctx context.Context, base, http, https int) (Ports, error) {
+	if base != 0 {
+		return fixedPorts(base, http, https), nil
+	}
+	kept := l.path("ports.json")
+	var p Ports
+	if b, err := os.ReadFile(kept); err == nil {
+		if err := json.Unmarshal(b, &p); err != nil {
+			return p, fmt.Errorf("%s is damaged; start over with: rowhouse dev --reset", kept)
+		}
+		return p, nil
+	}
+	free, err := freePorts(ctx, 2*len(services())+3)
+	if err != nil {
+		return p, err
+	}
+	p = Ports{HTTP: free[0], HTTPS: free[1], AppHTTP: free[2], GRPC: map[string]int{}, Ops: map[string]int{}}
+	for i, s := range services() {
+		p.GRPC[s], p.Ops[s] = free[3+2*i], free[4+2*i]
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return p, err
+	}
+	return p, os.WriteFile(kept, b, secretMode)
+}
+
+// freePorts asks the system for ports that nobody has.
+func freePorts(ctx context.Context, n int) ([]int, error) {
+	var ports []int
+	for range n {
+		listener, err := listen(ctx, "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer func() { _ = listener.Close() }()
+		_, text, err := net.SplitHostPort(listener.Addr().String())
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
+
+// checkPorts says which port is taken, by whom, and what to do.
+func checkPorts(ctx context.Context, p Ports) error {
+	for port, flag := range p.all() {
+		listener, err := listen(ctx, loopback(port))
+		if err == nil {
+			_ = listener.Close()
+			continue
+		}
+		return fmt.Errorf("port %d is in use%s; stop it or pass %s", port, holder(port), flag)
+	}
+	return nil
+}
+
+// listen opens a port for a moment.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(ctx, "tcp", address)
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

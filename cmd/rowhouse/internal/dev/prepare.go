@@ -1,0 +1,235 @@
+package dev
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/rowhouse-platform/rowhouse/internal/operator"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+	"github.com/rowhouse-platform/rowhouse/services/config"
+	"github.com/rowhouse-platform/rowhouse/services/gateway"
+	"github.com/rowhouse-platform/rowhouse/services/quota"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy"
+)
+
+// rootLife is how long the development authority is valid.
+const rootLife = 30 * 24 * time.Hour
+
+// databases are the services' own, by service.
+func databases() map[string]pg.Database {
+	return map[string]pg.Database{
+		"tenancy": tenancy.Database(tenancy.DatabaseName),
+		"config":  {Name: config.Database, Migrations: config.Migrations()},
+		"quota":   {Name: quota.Database, Migrations: quota.Migrations()},
+		"gateway": {Name: gateway.Database, Migrations: gateway.Migrations()},
+	}
+}
+
+// passwords are the database roles' own, made at the first start.
+type passwords map[string]string
+
+// loadPasswords reads or makes the passwords of the named roles.
+func (l Layout) loadPasswords(roles ...string) (passwords, error) {
+	path := l.path("secrets", "passwords.json")
+	p := passwords{}
+	if b, err := os.ReadFile(path); err == nil {
+		if err := json.Unmarshal(b, &p); err != nil {
+			return nil, fmt.Errorf("%s is damaged; start over with: rowhouse dev --reset", path)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("passwords: %w", err)
+	}
+	for _, r := range roles {
+		if p[r] == "" {
+			var b [24]byte
+			_, _ = rand.Read(b[:]) // never fails
+			p[r] = hex.EncodeToString(b[:])
+		}
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	return p, writeSecret(path, string(b))
+}
+
+// writeSecret writes a file for its owner alone; the old one stays until the new one is whole.
+func writeSecret(path, content string) error {
+	draft := path + ".new"
+	if err := os.WriteFile(draft, []byte(content), secretMode); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	return os.Rename(draft, path)
+}
+
+// prepareDatabases makes the services' databases, the app's, and the files with
+// their connection strings.
+func (l Layout) prepareDatabases(ctx context.Context, server *pgserver.Server) error {
+	p, err := l.loadPasswords("tenancy", "config", "quota", "gateway", appName, "migrator")
+	if err != nil {
+		return err
+	}
+	for service, db := range databases() {
+		db.ServicePassword = p[service]
+		if err := pg.Provision(ctx, server.DSN(pgserver.Login{}), db); err != nil {
+			return fmt.Errorf("database of %s: %w", service, err)
+		}
+		dsn := server.DSN(pgserver.Login{User: db.Service(), Password: p[service], Database: db.Name})
+		if err := writeSecret(l.path("secrets", service+".dsn"), dsn); err != nil {
+			return err
+		}
+	}
+	if err := l.prepareCell(ctx, server, p); err != nil {
+		return fmt.Errorf("database of the app: %w", err)
+	}
+	return nil
+}
+
+// prepareCell makes the app's database in the cell, as an operator would with a
+// cluster of their own.
+func (l Layout) prepareCell(ctx context.Context, server *pgserver.Server, p passwords) error {
+	if err := createDatabase(ctx, server, appName); err != nil {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, server.DSN(pgserver.Login{Database: appName}))
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	err = cell.Init(ctx, conn, cell.Config{App: appName, Password: p[appName], MigratorPassword: p["migrator"]})
+	if err != nil {
+		return fmt.Errorf("cell init: %w", err)
+	}
+	for name, login := range map[string]pgserver.Login{
+		appName:              {User: cell.AppRole(appName), Password: p[appName], Database: appName},
+		appName + "-migrate": {User: "rowhouse_migrator", Password: p["migrator"], Database: appName},
+	} {
+		if err := writeSecret(l.path("secrets", name+".dsn"), server.DSN(login)); err != nil {
+			return err
+		}
+	}
+	return writeSecret(l.path("cells", cellName), server.DSN(pgserver.Login{}))
+}
+
+func createDatabase(ctx context.Context, server *pgserver.Server, name string) error {
+	conn, err := pgx.Connect(ctx, server.DSN(pgserver.Login{}))
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var there bool
+	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, name).Scan(&there); err != nil || there {
+		return err
+	}
+	_, err = conn.Exec(ctx, `CREATE DATABASE `+pgx.Identifier{name}.Sanitize()+` TEMPLATE template0`)
+	return err
+}
+
+// prepareIdentities makes the authority and a fresh certificate for every process,
+// and the certificate that browsers see.
+func (l Layout) prepareIdentities() error {
+	config := identity.AuthorityConfig{TrustDomain: trustDomain, RootLife: rootLife}
+	authority, err := identity.OpenAuthority(l.path("ca"), config)
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && time.Until(authority.NotAfter()) < 2*24*time.Hour) {
+		if authority, err = identity.NewAuthority(config); err == nil {
+			err = authority.Write(l.path("ca"))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("development authority: %w", err)
+	}
+	for _, s := range services() {
+		id, err := serviceID(s)
+		if err != nil {
+			return err
+		}
+		if err := issue(authority, identity.Leaf{ID: id}, l.path(s)); err != nil {
+			return fmt.Errorf("certificate of %s: %w", s, err)
+		}
+	}
+	id, err := serviceID("gateway")
+	if err != nil {
+		return err
+	}
+	names := []string{"localhost", "*.localhost", platform}
+	for _, t := range samples() {
+		names = append(names, "*."+t.id+"."+zone)
+	}
+	return issue(authority, identity.Leaf{ID: id, DNSNames: names}, l.path("gateway", "front"))
+}
+
+func issue(a *identity.Authority, leaf identity.Leaf, dir string) error {
+	pair, err := a.Issue(leaf)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, private); err != nil {
+		return err
+	}
+	return pair.Write(dir)
+}
+
+// serviceID is the identity of a process of the house.
+func serviceID(name string) (identity.ID, error) {
+	if name == appName {
+		return identity.App(trustDomain, cellName, name)
+	}
+	return identity.Service(trustDomain, cellName, name)
+}
+
+// prepareKeys makes the keys that are missing, and the operator's token.
+func (l Layout) prepareKeys() error {
+	for _, name := range []string{"trust-root", "feed-tenancy", "feed-config", "feed-quota"} {
+		if _, err := os.Stat(l.path("keys", name+".key")); err == nil {
+			continue
+		}
+		if err := keyfile.NewPair(l.path("keys", name), rand.Reader); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"tenancy.kek", "gateway.kek"} {
+		if _, err := os.Stat(l.path("keys", name)); err == nil {
+			continue
+		}
+		if err := keyfile.NewSecret(l.path("keys", name), rand.Reader); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(l.Token()); err == nil {
+		return nil
+	}
+	token, sum, err := operator.NewToken(rand.Reader)
+	if err != nil {
+		return err
+	}
+	operators := operator.OperatorsFile{Operators: []operator.OperatorEntry{
+		{Name: "dev", TokenSHA256: sum, Roles: []string{operator.RoleOwner}},
+	}}
+	if err := writeYAML(l.path("operator", "operators.yaml"), operators); err != nil {
+		return err
+	}
+	return writeSecret(l.Token(), token+"\n")
+}
+
+func writeYAML(path string, v any) error {
+	b, err := yaml.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	return writeSecret(path, string(b))
+}

@@ -1,0 +1,203 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
+)
+
+// Options say how the house is run.
+type Options struct {
+	// Dir is the state folder. Default [DefaultDir].
+	Dir string
+	// HTTPPort and HTTPSPort are the front door's; BasePort is below those of the
+	// services, 0 for free ones (the front door's too).
+	HTTPPort, HTTPSPort, BasePort int
+	// OTLP is an OTLP gRPC endpoint for telemetry; empty for none.
+	OTLP string
+	// Users is a file with the issuers of users' tokens; empty for none.
+	Users string
+	// Out gets progress and, in the end, what to try.
+	Out io.Writer
+}
+
+// house is one run.
+type house struct {
+	o      Options
+	l      Layout
+	p      Ports
+	began  time.Time
+	server *pgserver.Server
+	family *family
+}
+
+// Run starts everything, says what to try, and runs until ctx ends; then it stops
+// everything. Errors are one line with the mend.
+func Run(ctx context.Context, o Options) (err error) {
+	if o.Dir == "" {
+		o.Dir = DefaultDir()
+	}
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	h := &house{o: o, l: Layout{o.Dir}, began: time.Now()}
+	if err := h.l.open(); err != nil {
+		return err
+	}
+	unlock, err := h.l.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if h.p, err = h.l.choosePorts(ctx, o.BasePort, o.HTTPPort, o.HTTPSPort); err != nil {
+		return err
+	}
+	if err := checkPorts(ctx, h.p); err != nil {
+		return err
+	}
+	h.family = &family{l: h.l, lost: h.lost}
+	defer func() { err = errors.Join(err, h.stop(context.WithoutCancel(ctx))) }()
+	for _, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"keys and certificates", h.identities},
+		{"PostgreSQL", h.postgres},
+		{"databases and roles", func(ctx context.Context) error { return h.l.prepareDatabases(ctx, h.server) }},
+		{"services", h.services},
+		{"sample tenants", h.seed},
+	} {
+		if err := h.step(ctx, step.what, step.do); err != nil {
+			if ctx.Err() != nil {
+				return nil // stopped on purpose
+			}
+			return err
+		}
+	}
+	h.banner()
+	<-ctx.Done()
+	fmt.Fprintln(o.Out, "\nstopping …")
+	return nil
+}
+
+// step does one step and tells how long it took.
+func (h *house) step(ctx context.Context, what string, do func(context.Context) error) error {
+	fmt.Fprintf(h.o.Out, "  %-24s", what)
+	began := time.Now()
+	if err := do(ctx); err != nil {
+		fmt.Fprintln(h.o.Out, "failed")
+		return err
+	}
+	fmt.Fprintf(h.o.Out, "%6.1f s\n", time.Since(began).Seconds())
+	return nil
+}
+
+func (h *house) identities(context.Context) error {
+	return errors.Join(h.l.prepareIdentities(), h.l.prepareKeys(), h.l.configure(h.p, h.o))
+}
+
+func (h *house) postgres(ctx context.Context) (err error) {
+	h.server, err = pgserver.Start(ctx, pgserver.Options{Dir: h.l.path("pg"), Profile: pgserver.Dev})
+	return err
+}
+
+// services starts the processes; each follows tenancy's feed, so that comes first.
+func (h *house) services(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find our own binary: %w", err)
+	}
+	app, err := appBinary(self)
+	if err != nil {
+		return err
+	}
+	migrate := exec.CommandContext(ctx, app, "migrate", "--config", h.l.Config(appName))
+	if out, err := migrate.CombinedOutput(); err != nil {
+		return fmt.Errorf("migrate the app: %w\n%s", err, out)
+	}
+	for _, s := range services() {
+		command := []string{self, "serve", s, "--config", h.l.Config(s)}
+		if s == appName {
+			command = []string{app, "serve", "--config", h.l.Config(s)}
+		}
+		if err := h.family.start(s, command...); err != nil {
+			return err
+		}
+		if s == "tenancy" { // all others ask it at once
+			if err := h.family.ready(ctx, s, h.p.Ops[s]); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range services() {
+		if err := h.family.ready(ctx, s, h.p.Ops[s]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// appBinary finds the example app beside our own binary.
+func appBinary(self string) (string, error) {
+	path := filepath.Join(filepath.Dir(self), appName)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("the example app is not beside %s; build both with: make build", filepath.Base(self))
+	}
+	return path, nil
+}
+
+// lost tells that a service ended by itself; the others go on, which is the point of them.
+func (h *house) lost(name string, err error) {
+	fmt.Fprintf(h.o.Out, "%s ended (%v); see %s\n", name, err, h.l.Log(name))
+}
+
+func (h *house) stop(ctx context.Context) error {
+	err := h.family.stop()
+	if h.server != nil {
+		err = errors.Join(err, h.server.Stop(ctx))
+	}
+	return err
+}
+
+// banner says what to open and what to try.
+func (h *house) banner() {
+	port := func(base string, n, usual int) string {
+		if n == usual {
+			return base
+		}
+		return fmt.Sprintf("%s:%d", base, n)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nready in %.1f s. Open in a browser:\n\n", time.Since(h.began).Seconds())
+	for _, t := range samples() {
+		fmt.Fprintf(&b, "  %s/   %s, plan %s\n", port("http://"+t.host(), h.p.HTTP, 80), t.display, t.plan)
+	}
+	fmt.Fprintf(&b, `
+Try (each tenant sees its own notes, whatever it asks for):
+
+  curl -s http://notes.acme.localhost:%[1]d/notes
+  curl -s http://%[3]s:%[1]d/t/globex/notes
+  curl -s --cacert %[4]s https://notes.initech.localhost:%[2]d/notes
+  grpcurl -plaintext -authority notes.acme.localhost -import-path examples/notes/proto -proto notes/v1/notes_service.proto \
+    127.0.0.1:%[1]d notes.v1.NotesService/ListNotes
+
+Operate it (the context was written for you):
+
+  export ROWHOUSE_CONTEXTS=%[5]s
+  rowhouse tenants list
+  rowhouse tenants suspend acme --cause billing --reason "an unpaid bill" --confirm acme
+  rowhouse tenants resume acme --cause billing
+  rowhouse audit list platform
+
+State: %[6]s   Logs: %[7]s   Stop: Ctrl-C
+`, h.p.HTTP, h.p.HTTPS, platform, h.l.Roots(), h.l.path("contexts.yaml"), h.l.Dir, h.l.path("log"))
+	fmt.Fprint(h.o.Out, b.String())
+}

@@ -1,0 +1,293 @@
+package dev
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/rowhouse-platform/rowhouse/cmd/rowhouse/internal/client"
+	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+)
+
+// contextName is the name of the house in the contexts file.
+const contextName = "dev"
+
+// sample is one tenant to try with.
+type sample struct {
+	id, display, plan string
+	brand             string
+	notes             []string
+}
+
+func (s sample) host() string { return appName + "." + s.id + "." + zone }
+
+// samples differ in plan, brand and rows.
+func samples() []sample {
+	return []sample{
+		{
+			"acme", "Acme Rockets", "business", brand("Acme Rockets", "#b91c1c", "#fca5a5"),
+			[]string{"Order more dynamite", "Call the coyote back"},
+		},
+		{
+			"globex", "Globex", "free", brand("Globex", "#1d4ed8", "#93c5fd"),
+			[]string{"World domination, step 1"},
+		},
+		{
+			"initech", "Initech", "enterprise", brand("Initech", "#15803d", "#86efac"),
+			[]string{"TPS reports need cover sheets", "Ask Milton about the stapler", "Saturday?"},
+		},
+	}
+}
+
+func brand(name, light, dark string) string {
+	b, _ := json.Marshal(map[string]any{ //nolint:errchkjson // strings always marshal
+		"name":  name,
+		"light": map[string]string{"primary": light},
+		"dark":  map[string]string{"primary": dark},
+	})
+	return string(b)
+}
+
+// rates are each plan's requests per second.
+func rates() map[string]int64 {
+	return map[string]int64{"free": 50, "business": 200, "enterprise": 1000}
+}
+
+// seeder makes what is missing; a second start finds everything there.
+type seeder struct {
+	h                      *house
+	tenancy, config, quota *grpc.ClientConn
+}
+
+// seed writes the contexts file and makes the sample tenants.
+func (h *house) seed(ctx context.Context) error {
+	if err := h.writeContext(); err != nil {
+		return err
+	}
+	c, err := client.Load(h.l.path("contexts.yaml"), contextName)
+	if err != nil {
+		return err
+	}
+	s := &seeder{h: h}
+	for name, conn := range map[string]**grpc.ClientConn{"tenancy": &s.tenancy, "config": &s.config, "quota": &s.quota} {
+		if *conn, err = c.Dial(name); err != nil {
+			return err
+		}
+		defer func() { _ = (*conn).Close() }()
+	}
+	for _, step := range []func(context.Context) error{s.platform, s.limits, s.tenants, s.brands, s.notes} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeContext writes the file by which the command line finds this house.
+func (h *house) writeContext() error {
+	c := client.Context{
+		Name: contextName, Roots: h.l.file("ca", "roots.pem"), TokenFile: h.l.file("operator", "token"),
+		Services: map[string]client.Service{},
+	}
+	for _, s := range services() {
+		if s == appName {
+			continue
+		}
+		id, err := serviceID(s)
+		if err != nil {
+			return err
+		}
+		c.Services[s] = client.Service{Address: loopback(h.p.GRPC[s]), Identity: id}
+	}
+	return writeYAML(h.l.path("contexts.yaml"), client.File{Current: contextName, Contexts: []client.Context{c}})
+}
+
+// present lets "it is there already" pass.
+func present(err error, what string) error {
+	if err == nil || status.Code(err) == codes.AlreadyExists {
+		return nil
+	}
+	return fmt.Errorf("make %s: %w", what, err)
+}
+
+// platform makes plans, the cell and the app.
+func (s *seeder) platform(ctx context.Context) error {
+	for id := range rates() {
+		_, err := tenancyv1.NewPlanServiceClient(s.tenancy).CreatePlan(ctx, &tenancyv1.CreatePlanRequest{
+			PlanId: id, Plan: &tenancyv1.Plan{DisplayName: id},
+		})
+		if err := present(err, "plan "+id); err != nil {
+			return err
+		}
+	}
+	_, err := tenancyv1.NewCellServiceClient(s.tenancy).CreateCell(ctx, &tenancyv1.CreateCellRequest{
+		CellId: cellName, Cell: &tenancyv1.Cell{Region: region, CredentialsRef: "secret://file/" + cellName},
+	})
+	if err := present(err, "the cell"); err != nil {
+		return err
+	}
+	id, err := serviceID(appName)
+	if err != nil {
+		return err
+	}
+	upstream := &tenancyv1.AppUpstream{
+		Cell: "cells/" + cellName, GrpcAddress: loopback(s.h.p.GRPC[appName]), HttpAddress: loopback(s.h.p.AppHTTP), SpiffeId: id.String(),
+	}
+	app := &tenancyv1.App{
+		DisplayName: "Notes", GrpcServices: []string{"notes.v1.NotesService"}, SharedHosts: []string{platform},
+		Upstreams: []*tenancyv1.AppUpstream{upstream},
+	}
+	apps := tenancyv1.NewAppServiceClient(s.tenancy)
+	_, err = apps.CreateApp(ctx, &tenancyv1.CreateAppRequest{AppId: appName, App: app})
+	if status.Code(err) == codes.AlreadyExists { // ports may differ from the last start
+		app.Name = "apps/" + appName
+		_, err = apps.UpdateApp(ctx, &tenancyv1.UpdateAppRequest{App: app})
+	}
+	return present(err, "the app")
+}
+
+// limits sets each plan's rate of requests.
+func (s *seeder) limits(ctx context.Context) error {
+	service := quotav1.NewLimitServiceClient(s.quota)
+	for plan, rate := range rates() {
+		name := "plans/" + plan + "/limits/requests"
+		if _, err := service.GetLimit(ctx, &quotav1.GetLimitRequest{Name: name}); err == nil {
+			continue // an operator may have changed it
+		}
+		_, err := service.UpdateLimit(ctx, &quotav1.UpdateLimitRequest{
+			Limit: &quotav1.Limit{Name: name, Tokens: rate, Period: durationpb.New(time.Second), Burst: 2 * rate}, AllowMissing: true,
+		})
+		if err := present(err, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *seeder) tenants(ctx context.Context) error {
+	for _, t := range samples() {
+		_, err := tenancyv1.NewTenantServiceClient(s.tenancy).CreateTenant(ctx, &tenancyv1.CreateTenantRequest{
+			TenantId: t.id, Tenant: &tenancyv1.Tenant{DisplayName: t.display, Plan: "plans/" + t.plan},
+		})
+		if err := present(err, "tenant "+t.id); err != nil {
+			return err
+		}
+		_, err = tenancyv1.NewDomainServiceClient(s.tenancy).CreateDomain(ctx, &tenancyv1.CreateDomainRequest{
+			Parent: "tenants/" + t.id, DomainId: t.host(), Domain: &tenancyv1.Domain{App: "apps/" + appName},
+		})
+		if err := present(err, "domain "+t.host()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *seeder) brands(ctx context.Context) error {
+	service := configv1.NewDocumentServiceClient(s.config)
+	for _, t := range samples() {
+		name := "tenants/" + t.id + "/config/brand"
+		err := s.h.eventually(ctx, func() error { // config follows tenancy: the tenant may be a moment away
+			if _, err := service.GetDocument(ctx, &configv1.GetDocumentRequest{Name: name}); err == nil {
+				return nil
+			}
+			_, err := service.UpdateDocument(ctx, &configv1.UpdateDocumentRequest{
+				Document: &configv1.Document{Name: name, Content: t.brand}, AllowMissing: true, Reason: "sample",
+			})
+			return err
+		})
+		if err := present(err, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// notes writes each tenant's rows the way its users would: through its own domain.
+func (s *seeder) notes(ctx context.Context) error {
+	for _, t := range samples() {
+		err := s.h.eventually(ctx, func() error {
+			var list struct {
+				Notes []json.RawMessage `json:"notes"`
+			}
+			if err := s.h.call(ctx, t, http.MethodGet, nil, &list); err != nil || len(list.Notes) > 0 {
+				return err
+			}
+			for _, title := range t.notes {
+				if err := s.h.call(ctx, t, http.MethodPost, map[string]string{"title": title}, nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("write notes of %s: %w", t.id, err)
+		}
+	}
+	return nil
+}
+
+// call calls the app's HTTP API as a user of the tenant.
+func (h *house) call(ctx context.Context, t sample, method string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+loopback(h.p.HTTP)+"/notes", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Host = t.host()
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode >= http.StatusMultipleChoices {
+		return fmt.Errorf("%s: %s", res.Status, b)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(b, out)
+}
+
+const (
+	settleWithin = 15 * time.Second
+	settleEvery  = 50 * time.Millisecond
+)
+
+// eventually repeats what feeds have to reach first.
+func (h *house) eventually(ctx context.Context, fn func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
+	defer cancel()
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for {
+		err := fn()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}
