@@ -41,6 +41,7 @@ type Document struct {
 	// When this revision was written.
 	RevisionTime *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=revision_time,json=revisionTime,proto3" json:"revision_time,omitempty"`
 	// Revision of the settings at its last change; it also numbers the document's revisions.
+	// It is not the revision of the feed.
 	Revision int64 `protobuf:"varint,35,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Strong etag of this state.
 	Etag          string `protobuf:"bytes,99,opt,name=etag,proto3" json:"etag,omitempty"`

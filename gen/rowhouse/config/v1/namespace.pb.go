@@ -33,8 +33,9 @@ type Namespace struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Our own id, a UUIDv7.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// JSON Schema 2020-12 that every effective document must satisfy, at most 128 KiB.
-	// Remote references are refused. Required.
+	// JSON Schema 2020-12 that every effective document must satisfy, at most 128 KiB;
+	// canonical when we send it. Its defaults are the widest layer and must satisfy it
+	// alone, so what is required needs a default. Remote references are refused. Required.
 	Schema string `protobuf:"bytes,3,opt,name=schema,proto3" json:"schema,omitempty"`
 	// When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`

@@ -28,13 +28,14 @@ type Reason int32
 const (
 	// Never sent.
 	Reason_REASON_UNSPECIFIED Reason = 0
-	// INVALID_ARGUMENT: an effective value would break the schema; BadRequest names pointers and rules.
+	// INVALID_ARGUMENT: an effective value would break the schema. Each violation of BadRequest names
+	// "document.content" and the JSON pointer as its field, and the rule as its reason: "MAX_LENGTH".
 	Reason_REASON_SCHEMA_VIOLATION Reason = 1
 	// INVALID_ARGUMENT: not a JSON object, or beyond the limits of size, depth or numbers.
 	Reason_REASON_MALFORMED_DOCUMENT Reason = 2
 	// INVALID_ARGUMENT: the schema is not a valid JSON Schema 2020-12 or uses what we refuse.
 	Reason_REASON_SCHEMA_INVALID Reason = 3
-	// FAILED_PRECONDITION: documents exist in the namespace.
+	// FAILED_PRECONDITION: documents exist in the namespace, or the platform itself uses it.
 	Reason_REASON_NAMESPACE_IN_USE Reason = 4
 )
 
