@@ -300,7 +300,7 @@ func appendString(b []byte, s string) []byte {
 	for _, r := range s {
 		switch r {
 		case '"', '\\':
-			b = append(b, '\\', byte(r)) //nolint:gosec // one of two ASCII characters
+			b = append(b, '\\', byte(r))
 		case '\b':
 			b = append(b, '\\', 'b')
 		case '\f':

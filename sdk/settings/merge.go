@@ -123,7 +123,7 @@ func (m *merger) merge(pointer string, vs []set, above []int) any {
 	}
 	hidden := above
 	for i := range min(first, last) {
-		hidden = append(hidden[:len(hidden):len(hidden)], vs[i].layer)
+		hidden = append(slices.Clip(hidden), vs[i].layer)
 	}
 	if first > last {
 		m.leaf(pointer, vs[last:], hidden)
@@ -155,7 +155,7 @@ func hasMember(o Object, name string) bool {
 func (m *merger) leaf(pointer string, vs []set, hidden []int) {
 	last := len(vs) - 1
 	for _, v := range vs[:last] {
-		hidden = append(hidden[:len(hidden):len(hidden)], v.layer)
+		hidden = append(slices.Clip(hidden), v.layer)
 	}
 	from := m.layers[vs[last].layer]
 	o := Origin{Pointer: pointer, Layer: from.Name, Revision: from.Revision}

@@ -1,6 +1,7 @@
 package settings_test
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -135,9 +136,7 @@ func overlay(below, above any) any {
 		b = nil
 	}
 	out := settings.Object{}
-	for name, v := range b {
-		out[name] = v
-	}
+	maps.Copy(out, b)
 	for name, v := range a {
 		if old, ok := out[name]; ok {
 			v = overlay(old, v)

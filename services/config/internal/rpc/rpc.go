@@ -4,6 +4,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,7 +85,7 @@ func judge(c settings.Change) error {
 	}
 	const most = 50
 	refusal := refuse(fault.InvalidArgument, schemaViolation, "the write would break %d rules of the schema", len(findings)).
-		WithMetadata("violations", fmt.Sprint(len(findings)))
+		WithMetadata("violations", strconv.Itoa(len(findings)))
 	for _, f := range findings[:min(len(findings), most)] {
 		refusal = refusal.WithField(fault.FieldViolation{
 			// The pointer follows the field: "document.content/light/primary".
