@@ -11,8 +11,8 @@ up: ## install what is missing, build, and start everything on this machine
 
 dev: up ## the same as up
 
-build: ## build bin/rowhouse
-	go build -buildvcs=false -o bin/rowhouse ./cmd/rowhouse
+build: ## build bin/rowhouse and the example app
+	go build -buildvcs=false -o bin/ ./cmd/rowhouse ./examples/notes/cmd/notes
 
 test: ## install what is missing and run every check (about 8 minutes, 15 the first time)
 	@scripts/install.sh test

@@ -3,6 +3,7 @@ package dev
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/rowhouse-platform/rowhouse/internal/operator"
 	"github.com/rowhouse-platform/rowhouse/internal/serve"
@@ -75,7 +76,7 @@ func (w writer) process(service string) serve.Config {
 			Cert: w.l.file(service, identity.CertFile), Key: w.l.file(service, identity.KeyFile), Roots: w.l.file("ca", identity.RootsFile),
 		},
 		Operators: w.l.file("operator", "operators.yaml"), Peers: w.l.file("operator", "peers.yaml"),
-		Telemetry: serve.Telemetry{Endpoint: w.otlp},
+		Telemetry: serve.Telemetry{Endpoint: strings.TrimPrefix(w.otlp, "http://")},
 	}
 }
 

@@ -37,6 +37,8 @@ type house struct {
 	began  time.Time
 	server *pgserver.Server
 	family *family
+	// self and app are our own binary and the example app's.
+	self, app string
 }
 
 // Run starts everything, says what to try, and runs until ctx ends; then it stops
@@ -49,6 +51,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("state folder: %w", err)
 	}
 	h := &house{o: o, l: Layout{o.Dir}, began: time.Now()}
+	if h.self, h.app, err = binaries(); err != nil {
+		return err
+	}
 	if err := h.l.open(); err != nil {
 		return err
 	}
@@ -111,22 +116,14 @@ func (h *house) postgres(ctx context.Context) (err error) {
 
 // services starts the processes; each follows tenancy's feed, so that comes first.
 func (h *house) services(ctx context.Context) error {
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find our own binary: %w", err)
-	}
-	app, err := appBinary(self)
-	if err != nil {
-		return err
-	}
-	migrate := exec.CommandContext(ctx, app, "migrate", "--config", h.l.Config(appName))
+	migrate := exec.CommandContext(ctx, h.app, "migrate", "--config", h.l.Config(appName))
 	if out, err := migrate.CombinedOutput(); err != nil {
 		return fmt.Errorf("migrate the app: %w\n%s", err, out)
 	}
 	for _, s := range services() {
-		command := []string{self, "serve", s, "--config", h.l.Config(s)}
+		command := []string{h.self, "serve", s, "--config", h.l.Config(s)}
 		if s == appName {
-			command = []string{app, "serve", "--config", h.l.Config(s)}
+			command = []string{h.app, "serve", "--config", h.l.Config(s)}
 		}
 		if err := h.family.start(s, command...); err != nil {
 			return err
@@ -145,13 +142,16 @@ func (h *house) services(ctx context.Context) error {
 	return nil
 }
 
-// appBinary finds the example app beside our own binary.
-func appBinary(self string) (string, error) {
-	path := filepath.Join(filepath.Dir(self), appName)
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("the example app is not beside %s; build both with: make build", filepath.Base(self))
+// binaries finds our own binary and the example app beside it.
+func binaries() (self, app string, err error) {
+	if self, err = os.Executable(); err != nil {
+		return "", "", fmt.Errorf("find our own binary: %w", err)
 	}
-	return path, nil
+	app = filepath.Join(filepath.Dir(self), appName)
+	if _, err := os.Stat(app); err != nil {
+		return "", "", fmt.Errorf("the example app %s is missing; build both with: make build", app)
+	}
+	return self, app, nil
 }
 
 // lost tells that a service ended by itself; the others go on, which is the point of them.
