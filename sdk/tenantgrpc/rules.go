@@ -77,6 +77,7 @@ func splitMethod(fullMethod string) (service, method string, ok bool) {
 
 // ServiceInfoProvider is the part of *grpc.Server that [Check] reads.
 type ServiceInfoProvider interface {
+	// GetServiceInfo returns the registered services, as grpc.Server does.
 	GetServiceInfo() map[string]grpc.ServiceInfo
 }
 

@@ -53,6 +53,7 @@ type ServerConfig struct {
 // audience, never wider. Gateways and tenancy serve it. Implementations are safe
 // for concurrent use.
 type Refresher interface {
+	// RefreshContext returns the successor of token, a context that is still good.
 	RefreshContext(ctx context.Context, token string) (string, error)
 }
 

@@ -29,6 +29,7 @@ var scripts embed.FS
 
 // Conn is a connection or a pool; [*pgx.Conn] and pgxpool.Pool are.
 type Conn interface {
+	// Begin starts a transaction.
 	Begin(ctx context.Context) (pgx.Tx, error)
 }
 
