@@ -22,6 +22,8 @@ const (
 		"PROGRESS=metadata.progress_percent STARTED=metadata.create_time ENDED=metadata.end_time"
 	// waitStep is how long one call waits; the service answers within 25 s.
 	waitStep = 20 * time.Second
+	// waitPause is the least time between two such calls.
+	waitPause = 200 * time.Millisecond
 )
 
 func operations() noun {
@@ -155,11 +157,16 @@ func (a *app) wait(ctx context.Context, c *cobra.Command, op *longrunningpb.Oper
 			return nil, &waitError{operation: name}
 		}
 		r.request = &longrunningpb.WaitOperationRequest{Name: name, Timeout: durationpb.New(step)}
+		pause := time.NewTimer(min(waitPause, step))
 		response, err := a.do(ctx, c, r)
 		if err != nil {
+			pause.Stop()
 			return nil, &waitError{operation: name, cause: err}
 		}
-		op, _ = response.(*longrunningpb.Operation) // do answers with the method's type
+		if op, _ = response.(*longrunningpb.Operation); !op.GetDone() { // do answers with the method's type
+			<-pause.C // shorter than a person's patience; a service that answers too early is not hammered
+		}
+		pause.Stop()
 	}
 	return op, nil
 }
