@@ -124,9 +124,6 @@ func (v *visit) answer(res *http.Response) {
 	}
 	v.rebase(h)
 	v.w.WriteHeader(res.StatusCode)
-	if v.grpc && res.Header.Get("Grpc-Status") != "" {
-		return // trailers alone: head and end must stay one frame
-	}
 	if err := v.copyBody(res); err != nil {
 		v.span.RecordError(err)
 		panic(http.ErrAbortHandler) // the client must not take half an answer for a whole one
