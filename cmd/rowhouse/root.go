@@ -35,7 +35,7 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 	root.SetOut(out)
 	root.SetErr(errOut)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(devCommand(), serveCommand())
+	root.AddCommand(devCommand(), serveCommand(), migrateCommand())
 	cli.AddTo(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
