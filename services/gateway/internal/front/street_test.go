@@ -240,7 +240,9 @@ func (s *street) client(way, sni string) *http.Client {
 	}
 	transport := &http.Transport{
 		Protocols: protocols, TLSClientConfig: &tls.Config{RootCAs: s.roots(), ServerName: sni}, DisableCompression: true,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return dialer.DialContext(ctx, network, address) },
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, address)
+		},
 	}
 	s.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
