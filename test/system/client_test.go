@@ -1,0 +1,338 @@
+package system
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
+)
+
+// visit is one HTTP request at the front door.
+type visit struct {
+	method string // GET when empty
+	host   string
+	path   string
+	tls    bool
+	header map[string]string
+	body   string
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// reason is that of the problem document.
+func (a answer) reason() string {
+	var problem struct{ Reason string }
+	_ = json.Unmarshal([]byte(a.body), &problem) // no problem, no reason
+	return problem.Reason
+}
+
+// browser returns a client that reaches the front door by every name.
+func (h *house) browser() *http.Client {
+	pool := x509.NewCertPool()
+	pem, _ := os.ReadFile(h.path("ca", "roots.pem")) // without it every handshake fails
+	pool.AppendCertsFromPEM(pem)
+	transport := &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: 64,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			_, port, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+		},
+	}
+	h.finally(transport.CloseIdleConnections)
+	return &http.Client{
+		Transport:     transport,
+		Timeout:       settle,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// ask sends one request.
+func (h *house) ask(ctx context.Context, client *http.Client, v visit) (answer, error) {
+	if v.method == "" {
+		v.method = http.MethodGet
+	}
+	scheme, port := "http", h.ports.HTTP
+	if v.tls {
+		scheme, port = "https", h.ports.HTTPS
+	}
+	req, err := http.NewRequestWithContext(ctx, v.method, fmt.Sprintf("%s://%s:%d%s", scheme, v.host, port, v.path), strings.NewReader(v.body))
+	if err != nil {
+		return answer{}, err
+	}
+	for name, value := range v.header {
+		req.Header.Set(name, value)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	return answer{res.StatusCode, res.Header, string(b)}, err
+}
+
+// visit is ask with a client of its own, for a test that fails when nothing answers.
+func (h *house) visit(t testing.TB, v visit) answer {
+	t.Helper()
+	a, err := h.ask(t.Context(), h.browser(), v)
+	if err != nil {
+		t.Fatalf("%s %s%s: %v", v.method, v.host, v.path, err)
+	}
+	return a
+}
+
+// dial opens a connection that ends with the test.
+func dial(t testing.TB, target string, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(target, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// front dials the front door for a host, in plain text or over TLS.
+func (h *house) front(t testing.TB, host string, overTLS bool, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	if !overTLS {
+		return dial(t, loopback(h.ports.HTTP),
+			append(options, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(host))...)
+	}
+	creds, err := credentials.NewClientTLSFromFile(h.path("ca", "roots.pem"), host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dial(t, loopback(h.ports.HTTPS), append(options, grpc.WithTransportCredentials(creds))...)
+}
+
+// identityOf is what a process of the house is called.
+func identityOf(t testing.TB, name string) identity.ID {
+	t.Helper()
+	make := identity.Service
+	if name == app || name == thief {
+		make = identity.App
+	}
+	id, err := make(domain, cellID, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// source is the identity of a process, as one who has its files.
+func (h *house) source(t testing.TB, name string) *identity.Source {
+	t.Helper()
+	s, err := identity.Files(h.path(name, identity.CertFile), h.path(name, identity.KeyFile), h.path("ca", identity.RootsFile), identity.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// as dials a service directly with the identity of a process.
+func (h *house) as(t testing.TB, who, service string) *grpc.ClientConn {
+	t.Helper()
+	return dial(t, loopback(h.ports.GRPC[service]),
+		grpc.WithTransportCredentials(credentials.NewTLS(h.source(t, who).ClientTLS(identityOf(t, service)))))
+}
+
+// token is a bearer token on every call.
+type token string
+
+// GetRequestMetadata implements credentials.PerRPCCredentials.
+func (t token) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(t)}, nil
+}
+
+// RequireTransportSecurity implements credentials.PerRPCCredentials.
+func (token) RequireTransportSecurity() bool { return false }
+
+// operator dials a service as the house's operator, or with another token, or with none.
+func (h *house) operator(t testing.TB, service string, with ...token) *grpc.ClientConn {
+	t.Helper()
+	if with == nil {
+		b, err := os.ReadFile(h.path("operator", "token"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		with = []token{token(strings.TrimSpace(string(b)))}
+	}
+	roots, err := os.ReadFile(h.path("ca", "roots.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := identity.AnonymousClientTLS(roots, identityOf(t, service), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(config))}
+	if with[0] != "" {
+		options = append(options, grpc.WithPerRPCCredentials(with[0]))
+	}
+	return dial(t, loopback(h.ports.GRPC[service]), options...)
+}
+
+// tenant makes a tenant of the enterprise plan, with a domain of its own, and returns
+// when the house serves it.
+func (h *house) tenant(t testing.TB, id string) (host string) {
+	t.Helper()
+	host = app + "." + id + ".localhost"
+	tenancy := h.operator(t, "tenancy")
+	_, err := tenancyv1.NewTenantServiceClient(tenancy).CreateTenant(t.Context(), &tenancyv1.CreateTenantRequest{
+		TenantId: id, Tenant: &tenancyv1.Tenant{DisplayName: id, Plan: "plans/enterprise"},
+	})
+	if err == nil {
+		_, err = tenancyv1.NewDomainServiceClient(tenancy).CreateDomain(t.Context(), &tenancyv1.CreateDomainRequest{
+			Parent: "tenants/" + id, DomainId: host, Domain: &tenancyv1.Domain{App: "apps/" + app},
+		})
+	}
+	if err != nil {
+		t.Fatalf("make tenant %s: %v", id, err)
+	}
+	client := h.browser()
+	eventually(t, settle, func() error {
+		a, err := h.ask(t.Context(), client, visit{host: host, path: "/notes"})
+		if err == nil && a.status != http.StatusOK {
+			err = fmt.Errorf("%s: %d %s", host, a.status, a.body)
+		}
+		return err
+	})
+	return host
+}
+
+// write writes a note through the front door and returns its name.
+func (h *house) write(t testing.TB, host, title string) string {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"title": title})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := h.visit(t, visit{method: http.MethodPost, host: host, path: "/notes", body: string(body)})
+	var note struct{ Name string }
+	if err := json.Unmarshal([]byte(a.body), &note); err != nil || a.status != http.StatusOK {
+		t.Fatalf("write: %d %s", a.status, a.body)
+	}
+	return note.Name
+}
+
+// titles reads the titles of a list of notes in JSON.
+func titles(body string) ([]string, error) {
+	var list struct{ Notes []struct{ Title string } }
+	if err := json.Unmarshal([]byte(body), &list); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, body)
+	}
+	var all []string
+	for _, n := range list.Notes {
+		all = append(all, n.Title)
+	}
+	return all, nil
+}
+
+// presenting returns ctx with a tenant context in the metadata.
+func presenting(ctx context.Context, tokens ...string) context.Context {
+	for _, t := range tokens {
+		ctx = metadata.AppendToOutgoingContext(ctx, tenant.MetadataKey, t)
+	}
+	return ctx
+}
+
+// verdict is how a call ended: the code and the reason, "OK" for a good one.
+func verdict(err error) string {
+	if err == nil {
+		return "OK"
+	}
+	st, _ := status.FromError(err)
+	return strings.TrimSpace(st.Code().String() + " " + fault.ReasonOf(tenantgrpc.FromStatus(err)))
+}
+
+// issuer signs tokens of tenants' users.
+type issuer struct {
+	file string
+	key  ed25519.PrivateKey
+}
+
+const issuerName = "https://sign-in.example"
+
+// newIssuer makes a key and the file that names it for rowhouse dev.
+func newIssuer(dir string) (*issuer, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: public, KeyID: "one", Algorithm: "EdDSA", Use: "sig"}}})
+	if err != nil {
+		return nil, err
+	}
+	jwks, file := filepath.Join(dir, "jwks.json"), filepath.Join(dir, "users.yaml")
+	text := fmt.Sprintf("users:\n  - issuer: %s\n    audiences: [notes]\n    algorithms: [EdDSA]\n    jwks: %s\n", issuerName, jwks)
+	err = errors.Join(os.WriteFile(jwks, keys, 0o600), os.WriteFile(file, []byte(text), 0o600))
+	return &issuer{file, private}, err
+}
+
+// token returns a token of a user of the tenant.
+func (i *issuer) token(t testing.TB, tenantID string, edits ...func(*jwt.Claims)) string {
+	t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: i.key, KeyID: "one"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := jwt.Claims{
+		Issuer: issuerName, Subject: "someone", Audience: jwt.Audience{"notes"},
+		Expiry: jwt.NewNumericDate(time.Now().Add(time.Hour)), IssuedAt: jwt.NewNumericDate(time.Now()),
+	}
+	for _, edit := range edits {
+		edit(&claims)
+	}
+	raw, err := jwt.Signed(signer).Claims(claims).Claims(map[string]any{"tenant": tenantID}).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// workers runs n functions and returns when all have ended.
+func workers(n int, fn func(i int)) {
+	var group sync.WaitGroup
+	for i := range n {
+		group.Go(func() { fn(i) })
+	}
+	group.Wait()
+}

@@ -1,0 +1,216 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
+)
+
+// Known tenants are served while tenancy, config, quota and their databases are gone,
+// also by a gateway and an app that start meanwhile.
+func TestControlPlaneLost(t *testing.T) {
+	t.Parallel()
+	h := start(t, plan{})
+	// Past 15 s of silence the verifiers count the control plane as lost: the later loads run then.
+	length := 8 * time.Second
+	if long() {
+		length = time.Minute
+	}
+	h.load(t, "with the control plane", time.Second)
+
+	for _, name := range []string{"tenancy", "config", "quota"} {
+		h.kill(t, name)
+	}
+	h.closeDatabases(t)
+	h.load(t, "without the control plane", length)
+	h.restart(t, "gateway", filepath.Join(h.bin, "rowhouse"), "serve", "gateway")
+	h.load(t, "after a restart of the gateway", length)
+	h.restart(t, app, filepath.Join(h.bin, app), "serve")
+	h.load(t, "after a restart of the app", length/2)
+
+	for host, want := range map[string]int{"notes.nobody.localhost": http.StatusNotFound, "notes.acme.localhost": http.StatusOK} {
+		if a := h.visit(t, visit{host: host, path: "/notes"}); a.status != want {
+			t.Errorf("%s: %d, want %d", host, a.status, want)
+		}
+	}
+}
+
+// load sends requests of all tenants, by HTTP and gRPC in turn, and fails the test for
+// each that fails. A tenant's requests come one after the other: alone, without quota, a
+// gateway admits at the plan's rate with a burst of 1 (SAFE_RATE).
+func (h *house) load(t *testing.T, when string, length time.Duration) {
+	t.Helper()
+	const pace = 40 * time.Millisecond // the smallest plan has 50 a second
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	var sent, failed atomic.Int64
+	var mu sync.Mutex
+	first := map[string]error{}
+	var group sync.WaitGroup
+	for tenant := range samples {
+		ask := h.both(t, tenant)
+		group.Go(func() {
+			for turn := 0; ctx.Err() == nil; turn++ {
+				text, err := ask[turn%2](t.Context())
+				sent.Add(1)
+				if err == nil && (len(foreign(tenant, text)) > 0 || !strings.Contains(text, samples[tenant])) {
+					err = fmt.Errorf("wrong rows: %s", text)
+				}
+				if err != nil {
+					failed.Add(1)
+					mu.Lock()
+					if first[tenant] == nil {
+						first[tenant] = err
+					}
+					mu.Unlock()
+				}
+				rest := time.NewTimer(pace)
+				select {
+				case <-rest.C:
+				case <-ctx.Done():
+					rest.Stop()
+				}
+			}
+		})
+	}
+	group.Wait()
+	t.Logf("%s: %d requests in %s, %d failed", when, sent.Load(), length, failed.Load())
+	if failed.Load() > 0 || sent.Load() < 6 {
+		t.Errorf("%s: %d of %d requests failed: %v", when, failed.Load(), sent.Load(), first)
+	}
+}
+
+// both are a sample tenant's list of notes by HTTP and by gRPC.
+func (h *house) both(t *testing.T, tenant string) [2]func(context.Context) (string, error) {
+	t.Helper()
+	host := app + "." + tenant + ".localhost"
+	client := h.browser()
+	front := notesv1.NewNotesServiceClient(h.front(t, host, false))
+	return [2]func(context.Context) (string, error){
+		func(ctx context.Context) (string, error) {
+			a, err := h.ask(ctx, client, visit{host: host, path: "/notes"})
+			if err == nil && a.status != http.StatusOK {
+				err = fmt.Errorf("%d %s", a.status, a.body)
+			}
+			return a.body, err
+		},
+		func(ctx context.Context) (string, error) {
+			list, err := front.ListNotes(ctx, &notesv1.ListNotesRequest{})
+			return list.String(), err
+		},
+	}
+}
+
+// closeDatabases makes the control plane's databases unreachable. The app's, on the same
+// server here, stays.
+func (h *house) closeDatabases(t *testing.T) {
+	t.Helper()
+	conn := h.superuser(t, "postgres")
+	for _, name := range []string{"rowhouse_tenancy", "rowhouse_config", "rowhouse_quota", "rowhouse_gateway"} {
+		for _, sql := range []string{
+			"ALTER DATABASE " + name + " ALLOW_CONNECTIONS false",
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'",
+		} {
+			if _, err := conn.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// superuser connects to a database of the house's PostgreSQL.
+func (h *house) superuser(t testing.TB, database string) *pgx.Conn {
+	t.Helper()
+	return connect(t, h.path("cells", cellID), database)
+}
+
+// connect connects with the connection string in a file.
+func connect(t testing.TB, file, database string) *pgx.Conn {
+	t.Helper()
+	dsn, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := pgx.ParseConfig(strings.TrimSpace(string(dsn)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Database = database
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	return conn
+}
+
+// restart ends a process of the house in good order and starts it again.
+func (h *house) restart(t *testing.T, name string, command ...string) {
+	t.Helper()
+	pid := h.pid(name)
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, stopWithin, func() error {
+		if alive(pid) {
+			return errors.New(name + " does not end")
+		}
+		return nil
+	})
+	log, err := os.Create(h.path("log", name+"-again.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), command[0], //nolint:gosec // our own binaries
+		append(command[1:], "--config", h.path(name, "config.yaml"))...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h.finally(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		if err := errors.Join(cmd.Wait(), log.Close()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
+	client := h.browser()
+	began := time.Now()
+	if err := poll(t.Context(), startWithin, func() error {
+		return ready(t.Context(), client, h.ports.Ops[name])
+	}); err != nil {
+		text, _ := os.ReadFile(log.Name())
+		t.Fatalf("%s does not come back: %v\n%s", name, err, text)
+	}
+	t.Logf("%s is ready again after %s", name, time.Since(began).Round(time.Millisecond))
+}
+
+// ready asks a process whether it serves.
+func ready(ctx context.Context, client *http.Client, port int) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+loopback(port)+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return errors.New(res.Status)
+	}
+	return nil
+}
