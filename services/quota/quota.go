@@ -9,7 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -74,14 +77,28 @@ func (c Config) Validate() error {
 	return c.Process.Validate()
 }
 
+// Option changes how [Run] works; for tests and for rowhouse dev.
+type Option func(*serve.Options)
+
+// WithListening tells the addresses of the gRPC port and the ops port once they are open.
+func WithListening(fn func(grpc, ops net.Addr)) Option {
+	return func(o *serve.Options) { o.Listening = fn }
+}
+
+// WithLog sends the log, a JSON object per line, elsewhere than to standard error.
+func WithLog(w io.Writer) Option { return func(o *serve.Options) { o.LogTo = w } }
+
 // Run serves until ctx ends, then drains. It returns nil after an orderly end.
-func Run(ctx context.Context, c Config) error {
+func Run(ctx context.Context, c Config, options ...Option) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("quota configuration: %w", err)
 	}
 	c.Replica = serve.Replica(c.Replica)
-	return serve.Run(ctx, serve.Options{Name: "quota", Config: c.Process, Clock: time.Now},
-		func(ctx context.Context, p *serve.Process) (*serve.Service, error) { return build(ctx, c, p) })
+	o := serve.Options{Name: "quota", Config: c.Process, Clock: time.Now}
+	for _, option := range options {
+		option(&o)
+	}
+	return serve.Run(ctx, o, func(ctx context.Context, p *serve.Process) (*serve.Service, error) { return build(ctx, c, p) })
 }
 
 // build makes the service; on failure what was opened is closed.
@@ -89,7 +106,7 @@ func build(ctx context.Context, c Config, p *serve.Process) (_ *serve.Service, e
 	s := &serve.Service{}
 	defer func() {
 		if err != nil {
-			for _, done := range s.Close {
+			for _, done := range slices.Backward(s.Close) {
 				done()
 			}
 		}
@@ -120,7 +137,7 @@ func build(ctx context.Context, c Config, p *serve.Process) (_ *serve.Service, e
 		return nil, fmt.Errorf("verifier: %w", err)
 	}
 	kernel := change.New(change.Config{Pool: pool, Service: "quota", Clock: p.Clock, Log: p.Log})
-	api := rpc.Config{Kernel: kernel, Pool: pool, Trust: known, Verifier: s.Verifier, Feeds: feeds, Clock: p.Clock}
+	api := rpc.Config{Kernel: kernel, Pool: pool, Trust: known, Verifier: s.Verifier, Feeds: feeds, Clock: p.Clock, Log: p.Log}
 	s.Register = func(server *grpc.Server) {
 		rpc.Register(server, api)
 		auditv1.RegisterAuditServiceServer(server, auditrpc.New(kernel, pool))

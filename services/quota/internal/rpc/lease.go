@@ -101,7 +101,7 @@ func Collect(c Config) func(ctx context.Context) error {
 				return nil
 			case <-tick.C:
 				if err := store.Collect(ctx, c.Pool); err != nil && ctx.Err() == nil {
-					continue // the next minute comes
+					c.Log.WarnContext(ctx, "idle cells were not collected", "error", err) // the next minute comes
 				}
 			}
 		}

@@ -5,6 +5,9 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -39,6 +42,7 @@ type Config struct {
 	// Feeds serves the feed of limits.
 	Feeds *feedserver.Server
 	Clock func() time.Time
+	Log   *slog.Logger
 }
 
 // Register registers all services.
@@ -121,8 +125,7 @@ func (s *limitService) ListLimits(ctx context.Context, req *quotav1.ListLimitsRe
 			return nil, err
 		}
 		found, next, err := page.Cut(p, found, func(l *quotav1.Limit) []string {
-			_, id, _ := meter.ParseName(l.GetName())
-			return []string{id}
+			return []string{idOf(l)}
 		})
 		return &quotav1.ListLimitsResponse{Limits: found, NextPageToken: next}, err
 	})
@@ -151,7 +154,11 @@ func (s *limitService) UpdateLimit(ctx context.Context, req *quotav1.UpdateLimit
 			return nil, err
 		}
 		l.UpdateTime = timestamppb.New(tx.Now())
-		if err := store.Put(ctx, tx, p, id, l); err != nil {
+		write := store.Change
+		if l.GetRevision() == 0 {
+			write = store.Insert
+		}
+		if err := write(ctx, tx, p, id, l); err != nil {
 			return nil, err
 		}
 		return &quotav1.UpdateLimitResponse{Limit: l}, stamp(tx, p, id, l)
@@ -267,7 +274,7 @@ func (s *limitService) explain(ctx context.Context, tx *change.Tx, own store.Pla
 			return nil, err
 		}
 		for _, l := range found {
-			_, id, _ := meter.ParseName(l.GetName())
+			id := idOf(l)
 			if e := byID[id]; e != nil {
 				e.Shadowed = append(e.Shadowed, l.GetName())
 				continue
@@ -276,7 +283,15 @@ func (s *limitService) explain(ctx context.Context, tx *change.Tx, own store.Pla
 			resp.Limits = append(resp.Limits, byID[id])
 		}
 	}
+	slices.SortFunc(resp.Limits, func(a, b *quotav1.EffectiveLimit) int {
+		return strings.Compare(idOf(a.GetLimit()), idOf(b.GetLimit()))
+	})
 	return resp, nil
+}
+
+func idOf(l *quotav1.Limit) string {
+	_, id, _ := meter.ParseName(l.GetName())
+	return id
 }
 
 // WatchLimits implements rowhouse.quota.v1.LimitService.

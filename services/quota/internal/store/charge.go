@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
@@ -66,61 +67,76 @@ func Charge(ctx context.Context, pool *pgxpool.Pool, holder string, asks []Ask) 
 	return answers, holders, nil
 }
 
-// load makes missing cells, locks all in one order and reads them with the limits
-// that hold.
-func load(ctx context.Context, tx pgx.Tx, holder string, asks []Ask) ([]row, int, error) {
-	ordered := slices.Clone(asks)
-	slices.SortFunc(ordered, func(a, b Ask) int {
-		return cmp.Or(cmp.Compare(a.TenantUID, b.TenantUID), cmp.Compare(a.Limit, b.Limit))
-	})
+// load makes missing cells, locks all in one order, and reads them afterwards with
+// the limits that hold. A cell that was collected between the two is made again.
+func load(ctx context.Context, tx pgx.Tx, holder string, asks []Ask) (rows []row, holders int, err error) {
+	keys := cellsOf(asks)
 	var tenants, ids []string
-	for _, a := range ordered {
-		tenants, ids = append(tenants, a.TenantUID), append(ids, a.Limit)
+	for _, k := range keys {
+		tenants, ids = append(tenants, k.tenant), append(ids, k.limit)
 	}
-	batch := new(pgx.Batch)
-	batch.Queue(`INSERT INTO meter.holder (name, seen_time) VALUES ($1, clock_timestamp())
-		ON CONFLICT (name) DO UPDATE SET seen_time = excluded.seen_time
-		WHERE holder.seen_time < excluded.seen_time - interval '5 seconds'`, holder)
-	var holders int
-	batch.Queue(`SELECT count(*) FROM meter.holder WHERE seen_time > clock_timestamp() - $1::interval`, meter.HolderLife).
-		QueryRow(func(row pgx.Row) error { return row.Scan(&holders) })
-	batch.Queue(`INSERT INTO meter.cell (tenant_uid, id, tat, tokens, period_ns, burst)
-		SELECT DISTINCT t, i, 0, 0, 1000000, 1 FROM unnest($1::uuid[], $2::text[]) AS a (t, i) ORDER BY t, i
-		ON CONFLICT DO NOTHING`, tenants, ids)
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, 0, err
+	for locked := -1; locked != len(keys); {
+		batch := new(pgx.Batch)
+		batch.Queue(`INSERT INTO meter.cell (tenant_uid, id, tat, tokens, period_ns, burst)
+			SELECT t, i, 0, 0, 1000000, 1 FROM unnest($1::uuid[], $2::text[]) AS a (t, i)
+			ON CONFLICT DO NOTHING`, tenants, ids)
+		batch.Queue(`SELECT 1 FROM meter.cell c JOIN unnest($1::uuid[], $2::text[]) AS a (t, i) ON c.tenant_uid = a.t AND c.id = a.i
+			ORDER BY c.tenant_uid, c.id FOR UPDATE OF c`, tenants, ids).Exec(func(tag pgconn.CommandTag) error {
+			locked = int(tag.RowsAffected())
+			return nil
+		})
+		queue(batch, asks, &rows)
+		present(batch, holder, &holders)
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return nil, 0, err
+		}
 	}
-	rows, err := query(ctx, tx, asks, " FOR UPDATE OF c")
-	return rows, max(holders, 1), err
+	return rows, max(holders, 1), nil
 }
 
-// query reads each ask's limit, the nearest layer's first, and its cell. The time is
-// read before the lock is waited for; an earlier time only makes a charge stricter.
-func query(ctx context.Context, q Querier, asks []Ask, lock string) ([]row, error) {
+// cellsOf returns the cells of asks, each once, in the order of their locks.
+func cellsOf(asks []Ask) []cellKey {
+	keys := make([]cellKey, 0, len(asks))
+	for _, a := range asks {
+		keys = append(keys, cellKey{a.TenantUID, a.Limit})
+	}
+	slices.SortFunc(keys, func(a, b cellKey) int {
+		return cmp.Or(cmp.Compare(a.tenant, b.tenant), cmp.Compare(a.limit, b.limit))
+	})
+	return slices.Compact(keys)
+}
+
+// present notes that a holder lives, once in 5 s, and counts those that do. It stands
+// behind the locks of cells and locks nothing in between: a tenant that has to wait
+// must not keep the holder's others waiting.
+func present(batch *pgx.Batch, holder string, holders *int) {
+	batch.Queue(`INSERT INTO meter.holder (name, seen_time)
+		SELECT $1, clock_timestamp() WHERE NOT EXISTS (
+			SELECT 1 FROM meter.holder WHERE name = $1 AND seen_time > clock_timestamp() - interval '5 seconds')
+		ON CONFLICT (name) DO UPDATE SET seen_time = excluded.seen_time`, holder)
+	batch.Queue(`SELECT count(*) FROM meter.holder WHERE seen_time > clock_timestamp() - $1::interval`, meter.HolderLife).
+		QueryRow(func(row pgx.Row) error { return row.Scan(holders) })
+}
+
+// queue reads each ask's limit, the nearest layer's first, and its cell, by the
+// database's clock. Asks without a limit have no row.
+func queue(batch *pgx.Batch, asks []Ask, rows *[]row) {
 	var tenants, plans, ids []string
 	for _, a := range asks {
 		tenants, plans, ids = append(tenants, a.TenantUID), append(plans, a.Plan), append(ids, a.Limit)
 	}
-	found, err := q.Query(ctx, `SELECT a.n, l.tokens, l.period_ns, l.burst, l.revision,
+	batch.Queue(`SELECT a.n, l.tokens, l.period_ns, l.burst, l.revision,
 			coalesce(c.tat, 0), coalesce(c.tokens, 0), coalesce(c.period_ns, 0), coalesce(c.burst, 0), clock_timestamp()
 		FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS a (tenant, plan, id, n)
 		CROSS JOIN LATERAL (SELECT * FROM meter.rate_limit r WHERE r.id = a.id AND (
 				r.layer = 'tenant' AND r.layer_id = a.tenant::text OR r.layer = 'plan' AND r.layer_id = a.plan OR r.layer = 'platform')
 			ORDER BY array_position(ARRAY['tenant', 'plan', 'platform'], r.layer) LIMIT 1) l
-		`+join(lock)+` meter.cell c ON c.tenant_uid = a.tenant AND c.id = a.id
-		ORDER BY a.tenant, a.id, a.n`+lock, tenants, plans, ids)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(found, scanRow)
-}
-
-// join is an inner one where the cells are locked: they were made just before.
-func join(lock string) string {
-	if lock == "" {
-		return "LEFT JOIN"
-	}
-	return "JOIN"
+		LEFT JOIN meter.cell c ON c.tenant_uid = a.tenant AND c.id = a.id
+		ORDER BY a.n`, tenants, plans, ids).Query(func(found pgx.Rows) error {
+		var err error
+		*rows, err = pgx.CollectRows(found, scanRow)
+		return err
+	})
 }
 
 func scanRow(r pgx.CollectableRow) (row, error) {

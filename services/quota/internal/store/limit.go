@@ -102,16 +102,30 @@ func List(ctx context.Context, q Querier, p Place, after string, n int) ([]*quot
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*quotav1.Limit, error) { return p.scan(row) })
 }
 
-// Put inserts a limit or changes the one with its id.
-func Put(ctx context.Context, q Querier, p Place, id string, l *quotav1.Limit) error {
-	_, err := q.Exec(ctx, `INSERT INTO meter.rate_limit (layer, layer_id, id, uid, tokens, period_ns, burst, on_loss, create_time, update_time)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-		ON CONFLICT (layer, layer_id, id) DO UPDATE SET tokens = excluded.tokens, period_ns = excluded.period_ns,
-			burst = excluded.burst, on_loss = excluded.on_loss, update_time = excluded.update_time`,
+// Insert makes a limit. One that somebody else makes at the same time is a fault
+// CONCURRENT_OPERATION.
+func Insert(ctx context.Context, q Querier, p Place, id string, l *quotav1.Limit) error {
+	tag, err := q.Exec(ctx, `INSERT INTO meter.rate_limit (layer, layer_id, id, uid, tokens, period_ns, burst, on_loss, create_time, update_time)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (layer, layer_id, id) DO NOTHING`,
 		string(p.Owner.Layer), p.ID, id, l.GetUid(), l.GetTokens(), l.GetPeriod().AsDuration().Nanoseconds(), l.GetBurst(),
 		int32(l.GetOnStoreLoss()), l.GetCreateTime().AsTime(), l.GetUpdateTime().AsTime())
 	if err != nil {
-		return fmt.Errorf("write a limit: %w", err)
+		return fmt.Errorf("make a limit: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return fault.New(fault.Aborted, fault.ReasonConcurrentOp, "the limit was just made by somebody else")
+	}
+	return nil
+}
+
+// Change writes a limit that [Lock] returned.
+func Change(ctx context.Context, q Querier, p Place, id string, l *quotav1.Limit) error {
+	_, err := q.Exec(ctx, `UPDATE meter.rate_limit SET tokens = $4, period_ns = $5, burst = $6, on_loss = $7, update_time = $8
+		WHERE layer = $1 AND layer_id = $2 AND id = $3`,
+		string(p.Owner.Layer), p.ID, id, l.GetTokens(), l.GetPeriod().AsDuration().Nanoseconds(), l.GetBurst(),
+		int32(l.GetOnStoreLoss()), l.GetUpdateTime().AsTime())
+	if err != nil {
+		return fmt.Errorf("change a limit: %w", err)
 	}
 	return nil
 }

@@ -35,8 +35,10 @@ func Usage(ctx context.Context, pool *pgxpool.Pool) ([]*quotav1.LimitUsage, erro
 	for _, id := range ids {
 		asks = append(asks, Ask{TenantUID: tc.UID().String(), Plan: tc.Plan(), Limit: id})
 	}
-	cells, err := query(ctx, pool, asks, "")
-	if err != nil {
+	var cells []row
+	batch := new(pgx.Batch)
+	queue(batch, asks, &cells)
+	if err := pool.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, fmt.Errorf("limits of a tenant: %w", err)
 	}
 	var usage []*quotav1.LimitUsage
@@ -53,11 +55,16 @@ func Usage(ctx context.Context, pool *pgxpool.Pool) ([]*quotav1.LimitUsage, erro
 }
 
 // Collect removes cells that are full again, which equal missing ones, and holders
-// that have not asked for a minute.
+// that have not asked for a minute. The database's clock decides: by another one a
+// live cell could go, and that is a fresh budget.
 func Collect(ctx context.Context, pool *pgxpool.Pool) error {
 	const batch = 5000
+	var now time.Time
+	if err := pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+		return fmt.Errorf("collect cells: %w", err)
+	}
 	_, err := pool.Exec(ctx, `DELETE FROM meter.cell WHERE ctid IN (
-		SELECT ctid FROM meter.cell WHERE tat < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)`, int64(gcra.At(time.Now().Add(-time.Minute))), batch)
+		SELECT ctid FROM meter.cell WHERE tat < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)`, int64(gcra.At(now.Add(-time.Minute))), batch)
 	if err != nil {
 		return fmt.Errorf("collect cells: %w", err)
 	}
