@@ -112,7 +112,7 @@ func commandsOf(p page) []command {
 func commandOf(line string) command {
 	var c command
 	naming := true
-	for _, w := range strings.Fields(line) {
+	for w := range strings.FieldsSeq(line) {
 		switch {
 		case strings.HasPrefix(w, "-"):
 			name, _, _ := strings.Cut(w, "=")

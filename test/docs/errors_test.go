@@ -97,7 +97,7 @@ func TestErrorsPage(t *testing.T) {
 	t.Parallel()
 	file, want := filepath.Join(root, "docs/errors.md"), errorsPage(t)
 	if *write {
-		if err := os.WriteFile(file, []byte(want), 0o644); err != nil { //nolint:gosec // a page is for everybody
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -88,9 +88,9 @@ func (o *output) String() string {
 // start starts a house that ends with the test.
 func start(t *testing.T) *house {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "rhd")
+	dir, err := os.MkdirTemp("", "rhd") //nolint:usetesting // a folder of t.TempDir lets no other user pass
 	if err == nil {
-		err = os.Chmod(dir, 0o711) //nolint:gosec // PostgreSQL's user has to pass
+		err = os.Chmod(dir, 0o711) // PostgreSQL's user has to pass
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,7 +50,7 @@ func (h *house) run(t *testing.T, p page) {
 		switch {
 		case !b.runs || b.lang == "text":
 		case b.lang == "sh":
-			out := filepath.Join(outputs, fmt.Sprint(len(said)))
+			out := filepath.Join(outputs, strconv.Itoa(len(said)))
 			fmt.Fprintf(&script, "{\n%s} > %s 2>&1\n: > %s.ok\n", h.here(b.text), out, out)
 			said = append(said, b)
 		case b.file != "":
@@ -77,7 +78,7 @@ func (h *house) run(t *testing.T, p page) {
 func (h *house) compare(t *testing.T, p page, said []block, outputs string) {
 	t.Helper()
 	for i, b := range said {
-		out := filepath.Join(outputs, fmt.Sprint(i))
+		out := filepath.Join(outputs, strconv.Itoa(i))
 		got, err := os.ReadFile(out)
 		if err != nil {
 			t.Errorf("%s:%d did not run", p.path, b.line)
