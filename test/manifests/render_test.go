@@ -84,7 +84,7 @@ func is(want, v any, way ...string) bool {
 
 // kustomize returns the pinned kustomize; it is built when it is missing.
 var kustomize = sync.OnceValues(func() (string, error) {
-	cmd := exec.Command(root+"/scripts/tools.sh", "kustomize") //nolint:noctx // once for all tests
+	cmd := exec.Command(root+"/scripts/tools.sh", "kustomize")
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	dir, err := cmd.Output()

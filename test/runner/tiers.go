@@ -41,6 +41,7 @@ func tiers() []tier {
 		{name: "vuln", run: vuln},
 		{name: "race-all", long: true, run: raceAll},
 		{name: "fuzz", long: true, run: fuzz},
+		{name: "images", long: true, run: images},
 	}
 }
 
@@ -152,6 +153,11 @@ func fuzz(ctx context.Context, s *shop) error {
 		return errors.New("there is no fuzz test")
 	}
 	return errors.Join(errs...)
+}
+
+// images builds the container image in two places and compares.
+func images(ctx context.Context, s *shop) error {
+	return s.command(ctx, "go", "test", "-C", "tools", "-count=1", "./release")
 }
 
 // vulnAge is how old the vulnerability database may be for its silence to mean something.
