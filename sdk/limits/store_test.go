@@ -198,15 +198,15 @@ func TestHeaders(t *testing.T) {
 	}{
 		"allowed": {
 			limits.Decision{OK: true, Limited: true, Limit: "requests", Policy: policy(time.Minute), Remaining: 42},
-			map[string]string{"RateLimit-Policy": `"requests";q=100;w=60`, "RateLimit": `"requests";r=42`},
+			map[string]string{"Ratelimit-Policy": `"requests";q=100;w=60`, "Ratelimit": `"requests";r=42`},
 		},
 		"refused": {
 			limits.Decision{Limited: true, Limit: "requests", Policy: policy(time.Second), RetryAfter: 1200 * time.Millisecond},
-			map[string]string{"RateLimit-Policy": `"requests";q=100;w=1`, "RateLimit": `"requests";r=0;t=2`, "Retry-After": "2"},
+			map[string]string{"Ratelimit-Policy": `"requests";q=100;w=1`, "Ratelimit": `"requests";r=0;t=2`, "Retry-After": "2"},
 		},
 		"refused for ever": {
 			limits.Decision{Limited: true, Limit: "requests", Policy: policy(10 * time.Millisecond)},
-			map[string]string{"RateLimit-Policy": `"requests";q=100`, "RateLimit": `"requests";r=0`},
+			map[string]string{"Ratelimit-Policy": `"requests";q=100`, "Ratelimit": `"requests";r=0`},
 		},
 		"no limit": {limits.Decision{OK: true}, map[string]string{}},
 		"quota away": {

@@ -29,6 +29,26 @@ type Hygiene struct {
 	hop      map[string]bool
 	call     map[string]bool
 	selector string
+	// usual are the verdicts on names that nearly every message has, so that those
+	// need no folding.
+	usual map[string]verdict
+}
+
+// verdict says which way a field may pass.
+type verdict struct{ passes, passesBack bool }
+
+// usualNames are common names in the spelling of net/http. Which ones are here changes
+// no verdict.
+func usualNames() []string {
+	return []string{
+		"Accept", "Accept-Encoding", "Accept-Language", "Accept-Ranges", "Access-Control-Allow-Origin", "Age", "Authorization",
+		"Cache-Control", "Connection", "Content-Encoding", "Content-Language", "Content-Length", "Content-Security-Policy",
+		"Content-Type", "Cookie", "Date", "Dnt", "Etag", "Expires", "If-Modified-Since", "If-None-Match", "Last-Modified",
+		"Location", "Origin", "Pragma", "Priority", "Range", "Referer", "Referrer-Policy", "Sec-Ch-Ua", "Sec-Ch-Ua-Mobile",
+		"Sec-Ch-Ua-Platform", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-User", "Server", "Set-Cookie",
+		"Strict-Transport-Security", "Te", "Traceparent", "Tracestate", "Upgrade-Insecure-Requests", "User-Agent", "Vary",
+		"X-Content-Type-Options", "X-Forwarded-For", "X-Forwarded-Proto", "X-Frame-Options", "X-Requested-With",
+	}
 }
 
 // NewHygiene returns the rules; selector is the operator's selector header, which
@@ -41,6 +61,10 @@ func NewHygiene(selector string) *Hygiene {
 	for _, name := range hopByHop() {
 		h.hop[name] = true
 	}
+	h.usual = make(map[string]verdict)
+	for _, name := range usualNames() {
+		h.usual[name] = verdict{h.judge(name), h.judgeBack(name)}
+	}
 	return h
 }
 
@@ -49,6 +73,13 @@ func NewHygiene(selector string) *Hygiene {
 // wants to be taken for; other names with "_" or "." are dropped, because some
 // servers map them to "-".
 func (h *Hygiene) Passes(name string) bool {
+	if v, ok := h.usual[name]; ok {
+		return v.passes
+	}
+	return h.judge(name)
+}
+
+func (h *Hygiene) judge(name string) bool {
 	folded := fold(name)
 	if folded == "" || h.hop[folded] || (h.selector != "" && folded == h.selector) {
 		return false
@@ -63,6 +94,13 @@ func (h *Hygiene) Passes(name string) bool {
 
 // PassesBack reports whether a response field with this name may reach a client.
 func (h *Hygiene) PassesBack(name string) bool {
+	if v, ok := h.usual[name]; ok {
+		return v.passesBack
+	}
+	return h.judgeBack(name)
+}
+
+func (h *Hygiene) judgeBack(name string) bool {
 	folded := fold(name)
 	return !h.hop[folded] && folded != "server" && folded != "alt-svc" &&
 		!strings.HasPrefix(folded, "rowhouse-") && !strings.HasPrefix(folded, "x-envoy-")

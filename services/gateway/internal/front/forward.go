@@ -1,6 +1,7 @@
 package front
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -11,8 +12,8 @@ import (
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/authority"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
@@ -28,11 +29,9 @@ var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }} //noli
 
 // forward sends the request to the app and its answer to the client.
 func (v *visit) forward() error {
-	ctx, span := v.h.c.Tracer.Start(v.r.Context(), "gateway.upstream", trace.WithSpanKind(trace.SpanKindClient),
-		trace.WithAttributes(attribute.String("rowhouse.app", v.route.App.ID)))
+	ctx, span := v.startForward()
 	defer span.End()
-	v.r = v.r.WithContext(ctx)
-	out, err := v.outgoing()
+	out, err := v.outgoing(ctx)
 	if err != nil {
 		return err
 	}
@@ -45,13 +44,26 @@ func (v *visit) forward() error {
 		return err
 	}
 	defer func() { _ = res.Body.Close() }()
-	span.SetAttributes(attribute.Int("http.response.status_code", res.StatusCode))
+	if span.IsRecording() {
+		span.SetAttributes(attribute.Int("http.response.status_code", res.StatusCode))
+	}
 	v.answer(res)
 	return nil
 }
 
+// startForward begins the span of the way to the app. A request that is not recorded
+// gets none of its own: the app then sees the ids of the request's.
+func (v *visit) startForward() (context.Context, trace.Span) {
+	ctx := v.r.Context()
+	if !v.span.IsRecording() {
+		return ctx, noop.Span{}
+	}
+	return v.h.c.Tracer.Start(ctx, "gateway.upstream", trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attribute.String("rowhouse.app", v.route.App.ID)))
+}
+
 // outgoing makes the request that the app sees.
-func (v *visit) outgoing() (*http.Request, error) {
+func (v *visit) outgoing(ctx context.Context) (*http.Request, error) {
 	in := v.r
 	nominated, ok := v.h.hygiene.Nominated(in.Header["Connection"])
 	if !ok {
@@ -81,33 +93,49 @@ func (v *visit) outgoing() (*http.Request, error) {
 			out.Header[name] = values
 		}
 	}
-	v.identifyUs(out.Header)
+	v.identifyUs(ctx, out.Header)
 	if v.grpc {
 		out.Header["Te"] = []string{"trailers"}
 	}
-	return out.WithContext(in.Context()), nil
+	return out.WithContext(ctx), nil
 }
 
 const outgoingFields = 8
 
 // identifyUs sets our fields, after everything that looks like them is gone.
-func (v *visit) identifyUs(h http.Header) {
+func (v *visit) identifyUs(ctx context.Context, h http.Header) {
 	proto := "http"
 	if v.r.TLS != nil {
 		proto = "https"
 	}
-	h[headerContext] = []string{base64.StdEncoding.EncodeToString([]byte(v.token))}
-	h[tenanthttp.RequestIDHeader] = []string{v.id}
-	h["X-Forwarded-For"] = []string{clientIP(v.r)}
-	h["X-Forwarded-Proto"] = []string{proto}
-	h["X-Forwarded-Host"] = []string{v.route.Host.String()}
+	set := fields{h, make([]string, 0, outgoingFields)}
+	set.field(headerContext, base64.StdEncoding.EncodeToString([]byte(v.token)))
+	set.field(tenanthttp.RequestIDHeader, v.id)
+	set.field("X-Forwarded-For", clientIP(v.r))
+	set.field("X-Forwarded-Proto", proto)
+	set.field("X-Forwarded-Host", v.route.Host.String())
 	if v.route.Prefix != "" {
-		h["X-Forwarded-Prefix"] = []string{v.route.Prefix}
+		set.field("X-Forwarded-Prefix", v.route.Prefix)
 	}
-	propagation.TraceContext{}.Inject(v.r.Context(), propagation.HeaderCarrier(h))
+	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
+		set.field("Traceparent", traceparent(sc))
+	}
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = nil // or net/http adds its own
 	}
+}
+
+// fields sets fields of one value each in a header; all values lie in one array.
+type fields struct {
+	header http.Header
+	values []string
+}
+
+// field sets a field by its canonical name.
+func (f *fields) field(name, value string) {
+	f.values = append(f.values, value)
+	last := len(f.values)
+	f.header[name] = f.values[last-1 : last : last]
 }
 
 // headerContext is tenant.MetadataKey in the spelling of net/http.
@@ -118,7 +146,7 @@ func (v *visit) answer(res *http.Response) {
 	h := v.w.Header()
 	nominated, _ := v.h.hygiene.Nominated(res.Header["Connection"])
 	for name, values := range res.Header {
-		if v.h.hygiene.PassesBack(name) && !nominated[v.h.hygiene.Fold(name)] {
+		if v.h.hygiene.PassesBack(name) && (nominated == nil || !nominated[v.h.hygiene.Fold(name)]) {
 			h[name] = values
 		}
 	}

@@ -77,6 +77,8 @@ type Handler struct {
 	ready   atomic.Bool
 	hygiene *edge.Hygiene
 	faces   *faces.Writer
+	// root are the options of nearly every request's span.
+	root []trace.SpanStartOption
 }
 
 // New returns a Handler.
@@ -90,7 +92,10 @@ func New(c Config) *Handler {
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
-	return &Handler{c: c, hygiene: edge.NewHygiene(c.Selector), faces: faces.New()}
+	return &Handler{
+		c: c, hygiene: edge.NewHygiene(c.Selector), faces: faces.New(),
+		root: []trace.SpanStartOption{trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer)},
+	}
 }
 
 // visit is one request on its way.
@@ -111,30 +116,29 @@ type visit struct {
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := &visit{h: h, w: w, r: r, id: requestID(), grpc: isGRPC(r)}
-	ctx, span := h.c.Tracer.Start(context.WithoutCancel(r.Context()), "gateway.request",
-		trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer), trace.WithLinks(outside(r)...))
+	ctx, span := h.start(r)
 	v.span = span
 	defer span.End()
-	v.r = r.WithContext(joined{r.Context(), ctx})
-	w.Header().Set(tenanthttp.RequestIDHeader, v.id)
-	if err := v.admit(); err != nil {
-		v.refuse(err)
-		return
+	w.Header()[tenanthttp.RequestIDHeader] = []string{v.id}
+	ctx, err := v.admit(ctx)
+	v.r = r.WithContext(ctx)
+	if err == nil {
+		err = v.forward()
 	}
-	if err := v.forward(); err != nil {
+	if err != nil {
 		v.refuse(err)
 	}
 }
 
-// joined ends with the request and carries the span: a new root, because a trace
-// from outside is not continued.
-type joined struct {
-	context.Context
-	values context.Context
+// start begins the request's span: a new root, because a trace from outside is not
+// continued.
+func (h *Handler) start(r *http.Request) (context.Context, trace.Span) {
+	if links := outside(r); links != nil {
+		return h.c.Tracer.Start(r.Context(), "gateway.request",
+			trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer), trace.WithLinks(links...))
+	}
+	return h.c.Tracer.Start(r.Context(), "gateway.request", h.root...)
 }
-
-// Value looks at the span's context, which holds the request's values too.
-func (j joined) Value(key any) any { return j.values.Value(key) }
 
 // started refuses while the tables are empty: what is not loaded yet is not "not
 // found", and no limit is not "no limit".
@@ -147,34 +151,35 @@ func (h *Handler) started() error {
 	return err
 }
 
-// admit decides whether the request may pass, and as whom.
-func (v *visit) admit() error {
+// admit decides whether the request may pass, and as whom. The context that it returns
+// holds the tenant from where it is known.
+func (v *visit) admit(ctx context.Context) (context.Context, error) {
 	c := &v.h.c
 	if err := v.h.started(); err != nil {
-		return err
+		return ctx, err
 	}
 	if err := v.identify(); err != nil {
-		return err
+		return ctx, err
 	}
 	t := v.route.Tenant
 	if t.DenyOnLoss && c.Silence() > denyAfter {
-		return fault.New(fault.Unavailable, fault.ReasonControlPlaneLost, "the control plane is away and this account asked not to be served without it")
+		return ctx, fault.New(fault.Unavailable, fault.ReasonControlPlaneLost, "the control plane is away and this account asked not to be served without it")
 	}
 	signed, err := c.Minter.Mint(v.subject())
 	if err != nil {
-		return err
+		return ctx, err
 	}
 	if v.tc, err = c.Verifier.Verify(signed, c.Self); err != nil {
-		return err
+		return ctx, err
 	}
 	v.token = signed
-	v.r = v.r.WithContext(tenant.NewContext(v.r.Context(), v.tc))
+	ctx = tenant.NewContext(ctx, v.tc)
 	describe(v.span, v.tc)
-	d := c.Limits.Decide(v.r.Context(), v.tc, limits.Requests, 1)
+	d := c.Limits.Decide(ctx, v.tc, limits.Requests, 1)
 	if !v.grpc {
 		d.Headers(v.w.Header().Set)
 	}
-	return d.Fault(v.tc.ID())
+	return ctx, d.Fault(v.tc.ID())
 }
 
 // identify finds the one tenant that the request is for.
@@ -264,7 +269,9 @@ func isGRPC(r *http.Request) bool {
 func requestID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
+	var text [2 * len(b)]byte
+	hex.Encode(text[:], b[:])
+	return string(text[:])
 }
 
 func clientIP(r *http.Request) string {

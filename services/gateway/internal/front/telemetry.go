@@ -1,6 +1,7 @@
 package front
 
 import (
+	"encoding/hex"
 	"net/http"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -30,4 +31,16 @@ func describe(span trace.Span, tc tenant.Context) {
 	if span.IsRecording() {
 		span.SetAttributes(tenantotel.Attributes(tc)...)
 	}
+}
+
+// traceparent is the W3C trace context of a call, version 00. There is no trace state to
+// go with it: the trace began here.
+func traceparent(sc trace.SpanContext) string {
+	var b [len("00-") + 2*len(trace.TraceID{}) + len("-") + 2*len(trace.SpanID{}) + len("-00")]byte
+	id, span := sc.TraceID(), sc.SpanID()
+	text := append(b[:0], "00-"...)
+	text = hex.AppendEncode(text, id[:])
+	text = hex.AppendEncode(append(text, '-'), span[:])
+	text = hex.AppendEncode(append(text, '-'), []byte{byte(sc.TraceFlags())})
+	return string(text)
 }
