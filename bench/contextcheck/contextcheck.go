@@ -40,7 +40,7 @@ func run(ctx context.Context, env measure.Env) (measure.Result, error) {
 		return measure.Result{}, err
 	}
 	for range env.RoundsOr(rounds) {
-		all, err := binary.Run(ctx, "^(Verify|MapLookup)$", benchtime)
+		all, err := binary.Run(ctx, "^Benchmark(Verify|MapLookup)$", benchtime)
 		if err != nil {
 			return measure.Result{}, err
 		}

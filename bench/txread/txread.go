@@ -39,7 +39,7 @@ func run(ctx context.Context, env measure.Env) (measure.Result, error) {
 	if err != nil {
 		return measure.Result{}, err
 	}
-	all, err := binary.Run(ctx, "^PointRead$", "1x")
+	all, err := binary.Run(ctx, "^BenchmarkPointRead$", "1x")
 	if err != nil {
 		return measure.Result{}, err
 	}
