@@ -5,6 +5,9 @@
 // Both hold the tokens of a thousand tenants, and both are asked with bytes that are not
 // the ones they hold, as those of a request never are.
 //
+// What counts is CPU time: without a wait in it a check takes no other, and other work on
+// the machine then disturbs less than by the clock on the wall, which is printed beside.
+//
 // [tenant.Verifier.Verify]: https://pkg.go.dev/github.com/rowhouse-platform/rowhouse/sdk/tenant#Verifier.Verify
 package contextcheck
 
@@ -33,7 +36,7 @@ func Benchmark() measure.Benchmark {
 }
 
 func run(ctx context.Context, env measure.Env) (measure.Result, error) {
-	var verify, lookup []float64
+	var verify, wall, lookup []float64
 	var allocs float64
 	binary, err := gotest.Build(ctx, env.Root, "./bench/contextcheck", env.Scratch)
 	if err != nil {
@@ -44,7 +47,8 @@ func run(ctx context.Context, env measure.Env) (measure.Result, error) {
 		if err != nil {
 			return measure.Result{}, err
 		}
-		verify, lookup = append(verify, all["Verify"]["ns/op"]), append(lookup, all["MapLookup"]["ns/op"])
+		verify, lookup = append(verify, all["Verify"]["cpu-ns/op"]), append(lookup, all["MapLookup"]["cpu-ns/op"])
+		wall = append(wall, all["Verify"]["ns/op"])
 		allocs = max(allocs, all["Verify"]["allocs/op"])
 	}
 	value := measure.Median(verify)
@@ -53,8 +57,8 @@ func run(ctx context.Context, env measure.Env) (measure.Result, error) {
 		Peer: "map-lookup", Ratio: measure.Median(measure.Ratios(verify, lookup)),
 		Goal: goal, OK: value <= goal && allocs == 0,
 		Beside: []string{
-			fmt.Sprintf("verify: median %.1f ns, minimum %.1f ns, maximum %.1f ns of %d rounds; %g allocations",
-				value, slices.Min(verify), slices.Max(verify), len(verify), allocs),
+			fmt.Sprintf("verify: median %.1f ns, minimum %.1f ns, maximum %.1f ns of %d rounds; %g allocations; by the wall's clock median %.1f ns, minimum %.1f ns",
+				value, slices.Min(verify), slices.Max(verify), len(verify), allocs, measure.Median(wall), slices.Min(wall)),
 			fmt.Sprintf("map look-up: median %.1f ns, minimum %.1f ns", measure.Median(lookup), slices.Min(lookup)),
 		},
 	}, nil

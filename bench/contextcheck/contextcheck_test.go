@@ -3,7 +3,9 @@ package contextcheck_test
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
@@ -33,6 +35,7 @@ func BenchmarkVerify(b *testing.B) {
 	}
 	token := strings.Clone(all[tenants/2])
 	b.ReportAllocs()
+	defer reportCPU(b, cpuTime(b))
 	for b.Loop() {
 		if _, err := verifier.Verify(token, gateway); err != nil {
 			b.Fatal(err)
@@ -49,9 +52,26 @@ func BenchmarkMapLookup(b *testing.B) {
 	}
 	token := strings.Clone(all[tenants/2])
 	b.ReportAllocs()
+	defer reportCPU(b, cpuTime(b))
 	for b.Loop() {
 		if known[token] == nil {
 			b.Fatal("unknown")
 		}
 	}
+}
+
+// reportCPU reports the CPU time of an operation since the start.
+func reportCPU(b *testing.B, start time.Duration) {
+	b.Helper()
+	b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/float64(b.N), "cpu-ns/op")
+}
+
+// cpuTime is what the process has used.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
