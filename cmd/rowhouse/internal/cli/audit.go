@@ -20,7 +20,8 @@ func audits() noun {
 		columns: "SEQ=seq TIME=time PRINCIPAL=principal METHOD=method OUTCOME=outcome REFUSED=reason_code RESOURCES=resources REASON=reason",
 		verbs: []verb{
 			{
-				name: "list", rpc: "ListEvents", short: "List a chain's events, the newest first", fields: []field{{"parent", chainForm}}, limit: 50, before: resolveChain,
+				name: "list", rpc: "ListEvents", short: "List a chain's events, the newest first", fields: []field{{"parent", chainForm}}, limit: 50,
+				before:  resolveChain,
 				example: "rowhouse audit list platform\nrowhouse audit list acme --service config",
 			},
 			{
@@ -28,7 +29,8 @@ func audits() noun {
 				example: "rowhouse audit get acme 3",
 			},
 			{
-				name: "verify", rpc: "VerifyChain", short: "Recompute a chain and say whether it is sound", fields: named(chainForm), before: resolveChain, show: showVerdict,
+				name: "verify", rpc: "VerifyChain", short: "Recompute a chain and say whether it is sound", fields: named(chainForm),
+				before: resolveChain, show: showVerdict,
 				long:    "Recompute a chain from its first event and say whether it is sound. Exit status 1 says that it is not.",
 				example: "rowhouse audit verify platform\nrowhouse audit verify acme --service quota",
 			},
@@ -65,5 +67,6 @@ func showVerdict(a *app, c *cobra.Command, i *invocation) error {
 	if verdict.GetSound() {
 		return nil
 	}
-	return fmt.Errorf("the chain is not sound: event %d: %s; keep the database as it is and look at docs/runbooks", verdict.GetFirstBadSeq(), verdict.GetProblem())
+	return fmt.Errorf("the chain is not sound: event %d: %s; keep the database as it is and compare with its backups",
+		verdict.GetFirstBadSeq(), verdict.GetProblem())
 }

@@ -34,11 +34,13 @@ func brands() noun {
 				fields: named("tenants/{tenant}/config/brand"), show: showEffective, example: "rowhouse brand explain acme",
 			},
 			{
-				name: "set", rpc: "UpdateDocument", short: "Change parts of a brand; it shows within a second", fields: []field{{"document.name", brandForm}},
+				name: "set", rpc: "UpdateDocument", short: "Change parts of a brand; it shows within a second",
+				fields: []field{{"document.name", brandForm}},
 				long: "Change parts of a brand; what is not named stays. An empty value removes what this layer sets. Other colours\n" +
 					"are set by their role: --set light.on-primary=#ffffff.",
 				more: brandFlags, ownFile: true, before: readBrand, preset: map[string]string{"document.content": "{}", "allow_missing": "true"},
-				example: "rowhouse brand set acme --name \"Acme Rockets\" --primary '#b91c1c' --primary-dark '#fca5a5'\nrowhouse brand set acme --logo acme.png",
+				example: "rowhouse brand set acme --name \"Acme Rockets\" --primary '#b91c1c' --primary-dark '#fca5a5'\n" +
+					"rowhouse brand set acme --logo acme.png",
 			},
 		},
 	}

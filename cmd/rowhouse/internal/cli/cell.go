@@ -23,7 +23,7 @@ type column struct{ header, path, collection string }
 // parseColumns reads "HEADER=path@collection …".
 func parseColumns(text string) []column {
 	var columns []column
-	for _, part := range strings.Fields(text) {
+	for part := range strings.FieldsSeq(text) {
 		header, path, _ := strings.Cut(part, "=")
 		path, collection, _ := strings.Cut(path, "@")
 		columns = append(columns, column{header, path, collection})

@@ -96,7 +96,7 @@ func (a *app) flags(root *cobra.Command) {
 
 // strict turns every mistake in a command line below c into a usage error, with the nearest name that exists.
 func strict(c *cobra.Command) {
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagMistake(c, err) })
+	c.SetFlagErrorFunc(flagMistake)
 	c.SuggestionsMinimumDistance = 2
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error { return usageError(check(c, args)) }

@@ -48,10 +48,8 @@ func indent(lines string) string { return "  " + strings.ReplaceAll(lines, "\n",
 // verbCommand makes the command of a verb.
 func (a *app) verbCommand(n noun, v verb) *cobra.Command {
 	m := method(n.service, v.rpc)
-	use := v.name
 	required, most := 0, 0
 	for _, f := range v.fields {
-		use += usageOf(f.form)
 		for _, place := range places(f.form) {
 			most++
 			if !strings.Contains(place, "=") {
@@ -59,7 +57,7 @@ func (a *app) verbCommand(n noun, v verb) *cobra.Command {
 			}
 		}
 	}
-	c := &cobra.Command{Use: use, Short: v.short, Long: v.longText(m), Example: indent(v.example)}
+	c := &cobra.Command{Use: v.name + v.usage(), Short: v.short, Long: v.longText(m), Example: indent(v.example)}
 	c.Args = func(_ *cobra.Command, args []string) error { return v.checkArgs(args, required, most) }
 	values := a.defineFlags(c, v, m)
 	c.ValidArgsFunction = a.completeArgs(v)
@@ -93,11 +91,17 @@ func (v verb) longText(m protoreflect.MethodDescriptor) string {
 	return text
 }
 
-func (v verb) checkArgs(args []string, required, most int) error {
-	var use string
+// usage is how the verb's arguments are written.
+func (v verb) usage() string {
+	var b strings.Builder
 	for _, f := range v.fields {
-		use += usageOf(f.form)
+		b.WriteString(usageOf(f.form))
 	}
+	return b.String()
+}
+
+func (v verb) checkArgs(args []string, required, most int) error {
+	use := v.usage()
 	switch {
 	case len(args) > most:
 		return fmt.Errorf("%s takes%s, not also %q", v.name, orNothing(use), args[most])
@@ -118,7 +122,7 @@ func orNothing(use string) string {
 // defineFlags defines the verb's own flags and those that every request like this has.
 func (a *app) defineFlags(c *cobra.Command, v verb, m protoreflect.MethodDescriptor) map[string]*flagValue {
 	values := map[string]*flagValue{}
-	for _, f := range append(append([]flag(nil), v.flags...), standardFlags(v, m)...) {
+	for _, f := range append(append([]flag(nil), v.flags...), standardFlags(m)...) {
 		fd := fieldAt(m.Input(), f.path)
 		name := f.name
 		if name == "" {
@@ -148,7 +152,7 @@ func (a *app) defineFlags(c *cobra.Command, v verb, m protoreflect.MethodDescrip
 func lastPart(path string) string { return path[strings.LastIndex(path, ".")+1:] }
 
 // standardFlags are those that a request's fields call for.
-func standardFlags(v verb, m protoreflect.MethodDescriptor) []flag {
+func standardFlags(m protoreflect.MethodDescriptor) []flag {
 	var flags []flag
 	add := func(path, name, usage string, required bool) {
 		if fieldAt(m.Input(), path) != nil {
@@ -378,7 +382,7 @@ func (i *invocation) list(ctx context.Context, a *app, c *cobra.Command) error {
 		if limit > 0 {
 			size = min(size, limit-p.count)
 		}
-		m.Set(fieldAt(m.Descriptor(), "page_size"), protoreflect.ValueOfInt32(int32(size))) //nolint:gosec // at most 1000
+		m.Set(fieldAt(m.Descriptor(), "page_size"), protoreflect.ValueOfInt32(int32(size)))
 		response, err := a.do(ctx, c, i.call)
 		if err != nil {
 			return errors.Join(err, p.out.Flush())

@@ -23,14 +23,18 @@ func configs() noun {
 			"A layer is written platform, plans/<plan> or <tenant>.",
 		columns: "DOCUMENT=name REVISION=revision AUTHOR=author REASON=reason WRITTEN=revision_time",
 		verbs: []verb{
-			{name: "list", rpc: "ListDocuments", short: "List what a layer sets", fields: []field{{"parent", "{layer}"}}, example: "rowhouse config list acme\nrowhouse config list platform"},
+			{
+				name: "list", rpc: "ListDocuments", short: "List what a layer sets", fields: []field{{"parent", "{layer}"}},
+				example: "rowhouse config list acme\nrowhouse config list platform",
+			},
 			{
 				name: "get", rpc: "GetDocument", short: "Print what a layer sets in a namespace", fields: named(configForm), show: showContent,
 				long:    "Print what a layer sets in a namespace, as JSON. -o json and -o yaml print the whole document with its etag.",
 				example: "rowhouse config get acme notes > notes.json\nrowhouse config get platform notes -o yaml",
 			},
 			{
-				name: "set", rpc: "UpdateDocument", short: "Set values, or replace a document by a file", fields: []field{{"document.name", configForm}},
+				name: "set", rpc: "UpdateDocument", short: "Set values, or replace a document by a file",
+				fields: []field{{"document.name", configForm}},
 				long: "Set values, or replace a document by a file. --set changes the named values and keeps the others; a value is\n" +
 					"JSON, or else text; null removes what this layer sets. A dot in a key is written \\. .",
 				more: setFlags, ownFile: true, before: readContent, preset: map[string]string{"document.content": "{}", "allow_missing": "true"},
@@ -42,8 +46,9 @@ func configs() noun {
 				example: "rowhouse config delete acme notes --confirm notes",
 			},
 			{
-				name: "revisions", rpc: "ListDocumentRevisions", short: "List a document's revisions, the newest first", fields: []field{{"parent", configForm}},
-				limit: 50, example: "rowhouse config revisions acme notes",
+				name: "revisions", rpc: "ListDocumentRevisions", short: "List a document's revisions, the newest first",
+				fields: []field{{"parent", configForm}},
+				limit:  50, example: "rowhouse config revisions acme notes",
 			},
 			{
 				name: "rollback", rpc: "RollbackDocument", short: "Write an old revision's content anew", fields: named(configForm), flags: revision,

@@ -31,7 +31,8 @@ func (a *app) contextsCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return errors.Join(a.checkFormat(), a.listContexts(c)) },
 	}
 	current := &cobra.Command{
-		Use: "current", Short: "Name the installation that is used when none is named", Example: "  rowhouse contexts current", Args: cobra.NoArgs,
+		Use: "current", Short: "Name the installation that is used when none is named",
+		Example: "  rowhouse contexts current", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			chosen, err := client.Load(a.contextsFile, a.contextName)
 			if err != nil {

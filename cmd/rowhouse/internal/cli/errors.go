@@ -204,8 +204,7 @@ func code(err error) codes.Code {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return codes.DeadlineExceeded
 	}
-	var call *callError
-	if errors.As(err, &call) {
+	if call, ok := errors.AsType[*callError](err); ok {
 		return status.Code(call.err)
 	}
 	return status.Code(err)
@@ -234,7 +233,8 @@ func flagMistake(c *cobra.Command, err error) error {
 		return usagef("%w; see: %s --help", err, c.CommandPath())
 	}
 	var names []string
-	for _, found := range regexp.MustCompile(`--([a-z][a-z0-9-]*)`).FindAllStringSubmatch(c.Flags().FlagUsages()+c.InheritedFlags().FlagUsages(), -1) {
+	usages := c.Flags().FlagUsages() + c.InheritedFlags().FlagUsages()
+	for _, found := range regexp.MustCompile(`--([a-z][a-z0-9-]*)`).FindAllStringSubmatch(usages, -1) {
 		names = append(names, found[1])
 	}
 	return usagef("%s has no flag --%s%s; see: %s --help", c.CommandPath(), got, didYouMean(got, names, "--"), c.CommandPath())

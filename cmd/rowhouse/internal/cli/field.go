@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -143,14 +144,14 @@ func enumNames(d protoreflect.EnumDescriptor) []string {
 
 // enumName is an enum's value as people write it: TENANT_STATE_ACTIVE is "active".
 func enumName(v protoreflect.EnumValueDescriptor) string {
-	prefix := ""
+	var prefix strings.Builder
 	for i, r := range string(v.Parent().Name()) {
-		if i > 0 && r >= 'A' && r <= 'Z' {
-			prefix += "_"
+		if i > 0 && unicode.IsUpper(r) {
+			prefix.WriteByte('_')
 		}
-		prefix += strings.ToUpper(string(r))
+		prefix.WriteRune(unicode.ToUpper(r))
 	}
-	name := strings.TrimPrefix(string(v.Name()), prefix+"_")
+	name := strings.TrimPrefix(string(v.Name()), prefix.String()+"_")
 	return strings.ToLower(strings.ReplaceAll(name, "_", "-"))
 }
 

@@ -54,11 +54,10 @@ func buildVersion() string {
 	if !ok {
 		return "(unknown)"
 	}
-	version := info.Main.Version
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
-			version += " " + s.Value
+			return info.Main.Version + " " + s.Value
 		}
 	}
-	return version
+	return info.Main.Version
 }

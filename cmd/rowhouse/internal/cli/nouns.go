@@ -84,24 +84,34 @@ func tenants() noun {
 	cause := []flag{{path: "cause", usage: "the cause; resuming lifts just this one", required: true}}
 	return noun{
 		name: "tenants", short: "Customers' organisations", service: "rowhouse.tenancy.v1.TenantService",
-		columns: "TENANT=name@tenants NAME=display_name PLAN=plan@plans STATE=state MODEL=placement.model CELL=placement.cell@cells CREATED=create_time",
+		columns: "TENANT=name@tenants NAME=display_name PLAN=plan@plans STATE=state " +
+			"MODEL=placement.model CELL=placement.cell@cells CREATED=create_time",
 		verbs: []verb{
-			{name: "list", rpc: "ListTenants", short: "List tenants", example: "rowhouse tenants list\nrowhouse tenants list --filter 'plan = \"plans/free\"' -o name"},
-			{name: "get", rpc: "GetTenant", short: "Show a tenant", fields: named(tenantForm), wide: true, example: "rowhouse tenants get acme\nrowhouse tenants get acme -o yaml"},
+			{
+				name: "list", rpc: "ListTenants", short: "List tenants",
+				example: "rowhouse tenants list\nrowhouse tenants list --filter 'plan = \"plans/free\"' -o name",
+			},
+			{
+				name: "get", rpc: "GetTenant", short: "Show a tenant", fields: named(tenantForm), wide: true,
+				example: "rowhouse tenants get acme\nrowhouse tenants get acme -o yaml",
+			},
 			{
 				name: "lookup", rpc: "LookupTenant", short: "Find a tenant by its uid or your own id", fields: []field{{"key", "{key}"}}, wide: true,
 				example: "rowhouse tenants lookup external:4711\nrowhouse tenants lookup uid:0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c",
 			},
 			{
-				name: "create", rpc: "CreateTenant", short: "Create a tenant", fields: []field{{"tenant_id", "{tenant}"}}, flags: slices.Concat(flags, placement),
+				name: "create", rpc: "CreateTenant", short: "Create a tenant", fields: []field{{"tenant_id", "{tenant}"}},
+				flags:   slices.Concat(flags, placement),
 				example: "rowhouse tenants create hooli --display-name Hooli --plan business",
 			},
 			{
-				name: "update", rpc: "UpdateTenant", short: "Change a tenant, for example its plan", fields: []field{{"tenant.name", tenantForm}}, flags: flags,
+				name: "update", rpc: "UpdateTenant", short: "Change a tenant, for example its plan", fields: []field{{"tenant.name", tenantForm}},
+				flags:   flags,
 				example: "rowhouse tenants update acme --plan enterprise\nrowhouse tenants update acme --delete-protection=false",
 			},
 			{
-				name: "suspend", rpc: "SuspendTenant", short: "Refuse a tenant's calls everywhere, keep its data", fields: named(tenantForm), flags: cause,
+				name: "suspend", rpc: "SuspendTenant", short: "Refuse a tenant's calls everywhere, keep its data", fields: named(tenantForm),
+				flags:   cause,
 				example: "rowhouse tenants suspend acme --cause billing --reason \"an unpaid bill\" --confirm acme",
 			},
 			{
@@ -129,9 +139,13 @@ func domains() noun {
 				name: "list", rpc: "ListDomains", short: "List domains of a tenant, or of all", fields: []field{{"parent", "tenants/{tenant=-}"}},
 				example: "rowhouse domains list\nrowhouse domains list acme",
 			},
-			{name: "get", rpc: "GetDomain", short: "Show a domain", fields: named(domainForm), wide: true, example: "rowhouse domains get acme notes.acme.localhost"},
 			{
-				name: "create", rpc: "CreateDomain", short: "Claim a host name for a tenant", fields: []field{{"parent", tenantForm}, {"domain_id", "{host}"}},
+				name: "get", rpc: "GetDomain", short: "Show a domain", fields: named(domainForm), wide: true,
+				example: "rowhouse domains get acme notes.acme.localhost",
+			},
+			{
+				name: "create", rpc: "CreateDomain", short: "Claim a host name for a tenant",
+				fields:  []field{{"parent", tenantForm}, {"domain_id", "{host}"}},
 				flags:   []flag{{path: "domain.app", usage: "the app that it leads to", form: appForm, required: true}},
 				example: "rowhouse domains create acme notes.acme.example --app notes",
 			},
@@ -222,11 +236,18 @@ func placements() noun {
 func limits() noun {
 	return noun{
 		name: "limits", short: "Rate limits of plans and tenants", service: "rowhouse.quota.v1.LimitService",
-		long:    "Rate limits by layer: a tenant's limit replaces its plan's of the same id, and a plan's the platform's.\nA layer is written platform, plans/<plan> or <tenant>.",
+		long: "Rate limits by layer: a tenant's limit replaces its plan's of the same id, and a plan's the platform's.\n" +
+			"A layer is written platform, plans/<plan> or <tenant>.",
 		columns: "LIMIT=name@limits TOKENS=tokens PERIOD=period BURST=burst LOSS=on_store_loss UPDATED=update_time",
 		verbs: []verb{
-			{name: "list", rpc: "ListLimits", short: "List the limits that a layer sets", fields: []field{{"parent", "{layer}"}}, example: "rowhouse limits list plans/free\nrowhouse limits list acme"},
-			{name: "get", rpc: "GetLimit", short: "Show a limit that a layer sets", fields: named(limitForm), wide: true, example: "rowhouse limits get plans/free requests"},
+			{
+				name: "list", rpc: "ListLimits", short: "List the limits that a layer sets", fields: []field{{"parent", "{layer}"}},
+				example: "rowhouse limits list plans/free\nrowhouse limits list acme",
+			},
+			{
+				name: "get", rpc: "GetLimit", short: "Show a limit that a layer sets", fields: named(limitForm), wide: true,
+				example: "rowhouse limits get plans/free requests",
+			},
 			{
 				name: "set", rpc: "UpdateLimit", short: "Set a limit, in force within a second", fields: []field{{"limit.name", limitForm}},
 				preset: map[string]string{"allow_missing": "true"},
@@ -266,7 +287,8 @@ func namespaces() noun {
 func routes() noun {
 	return noun{
 		name: "routes", short: "How the gateway treats requests", service: "rowhouse.gateway.v1.EdgeService",
-		columns: "OUTCOME=outcome REASON=reason HOST=host TENANT=tenant NAMED-BY=named_by APP=app UPSTREAM=upstream PATH=upstream_path TABLE=source",
+		columns: "OUTCOME=outcome REASON=reason HOST=host TENANT=tenant " +
+			"NAMED-BY=named_by APP=app UPSTREAM=upstream PATH=upstream_path TABLE=source",
 		verbs: []verb{{
 			name: "explain", rpc: "ExplainRoute", short: "Tell what the gateway would do with a request, and why", wide: true,
 			fields: []field{{"host", "{host}"}}, flags: []flag{{path: "path", usage: "the path (default /)"}}, before: splitURL,
@@ -292,7 +314,8 @@ func keys() noun {
 		verbs: []verb{
 			{name: "list", rpc: "ListContextKeys", short: "List the keys", example: "rowhouse keys list"},
 			{
-				name: "revoke", rpc: "RevokeContextKey", short: "Revoke a key: what it signed is refused within a second", fields: named("contextKeys/{key-id}"),
+				name: "revoke", rpc: "RevokeContextKey", short: "Revoke a key: what it signed is refused within a second",
+				fields:  named("contextKeys/{key-id}"),
 				example: "rowhouse keys revoke 00112233445566ff --reason \"disk stolen\" --confirm 00112233445566ff",
 			},
 		},

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -144,7 +145,9 @@ func (a *app) patience(c *cobra.Command) (wait bool, timeout time.Duration, err 
 }
 
 // wait waits for an operation's end and tells its steps on a terminal.
-func (a *app) wait(ctx context.Context, c *cobra.Command, op *longrunningpb.Operation, timeout time.Duration) (*longrunningpb.Operation, error) {
+func (a *app) wait(
+	ctx context.Context, c *cobra.Command, op *longrunningpb.Operation, timeout time.Duration,
+) (*longrunningpb.Operation, error) {
 	name, told, deadline := op.GetName(), "", a.now().Add(timeout)
 	r := newCall(method(operationsService, "WaitOperation"))
 	for !op.GetDone() {
@@ -178,11 +181,9 @@ func progress(op *longrunningpb.Operation) string {
 		return op.GetName()
 	}
 	line := fmt.Sprintf("%s %s: %s", meta.GetVerb(), meta.GetTarget(), enumText(meta.GetPhase().Descriptor(), meta.GetPhase().Number()))
-	for _, s := range meta.GetSteps() {
-		if s.GetEndTime() == nil {
-			line += ", " + s.GetName()
-			break
-		}
+	current := func(s *apiv1.OperationStep) bool { return s.GetEndTime() == nil }
+	if i := slices.IndexFunc(meta.GetSteps(), current); i >= 0 {
+		line += ", " + meta.GetSteps()[i].GetName()
 	}
 	if waiting := meta.GetLaggards(); len(waiting) > 0 {
 		line += ", waiting for " + strings.Join(waiting, ", ")

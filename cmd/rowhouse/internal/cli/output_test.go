@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -191,7 +192,7 @@ func pages(n int) answer {
 			response.Tenants = append(response.Tenants, &tenancyv1.Tenant{Name: fmt.Sprintf("tenants/t%d", i)})
 		}
 		if next := from + len(response.Tenants); next < n {
-			response.NextPageToken = fmt.Sprint(next)
+			response.NextPageToken = strconv.Itoa(next)
 		}
 		return response, nil
 	}

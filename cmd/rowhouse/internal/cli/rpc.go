@@ -3,18 +3,19 @@ package cli
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	_ "cloud.google.com/go/longrunning/autogen/longrunningpb" // registers google.longrunning.Operations
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	_ "cloud.google.com/go/longrunning/autogen/longrunningpb" // registers google.longrunning.Operations
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
 	_ "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"   // registers its descriptors
 	_ "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"  // as above
@@ -143,7 +144,7 @@ func (a *app) identify(ctx context.Context, c *cobra.Command, r call) (context.C
 	e := callError{service: r.service, method: shortName(r.method), requestID: id, verbose: a.verbose, changes: id != ""}
 	if a.verbose {
 		trace, span := a.id(), a.id()
-		e.traceID = fmt.Sprintf("%x", trace[:])
+		e.traceID = hex.EncodeToString(trace[:])
 		ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", fmt.Sprintf("00-%s-%x-01", e.traceID, span[:8]))
 		_, _ = fmt.Fprintf(c.ErrOrStderr(), "%s request_id=%s trace_id=%s\n", e.method, id, e.traceID) // nothing depends on it
 	}

@@ -25,7 +25,7 @@ type standards struct {
 
 // standard makes the standard verbs of a noun.
 func standard(s standards) []verb {
-	many := s.form[:strings.Index(s.form, "/")]
+	many, _, _ := strings.Cut(s.form, "/")
 	field1 := func(path, form string) []field { return []field{{path, form}} }
 	place := "{" + places(s.form)[0] + "}"
 	ex := func(format string, args ...any) string {
@@ -33,7 +33,10 @@ func standard(s standards) []verb {
 	}
 	all := []verb{
 		{name: "list", rpc: "List" + s.noun + "s", short: "List " + many, example: ex("list") + "\n" + ex("list -o json")},
-		{name: "get", rpc: "Get" + s.noun, short: "Show one", fields: named(s.form), wide: true, example: ex("get %s", s.id) + "\n" + ex("get %s -o yaml", s.id)},
+		{
+			name: "get", rpc: "Get" + s.noun, short: "Show one", fields: named(s.form), wide: true,
+			example: ex("get %s", s.id) + "\n" + ex("get %s -o yaml", s.id),
+		},
 		{
 			name: "create", rpc: "Create" + s.noun, short: "Create one", fields: field1(s.one+"_id", place), flags: s.flags,
 			more: s.more, before: s.before, example: ex("create %s %s", s.id, s.change),
@@ -42,7 +45,10 @@ func standard(s standards) []verb {
 			name: "update", rpc: "Update" + s.noun, short: "Change one", fields: field1(s.one+".name", s.form), flags: s.flags,
 			more: s.more, before: s.before, example: ex("update %s %s", s.id, s.change),
 		},
-		{name: "delete", rpc: "Delete" + s.noun, short: "Delete one that is not in use", fields: named(s.form), example: ex("delete %s --confirm %s", s.id, s.id)},
+		{
+			name: "delete", rpc: "Delete" + s.noun, short: "Delete one that is not in use", fields: named(s.form),
+			example: ex("delete %s --confirm %s", s.id, s.id),
+		},
 	}
 	var chosen []verb
 	for _, v := range all {
