@@ -51,6 +51,23 @@ type cellKey struct{ tenant, limit string }
 // database's clock. Asks of one cell are answered in their order. It returns how
 // many processes hold leases, the asking one included.
 func Charge(ctx context.Context, pool *pgxpool.Pool, holder string, asks []Ask) (answers []Answer, holders int, err error) {
+	for {
+		answers, holders, err = charge(ctx, pool, holder, asks)
+		if err == nil {
+			return answers, holders, nil
+		}
+		if !errors.Is(err, errVanished) {
+			return nil, 0, fmt.Errorf("charge: %w", err)
+		}
+	}
+}
+
+// errVanished says that a cell was collected between its making and its lock. The
+// whole transaction has to begin again: to make the cell while holding others would
+// be out of order.
+var errVanished = errors.New("a cell vanished")
+
+func charge(ctx context.Context, pool *pgxpool.Pool, holder string, asks []Ask) (answers []Answer, holders int, err error) {
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		rows, n, err := load(ctx, tx, holder, asks)
 		if err != nil {
@@ -61,35 +78,33 @@ func Charge(ctx context.Context, pool *pgxpool.Pool, holder string, asks []Ask) 
 		answers, changed = decide(asks, rows)
 		return save(ctx, tx, changed)
 	})
-	if err != nil {
-		return nil, 0, fmt.Errorf("charge: %w", err)
-	}
-	return answers, holders, nil
+	return answers, holders, err
 }
 
 // load makes missing cells, locks all in one order, and reads them afterwards with
-// the limits that hold. A cell that was collected between the two is made again.
+// the limits that hold.
 func load(ctx context.Context, tx pgx.Tx, holder string, asks []Ask) (rows []row, holders int, err error) {
-	keys := cellsOf(asks)
+	keys, locked := cellsOf(asks), 0
 	var tenants, ids []string
 	for _, k := range keys {
 		tenants, ids = append(tenants, k.tenant), append(ids, k.limit)
 	}
-	for locked := -1; locked != len(keys); {
-		batch := new(pgx.Batch)
-		batch.Queue(`INSERT INTO meter.cell (tenant_uid, id, tat, tokens, period_ns, burst)
-			SELECT t, i, 0, 0, 1000000, 1 FROM unnest($1::uuid[], $2::text[]) AS a (t, i)
-			ON CONFLICT DO NOTHING`, tenants, ids)
-		batch.Queue(`SELECT 1 FROM meter.cell c JOIN unnest($1::uuid[], $2::text[]) AS a (t, i) ON c.tenant_uid = a.t AND c.id = a.i
-			ORDER BY c.tenant_uid, c.id FOR UPDATE OF c`, tenants, ids).Exec(func(tag pgconn.CommandTag) error {
-			locked = int(tag.RowsAffected())
-			return nil
-		})
-		queue(batch, asks, &rows)
-		present(batch, holder, &holders)
-		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-			return nil, 0, err
-		}
+	batch := new(pgx.Batch)
+	batch.Queue(`INSERT INTO meter.cell (tenant_uid, id, tat, tokens, period_ns, burst)
+		SELECT t, i, 0, 0, 1000000, 1 FROM unnest($1::uuid[], $2::text[]) AS a (t, i)
+		ON CONFLICT DO NOTHING`, tenants, ids)
+	batch.Queue(`SELECT 1 FROM meter.cell c JOIN unnest($1::uuid[], $2::text[]) AS a (t, i) ON c.tenant_uid = a.t AND c.id = a.i
+		ORDER BY c.tenant_uid, c.id COLLATE "C" FOR UPDATE OF c`, tenants, ids).Exec(func(tag pgconn.CommandTag) error {
+		locked = int(tag.RowsAffected())
+		return nil
+	})
+	queue(batch, asks, &rows)
+	present(batch, holder, &holders)
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, 0, err
+	}
+	if locked != len(keys) {
+		return nil, 0, errVanished
 	}
 	return rows, max(holders, 1), nil
 }
