@@ -33,6 +33,7 @@ up) ;;
 test)
   need gcc -- command -v gcc
   need libc6-dev -- test -e /usr/include/stdlib.h # the race detector links with C
+  need curl -- command -v curl # the guides are run as they are written
   need chromium -- command -v chromium
   ;;
 bench)

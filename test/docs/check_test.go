@@ -281,11 +281,11 @@ func TestDependenciesAreListed(t *testing.T) {
 	}
 }
 
-// moduleOf finds the module of a package. Generated code of buf's registry comes with protovalidate.
+// moduleOf finds the module of a package.
 func moduleOf(imported string, modules []string) string {
 	longest := ""
 	for _, m := range modules {
-		if (imported == m || strings.HasPrefix(imported, m+"/")) && len(m) > len(longest) && !strings.HasPrefix(m, "buf.build/gen/") {
+		if (imported == m || strings.HasPrefix(imported, m+"/")) && len(m) > len(longest) {
 			longest = m
 		}
 	}

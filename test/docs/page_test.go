@@ -30,10 +30,10 @@ type block struct {
 	runs bool
 }
 
-// pages are README.md, CHANGELOG.md, CONTRIBUTING.md, SECURITY.md and all of docs/.
+// pages are those at the root, the one on Kubernetes, and all of docs/.
 func pages(t testing.TB) []page {
 	t.Helper()
-	found := []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
+	found := []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "deploy/k8s/README.md"}
 	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, e fs.DirEntry, err error) error {
 		if err == nil && filepath.Ext(path) == ".md" && !e.IsDir() {
 			rel, err := filepath.Rel(root, path)
