@@ -307,7 +307,7 @@ func TestFeedsHoldWhatTheyShould(t *testing.T) {
 			keys++
 		}
 	}
-	if keys != 3 { // the gateway's, and tenancy's of this slot and the next
+	if keys != 2 && keys != 3 { // the gateway's, tenancy's of this slot and, when upkeep has come by, of the next
 		t.Errorf("the feed tenants holds %d keys", keys)
 	}
 	odd, err := gateway.WatchTenants(ctx, &tenancyv1.WatchTenantsRequest{Replica: "g", ResumeToken: []byte("nonsense")})

@@ -101,6 +101,11 @@ func Reset(dir string) error {
 	if _, err := os.Stat(l.path(markerName)); err != nil {
 		return fmt.Errorf("%s is not a state folder of rowhouse dev; nothing was removed", dir)
 	}
+	unlock, err := l.lock() // not under the feet of a house that runs
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove the state: %w", err)
 	}
