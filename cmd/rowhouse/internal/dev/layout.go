@@ -150,11 +150,17 @@ func fixedPorts(base, http, https int) Ports {
 	return p
 }
 
-// all lists every port with the flag that moves it.
-func (p Ports) all() map[int]string {
-	out := map[int]string{p.HTTP: "--http-port", p.HTTPS: "--https-port", p.AppHTTP: "--base-port"}
+// flagged is a port and the flag that moves it.
+type flagged struct {
+	port int
+	flag string
+}
+
+// all lists every port, the front door's first.
+func (p Ports) all() []flagged {
+	out := []flagged{{p.HTTP, "--http-port"}, {p.HTTPS, "--https-port"}, {p.AppHTTP, "--base-port"}}
 	for _, s := range services() {
-		out[p.GRPC[s]], out[p.Ops[s]] = "--base-port", "--base-port"
+		out = append(out, flagged{p.GRPC[s], "--base-port"}, flagged{p.Ops[s], "--base-port"})
 	}
 	return out
 }
@@ -212,13 +218,13 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 
 // checkPorts says which port is taken, by whom, and what to do.
 func checkPorts(ctx context.Context, p Ports) error {
-	for port, flag := range p.all() {
-		listener, err := listen(ctx, loopback(port))
+	for _, f := range p.all() {
+		listener, err := listen(ctx, loopback(f.port))
 		if err == nil {
 			_ = listener.Close()
 			continue
 		}
-		return fmt.Errorf("port %d is in use%s; stop it or pass %s", port, holder(port), flag)
+		return fmt.Errorf("port %d is in use%s; stop it or pass %s", f.port, holder(f.port), f.flag)
 	}
 	return nil
 }
