@@ -12,6 +12,8 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
+	"io"
+	"net"
 	"path/filepath"
 	"time"
 
@@ -106,17 +108,23 @@ type Option func(*house)
 // WithListening tells the addresses of the front door once they are open.
 func WithListening(fn func(http, https string)) Option { return func(h *house) { h.listening = fn } }
 
+// WithAPI tells the addresses of the gRPC port and the ops port once they are open.
+func WithAPI(fn func(grpc, ops net.Addr)) Option { return func(h *house) { h.options.Listening = fn } }
+
+// WithLog sends the log, a JSON object per line, elsewhere than to standard error.
+func WithLog(w io.Writer) Option { return func(h *house) { h.options.LogTo = w } }
+
 // Run serves until ctx ends, then drains. It returns nil after an orderly end.
 func Run(ctx context.Context, c Config, options ...Option) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("gateway configuration: %w", err)
 	}
 	c.Replica = serve.Replica(c.Replica)
-	h := &house{c: c, random: rand.Reader}
+	h := &house{c: c, random: rand.Reader, options: serve.Options{Name: "gateway", Config: c.Process, Clock: time.Now}}
 	for _, o := range options {
 		o(h)
 	}
-	return serve.Run(ctx, serve.Options{Name: "gateway", Config: c.Process, Clock: time.Now}, h.build)
+	return serve.Run(ctx, h.options, h.build)
 }
 
 // feedKeys reads the keys of a peer's feed.

@@ -39,6 +39,7 @@ import (
 type house struct {
 	c         Config
 	random    io.Reader
+	options   serve.Options
 	listening func(http, https string)
 
 	p       *serve.Process
