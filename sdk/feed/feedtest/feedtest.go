@@ -42,7 +42,7 @@ func New(name string, key ed25519.PrivateKey) *Publisher {
 // Set publishes a message under a key and returns the revision; nil removes the key.
 func (p *Publisher) Set(tb testing.TB, key string, m proto.Message) int64 {
 	tb.Helper()
-	if m == nil {
+	if m == nil || !m.ProtoReflect().IsValid() {
 		return p.put(&apiv1.FeedEntry{Key: key, Deleted: true})
 	}
 	b, err := proto.Marshal(m)

@@ -209,12 +209,23 @@ func decode(key string, value []byte) (any, error) {
 		cell := edge.Cell{ID: k.Cell.GetCell(), Number: k.Cell.GetNumber(), Region: k.Cell.GetRegion(), SealKID: uint8(k.Cell.GetSealKid())} //nolint:gosec // a kid is one byte
 		entry, name = cell, "cell/"+cell.ID
 	default:
+		if isOurs(key) {
+			return nil, errForeign
+		}
 		return nil, nil
 	}
 	if err == nil && name != key {
-		err = errors.New("the entry does not belong to its key")
+		err = errForeign
 	}
 	return entry, err
+}
+
+var errForeign = errors.New("the entry does not belong to its key")
+
+// isOurs reports whether the table holds what is under such keys.
+func isOurs(key string) bool {
+	kind, _, _ := strings.Cut(key, "/")
+	return slices.Contains([]string{"tenant", "domain", "app", "cell"}, kind)
 }
 
 func tenantOf(r *tenancyv1.TenantRoute) (edge.Tenant, error) {
