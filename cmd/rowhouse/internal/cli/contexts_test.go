@@ -8,9 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -166,30 +164,38 @@ func TestTokenIsNeverShown(t *testing.T) {
 	}
 }
 
-func TestTokenFileIsMissing(t *testing.T) {
+func TestBadContexts(t *testing.T) {
 	t.Parallel()
-	path := secured(t, token)
-	f, err := client.Read(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Contexts[0].TokenFile = "/nonexistent/token"
-	if err := client.Write(path, f); err != nil {
-		t.Fatal(err)
-	}
-	a := &app{id: uuid.New, now: time.Now, terminal: func(any) bool { return false }, getenv: func(string) string { return "" }}
-	a.dial = func(service string) (*grpc.ClientConn, error) {
-		k, err := client.Load(path, "")
-		if err != nil {
-			return nil, err
-		}
-		return k.Dial(service)
-	}
-	root := &cobra.Command{Use: "rowhouse", SilenceErrors: true, SilenceUsage: true}
-	a.addTo(root)
-	root.SetArgs([]string{"tenants", "get", "acme"})
-	err = root.ExecuteContext(t.Context())
-	if ExitCode(err, 1) != exitAccess || !strings.Contains(Line(err), "/nonexistent/token") {
-		t.Errorf("status %d, said %q; want 4 and the path", ExitCode(err, 1), Line(err))
+	for name, tt := range map[string]struct {
+		spoil func(*client.Context)
+		code  int
+		want  string
+	}{
+		"no token file": {func(c *client.Context) { c.TokenFile = "/nonexistent/token" }, exitAccess, "/nonexistent/token"},
+		"no roots":      {func(c *client.Context) { c.Roots = "/nonexistent/roots" }, 1, "/nonexistent/roots"},
+		"no service":    {func(c *client.Context) { c.Services = nil }, 1, `the context "x" does not say where tenancy is`},
+		"nobody there": {func(c *client.Context) {
+			c.Services["tenancy"] = client.Service{Address: "127.0.0.1:1", Identity: c.Services["tenancy"].Identity}
+		}, 1, "cannot reach tenancy: dial tcp 127.0.0.1:1: connect: connection refused (Unavailable); see that tenancy runs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := secured(t, token)
+			f, err := client.Read(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.spoil(&f.Contexts[0])
+			if err := client.Write(path, f); err != nil {
+				t.Fatal(err)
+			}
+			root := &cobra.Command{Use: "rowhouse", SilenceErrors: true, SilenceUsage: true}
+			AddTo(root)
+			root.SetArgs([]string{"--contexts", path, "tenants", "get", "acme"})
+			err = root.ExecuteContext(t.Context())
+			if ExitCode(err, 1) != tt.code || !strings.Contains(Line(err), tt.want) || strings.HasPrefix(Line(err), "max retries") {
+				t.Errorf("status %d, said %q; want %d and %q", ExitCode(err, 1), Line(err), tt.code, tt.want)
+			}
+		})
 	}
 }

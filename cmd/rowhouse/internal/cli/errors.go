@@ -40,7 +40,7 @@ func usagef(format string, args ...any) error { return mistake{fmt.Errorf(format
 // callError is the error of a call, with what finds it again.
 type callError struct {
 	err                error
-	service, method    string
+	service, method    string // of an operation: none and its name
 	requestID, traceID string
 	verbose, changes   bool
 }
@@ -74,7 +74,7 @@ func Line(err error) string {
 	case errors.As(err, &call):
 		return oneLine(call.line())
 	}
-	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
+	if s := statusOf(err); s != nil {
 		return oneLine(statusLine(s))
 	}
 	return oneLine(err.Error())
@@ -91,20 +91,50 @@ func oneLine(s string) string {
 }
 
 func (e *callError) line() string {
-	s := status.Convert(e.err)
+	s := statusOf(e.err)
+	if s == nil {
+		s = status.Convert(e.err)
+	}
 	line := statusLine(s)
+	if s.Code() == codes.Unavailable && len(s.Details()) == 0 && e.service != "" { // gRPC's own words
+		line = "cannot reach " + e.service + ": " + line
+	}
 	if next := nextStep(s, e); next != "" {
 		line += "; " + next
 	}
 	if e.verbose {
-		line += fmt.Sprintf(" [%s request_id=%s trace_id=%s]", e.method, e.requestID, e.traceID)
+		line += " [" + e.ids() + "]"
 	}
 	return line
+}
+
+// ids are what finds the call in logs, traces and audit chains.
+func (e *callError) ids() string {
+	ids := e.method
+	if e.requestID != "" {
+		ids += " request_id=" + e.requestID
+	}
+	return ids + " trace_id=" + e.traceID
+}
+
+// statusOf is the status below what gRPC's retries put around it, or nil.
+func statusOf(err error) *status.Status {
+	var inner interface {
+		error
+		GRPCStatus() *status.Status
+	}
+	if !errors.As(err, &inner) {
+		return nil
+	}
+	return inner.GRPCStatus()
 }
 
 // statusLine is a status' message, the fields that it complains of, and its reason.
 func statusLine(s *status.Status) string {
 	line, reason := s.Message(), s.Code().String()
+	if _, cause, transport := strings.Cut(line, `connection error: desc = "`); transport {
+		line = strings.TrimPrefix(strings.TrimSuffix(cause, `"`), "transport: Error while dialing: ")
+	}
 	for _, d := range s.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
@@ -144,6 +174,9 @@ func nextStep(s *status.Status, e *callError) string {
 	}
 	if step := steps()[info.GetReason()]; step != "" {
 		return step
+	}
+	if e.service == "" {
+		return "see its steps: rowhouse operations get " + e.method + " -o yaml"
 	}
 	switch s.Code() {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:

@@ -50,6 +50,7 @@ func TestErrorsOfServices(t *testing.T) {
 		"no right":    {refusal(t, codes.PermissionDenied, "not allowed", reason("PERMISSION_MISSING", "permission", "tenancy.tenants.update")), 4, "rowhouse: not allowed (PERMISSION_MISSING); ask for a role with tenancy.tenants.update\n"},
 		"busy":        {refusal(t, codes.Aborted, "busy", reason("CONCURRENT_OPERATION", "operation", "operations/7")), 1, "rowhouse: busy (CONCURRENT_OPERATION); wait for it: rowhouse operations wait operations/7\n"},
 		"load":        {refusal(t, codes.ResourceExhausted, "too much", reason("OVERLOADED"), &errdetails.RetryInfo{RetryDelay: durationpb.New(2e9)}), 1, "rowhouse: too much (OVERLOADED); try again in 2s\n"},
+		"no service":  {refusal(t, codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`), 1, "rowhouse: cannot reach tenancy: dial tcp 127.0.0.1:1: connect: connection refused (Unavailable); see that tenancy runs where the context says (rowhouse contexts list); repeat safely with --request-id " + requestID + "\n"},
 		"lost":        {refusal(t, codes.Unavailable, "lost", reason("OUTCOME_UNKNOWN")), 1, "rowhouse: lost (OUTCOME_UNKNOWN); see that tenancy runs where the context says (rowhouse contexts list); repeat safely with --request-id " + requestID + "\n"},
 		"late":        {refusal(t, codes.DeadlineExceeded, "late"), 3, "rowhouse: late (DeadlineExceeded); see that tenancy runs where the context says (rowhouse contexts list); repeat safely with --request-id " + requestID + "\n"},
 		"defect":      {refusal(t, codes.Internal, "internal error", reason("INTERNAL", "traceId", "abc")), 1, "rowhouse: internal error (INTERNAL, trace abc)\n"},
@@ -146,7 +147,7 @@ func TestOperations(t *testing.T) {
 		"terminal does not wait": {suspend + "-o name --wait=false", true, done, result{0, "operations/7\n", ""}},
 		"time runs out":          {suspend + "--wait --timeout 1ms", false, running, result{3, "", resume}},
 		"no time":                {suspend + "--wait --timeout 0s", false, done, result{3, "", resume}},
-		"failed":                 {suspend + "--wait", false, always(failed), result{1, "", "rowhouse: no cell (Unavailable); see that tenancy runs where the context says (rowhouse contexts list)\n"}},
+		"failed":                 {suspend + "--wait", false, always(failed), result{1, "", "rowhouse: no cell (Unavailable); see its steps: rowhouse operations get operations/7 -o yaml\n"}},
 		"lost": {suspend + "--wait", false, refuse(status.Error(codes.Unauthenticated, "expired")), result{4, "", "rowhouse: operations/7 goes on, but waiting for it failed: expired (Unauthenticated); " +
 			"see that the context's token_file holds a valid token; resume with: rowhouse operations wait operations/7\n"}},
 		"resumed":           {"operations wait operations/7", false, done, result{0, row, ""}},

@@ -196,5 +196,5 @@ func progress(op *longrunningpb.Operation) string {
 
 // operationError is the error with which an operation ended.
 func operationError(name string, failed *status.Status) error {
-	return &callError{err: grpcstatus.ErrorProto(failed), service: "tenancy", method: name}
+	return &callError{err: grpcstatus.ErrorProto(failed), method: name}
 }

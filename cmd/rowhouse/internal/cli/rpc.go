@@ -146,7 +146,7 @@ func (a *app) identify(ctx context.Context, c *cobra.Command, r call) (context.C
 		trace, span := a.id(), a.id()
 		e.traceID = hex.EncodeToString(trace[:])
 		ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", fmt.Sprintf("00-%s-%x-01", e.traceID, span[:8]))
-		_, _ = fmt.Fprintf(c.ErrOrStderr(), "%s request_id=%s trace_id=%s\n", e.method, id, e.traceID) // nothing depends on it
+		_, _ = fmt.Fprintln(c.ErrOrStderr(), e.ids()) // nothing depends on it
 	}
 	return ctx, func(err error) error {
 		e.err = err

@@ -100,6 +100,9 @@ func Load(path, name string) (Context, error) {
 		}
 		names = append(names, c.Name)
 	}
+	if name == "" {
+		return Context{}, fmt.Errorf("%w: %s names no current one; choose with: rowhouse contexts use", ErrNoContext, path)
+	}
 	return Context{}, fmt.Errorf("%w: %q is not in %s, which has: %s", ErrNoContext, name, path, strings.Join(names, ", "))
 }
 
