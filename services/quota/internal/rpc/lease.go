@@ -11,6 +11,8 @@ import (
 	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantotel"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/store"
 )
 
@@ -30,6 +32,8 @@ func (s *leaseService) GrantLeases(ctx context.Context, req *quotav1.GrantLeases
 	resp := &quotav1.GrantLeasesResponse{Answers: make([]*quotav1.LeaseAnswer, len(req.GetAsks()))}
 	var asks []store.Ask
 	var at []int
+	var first tenant.Context
+	alone := true // all asks are of one tenant
 	for i, a := range req.GetAsks() {
 		tc, err := s.Verifier.Verify(string(a.GetTenantContext()), caller)
 		if err != nil {
@@ -38,10 +42,18 @@ func (s *leaseService) GrantLeases(ctx context.Context, req *quotav1.GrantLeases
 			}
 			continue
 		}
+		if len(asks) == 0 {
+			first = tc
+		}
+		alone = alone && tc.UID() == first.UID()
 		at = append(at, i)
 		asks = append(asks, store.Ask{
 			TenantUID: tc.UID().String(), Plan: tc.Plan(), Limit: a.GetLimit(), Need: a.GetNeed(), Want: a.GetWant(),
 		})
+	}
+	if alone && len(asks) > 0 { // then the call is part of that tenant's trace
+		ctx = tenant.NewContext(ctx, first)
+		tenantotel.Stamp(ctx)
 	}
 	answers, holders, err := store.Charge(ctx, s.Pool, caller.String()+" "+req.GetHolder(), asks)
 	if err != nil {
