@@ -72,6 +72,22 @@ func (h *house) run(t *testing.T, p page) {
 	if err != nil && !t.Failed() {
 		t.Errorf("the shell: %v", err)
 	}
+	if t.Failed() {
+		showLogs(t, work)
+	}
+}
+
+// showLogs shows what processes of the page said aside.
+func showLogs(t *testing.T, work string) {
+	t.Helper()
+	logs, err := filepath.Glob(filepath.Join(work, "*", "*.log"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, log := range logs {
+		b, _ := os.ReadFile(log)
+		t.Logf("%s:\n%s", filepath.Base(log), b)
+	}
 }
 
 // compare looks at what each block said.
