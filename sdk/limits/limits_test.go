@@ -526,7 +526,9 @@ func TestBoundOverSeveralProcesses(t *testing.T) {
 		}
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		clock := func() time.Time { return now }
-		pause := func(most int64) { now = now.Add(time.Duration(rapid.Int64Range(0, most).Draw(rt, "µs")) * time.Microsecond) }
+		pause := func(most int64) {
+			now = now.Add(time.Duration(rapid.Int64Range(0, most).Draw(rt, "µs")) * time.Microsecond)
+		}
 		store := new(limits.Store)
 		store.SetPlatform(limits.Requests, &limits.Policy{Limit: limit, Revision: 1, OnLoss: limits.FailClosed})
 		b := &bank{clock: clock, limit: limit, revision: 1, latency: func(context.Context) error { pause(50_000); return nil }}

@@ -11,8 +11,6 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // Bounds of the front door.
@@ -74,20 +72,21 @@ func (d *doors) addresses() (http, https string) {
 	return http, https
 }
 
-// serve answers until ctx ends and then lets what is under way finish.
+// serve answers until ctx ends and then lets what is under way finish. A listener
+// that fails ends it at once.
 func (d *doors) serve(ctx context.Context) error {
-	var g errgroup.Group
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	ended := make(chan error, 2)
 	if d.http != nil {
-		g.Go(func() error { return d.server.Serve(d.http) })
+		serving.Go(func() { ended <- d.server.Serve(d.http) })
 	}
 	if d.https != nil {
-		g.Go(func() error { return d.server.ServeTLS(d.https, "", "") })
+		serving.Go(func() { ended <- d.server.ServeTLS(d.https, "", "") })
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- g.Wait() }()
 	select {
 	case err := <-ended:
-		return fmt.Errorf("front door: %w", err)
+		return errors.Join(fmt.Errorf("front door: %w", err), d.server.Close())
 	case <-ctx.Done():
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
@@ -96,7 +95,6 @@ func (d *doors) serve(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = d.server.Close() // streams that would not end
 	}
-	<-ended
 	return err
 }
 

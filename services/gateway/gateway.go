@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -89,15 +90,15 @@ type Issuer struct {
 func (c Config) Validate() error {
 	switch {
 	case serve.Replica(c.Replica) == "":
-		return fmt.Errorf("replica: required on a host without a name")
+		return errors.New("replica: required on a host without a name")
 	case c.HTTP == "" && c.HTTPS == "":
-		return fmt.Errorf("http, https: at least one address is required")
+		return errors.New("http, https: at least one address is required")
 	case c.HTTPS != "" && len(c.Certificates) == 0:
-		return fmt.Errorf("certificates: required with https")
+		return errors.New("certificates: required with https")
 	case c.State == "" || c.KEK == "" || c.TrustRoots == "" || c.Database == "":
-		return fmt.Errorf("state, kek, trust_roots and database are required")
+		return errors.New("state, kek, trust_roots and database are required")
 	case c.Tenancy.Address == "" || c.Settings.Address == "" || c.Quota.Address == "":
-		return fmt.Errorf("tenancy, config and quota need an address")
+		return errors.New("tenancy, config and quota need an address")
 	}
 	return c.Process.Validate()
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
 
@@ -90,7 +89,7 @@ func (h *house) identify(context.Context) error {
 
 // followTenancy opens the feeds of routes and of trust.
 func (h *house) followTenancy(ctx context.Context) error {
-	conn, err := h.dial(h.c.Tenancy)
+	conn, err := h.dial(ctx, h.c.Tenancy)
 	if err != nil {
 		return err
 	}
@@ -134,7 +133,7 @@ func (h *house) followTenancy(ctx context.Context) error {
 
 // followQuota opens the feed of limits.
 func (h *house) followQuota(ctx context.Context) error {
-	conn, err := h.dial(h.c.Quota)
+	conn, err := h.dial(ctx, h.c.Quota)
 	if err != nil {
 		return err
 	}
@@ -274,14 +273,14 @@ func loaded(what string, ready <-chan struct{}) error {
 	}
 }
 
-func (h *house) dial(peer Peer) (*grpc.ClientConn, error) {
+func (h *house) dial(ctx context.Context, peer Peer) (*grpc.ClientConn, error) {
 	conn, err := h.p.Dial(peer.Address, peer.Identity)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", peer.Identity, err)
 	}
 	h.close(func() {
 		if err := conn.Close(); err != nil {
-			h.p.Log.Log(context.Background(), slog.LevelDebug, "close", "error", err)
+			h.p.Log.DebugContext(ctx, "close", "error", err)
 		}
 	})
 	return conn, nil

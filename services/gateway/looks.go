@@ -21,7 +21,7 @@ type looks struct {
 
 // followConfig opens the feed of settings.
 func (h *house) followConfig(ctx context.Context) error {
-	conn, err := h.dial(h.c.Settings)
+	conn, err := h.dial(ctx, h.c.Settings)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package quota_test
 
 import (
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -363,7 +362,7 @@ func TestWatchSeesChanges(t *testing.T) {
 	r.need(err)
 	store := new(limits.Store)
 	followed, err := limits.Follow(t.Context(), limits.FollowConfig{
-		Quota: r.peer("service", "gateway", 0).conn, FeedKeys: []ed25519.PublicKey(public), Replica: "g", Store: store, Dir: t.TempDir(), Clock: time.Now,
+		Quota: r.peer("service", "gateway", 0).conn, FeedKeys: public, Replica: "g", Store: store, Dir: t.TempDir(), Clock: time.Now,
 	})
 	r.need(err)
 	t.Cleanup(followed.Close)

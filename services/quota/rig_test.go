@@ -77,9 +77,8 @@ type rig struct {
 	tokens   map[string]string
 	replicas []string // addresses
 
-	trustRoot ed25519.PrivateKey
-	signer    *tenant.Signer
-	sealKey   tenant.SealKey
+	signer  *tenant.Signer
+	sealKey tenant.SealKey
 }
 
 // logBuffer keeps the log for a test that fails.

@@ -96,7 +96,7 @@ func (l Limit) Cost(n int64) Ticks {
 	if n <= 0 {
 		return 0
 	}
-	hi, lo := bits.Mul64(uint64(n), uint64(l.period))
+	hi, lo := bits.Mul64(uint64(n), uint64(l.period)) //nolint:gosec // not negative
 	if hi >= uint64(l.tokens) {
 		return math.MaxInt64
 	}
@@ -115,13 +115,13 @@ func (l Limit) earned(span Ticks) int64 {
 	if span <= 0 || l.period <= 0 {
 		return 0
 	}
-	hi, lo := bits.Mul64(uint64(span), uint64(l.tokens))
+	hi, lo := bits.Mul64(uint64(span), uint64(l.tokens)) //nolint:gosec // not negative
 	if hi >= uint64(l.period) {
 		return l.burst
 	}
 	q, _ := bits.Div64(hi, lo, uint64(l.period))
-	n := int64(min(q, uint64(l.burst)))
-	for n > 0 && l.Cost(n) > span { // Cost rounds up
+	n := int64(min(q, uint64(l.burst))) //nolint:gosec // at most burst
+	for n > 0 && l.Cost(n) > span {     // Cost rounds up
 		n--
 	}
 	return n

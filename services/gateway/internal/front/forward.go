@@ -58,7 +58,7 @@ func (v *visit) startForward() (context.Context, trace.Span) {
 	if !v.span.IsRecording() {
 		return ctx, noop.Span{}
 	}
-	return v.h.c.Tracer.Start(ctx, "gateway.upstream", trace.WithSpanKind(trace.SpanKindClient),
+	return v.h.c.Tracer.Start(ctx, "gateway.upstream", trace.WithSpanKind(trace.SpanKindClient), //nolint:spancheck // forward ends it
 		trace.WithAttributes(attribute.String("rowhouse.app", v.route.App.ID)))
 }
 

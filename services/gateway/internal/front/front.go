@@ -121,12 +121,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer span.End()
 	w.Header()[tenanthttp.RequestIDHeader] = []string{v.id}
 	ctx, err := v.admit(ctx)
-	v.r = r.WithContext(ctx)
+	v.r = r.WithContext(ctx) //nolint:contextcheck // made from the request's own
 	if err == nil {
-		err = v.forward()
+		err = v.forward() //nolint:contextcheck // v.r has it
 	}
 	if err != nil {
-		v.refuse(err)
+		v.refuse(err) //nolint:contextcheck // as above
 	}
 }
 
@@ -134,10 +134,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // continued.
 func (h *Handler) start(r *http.Request) (context.Context, trace.Span) {
 	if links := outside(r); links != nil {
-		return h.c.Tracer.Start(r.Context(), "gateway.request",
+		return h.c.Tracer.Start(r.Context(), "gateway.request", //nolint:spancheck // ServeHTTP ends it
 			trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer), trace.WithLinks(links...))
 	}
-	return h.c.Tracer.Start(r.Context(), "gateway.request", h.root...)
+	return h.c.Tracer.Start(r.Context(), "gateway.request", h.root...) //nolint:spancheck // as above
 }
 
 // started refuses while the tables are empty: what is not loaded yet is not "not
@@ -163,7 +163,8 @@ func (v *visit) admit(ctx context.Context) (context.Context, error) {
 	}
 	t := v.route.Tenant
 	if t.DenyOnLoss && c.Silence() > denyAfter {
-		return ctx, fault.New(fault.Unavailable, fault.ReasonControlPlaneLost, "the control plane is away and this account asked not to be served without it")
+		return ctx, fault.New(fault.Unavailable, fault.ReasonControlPlaneLost,
+			"the control plane is away and this account asked not to be served without it")
 	}
 	signed, err := c.Minter.Mint(v.subject())
 	if err != nil {
@@ -254,7 +255,7 @@ func (v *visit) refuse(err error) {
 		a.Brand = v.h.c.Brand(t.UID, t.Plan)
 	}
 	if fault.ReasonOf(err) == fault.ReasonCredentialInvalid {
-		v.w.Header().Set("Www-Authenticate", `Bearer error="invalid_token"`)
+		v.w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	}
 	v.h.faces.Write(v.w, v.r, a)
 }

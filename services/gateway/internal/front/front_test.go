@@ -196,14 +196,14 @@ func TestLimit(t *testing.T) {
 	}
 	for left := 1; left >= 0; left-- {
 		a := get("")
-		if a.status != 200 || a.header.Get("RateLimit") != fmt.Sprintf(`"requests";r=%d`, left) || a.header.Get("RateLimit-Policy") != `"requests";q=2;w=60` {
+		if a.status != 200 || a.header.Get("Ratelimit") != fmt.Sprintf(`"requests";r=%d`, left) || a.header.Get("Ratelimit-Policy") != `"requests";q=2;w=60` {
 			t.Errorf("with %d left: %d %v", left, a.status, a.header)
 		}
 	}
 	before := s.app.asked.Load()
 	for _, accept := range []string{"", "text/html"} {
 		a := get(accept)
-		if a.status != 429 || a.header.Get("Retry-After") != "30" || a.header.Get("RateLimit") != `"requests";r=0;t=30` {
+		if a.status != 429 || a.header.Get("Retry-After") != "30" || a.header.Get("Ratelimit") != `"requests";r=0;t=30` {
 			t.Errorf("refused: %d %v", a.status, a.header)
 		}
 		if accept == "" && (a.problem.Reason != fault.ReasonRateLimitExceeded || a.problem.Metadata["limit"] != "requests") {
@@ -221,7 +221,7 @@ func TestLimitWithoutQuota(t *testing.T) {
 		s := newStreet(t)
 		s.limit(2, time.Minute, loss)
 		s.quota.down = true
-		if a := s.get(h1, "acme.localhost", "/", nil); a.status != want || a.header.Get("RateLimit") != "" {
+		if a := s.get(h1, "acme.localhost", "/", nil); a.status != want || a.header.Get("Ratelimit") != "" {
 			t.Errorf("%v: %d %+v", loss, a.status, a.problem)
 		}
 	}

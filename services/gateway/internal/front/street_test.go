@@ -370,10 +370,14 @@ func (a *app) tell(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/seen+json")
 	w.Header().Set("Server", "notes")
 	w.Header().Set("Rowhouse-Tenant-Bin", "from the app")
-	_ = json.NewEncoder(w).Encode(seen{
+	told, err := json.Marshal(seen{
 		Tenant: tc.ID().String(), Method: r.Method, Host: r.Host, URI: r.RequestURI, Proto: r.Proto,
 		Header: raw, Trailer: r.Trailer, Body: body.String(),
 	})
+	if err != nil {
+		a.s.Error(err)
+	}
+	_, _ = w.Write(told)
 }
 
 func need(t testing.TB, err error) {

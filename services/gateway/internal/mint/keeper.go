@@ -105,7 +105,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		pause := k.renew.Sub(k.c.Clock())
 		if pause <= 0 {
 			if err := k.Renew(ctx); err != nil {
-				k.c.Log.Warn("the signing key was not renewed", "error", err, "retry", wait)
+				k.c.Log.WarnContext(ctx, "the signing key was not renewed", "error", err, "retry", wait)
 				pause, wait = wait, min(2*wait, lastRetry)
 			} else {
 				pause, wait = k.renew.Sub(k.c.Clock()), firstRetry
@@ -161,7 +161,8 @@ func (k *Keeper) Renew(ctx context.Context) error {
 	}
 	for _, key := range answer.GetSealKeys() {
 		s.Seals = append(s.Seals, storedSeal{
-			Cell: key.GetCell(), KID: uint8(key.GetKid()), Key: key.GetKey(), NotAfter: key.GetNotAfter().AsTime(), //nolint:gosec // a kid is one byte
+			Cell: key.GetCell(), Key: key.GetKey(), NotAfter: key.GetNotAfter().AsTime(),
+			KID: uint8(key.GetKid()), //nolint:gosec // a kid is one byte
 		})
 	}
 	if err := k.vault.save(s); err != nil {

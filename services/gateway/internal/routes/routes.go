@@ -206,13 +206,16 @@ func decode(key string, value []byte) (any, error) {
 		a, err = appOf(k.App)
 		entry, name = a, "app/"+a.ID
 	case *tenancyv1.RouteEntry_Cell:
-		cell := edge.Cell{ID: k.Cell.GetCell(), Number: k.Cell.GetNumber(), Region: k.Cell.GetRegion(), SealKID: uint8(k.Cell.GetSealKid())} //nolint:gosec // a kid is one byte
+		cell := edge.Cell{
+			ID: k.Cell.GetCell(), Number: k.Cell.GetNumber(), Region: k.Cell.GetRegion(),
+			SealKID: uint8(k.Cell.GetSealKid()), //nolint:gosec // a kid is one byte
+		}
 		entry, name = cell, "cell/"+cell.ID
 	default:
 		if isOurs(key) {
 			return nil, errForeign
 		}
-		return nil, nil
+		return nil, nil //nolint:nilnil // nothing to hold is no error
 	}
 	if err == nil && name != key {
 		err = errForeign
@@ -326,7 +329,7 @@ func (c *Client) report(ctx context.Context) {
 			Quarantined: quarantined[:min(len(quarantined), most)],
 		})
 		if err != nil && ctx.Err() == nil {
-			c.cfg.Log.Debug("the applied revision was not reported", "error", err)
+			c.cfg.Log.DebugContext(ctx, "the applied revision was not reported", "error", err)
 		}
 	}
 }

@@ -57,7 +57,10 @@ func (o *office) claims(edit func(map[string]any)) string {
 	if edit != nil {
 		edit(c)
 	}
-	b, _ := json.Marshal(c)
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic(err)
+	}
 	return string(b)
 }
 

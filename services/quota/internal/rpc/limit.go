@@ -161,12 +161,15 @@ func (s *limitService) UpdateLimit(ctx context.Context, req *quotav1.UpdateLimit
 		if err := write(ctx, tx, p, id, l); err != nil {
 			return nil, err
 		}
-		return &quotav1.UpdateLimitResponse{Limit: l}, stamp(tx, p, id, l)
+		stamp(tx, p, id, l)
+		return &quotav1.UpdateLimitResponse{Limit: l}, nil
 	})
 }
 
 // lockOrNew returns the limit as it is, or a new one where the call allows it.
-func (s *limitService) lockOrNew(ctx context.Context, tx *change.Tx, p store.Place, id string, req *quotav1.UpdateLimitRequest) (*quotav1.Limit, error) {
+func (s *limitService) lockOrNew(
+	ctx context.Context, tx *change.Tx, p store.Place, id string, req *quotav1.UpdateLimitRequest,
+) (*quotav1.Limit, error) {
 	l, err := store.Lock(ctx, tx, p, id)
 	if fault.KindOf(err) != fault.NotFound || !req.GetAllowMissing() {
 		return l, err
@@ -196,7 +199,7 @@ func complete(l *quotav1.Limit) error {
 }
 
 // stamp has the limit get the change's revision, and publishes it with that.
-func stamp(tx *change.Tx, p store.Place, id string, l *quotav1.Limit) error {
+func stamp(tx *change.Tx, p store.Place, id string, l *quotav1.Limit) {
 	l.Etag = etag.Of(l.GetUid(), l.GetRevision())
 	tx.OnRevision(func(ctx context.Context, revision int64) error {
 		l.Revision, l.Etag = revision, etag.Of(l.GetUid(), revision)
@@ -205,7 +208,6 @@ func stamp(tx *change.Tx, p store.Place, id string, l *quotav1.Limit) error {
 		}
 		return tx.Publish(limits.FeedName, feedKey(p, id), &quotav1.LimitEntry{Limit: l})
 	})
-	return nil
 }
 
 // feedKey is a limit's key in the feed.

@@ -198,7 +198,8 @@ func save(ctx context.Context, tx pgx.Tx, changed map[cellKey]meter.Cell) error 
 	var tats, tokens, periods, bursts []int64
 	for k, c := range changed {
 		tenants, ids, tats = append(tenants, k.tenant), append(ids, k.limit), append(tats, int64(c.TAT))
-		tokens, periods, bursts = append(tokens, c.Limit.Tokens()), append(periods, c.Limit.Period().Nanoseconds()), append(bursts, c.Limit.Burst())
+		tokens, bursts = append(tokens, c.Limit.Tokens()), append(bursts, c.Limit.Burst())
+		periods = append(periods, c.Limit.Period().Nanoseconds())
 	}
 	if len(tenants) == 0 {
 		return nil

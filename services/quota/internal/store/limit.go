@@ -105,7 +105,8 @@ func List(ctx context.Context, q Querier, p Place, after string, n int) ([]*quot
 // Insert makes a limit. One that somebody else makes at the same time is a fault
 // CONCURRENT_OPERATION.
 func Insert(ctx context.Context, q Querier, p Place, id string, l *quotav1.Limit) error {
-	tag, err := q.Exec(ctx, `INSERT INTO meter.rate_limit (layer, layer_id, id, uid, tokens, period_ns, burst, on_loss, create_time, update_time)
+	tag, err := q.Exec(ctx, `INSERT INTO meter.rate_limit
+			(layer, layer_id, id, uid, tokens, period_ns, burst, on_loss, create_time, update_time)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (layer, layer_id, id) DO NOTHING`,
 		string(p.Owner.Layer), p.ID, id, l.GetUid(), l.GetTokens(), l.GetPeriod().AsDuration().Nanoseconds(), l.GetBurst(),
 		int32(l.GetOnStoreLoss()), l.GetCreateTime().AsTime(), l.GetUpdateTime().AsTime())
