@@ -185,8 +185,17 @@ func (h *house) finally(fn func()) {
 	h.after = append(h.after, fn)
 }
 
-// close interrupts the house as Ctrl-C does, waits, and looks for what it left behind.
+// close interrupts the house and removes its folder.
 func (h *house) close() error {
+	err := h.interrupt()
+	if keep := os.Getenv("ROWHOUSE_TEST_KEEP"); keep != "" { // the logs, for one who looks for a defect
+		err = errors.Join(err, os.CopyFS(filepath.Join(keep, filepath.Base(h.dir)), os.DirFS(h.path("log"))))
+	}
+	return errors.Join(err, os.RemoveAll(h.dir))
+}
+
+// interrupt ends the house as Ctrl-C does, waits, and looks for what it left running.
+func (h *house) interrupt() error {
 	h.mu.Lock()
 	after := h.after
 	h.after = nil
@@ -214,7 +223,7 @@ func (h *house) close() error {
 			errs = append(errs, fmt.Errorf("%s (pid %d) lives on after the house has ended", name, pid))
 		}
 	}
-	return errors.Join(append(errs, os.RemoveAll(h.dir))...)
+	return errors.Join(errs...)
 }
 
 // pids are the processes of the house, PostgreSQL's included.
@@ -300,6 +309,8 @@ func poll(ctx context.Context, within time.Duration, fn func() error) error {
 		}
 	}
 }
+
+func makeDir(dir string) error { return os.MkdirAll(dir, 0o700) }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
