@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -157,15 +158,20 @@ func stop(t *testing.T, cmd *exec.Cmd, ended chan error, out *output) {
 	}
 }
 
+// freePort finds a port that nobody has, below those that the system hands out: the page takes it much later.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const lowest, many, tries = 20000, 10000, 100
+	for range tries {
+		port := lowest + rand.N(many) //nolint:gosec // any will do
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer func() { _ = l.Close() }()
-	addr, _ := l.Addr().(*net.TCPAddr)
-	return addr.Port
+	t.Fatal("there is no free port")
+	return 0
 }
 
 // here replaces the ports of a usual house, which pages show, by those of this one.
