@@ -1,0 +1,251 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
+	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
+	_ "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1" // for its descriptors
+	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	_ "github.com/rowhouse-platform/rowhouse/gen/rowhouse/gateway/v1" // for its descriptors
+	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/rule"
+)
+
+// neighbours are two tenants of a house, and what one of them has.
+type neighbours struct {
+	h    *house
+	a, b string                     // the tenants' ids
+	asA  notesv1.NotesServiceClient // through the front door
+	asB  notesv1.NotesServiceClient
+	name string // of a note of A's
+}
+
+const ofA = "the note of tenant A"
+
+// errCrossed is what a case says when B reached what is A's.
+var errCrossed = errors.New("crossed into another tenant")
+
+// crossings hold one case for each RPC on the DATA plane: B tries to reach what is A's.
+// A case returns errCrossed when it did, and another error when it shows nothing.
+var crossings = map[string]func(context.Context, *testing.T, neighbours) error{
+	"/notes.v1.NotesService/ListNotes": func(ctx context.Context, _ *testing.T, n neighbours) error {
+		list, err := n.asB.ListNotes(ctx, &notesv1.ListNotesRequest{PageSize: 1000})
+		return crossed(err, strings.Contains(list.String(), ofA))
+	},
+	"/notes.v1.NotesService/GetNote": func(ctx context.Context, _ *testing.T, n neighbours) error {
+		_, err := n.asB.GetNote(ctx, &notesv1.GetNoteRequest{Name: n.name})
+		return absent(err)
+	},
+	"/notes.v1.NotesService/CreateNote": func(ctx context.Context, _ *testing.T, n neighbours) error {
+		id := strings.TrimPrefix(n.name, "notes/") // the id of A's note, as request_id
+		made, err := n.asB.CreateNote(ctx, &notesv1.CreateNoteRequest{Note: &notesv1.Note{Title: "of B"}, RequestId: id})
+		if err != nil || made.GetNote().GetTitle() != "of B" {
+			return crossed(err, true)
+		}
+		list, err := n.asA.ListNotes(ctx, &notesv1.ListNotesRequest{PageSize: 1000})
+		return crossed(err, strings.Contains(list.String(), "of B"))
+	},
+	"/notes.v1.NotesService/UpdateNote": func(ctx context.Context, _ *testing.T, n neighbours) error {
+		_, err := n.asB.UpdateNote(ctx, &notesv1.UpdateNoteRequest{Note: &notesv1.Note{Name: n.name, Title: ofA + ", changed by B"}})
+		return errors.Join(absent(err), n.unharmed(ctx))
+	},
+	"/notes.v1.NotesService/DeleteNote": func(ctx context.Context, _ *testing.T, n neighbours) error {
+		_, err := n.asB.DeleteNote(ctx, &notesv1.DeleteNoteRequest{Name: n.name})
+		return errors.Join(absent(err), n.unharmed(ctx))
+	},
+	"/notes.v1.NotesService/WatchNotes": func(ctx context.Context, _ *testing.T, n neighbours) error {
+		ctx, cancel := context.WithTimeout(ctx, settle)
+		defer cancel()
+		stream, err := n.asB.WatchNotes(ctx, &notesv1.WatchNotesRequest{})
+		if err != nil {
+			return err
+		}
+		const last = "the last of B, for the watch"
+		if _, err := n.asB.CreateNote(ctx, &notesv1.CreateNoteRequest{Note: &notesv1.Note{Title: last}}); err != nil {
+			return err
+		}
+		for {
+			m, err := stream.Recv()
+			if err != nil || strings.Contains(m.GetNote().GetTitle(), ofA) {
+				return crossed(err, true)
+			}
+			if m.GetNote().GetTitle() == last {
+				return nil
+			}
+		}
+	},
+	"/rowhouse.config.v1.SettingsService/GetSettings": func(ctx context.Context, t *testing.T, n neighbours) error {
+		const mark = "A has this name alone"
+		_, err := configv1.NewDocumentServiceClient(n.h.operator(t, "config")).UpdateDocument(ctx, &configv1.UpdateDocumentRequest{
+			Document: &configv1.Document{Name: "tenants/" + n.a + "/config/brand", Content: `{"name":"` + mark + `"}`}, AllowMissing: true, Reason: "a test of isolation",
+		})
+		if err != nil {
+			return err
+		}
+		settings := configv1.NewSettingsServiceClient(n.h.as(t, app, "config"))
+		ask := func(host string) (string, error) {
+			got, err := settings.GetSettings(presenting(ctx, n.h.steal(t, host)), &configv1.GetSettingsRequest{Namespace: "brand", Provenance: true})
+			return got.String(), err
+		}
+		return n.contrast(ctx, ask, mark)
+	},
+	"/rowhouse.quota.v1.UsageService/ListLimitUsage": func(ctx context.Context, t *testing.T, n neighbours) error {
+		const mark = 54321
+		_, err := quotav1.NewLimitServiceClient(n.h.operator(t, "quota")).UpdateLimit(ctx, &quotav1.UpdateLimitRequest{
+			Limit: &quotav1.Limit{Name: "tenants/" + n.a + "/limits/requests", Tokens: mark, Period: durationpb.New(60e9), Burst: mark}, AllowMissing: true,
+		})
+		if err != nil {
+			return err
+		}
+		usage := quotav1.NewUsageServiceClient(n.h.as(t, app, "quota"))
+		ask := func(host string) (string, error) {
+			got, err := usage.ListLimitUsage(presenting(ctx, n.h.steal(t, host)), &quotav1.ListLimitUsageRequest{})
+			return got.String(), err
+		}
+		return n.contrast(ctx, ask, fmt.Sprint(mark))
+	},
+}
+
+func crossed(err error, yes bool) error {
+	if err == nil && yes {
+		return errCrossed
+	}
+	return err
+}
+
+// absent wants the answer that a note that never was would get.
+func absent(err error) error {
+	switch got := verdict(err); got {
+	case "NotFound RESOURCE_NOT_FOUND":
+		return nil
+	case "OK":
+		return errCrossed
+	default:
+		return fmt.Errorf("%s, want NotFound: %w", got, err)
+	}
+}
+
+// unharmed wants A's note as it was.
+func (n neighbours) unharmed(ctx context.Context) error {
+	got, err := n.asA.GetNote(ctx, &notesv1.GetNoteRequest{Name: n.name})
+	if err != nil || got.GetNote().GetTitle() != ofA {
+		return fmt.Errorf("%w: A's note is now %v, %w", errCrossed, got, err)
+	}
+	return nil
+}
+
+// contrast wants A to see the mark and B not to.
+func (n neighbours) contrast(ctx context.Context, ask func(host string) (string, error), mark string) error {
+	host := func(id string) string { return app + "." + id + ".localhost" }
+	if err := poll(ctx, settle, func() error { // services follow tenancy: a moment
+		got, err := ask(host(n.a))
+		if err == nil && !strings.Contains(got, mark) {
+			err = fmt.Errorf("A does not see its own: %s", got)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	got, err := ask(host(n.b))
+	return crossed(err, strings.Contains(got, mark))
+}
+
+// ours are all services of the repository's protos.
+func ours() (all []protoreflect.ServiceDescriptor) {
+	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
+		if name := string(file.Package()); strings.HasPrefix(name, "rowhouse.") || strings.HasPrefix(name, "notes.") {
+			for i := range file.Services().Len() {
+				all = append(all, file.Services().Get(i))
+			}
+		}
+		return true
+	})
+	return all
+}
+
+// Every RPC declares its rule, and every one that acts for a tenant has a case above.
+func TestEveryDataRPCHasACrossTenantCase(t *testing.T) {
+	t.Parallel()
+	services, methods := ours(), 0
+	unused := maps.Clone(crossings)
+	for _, service := range services {
+		if err := rule.CheckService(service); err != nil {
+			t.Error(err)
+		}
+		for i := range service.Methods().Len() {
+			m := service.Methods().Get(i)
+			methods++
+			full := fmt.Sprintf("/%s/%s", service.FullName(), m.Name())
+			if rule.RuleOf(m).GetPlane() != apiv1.Plane_PLANE_DATA {
+				continue
+			}
+			if crossings[full] == nil {
+				t.Errorf("%s has no cross-tenant case in crossings", full)
+			}
+			delete(unused, full)
+		}
+	}
+	if len(unused) > 0 {
+		t.Errorf("cases for RPCs that are not: %v", slices.Collect(maps.Keys(unused)))
+	}
+	if len(services) < 17 || methods < 60 {
+		t.Errorf("only %d services with %d methods were found", len(services), methods)
+	}
+}
+
+// meet makes the two tenants of a case.
+func meet(t *testing.T, h *house, a, b string) neighbours {
+	t.Helper()
+	hostA, hostB := h.tenant(t, a), h.tenant(t, b)
+	return neighbours{
+		h: h, a: a, b: b, name: h.write(t, hostA, ofA),
+		asA: notesv1.NewNotesServiceClient(h.front(t, hostA, false)), asB: notesv1.NewNotesServiceClient(h.front(t, hostB, false)),
+	}
+}
+
+// No RPC leads from one tenant to another's.
+func TestNoRPCCrossesTenants(t *testing.T) {
+	t.Parallel()
+	h := hijacked(t)
+	for i, full := range slices.Sorted(maps.Keys(crossings)) {
+		t.Run(full, func(t *testing.T) {
+			t.Parallel()
+			n := meet(t, h, fmt.Sprintf("cross-a-%d", i), fmt.Sprintf("cross-b-%d", i))
+			if err := crossings[full](t.Context(), t, n); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Each case of the app's finds a table that lost its row security.
+func TestCasesFindAMissingFilter(t *testing.T) {
+	t.Parallel()
+	h := start(t, plan{})
+	admin := h.superuser(t, app)
+	if _, err := admin.Exec(t.Context(), "ALTER TABLE app.note DISABLE ROW LEVEL SECURITY"); err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	for full, cross := range crossings {
+		if !strings.HasPrefix(full, "/notes.") {
+			continue // their own contrast of A and B shows that they can fail
+		}
+		i++
+		n := meet(t, h, fmt.Sprintf("bare-a-%d", i), fmt.Sprintf("bare-b-%d", i))
+		if err := cross(t.Context(), t, n); !errors.Is(err, errCrossed) {
+			t.Errorf("%s does not find that the filter is gone: %v", full, err)
+		}
+	}
+}
