@@ -163,7 +163,7 @@ func freePort(t *testing.T) int {
 	t.Helper()
 	const lowest, many, tries = 20000, 10000, 100
 	for range tries {
-		port := lowest + rand.N(many) //nolint:gosec // any will do
+		port := lowest + rand.N(many)
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err == nil {
 			_ = l.Close()
