@@ -35,8 +35,8 @@ type Env struct {
 	Rounds, Seconds int
 }
 
-// Say tells what is going on.
-func (e Env) Say(format string, args ...any) { fmt.Fprintf(e.Progress, "# "+format+"\n", args...) }
+// Sayf tells what is going on.
+func (e Env) Sayf(format string, args ...any) { fmt.Fprintf(e.Progress, "# "+format+"\n", args...) }
 
 // RoundsOr returns the number of rounds to take, and usual unless one was asked for.
 func (e Env) RoundsOr(usual int) int { return cmp.Or(e.Rounds, usual) }

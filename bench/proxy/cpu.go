@@ -67,7 +67,7 @@ func children(pid int) []int {
 	var out []int
 	for _, list := range lists {
 		b, _ := os.ReadFile(list) // a thread that ended has no children
-		for _, field := range strings.Fields(string(b)) {
+		for field := range strings.FieldsSeq(string(b)) {
 			if child, err := strconv.Atoi(field); err == nil {
 				out = append(out, child)
 			}

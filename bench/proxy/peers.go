@@ -67,7 +67,7 @@ func fill(dir, name, template, listen, upstream string) (string, error) {
 
 // startNginx starts nginx in front of the upstream.
 func startNginx(ctx context.Context, dir, upstream string) (target, error) {
-	listen, err := free()
+	listen, err := free(ctx)
 	if err != nil {
 		return target{}, err
 	}
@@ -81,7 +81,7 @@ func startNginx(ctx context.Context, dir, upstream string) (target, error) {
 
 // startHAProxy starts HAProxy in front of the upstream.
 func startHAProxy(ctx context.Context, dir, upstream string) (target, error) {
-	listen, err := free()
+	listen, err := free(ctx)
 	if err != nil {
 		return target{}, err
 	}
@@ -103,10 +103,10 @@ type upstream struct {
 func startUpstream(ctx context.Context, dir, peer, identity string) (upstream, error) {
 	var u upstream
 	var err error
-	if u.plain, err = free(); err != nil {
+	if u.plain, err = free(ctx); err != nil {
 		return u, err
 	}
-	if u.tls, err = free(); err != nil {
+	if u.tls, err = free(ctx); err != nil {
 		return u, err
 	}
 	u.process, err = start(ctx, dir, "upstream", listening(ctx, u.tls), peer,
@@ -116,7 +116,7 @@ func startUpstream(ctx context.Context, dir, peer, identity string) (upstream, e
 
 // startReverseProxy starts Go's httputil.ReverseProxy; more adds to its command line.
 func startReverseProxy(ctx context.Context, dir, peer, name string, more ...string) (target, error) {
-	listen, err := free()
+	listen, err := free(ctx)
 	if err != nil {
 		return target{}, err
 	}

@@ -25,12 +25,14 @@ type process struct {
 	name string
 	cmd  *exec.Cmd
 	log  string
-	done chan error
+	// done is closed when it has ended; err says how.
+	done chan struct{}
+	err  error
 }
 
 // start starts a command and waits until up says that it serves.
 func start(ctx context.Context, dir, name string, up func() bool, command ...string) (*process, error) {
-	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan error, 1)}
+	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.Create(p.log)
 	if err != nil {
 		return nil, err
@@ -40,14 +42,17 @@ func start(ctx context.Context, dir, name string, up func() bool, command ...str
 		return nil, errors.Join(err, log.Close())
 	}
 	// Not bound to ctx: whoever starts a process stops it, in order, and waits.
-	p.cmd = exec.Command(path, command[1:]...)
+	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), path, command[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err = p.cmd.Start()
 	if err := errors.Join(err, log.Close()); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	go func() { p.done <- p.cmd.Wait() }()
+	go func() { // stop waits for it
+		defer close(p.done)
+		p.err = p.cmd.Wait()
+	}()
 	if err := p.await(ctx, up); err != nil {
 		return nil, errors.Join(err, p.stop())
 	}
@@ -62,9 +67,8 @@ func (p *process) await(ctx context.Context, up func() bool) error {
 	defer tick.Stop()
 	for !up() {
 		select {
-		case err := <-p.done:
-			p.done <- err
-			return fmt.Errorf("%s ended: %w\n%s", p.name, err, p.said())
+		case <-p.done:
+			return fmt.Errorf("%s ended: %w\n%s", p.name, p.err, p.said())
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not serve: %w\n%s", p.name, ctx.Err(), p.said())
 		case <-tick.C:
@@ -128,8 +132,9 @@ func says(path, text string) func() bool {
 }
 
 // free returns an address on loopback that nobody has.
-func free() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func free(ctx context.Context) (string, error) {
+	var listen net.ListenConfig
+	listener, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}

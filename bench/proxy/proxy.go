@@ -26,8 +26,8 @@ import (
 )
 
 const (
-	rounds      = 7
-	seconds     = 1
+	rounds      = 5
+	seconds     = 2 // the first lease questions of a burst are a few percent of one second
 	connections = 16
 	goal        = 1.0
 )
@@ -87,11 +87,11 @@ func run(ctx context.Context, env measure.Env) (_ measure.Result, err error) {
 
 // open builds and starts everything.
 func (s *street) open(ctx context.Context, env measure.Env) error {
-	env.Say("building the house")
+	env.Sayf("building the house")
 	if err := build(ctx, env); err != nil {
 		return err
 	}
-	env.Say("starting a house, nginx, HAProxy and two Go reverse proxies")
+	env.Sayf("starting a house, nginx, HAProxy and two Go reverse proxies")
 	var err error
 	if s.house, err = startHouse(ctx, env.Scratch, filepath.Join(env.Scratch, "rowhouse")); err != nil {
 		return err

@@ -40,7 +40,7 @@ func NewRelay(ctx context.Context, delay time.Duration) (*Relay, error) {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	r := &Relay{delay: delay, listener: listener, open: make(map[net.Conn]struct{})}
-	r.work.Go(r.accept)
+	r.work.Go(func() { r.accept(context.WithoutCancel(ctx)) })
 	return r, nil
 }
 
@@ -73,7 +73,7 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-func (r *Relay) accept() {
+func (r *Relay) accept(ctx context.Context) {
 	for {
 		near, err := r.listener.Accept()
 		if err != nil {
@@ -82,7 +82,7 @@ func (r *Relay) accept() {
 		r.mu.Lock()
 		network, address := r.network, r.address
 		r.mu.Unlock()
-		far, err := net.Dial(network, address)
+		far, err := (&net.Dialer{}).DialContext(ctx, network, address)
 		if err != nil {
 			_ = near.Close() // the client sees a broken connection, as it would
 			continue

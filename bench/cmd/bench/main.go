@@ -92,7 +92,7 @@ func runOne(ctx context.Context, env measure.Env, b measure.Benchmark) (r measur
 		return r, fmt.Errorf("%s: %w", b.Name, err)
 	}
 	for _, line := range r.Beside {
-		env.Say("%s", line)
+		env.Sayf("%s", line)
 	}
 	fmt.Fprintln(env.Progress, r)
 	return r, nil
@@ -103,7 +103,7 @@ func runAll(ctx context.Context, env measure.Env) error {
 	var kept strings.Builder
 	fmt.Fprintf(&kept, "\n## %s\n\n%s\n\n```\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"), machine())
 	for _, b := range benchmarks() {
-		env.Say("%s: %s", b.Name, b.About)
+		env.Sayf("%s: %s", b.Name, b.About)
 		r, err := runOne(ctx, env, b)
 		if err != nil {
 			return err
