@@ -72,6 +72,7 @@ type app struct {
 	source    *identity.Source
 	verifier  *tenant.Verifier
 	trusted   *trust.Client
+	refresher *trust.Refresher
 	db        *tenantdb.DB
 	look      func(ctx context.Context) Look
 	closers   []func()
@@ -120,6 +121,7 @@ func (a *app) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.refresher = trust.NewRefresher(conn)
 	known := tenant.NewTrust(a.clock)
 	a.trusted, err = trust.Open(ctx, trust.Config{
 		Tenancy: conn, Trust: known, Roots: roots, FeedKeys: keys, Replica: a.c.Replica, Dir: a.c.State,
@@ -167,7 +169,9 @@ func (a *app) open(ctx context.Context) error {
 // serve opens the three ports and serves until ctx ends.
 func (a *app) serve(ctx context.Context) error {
 	notes := New(a.db)
-	config := tenantgrpc.ServerConfig{Verifier: a.verifier, Clock: a.clock, Log: a.telemetry.Logger()}
+	config := tenantgrpc.ServerConfig{
+		Verifier: a.verifier, Refresher: a.refresher, Clock: a.clock, Log: a.telemetry.Logger(),
+	}
 	api := grpc.NewServer(append(a.telemetry.ServerOptions(config), grpc.Creds(credentials.NewTLS(a.source.ServerTLS())))...)
 	Register(api, notes)
 	if err := tenantgrpc.Check(api, config); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
@@ -50,7 +51,22 @@ type Placement struct {
 // obey it. It may be repeated. A generation or revision below the stored one is
 // [ErrStale] and changes nothing.
 func SetPlacement(ctx context.Context, conn Conn, p Placement) error {
-	err := asSecurity(ctx, conn, func(t pgx.Tx) error {
+	err := setPlacement(ctx, conn, p)
+	// Of two that place a tenant first at once, one may trip over the table's other unique key, which ON CONFLICT does
+	// not arbitrate. The row is there then.
+	if violation, ok := errors.AsType[*pgconn.PgError](err); ok && violation.Code == uniqueViolation {
+		err = setPlacement(ctx, conn, p)
+	}
+	if err != nil {
+		return fmt.Errorf("place tenant %s: %w", p.UID, err)
+	}
+	return nil
+}
+
+const uniqueViolation = "23505"
+
+func setPlacement(ctx context.Context, conn Conn, p Placement) error {
+	return asSecurity(ctx, conn, func(t pgx.Tx) error {
 		tag, err := t.Exec(ctx, `
 INSERT INTO rowhouse.placement AS p (tenant_id, state, generation, revision, statement_ms, lock_ms, idle_ms)
 VALUES ($1, $2, $3, $4, nullif($5, 0), nullif($6, 0), nullif($7, 0))
@@ -69,10 +85,6 @@ WHERE p.generation < excluded.generation
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("place tenant %s: %w", p.UID, err)
-	}
-	return nil
 }
 
 // RemovePlacement forgets a tenant; its seals are then refused as of a tenant that lives
