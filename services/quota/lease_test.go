@@ -345,29 +345,38 @@ func TestCollectKeepsWhatIsSpent(t *testing.T) {
 }
 
 // Charges beside a collection that never rests: a cell that vanishes between its
-// making and its lock is made again, and no ask goes uncharged.
+// making and its lock is made again, and no grant goes uncharged.
 func TestCollectBesideCharges(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	pool := r.db.Service(t)
-	r.set(r.as("operator"), limit("platform/limits/requests", 1_000_000, time.Second, 0)) // full again at once
+	const apart = 4 * time.Millisecond
+	r.set(r.as("operator"), limit("platform/limits/requests", int64(time.Second/apart), time.Second, 1)) // a full cell after each grant and a pause
 	ctx, cancel := context.WithCancel(t.Context())
 	var collecting, charging sync.WaitGroup
 	collecting.Go(func() {
 		for ctx.Err() == nil {
-			_, _ = r.super.Exec(ctx, `DELETE FROM meter.cell WHERE ctid IN (SELECT ctid FROM meter.cell FOR UPDATE SKIP LOCKED)`)
+			_, _ = r.super.Exec(ctx, `DELETE FROM meter.cell WHERE ctid IN (SELECT ctid FROM meter.cell
+				WHERE tat < (extract(epoch FROM clock_timestamp() - '2025-01-01 00:00:00+00') * 16000000)::bigint FOR UPDATE SKIP LOCKED)`)
 		}
 	})
+	var mu sync.Mutex
+	var log []spend
 	for i := range 4 {
 		charging.Go(func() {
-			for range 50 {
+			for range 150 {
+				before := time.Now()
 				answers, _, err := store.Charge(t.Context(), pool, fmt.Sprint("h", i), []store.Ask{
 					{TenantUID: tenanttest.UID("acme").String(), Plan: "free", Limit: "requests", Need: 1, Want: 1},
-					{TenantUID: tenanttest.UID("globex").String(), Plan: "free", Limit: "requests", Need: 1, Want: 1},
 				})
-				if err != nil || !answers[0].Limited || !answers[1].Limited {
+				if err != nil || !answers[0].Limited {
 					t.Errorf("%+v, %v", answers, err)
 					return
+				}
+				if answers[0].Grant.OK {
+					mu.Lock()
+					log = append(log, spend{before, time.Now(), 1})
+					mu.Unlock()
 				}
 			}
 		})
@@ -375,6 +384,30 @@ func TestCollectBesideCharges(t *testing.T) {
 	charging.Wait()
 	cancel()
 	collecting.Wait()
+	for i, a := range log {
+		for _, b := range log[i+1:] {
+			if gap := latest(a.to, b.to).Sub(earliest(a.from, b.from)); gap < apart-50*time.Microsecond {
+				t.Fatalf("two grants within %v", gap)
+			}
+		}
+	}
+	if len(log) < 10 {
+		t.Errorf("only %d grants", len(log))
+	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // A tenant sees its own limits and what it has spent, and nobody else's.
