@@ -50,7 +50,7 @@ func (l Loss) denies(silence time.Duration) bool {
 }
 
 // TenantState is what a verifier knows about a tenant beside its token.
-type TenantState struct {
+type TenantState struct { //nolint:revive // State is the word for ACTIVE and its like
 	// UID is the tenant; ID its name, which never changes.
 	UID UID
 	ID  ID
@@ -155,6 +155,9 @@ func (t *Trust) setKey(cert KeyCertificate) {
 		old.dead.Store(true)
 	}
 }
+
+// Certifies reports whether the key is one that verifiers accept; its dates apply besides.
+func (t *Trust) Certifies(id KeyID) bool { return t.key(id) != nil }
 
 // RevokeKey withdraws a key: no token it signed is accepted any more. An
 // unknown id is no error.

@@ -93,6 +93,31 @@ func TestSuspensionReachesTheDoor(t *testing.T) {
 	eventually(t, "acme is served again", func() bool { return r.get(g, "acme.localhost", "/") == answer{200, "acme"} })
 }
 
+// A renewed key is not used before those who verify know it.
+func TestRenewalFailsNobody(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.serveControl()
+	g := r.start()
+	eventually(t, "acme is served", func() bool { return r.get(g, "acme.localhost", "/").status == 200 })
+	before := r.control.certified.Load()
+	release := r.control.hold()
+	defer release()
+	r.setCell(2) // seals with a key that the gateway does not have: it asks at once
+	eventually(t, "a key is certified", func() bool { return r.control.certified.Load() > before })
+	for range 50 {
+		if a := r.get(g, "acme.localhost", "/"); a != (answer{200, "acme"}) {
+			t.Fatalf("before the feeds have the key: %v", a)
+		}
+	}
+	release()
+	for range 50 {
+		if a := r.get(g, "acme.localhost", "/"); a != (answer{200, "acme"}) {
+			t.Fatalf("after the feeds have the key: %v", a)
+		}
+	}
+}
+
 func TestAnotherKEKIsAnError(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"google.golang.org/grpc"
@@ -101,19 +102,18 @@ func (h *house) followTenancy(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("trust roots: %w", err)
 	}
-	h.minter = mint.New(h.p.Clock, h.random)
+	h.minter, h.trust = mint.New(h.p.Clock, h.random), tenant.NewTrust(h.p.Clock)
 	kek, err := keyfile.Secret(string(h.c.KEK))
 	if err != nil {
 		return fmt.Errorf("key-encryption key: %w", err)
 	}
 	h.keeper, err = mint.NewKeeper(mint.KeeperConfig{
 		Minter: h.minter, Certifier: certifier{tenancyv1.NewContextServiceClient(conn)}, Roots: roots, SPIFFEID: h.self.String(),
-		Path: h.c.in("context.key"), KEK: kek, Clock: h.p.Clock, Random: h.random, Log: h.p.Log,
+		Path: h.c.in("context.key"), KEK: kek, Clock: h.p.Clock, Random: h.random, Log: h.p.Log, Settled: h.settled,
 	})
 	if err != nil {
 		return err
 	}
-	h.trust = tenant.NewTrust(h.p.Clock)
 	h.trusted, err = trust.Open(ctx, trust.Config{
 		Tenancy: conn, Trust: h.trust, Roots: roots, FeedKeys: keys, Replica: h.c.Replica, Dir: h.c.in("trust"), Clock: h.p.Clock, Log: h.p.Log,
 	})
@@ -129,6 +129,39 @@ func (h *house) followTenancy(ctx context.Context) error {
 	}
 	h.close(h.routes.Close)
 	return nil
+}
+
+const (
+	// settleTime is what apps' feeds may need for what ours has already.
+	settleTime = 2 * time.Second
+	// settleMost is how long a key may take to come back by our own feed.
+	settleMost  = time.Minute
+	settleCheck = 20 * time.Millisecond
+)
+
+// settled waits until our own trust knows a new signing key and, where an older key
+// can be used meanwhile, apps have had the time to hear of it too.
+func (h *house) settled(ctx context.Context, id tenant.KeyID) error {
+	ctx, cancel := context.WithTimeout(ctx, settleMost)
+	defer cancel()
+	tick := time.NewTicker(settleCheck)
+	defer tick.Stop()
+	for !h.trust.Certifies(id) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the feed to bring the signing key: %w", ctx.Err())
+		}
+	}
+	if h.minter.Keys() == nil {
+		return nil
+	}
+	select {
+	case <-time.After(settleTime):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // followQuota opens the feed of limits.

@@ -68,6 +68,25 @@ type control struct {
 	r                                *rig
 	routes, tenants, limits, configs *feedtest.Publisher
 	asks                             atomic.Int64
+	certified                        atomic.Int64
+	publishing                       sync.WaitGroup
+	mu                               sync.Mutex
+	lag                              chan struct{} // what is certified is published when it is closed
+}
+
+// hold keeps keys that are certified from now on from the feeds until release.
+func (c *control) hold() (release func()) {
+	lag := make(chan struct{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lag = lag
+	return sync.OnceFunc(func() { close(lag) })
+}
+
+func (c *control) held() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lag
 }
 
 func (c *control) WatchRoutes(_ *tenancyv1.WatchRoutesRequest, s grpc.ServerStreamingServer[tenancyv1.WatchRoutesResponse]) error {
@@ -113,12 +132,17 @@ func (c *control) CertifyKey(_ context.Context, in *tenancyv1.CertifyKeyRequest)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.r.trust.SetKey(parsed); err != nil {
-		return nil, err
-	}
-	c.tenants.Set(c.r, "key/"+hex.EncodeToString(parsed.KeyID[:]), &tenancyv1.RouteEntry{
-		Kind: &tenancyv1.RouteEntry_ContextKey{ContextKey: &tenancyv1.ContextKeyRoute{Certificate: cert}},
+	held := c.held()
+	c.publishing.Go(func() {
+		<-held
+		if err := c.r.trust.SetKey(parsed); err != nil {
+			c.r.Error(err)
+		}
+		c.tenants.Set(c.r, "key/"+hex.EncodeToString(parsed.KeyID[:]), &tenancyv1.RouteEntry{
+			Kind: &tenancyv1.RouteEntry_ContextKey{ContextKey: &tenancyv1.ContextKeyRoute{Certificate: cert}},
+		})
 	})
+	c.certified.Add(1)
 	return &tenancyv1.CertifyKeyResponse{Certificate: cert, RenewTime: timestamppb.New(now.Add(12 * time.Hour)), SealKeys: []*tenancyv1.SealKey{{
 		Cell: tenanttest.Cell, Kid: 1, Key: bytes.Repeat([]byte{7}, 32), NotAfter: timestamppb.New(now.Add(72 * time.Hour)),
 	}}}, nil
@@ -156,7 +180,9 @@ func newRig(t testing.TB) *rig {
 		r: r, routes: feedtest.New("routes", r.private("feed")), tenants: feedtest.New(trust.FeedName, r.private("feed")),
 		limits: feedtest.New(limits.FeedName, r.private("feed")), configs: feedtest.New(settings.FeedName, r.private("feed")),
 	}
+	r.control.hold()()
 	r.furnish()
+	t.Cleanup(r.control.publishing.Wait)
 	return r
 }
 
@@ -235,9 +261,7 @@ func (r *rig) write(name, content string) {
 func (r *rig) furnish() {
 	r.Helper()
 	c := r.control
-	c.routes.Set(r, "cell/"+tenanttest.Cell, &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Cell{
-		Cell: &tenancyv1.CellRoute{Cell: tenanttest.Cell, Number: 1, Region: "local", SealKid: 1},
-	}})
+	r.setCell(1)
 	c.routes.Set(r, "app/notes", &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_App{App: &tenancyv1.AppRoute{
 		App: "notes", AudienceBit: 16, SharedHosts: []string{platformHost}, Upstreams: []*tenancyv1.AppRouteUpstream{
 			{Cell: tenanttest.Cell, HttpAddress: r.serveApp(), SpiffeId: r.app.String()},
@@ -256,6 +280,13 @@ func (r *rig) furnish() {
 	}
 	r.setLimit("platform/requests", "platform/limits/requests", quotav1.StoreLossPolicy_STORE_LOSS_POLICY_FAIL_OPEN)
 	r.setLimit("tenant/"+tenanttest.UID("globex").String()+"/requests", "tenants/globex/limits/requests", quotav1.StoreLossPolicy_STORE_LOSS_POLICY_FAIL_CLOSED)
+}
+
+func (r *rig) setCell(kid uint32) {
+	r.Helper()
+	r.control.routes.Set(r, "cell/"+tenanttest.Cell, &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Cell{
+		Cell: &tenancyv1.CellRoute{Cell: tenanttest.Cell, Number: 1, Region: "local", SealKid: kid},
+	}})
 }
 
 func (r *rig) setLimit(key, name string, loss quotav1.StoreLossPolicy) {

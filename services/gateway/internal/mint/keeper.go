@@ -29,7 +29,7 @@ type Certifier interface {
 	CertifyKey(ctx context.Context, in *tenancyv1.CertifyKeyRequest) (*tenancyv1.CertifyKeyResponse, error)
 }
 
-// KeeperConfig makes a [Keeper]. All fields but Log are required.
+// KeeperConfig makes a [Keeper]. All fields but Settled and Log are required.
 type KeeperConfig struct {
 	// Minter gets the keys.
 	Minter *Minter
@@ -37,6 +37,9 @@ type KeeperConfig struct {
 	Certifier Certifier
 	// Roots are the public keys that certificates are checked against.
 	Roots []ed25519.PublicKey
+	// Settled waits until verifiers can be expected to know a key that was just
+	// certified; until then the minter goes on with the one before. Nil does not wait.
+	Settled func(ctx context.Context, id tenant.KeyID) error
 	// SPIFFEID is the gateway's own identity, which the proof covers.
 	SPIFFEID string
 	// Path is the sealed file; KEK its key-encryption key, 32 bytes.
@@ -143,7 +146,8 @@ func (k *Keeper) Want(cell string, kid uint8) {
 	}
 }
 
-// Renew makes a new key, has it certified, stores it and puts it to use.
+// Renew makes a new key, has it certified, stores it and, once verifiers know it,
+// puts it to use.
 func (k *Keeper) Renew(ctx context.Context) error {
 	public, private, err := ed25519.GenerateKey(k.c.Random)
 	if err != nil {
@@ -167,6 +171,11 @@ func (k *Keeper) Renew(ctx context.Context) error {
 	}
 	if err := k.vault.save(s); err != nil {
 		return err
+	}
+	if k.c.Settled != nil {
+		if err := k.c.Settled(ctx, tenant.KeyIDOf(public)); err != nil {
+			return err
+		}
 	}
 	if err := k.adopt(s); err != nil {
 		return err
