@@ -35,15 +35,14 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 	root.SetOut(out)
 	root.SetErr(errOut)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(devCommand(), serveCommand(), migrateCommand())
-	cli.AddTo(root)
+	root.AddCommand(devCommand(), serveCommand(), migrateCommand()) //nolint:contextcheck // commands get theirs when they run
+	cli.AddTo(root)                                                 //nolint:contextcheck // the same
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
 	fmt.Fprintln(errOut, "rowhouse:", cli.Line(err))
-	var mistake usageError
-	if errors.As(err, &mistake) {
+	if _, mistake := errors.AsType[usageError](err); mistake {
 		return exitUsage
 	}
 	return cli.ExitCode(err, exitFailed)

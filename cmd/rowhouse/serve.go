@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -21,43 +20,25 @@ type runner func(ctx context.Context, path string, check bool) error
 // runners are the services by name.
 func runners() map[string]runner {
 	return map[string]runner{
-		"tenancy": func(ctx context.Context, path string, check bool) error {
-			c, err := serve.Load[tenancy.Config](path)
-			if err != nil || check {
-				return errors.Join(err, checked(ctx, err, c.Process))
-			}
-			return tenancy.Run(ctx, c)
-		},
-		"config": func(ctx context.Context, path string, check bool) error {
-			c, err := serve.Load[config.Config](path)
-			if err != nil || check {
-				return errors.Join(err, checked(ctx, err, c.Process))
-			}
-			return config.Run(ctx, c)
-		},
-		"quota": func(ctx context.Context, path string, check bool) error {
-			c, err := serve.Load[quota.Config](path)
-			if err != nil || check {
-				return errors.Join(err, checked(ctx, err, c.Process))
-			}
-			return quota.Run(ctx, c)
-		},
-		"gateway": func(ctx context.Context, path string, check bool) error {
-			c, err := serve.Load[gateway.Config](path)
-			if err != nil || check {
-				return errors.Join(err, checked(ctx, err, c.Process))
-			}
-			return gateway.Run(ctx, c)
-		},
+		"tenancy": of(func(c tenancy.Config) serve.Config { return c.Process }, tenancy.Run),
+		"config":  of(func(c config.Config) serve.Config { return c.Process }, config.Run),
+		"quota":   of(func(c quota.Config) serve.Config { return c.Process }, quota.Run),
+		"gateway": of(func(c gateway.Config) serve.Config { return c.Process }, gateway.Run),
 	}
 }
 
-// checked checks what a loaded configuration names.
-func checked(ctx context.Context, loadErr error, c serve.Config) error {
-	if loadErr != nil {
-		return nil
+// of makes the runner of a service whose configuration is a C and whose options are Os.
+func of[C, O any](process func(C) serve.Config, run func(context.Context, C, ...O) error) runner {
+	return func(ctx context.Context, path string, check bool) error {
+		c, err := serve.Load[C](path)
+		if err != nil {
+			return err
+		}
+		if check {
+			return process(c).Check(ctx)
+		}
+		return run(ctx, c)
 	}
-	return c.Check(ctx)
 }
 
 // serveCommand runs one service as a process of its own.

@@ -24,7 +24,7 @@ const (
 	Gone
 )
 
-var kindNames = [...]string{
+var kindNames = [...]string{ //nolint:gochecknoglobals // a table that never changes
 	InvalidArgument:    "INVALID_ARGUMENT",
 	Unauthenticated:    "UNAUTHENTICATED",
 	PermissionDenied:   "PERMISSION_DENIED",

@@ -21,8 +21,8 @@ const (
 	ReasonFilterInvalid     = "FILTER_INVALID"
 	ReasonRequestIDReused   = "REQUEST_ID_REUSED"
 	ReasonReasonRequired    = "REASON_REQUIRED"
-	ReasonCredentialMissing = "CREDENTIAL_MISSING"
-	ReasonCredentialInvalid = "CREDENTIAL_INVALID"
+	ReasonCredentialMissing = "CREDENTIAL_MISSING" //nolint:gosec // a reason, not a credential
+	ReasonCredentialInvalid = "CREDENTIAL_INVALID" //nolint:gosec // the same
 	ReasonPermissionMissing = "PERMISSION_MISSING"
 	ReasonResourceNotFound  = "RESOURCE_NOT_FOUND"
 	ReasonResourceExists    = "RESOURCE_EXISTS"

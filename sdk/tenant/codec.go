@@ -175,12 +175,12 @@ func setTime(t *time.Time, v uint64) bool {
 	if v > maxSeconds {
 		return false
 	}
-	*t = time.Unix(int64(v), 0).UTC() //nolint:gosec // bounded above
+	*t = time.Unix(int64(v), 0).UTC()
 	return true
 }
 
 // seconds returns t for the wire; a time before 1970 becomes absent.
-func seconds(t time.Time) uint64 { return uint64(max(t.Unix(), 0)) } //nolint:gosec // never negative
+func seconds(t time.Time) uint64 { return uint64(max(t.Unix(), 0)) }
 
 func copyExact(dst []byte, s string) bool { return len(s) == len(dst) && copy(dst, s) == len(dst) }
 

@@ -2,6 +2,7 @@ package tenant_test
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -204,10 +205,10 @@ func TestOnlyOneEncoding(t *testing.T) {
 			return overlong(f, n)
 		}},
 		{"left out", func(int, []byte) []byte { return nil }},
-		{"twice", func(_ int, f []byte) []byte { return append(f[:len(f):len(f)], f...) }},
+		{"twice", func(_ int, f []byte) []byte { return append(slices.Clip(f), f...) }},
 		{"after the next", func(i int, f []byte) []byte {
 			next := fields[(i+1)%len(fields)]
-			return append(next[:len(next):len(next)], f...)
+			return append(slices.Clip(next), f...)
 		}},
 		{"behind an unknown field", func(_ int, f []byte) []byte {
 			return append(binary.AppendUvarint(nil, 21<<3), append([]byte{1}, f...)...)

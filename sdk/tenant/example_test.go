@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
-	"log"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
@@ -81,6 +80,6 @@ func ExampleFromContext() {
 
 func check(err error) {
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 }

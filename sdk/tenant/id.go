@@ -75,7 +75,7 @@ func NewUID(now time.Time, random io.Reader) (UID, error) {
 	if ms < 0 {
 		return UID{}, fault.New(fault.Internal, fault.ReasonInvalidField, "the clock is before 1970")
 	}
-	binary.BigEndian.PutUint64(uid[:8], uint64(ms)<<16) //nolint:gosec // checked above
+	binary.BigEndian.PutUint64(uid[:8], uint64(ms)<<16)
 	if _, err := io.ReadFull(random, uid[6:]); err != nil {
 		return UID{}, fault.New(fault.Internal, fault.ReasonInvalidField, "no randomness").WithCause(err)
 	}
