@@ -171,7 +171,7 @@ func (v *visit) admit(ctx context.Context) (context.Context, error) {
 		return ctx, err
 	}
 	if v.tc, err = c.Verifier.Verify(signed, c.Self); err != nil {
-		return ctx, err
+		return ctx, unready(err)
 	}
 	v.token = signed
 	ctx = tenant.NewContext(ctx, v.tc)
@@ -181,6 +181,19 @@ func (v *visit) admit(ctx context.Context) (context.Context, error) {
 		d.Headers(v.w.Header().Set)
 	}
 	return ctx, d.Fault(v.tc.ID())
+}
+
+// unready turns a context of ours that does not verify into what the caller can do
+// about it. Routes and trust are two feeds: one may know of a tenant or of a change
+// before the other, which is nobody's bad credential.
+func unready(err error) error {
+	switch fault.ReasonOf(err) {
+	case fault.ReasonContextInvalid, fault.ReasonContextExpired, fault.ReasonPlacementStale:
+		return fault.New(fault.Unavailable, fault.ReasonTenantNotReady, "this account is being made ready").
+			WithRetry(time.Second).WithCause(err)
+	default:
+		return err
+	}
 }
 
 // identify finds the one tenant that the request is for.

@@ -307,6 +307,34 @@ func TestAppFails(t *testing.T) {
 	}
 }
 
+// The routes may know a tenant, or a change of it, a moment before the trust.
+func TestFeedsOutOfStep(t *testing.T) {
+	t.Parallel()
+	s := newStreet(t)
+	known := s.issuer.Tenant(t, "acme")
+	routed := edge.Tenant{
+		UID: known.UID, ID: known.ID, State: edge.Active, Generation: known.Generation, Plan: "free", Model: tenant.ModelShared,
+		Cell: tenanttest.Cell, PlacementGeneration: known.PlacementGeneration,
+	}
+	check := func(what, reason string) {
+		t.Helper()
+		a := s.get(h1, "acme.localhost", "/", nil)
+		if a.status != 503 || a.problem.Reason != reason || a.header.Get("Retry-After") != "1" || s.app.asked.Load() != 0 {
+			t.Errorf("%s: %d %+v", what, a.status, a.problem)
+		}
+	}
+	s.issuer.Trust().RemoveTenant(known.UID)
+	check("a new tenant", fault.ReasonStarting)
+	s.issuer.Change(t, "acme", func(s *tenant.TenantState) { s.Generation += 2 })
+	check("an old generation", fault.ReasonTenantNotReady)
+	s.issuer.Suspend(t, "acme")
+	routed.Generation += 3
+	s.table.SetTenant(routed)
+	if a := s.get(h1, "acme.localhost", "/", nil); a.status != 403 || a.problem.Reason != fault.ReasonTenantSuspended {
+		t.Errorf("a suspension that the trust has first: %d %+v", a.status, a.problem)
+	}
+}
+
 // With no issuers tokens are the app's matter.
 func TestTokensPassUnread(t *testing.T) {
 	t.Parallel()
