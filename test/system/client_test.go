@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -146,11 +145,11 @@ func (h *house) front(t testing.TB, host string, overTLS bool, options ...grpc.D
 // identityOf is what a process of the house is called.
 func identityOf(t testing.TB, name string) identity.ID {
 	t.Helper()
-	make := identity.Service
+	of := identity.Service
 	if name == app || name == thief {
-		make = identity.App
+		of = identity.App
 	}
-	id, err := make(domain, cellID, name)
+	id, err := of(domain, cellID, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,25 +252,13 @@ func (h *house) write(t testing.TB, host, title string) string {
 	return note.Name
 }
 
-// titles reads the titles of a list of notes in JSON.
-func titles(body string) ([]string, error) {
-	var list struct{ Notes []struct{ Title string } }
-	if err := json.Unmarshal([]byte(body), &list); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, body)
-	}
-	var all []string
-	for _, n := range list.Notes {
-		all = append(all, n.Title)
-	}
-	return all, nil
-}
-
 // presenting returns ctx with a tenant context in the metadata.
 func presenting(ctx context.Context, tokens ...string) context.Context {
+	var pairs []string
 	for _, t := range tokens {
-		ctx = metadata.AppendToOutgoingContext(ctx, tenant.MetadataKey, t)
+		pairs = append(pairs, tenant.MetadataKey, t)
 	}
-	return ctx
+	return metadata.AppendToOutgoingContext(ctx, pairs...)
 }
 
 // verdict is how a call ended: the code and the reason, "OK" for a good one.
@@ -326,13 +313,4 @@ func (i *issuer) token(t testing.TB, tenantID string, edits ...func(*jwt.Claims)
 		t.Fatal(err)
 	}
 	return raw
-}
-
-// workers runs n functions and returns when all have ended.
-func workers(n int, fn func(i int)) {
-	var group sync.WaitGroup
-	for i := range n {
-		group.Go(func() { fn(i) })
-	}
-	group.Wait()
 }

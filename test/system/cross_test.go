@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -113,7 +114,7 @@ var crossings = map[string]func(context.Context, *testing.T, neighbours) error{
 			got, err := usage.ListLimitUsage(presenting(ctx, n.h.steal(t, host)), &quotav1.ListLimitUsageRequest{})
 			return got.String(), err
 		}
-		return n.contrast(ctx, ask, fmt.Sprint(mark))
+		return n.contrast(ctx, ask, strconv.Itoa(mark))
 	},
 }
 

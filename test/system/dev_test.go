@@ -23,7 +23,7 @@ func refusedStart(t *testing.T, bin, dir string, env []string, flags ...string) 
 	defer cancel()
 	runtime.LockOSThread() // the kernel ends the child with the thread that started it
 	defer runtime.UnlockOSThread()
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "rowhouse"), append([]string{"dev", "--state", dir}, flags...)...) //nolint:gosec // our own binary
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "rowhouse"), append([]string{"dev", "--state", dir}, flags...)...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -72,7 +72,7 @@ func TestDevSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	t.Run("port in use", func(t *testing.T) {
 		t.Parallel()
-		taken, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's port
+		taken, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}

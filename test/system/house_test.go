@@ -144,7 +144,7 @@ func ignite(p plan) (*house, error) {
 		}
 		h.dir = dir
 	}
-	h.cmd = exec.CommandContext(context.Background(), filepath.Join(h.bin, "rowhouse"), //nolint:gosec // our own binary
+	h.cmd = exec.CommandContext(context.Background(), filepath.Join(h.bin, "rowhouse"),
 		append([]string{"dev", "--state", h.dir, "--base-port", "0"}, p.flags...)...)
 	h.cmd.Stdout, h.cmd.Stderr = h.out, h.out
 	// A test that dies takes its houses with it: the kernel interrupts them.
@@ -171,7 +171,7 @@ func newRoom() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dir, os.Chmod(dir, 0o711) //nolint:gosec // to pass, not to read
+	return dir, os.Chmod(dir, 0o711)
 }
 
 func (h *house) path(elem ...string) string {

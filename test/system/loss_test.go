@@ -175,7 +175,7 @@ func (h *house) restart(t *testing.T, name string, command ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), command[0], //nolint:gosec // our own binaries
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), command[0],
 		append(command[1:], "--config", h.path(name, "config.yaml"))...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {

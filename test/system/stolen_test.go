@@ -10,10 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
-	"google.golang.org/grpc"
 
 	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
@@ -263,7 +264,7 @@ func (h *house) plant(t *testing.T, tenantID string) (host string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's port
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,10 +38,11 @@ func TestOneTraceFromDoorToRows(t *testing.T) {
 	if a := h.visit(t, visit{host: host, path: "/notes", header: fakes}); a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	ctx := t.Context()
+	var pairs []string
 	for name, value := range fakes {
-		ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(name), value)
+		pairs = append(pairs, strings.ToLower(name), value)
 	}
+	ctx := metadata.AppendToOutgoingContext(t.Context(), pairs...)
 	if _, err := notesv1.NewNotesServiceClient(h.front(t, host, false)).ListNotes(ctx, &notesv1.ListNotesRequest{}); err != nil {
 		t.Fatal(err)
 	}
