@@ -22,7 +22,7 @@ check: test ## the same as test
 
 test-long: ## every check and those that take long: everything under the race detector, fuzzing
 	@scripts/install.sh test
-	@scripts/test.sh -long
+	@ROWHOUSE_TEST_LONG=1 scripts/test.sh -long
 
 lint: ## the checks that run nothing: proto, vet, golangci-lint
 	@scripts/test.sh proto vet lint
