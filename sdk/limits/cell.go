@@ -201,14 +201,28 @@ func (c *cell) alone(l *Limiter, now time.Time, r *request) Decision {
 	case FailClosed:
 		d.Unavailable = true
 	default:
-		g := share(r.policy.Limit, l.holders.get()).Grant(c.local, gcra.At(now), r.cost, r.cost)
-		c.local, d.OK, d.RetryAfter = g.TAT, g.OK, g.RetryAfter
+		c.queue(l, now, r, &d)
 	}
 	return d
 }
 
-// share is what one of n holders may use of a limit by itself: its part of the
-// rate, and a burst of 1.
+// queue gives a call its slot at the safe rate: the moment its last token is earned.
+// Calls that come together go one after the other, as long as the slot is not too far.
+func (c *cell) queue(l *Limiter, now time.Time, r *request, d *Decision) {
+	part := share(r.policy.Limit, l.holders.get())
+	start := max(c.local, gcra.At(now))
+	next := part.Cost(r.cost)
+	if next >= gcra.Never-start {
+		return
+	}
+	if wait := (start + part.Cost(r.cost-1) - gcra.At(now)).Duration(); wait > max(l.patience, 0) {
+		d.RetryAfter = wait
+	} else {
+		c.local, d.OK, d.wait = start+next, true, wait
+	}
+}
+
+// share is what one of n holders may use of a limit by itself: its part of the rate.
 func share(l gcra.Limit, n int64) gcra.Limit {
 	period, tokens := l.Period(), l.Tokens()
 	if period <= 0 {

@@ -29,6 +29,8 @@ const Requests = "requests"
 const (
 	// defaultWait is how long a decision waits for quota.
 	defaultWait = 250 * time.Millisecond
+	// defaultPatience is how long a call waits for its turn at the safe rate.
+	defaultPatience = 250 * time.Millisecond
 	// retryLost is how long a process decides alone after quota failed.
 	retryLost = time.Second
 	// maxDenial is how long a process refuses by itself after one denial.
@@ -44,7 +46,9 @@ type Loss uint8
 
 // The policies. The zero Loss is SafeRate.
 const (
-	// SafeRate admits at the limit's rate divided by the holders last known, burst 1.
+	// SafeRate admits at the limit's rate divided by the holders last known, one call
+	// after the other: those that come together wait their turn, or are refused when
+	// it is further away than [Config.Patience].
 	SafeRate Loss = iota
 	// FailOpen admits everything.
 	FailOpen
@@ -121,6 +125,9 @@ type Config struct {
 	Clock    func() time.Time
 	// Wait is how long a decision waits for quota. Default 250 ms.
 	Wait time.Duration
+	// Patience is how long, without quota, a call may wait for its turn at the safe
+	// rate; less than 0 for not at all. Default 250 ms.
+	Patience time.Duration
 	// Log is told, at most once a second, that quota cannot be asked. Default slog.Default().
 	Log *slog.Logger
 }
@@ -131,6 +138,7 @@ type Limiter struct {
 	policies Policies
 	clock    func() time.Time
 	wait     time.Duration
+	patience time.Duration
 	log      *slog.Logger
 
 	mu      sync.Mutex
@@ -153,11 +161,14 @@ func New(c Config) *Limiter {
 	if c.Wait == 0 {
 		c.Wait = defaultWait
 	}
+	if c.Patience == 0 {
+		c.Patience = defaultPatience
+	}
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
 	return &Limiter{
-		granter: c.Granter, policies: c.Policies, clock: c.Clock, wait: c.Wait, log: c.Log, cells: make(map[key]*cell),
+		granter: c.Granter, policies: c.Policies, clock: c.Clock, wait: c.Wait, patience: c.Patience, log: c.Log, cells: make(map[key]*cell),
 	}
 }
 
@@ -181,18 +192,37 @@ type Decision struct {
 	// Reason is why quota serves the tenant no more, TENANT_SUSPENDED or
 	// TENANT_DELETED; empty else.
 	Reason string
+
+	// wait is how long the call's turn at the safe rate is away.
+	wait time.Duration
 }
 
 // Decide spends cost tokens of the tenant's limit, or refuses and spends nothing.
-// It waits for quota at most as long as configured. The end of ctx does not end a
-// question that others wait for as well.
+// It waits for quota, or for its turn when quota is gone, at most as long as
+// configured. The end of ctx does not end a question that others wait for as well.
 func (l *Limiter) Decide(ctx context.Context, tc tenant.Context, limit string, cost int64) Decision {
 	p, ok := l.policies.Policy(tc.UID(), tc.Plan(), limit)
 	if !ok {
 		return Decision{OK: true}
 	}
 	c := l.cell(key{tc.UID(), limit})
-	return c.decide(ctx, l, &request{context: tc.Token(), limit: limit, cost: cost, policy: p})
+	d := c.decide(ctx, l, &request{context: tc.Token(), limit: limit, cost: cost, policy: p})
+	if d.wait > 0 {
+		d.await(ctx)
+	}
+	return d
+}
+
+// await waits for the call's turn. A caller that goes away meanwhile has used it.
+func (d *Decision) await(ctx context.Context) {
+	turn := time.NewTimer(d.wait)
+	defer turn.Stop()
+	select {
+	case <-turn.C:
+	case <-ctx.Done():
+		d.OK, d.RetryAfter = false, d.wait
+	}
+	d.wait = 0
 }
 
 // ask asks quota one question. Whoever it is asked for may go away meanwhile.
@@ -247,7 +277,7 @@ func (d Decision) Fault(id tenant.ID) error {
 	case d.Reason == fault.ReasonTenantSuspended:
 		return fault.New(fault.PermissionDenied, d.Reason, "the tenant is suspended")
 	case d.Reason == fault.ReasonTenantDeleted:
-		return fault.New(fault.Gone, d.Reason, "the tenant was deleted")
+		return fault.New(fault.PermissionDenied, d.Reason, "the tenant was deleted")
 	case d.Unavailable:
 		return fault.New(fault.Unavailable, fault.ReasonDependency, "the limit %q cannot be checked now", d.Limit).
 			WithRetry(retryLost)

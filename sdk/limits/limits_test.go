@@ -124,7 +124,10 @@ func (w *world) clock() time.Time { return w.now }
 
 // another returns a limiter of another process.
 func (w *world) another() *limits.Limiter {
-	return limits.New(limits.Config{Granter: w.bank, Policies: w.store, Clock: w.clock, Log: slog.New(slog.DiscardHandler)})
+	return limits.New(limits.Config{
+		Granter: w.bank, Policies: w.store, Clock: w.clock, Log: slog.New(slog.DiscardHandler),
+		Patience: -1, // the test's clock does not move by itself
+	})
 }
 
 func (w *world) decide() limits.Decision {
@@ -369,6 +372,56 @@ func TestSafeRateIsShared(t *testing.T) {
 	}
 }
 
+// Calls that come together wait their turn at the safe rate; only what is further
+// away than the patience is refused, and what goes keeps to the rate.
+func TestSafeRateQueues(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		limit := mustLimit(t, 100, time.Second, 1)
+		w := newWorld(t, limit)
+		clock := func() time.Time { return time.Now().AddDate(30, 0, 0) } // the bubble's time is before ticks began
+		w.bank.clock, w.bank.fail = clock, errDown
+		limiter := limits.New(limits.Config{
+			Granter: w.bank, Policies: w.store, Clock: clock, Log: slog.New(slog.DiscardHandler), Patience: 200 * time.Millisecond,
+		})
+		began := clock()
+		var mu sync.Mutex
+		var admitted []admission
+		var refused int
+		var callers sync.WaitGroup
+		for range 50 {
+			callers.Go(func() {
+				d := limiter.Decide(t.Context(), w.tenant, limits.Requests, 1)
+				mu.Lock()
+				defer mu.Unlock()
+				switch at := clock(); {
+				case d.OK:
+					admitted = append(admitted, admission{gcra.At(at), 1})
+				case at != began || d.RetryAfter <= 200*time.Millisecond:
+					t.Errorf("refused after %v, to come again after %v", at.Sub(began), d.RetryAfter)
+				default:
+					refused++
+				}
+			})
+		}
+		callers.Wait()
+		if len(admitted) != 21 || refused != 29 { // the first at once, then one each 10 ms
+			t.Errorf("%d admitted and %d refused, want 21 and 29", len(admitted), refused)
+		}
+		checkBound(t, limit, admitted, 0)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if d := limiter.Decide(ctx, w.tenant, limits.Requests, 1); d.OK {
+			t.Errorf("a caller that went away: %+v", d)
+		}
+		<-time.After(time.Second)
+		if d := limiter.Decide(t.Context(), w.tenant, limits.Requests, 5); !d.OK || clock().Sub(began) != 1240*time.Millisecond {
+			t.Errorf("a call of 5: %+v after %v", d, clock().Sub(began))
+		}
+	})
+}
+
 // A share of a limit whose period cannot be stretched is a share of its tokens.
 func TestSafeRateOfLongPeriods(t *testing.T) {
 	t.Parallel()
@@ -408,7 +461,7 @@ func TestForgettingLosesNothing(t *testing.T) {
 func TestRefusedContext(t *testing.T) {
 	t.Parallel()
 	for reason, kind := range map[string]fault.Kind{
-		fault.ReasonTenantSuspended: fault.PermissionDenied, fault.ReasonTenantDeleted: fault.Gone,
+		fault.ReasonTenantSuspended: fault.PermissionDenied, fault.ReasonTenantDeleted: fault.PermissionDenied,
 	} {
 		w := newWorld(t, mustLimit(t, 10, time.Second, 10))
 		w.bank.set(func() { w.bank.answer = &limits.Answer{Outcome: limits.Refused, Reason: reason} })

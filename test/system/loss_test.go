@@ -49,12 +49,11 @@ func TestControlPlaneLost(t *testing.T) {
 	}
 }
 
-// load sends requests of all tenants, by HTTP and gRPC in turn, and fails the test for
-// each that fails. A tenant's requests come one after the other: alone, without quota, a
-// gateway admits at the plan's rate with a burst of 1 (SAFE_RATE).
+// load sends requests of all tenants, several of each at a time, by HTTP and gRPC in turn,
+// and fails the test for each that fails.
 func (h *house) load(t *testing.T, when string, length time.Duration) {
 	t.Helper()
-	const pace = 40 * time.Millisecond // the smallest plan has 50 a second
+	const clients, pace = 3, 100 * time.Millisecond // the smallest plan has 50 a second
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	var sent, failed atomic.Int64
@@ -62,8 +61,7 @@ func (h *house) load(t *testing.T, when string, length time.Duration) {
 	first := map[string]error{}
 	var group sync.WaitGroup
 	for tenant := range samples {
-		ask := h.both(t, tenant)
-		group.Go(func() {
+		client := func(ask [2]func(context.Context) (string, error)) {
 			for turn := 0; ctx.Err() == nil; turn++ {
 				text, err := ask[turn%2](t.Context())
 				sent.Add(1)
@@ -85,7 +83,11 @@ func (h *house) load(t *testing.T, when string, length time.Duration) {
 					rest.Stop()
 				}
 			}
-		})
+		}
+		for range clients {
+			ask := h.both(t, tenant)
+			group.Go(func() { client(ask) })
+		}
 	}
 	group.Wait()
 	t.Logf("%s: %d requests in %s, %d failed", when, sent.Load(), length, failed.Load())

@@ -34,6 +34,9 @@ const (
 	MaxPeriod = 366 * 24 * time.Hour
 )
 
+// Never is further away than any moment.
+const Never Ticks = math.MaxInt64
+
 // Epoch is tick 0.
 func Epoch() time.Time { return time.Date(2025, time.January, 1, 0, 0, 0, 0, time.UTC) }
 
@@ -87,25 +90,25 @@ func (l Limit) Burst() int64 { return l.burst }
 // Period returns the period.
 func (l Limit) Period() time.Duration { return l.period.Duration() }
 
-// Cost returns how long the limit needs to earn n tokens, rounded up; the largest
-// Ticks when it is longer than can be said or never.
+// Cost returns how long the limit needs to earn n tokens, rounded up; [Never]
+// when it is longer than can be said.
 func (l Limit) Cost(n int64) Ticks {
 	if l.tokens <= 0 {
-		return math.MaxInt64
+		return Never
 	}
 	if n <= 0 {
 		return 0
 	}
 	hi, lo := bits.Mul64(uint64(n), uint64(l.period)) //nolint:gosec // not negative
 	if hi >= uint64(l.tokens) {
-		return math.MaxInt64
+		return Never
 	}
 	q, r := bits.Div64(hi, lo, uint64(l.tokens))
 	if r > 0 {
 		q++
 	}
 	if q > math.MaxInt64 {
-		return math.MaxInt64
+		return Never
 	}
 	return Ticks(q)
 }
