@@ -1,14 +1,17 @@
 package tenancy_test
 
 import (
+	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -17,6 +20,7 @@ import (
 
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/trust"
 )
@@ -392,7 +396,7 @@ func TestCreationGoesOnWithoutItsCaller(t *testing.T) {
 	r := newRig(t)
 	a, ctx := r.furnish(), t.Context()
 	conn := r.inCell()
-	_, err := conn.Exec(ctx, `ALTER TABLE rowhouse.placement RENAME TO elsewhere`)
+	_, err := conn.Exec(ctx, `ALTER TABLE rowhouse.placement RENAME COLUMN state TO elsewhere`)
 	r.must(err)
 	resp, err := a.CreateTenant(ctx, &tenancyv1.CreateTenantRequest{TenantId: "acme", RequestId: newID()})
 	r.must(err)
@@ -403,7 +407,7 @@ func TestCreationGoesOnWithoutItsCaller(t *testing.T) {
 	}
 	_, err = a.SuspendTenant(ctx, &tenancyv1.SuspendTenantRequest{Name: "tenants/acme", Cause: 1, Reason: why})
 	refused(t, "suspend while creating", err, codes.FailedPrecondition, "WRONG_STATE")
-	_, err = conn.Exec(ctx, `ALTER TABLE rowhouse.elsewhere RENAME TO placement`)
+	_, err = conn.Exec(ctx, `ALTER TABLE rowhouse.placement RENAME COLUMN elsewhere TO state`)
 	r.must(err)
 	if m := r.wait(a, resp.GetOperation()); m.GetState() != tenancyv1.TenantState_TENANT_STATE_ACTIVE {
 		t.Errorf("after the mend: %v", m)
@@ -415,7 +419,7 @@ func TestCancelledCreationIsUndone(t *testing.T) {
 	r := newRig(t)
 	a, ctx := r.furnish(), t.Context()
 	conn := r.inCell()
-	_, err := conn.Exec(ctx, `ALTER TABLE rowhouse.placement RENAME TO elsewhere`)
+	_, err := conn.Exec(ctx, `ALTER TABLE rowhouse.placement RENAME COLUMN state TO elsewhere`)
 	r.must(err)
 	resp, err := a.CreateTenant(ctx, &tenancyv1.CreateTenantRequest{TenantId: "acme"})
 	r.must(err)
@@ -435,7 +439,7 @@ func TestCancelledCreationIsUndone(t *testing.T) {
 	}
 	_, err = a.DeleteTenant(ctx, &tenancyv1.DeleteTenantRequest{Name: "tenants/acme", Reason: why})
 	r.must(err)
-	_, err = conn.Exec(ctx, `ALTER TABLE rowhouse.elsewhere RENAME TO placement`)
+	_, err = conn.Exec(ctx, `ALTER TABLE rowhouse.placement RENAME COLUMN elsewhere TO state`)
 	r.must(err)
 	r.tenant(a, "acme") // the id is free again
 }
@@ -445,12 +449,12 @@ func TestRestartResumes(t *testing.T) {
 	r := newRig(t)
 	a, ctx := r.furnish(), t.Context()
 	conn := r.inCell()
-	_, err := conn.Exec(ctx, `ALTER TABLE rowhouse.placement RENAME TO elsewhere`)
+	_, err := conn.Exec(ctx, `ALTER TABLE rowhouse.placement RENAME COLUMN state TO elsewhere`)
 	r.must(err)
 	resp, err := a.CreateTenant(ctx, &tenancyv1.CreateTenantRequest{TenantId: "acme"})
 	r.must(err)
 	r.stop()
-	_, err = conn.Exec(ctx, `ALTER TABLE rowhouse.elsewhere RENAME TO placement`)
+	_, err = conn.Exec(ctx, `ALTER TABLE rowhouse.placement RENAME COLUMN elsewhere TO state`)
 	r.must(err)
 	r.start()
 	a = r.owner()
@@ -483,4 +487,43 @@ func TestNewAppGetsItsTenants(t *testing.T) {
 	if keys != 1 {
 		t.Errorf("the new app's database has %d seal keys", keys)
 	}
+}
+
+// An app without a database in the cell, or with an empty one, holds up nobody's creation, and gets its tenants later.
+func TestAppWithoutADatabaseHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.furnish(), t.Context()
+	empty := pgtest.New(t, pgtest.Template{})
+	late := "late" + r.app[len("app"):]
+	for _, id := range []string{late, late + "-too"} {
+		_, err := a.CreateApp(ctx, &tenancyv1.CreateAppRequest{AppId: id, App: &tenancyv1.App{Upstreams: []*tenancyv1.AppUpstream{{
+			Cell: "cells/cell-1", HttpAddress: "late:7111", SpiffeId: r.id("app", id).String(),
+		}}}})
+		r.must(err)
+	}
+	database := strings.ReplaceAll(late, "-", "_")
+	_, err := r.super.Exec(ctx, "CREATE DATABASE "+database+"_too TEMPLATE "+empty.Name())
+	r.must(err)
+	t.Cleanup(func() {
+		for _, name := range []string{database, database + "_too"} {
+			_, _ = r.super.Exec(context.WithoutCancel(ctx), "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+		}
+	})
+
+	acme := r.tenant(a, "acme")
+	if got := r.cellRow(acme.GetUid()); acme.GetState() != tenancyv1.TenantState_TENANT_STATE_ACTIVE || got.State != "active" {
+		t.Fatalf("%v, and the app that is ready knows %+v", acme, got)
+	}
+	source := pgtest.New(t, cellTemplate())
+	_, err = r.super.Exec(ctx, "CREATE DATABASE "+database+" TEMPLATE "+source.Name())
+	r.must(err)
+	pool, err := pgxpool.New(ctx, strings.ReplaceAll(source.DSN("postgres"), source.Name(), database))
+	r.must(err)
+	t.Cleanup(pool.Close)
+	eventually(t, "the tenant has its place in the late app", func() bool {
+		var state string
+		_ = pool.QueryRow(ctx, `SELECT state FROM rowhouse.placement WHERE tenant_id = $1`, acme.GetUid()).Scan(&state) // no row yet
+		return state == "active"
+	})
 }

@@ -11,16 +11,19 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/worker"
 )
 
 const (
@@ -86,10 +89,20 @@ func (d *Databases) Place(ctx context.Context, debt store.Debt) error {
 		Revision:    uint64(debt.Revision),   //nolint:gosec // the table allows positive ones
 		StatementMS: debt.StatementMS, LockMS: debt.LockMS, IdleMS: debt.IdleMS,
 	})
-	if errors.Is(err, cell.ErrStale) {
+	switch {
+	case errors.Is(err, cell.ErrStale):
 		return nil
+	case unprepared(err):
+		return errors.Join(worker.ErrNoDatabase, err)
 	}
 	return err
+}
+
+// unprepared reports whether the app has no database in the cell, or an empty one.
+func unprepared(err error) bool {
+	const noDatabase, noSchema, noTable, noRole = "3D000", "3F000", "42P01", "22023"
+	answer, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && slices.Contains([]string{noDatabase, noSchema, noTable, noRole}, answer.Code)
 }
 
 // Install lets an app's database accept seals under a key.

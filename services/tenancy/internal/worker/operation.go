@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,7 +98,7 @@ func (h *holder) undo(ctx context.Context) error {
 		h.o.Meta.Steps = append(h.o.Meta.Steps, &apiv1.OperationStep{Name: stepUndo})
 	}
 	return h.step(ctx, stepUndo, func(ctx context.Context) error {
-		return h.finishAs(ctx, registry.Failed{}, fault.New(fault.Aborted, "CANCELLED", "the creation was cancelled"))
+		return h.finishAs(ctx, registry.Failed{}, fault.New(fault.Aborted, fault.ReasonCancelled, "the creation was cancelled"))
 	})
 }
 
@@ -135,18 +136,26 @@ func (h *holder) step(ctx context.Context, name string, fn func(context.Context)
 	return err
 }
 
+// payAll tells every database of the tenant's cell. One that is not made yet holds nobody up: it serves no tenant, and
+// is told when it is there.
 func (h *holder) payAll(ctx context.Context) error {
 	debts, err := store.Debts(ctx, h.w.cfg.Pool, h.uid)
 	if err != nil {
 		return err
 	}
+	var failed error
 	for _, d := range debts {
-		if err := h.w.pay(ctx, d); err != nil {
-			return fault.New(fault.Unavailable, registry.ReasonCellUnreachable,
+		err := h.w.pay(ctx, d)
+		if errors.Is(err, ErrNoDatabase) {
+			h.w.cfg.Log.WarnContext(ctx, "worker: an app has no database in the tenant's cell yet", "app", d.App, "cell", d.Cell)
+			continue
+		}
+		if err != nil && failed == nil {
+			failed = fault.New(fault.Unavailable, registry.ReasonCellUnreachable,
 				"the database of apps/%s in cells/%s cannot be told", d.App, d.Cell).WithDomain(registry.Domain).WithCause(err)
 		}
 	}
-	return nil
+	return failed
 }
 
 // finishAs lets the event happen and ends the operation in one transaction. why is the operation's error, if it has one.

@@ -44,6 +44,9 @@ const (
 	upkeepEvery = 10 * time.Second
 )
 
+// ErrNoDatabase is what [Cells] return for an app whose database in the cell is not made or not prepared yet.
+var ErrNoDatabase = errors.New("the app has no prepared database in the cell")
+
 // Cells reaches the databases of cells.
 type Cells interface {
 	Place(ctx context.Context, debt store.Debt) error
