@@ -147,20 +147,20 @@ func domains() noun {
 				name: "create", rpc: "CreateDomain", short: "Claim a host name for a tenant",
 				fields:  []field{{"parent", tenantForm}, {"domain_id", "{host}"}},
 				flags:   []flag{{path: "domain.app", usage: "the app that it leads to", form: appForm, required: true}},
-				example: "rowhouse domains create acme notes.acme.example --app notes",
+				example: "rowhouse domains create acme notes.acme.example.com --app notes",
 			},
 			{
 				name: "update", rpc: "UpdateDomain", short: "Lead a domain to another app", fields: []field{{"domain.name", domainForm}},
 				flags:   []flag{{path: "domain.app", usage: "the app that it leads to", form: appForm}},
-				example: "rowhouse domains update acme notes.acme.example --app notes",
+				example: "rowhouse domains update acme notes.acme.example.com --app notes",
 			},
 			{
 				name: "verify", rpc: "VerifyDomain", short: "Declare a domain verified, so that it serves", fields: named(domainForm),
-				example: "rowhouse domains verify acme notes.acme.example --reason \"TXT record seen\"",
+				example: "rowhouse domains verify acme notes.acme.example.com --reason \"TXT record seen\"",
 			},
 			{
 				name: "delete", rpc: "DeleteDomain", short: "Take a host name from a tenant", fields: named(domainForm),
-				example: "rowhouse domains delete acme notes.acme.example --confirm notes.acme.example",
+				example: "rowhouse domains delete acme notes.acme.example.com --confirm notes.acme.example.com",
 			},
 		},
 	}
