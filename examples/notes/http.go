@@ -127,7 +127,7 @@ func (s *site) remove(r *http.Request) (proto.Message, error) {
 func read(r *http.Request) (*notesv1.Note, error) {
 	b, err := io.ReadAll(r.Body)
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, fault.New(fault.InvalidArgument, "TOO_LARGE", "the body has more than %d bytes", maxBody)
+		return nil, fault.New(fault.InvalidArgument, fault.ReasonTooLarge, "the body has more than %d bytes", maxBody)
 	}
 	if err != nil {
 		return nil, invalid("body", "cannot be read")

@@ -68,7 +68,7 @@ func TestIsComparesIdentityOnly(t *testing.T) {
 		t.Error("same kind, domain and reason should match")
 	}
 	for _, other := range []*fault.Error{
-		fault.New(fault.Gone, "R", "one"), fault.New(fault.NotFound, "S", "one"), a.WithDomain("d"),
+		fault.New(fault.Aborted, "R", "one"), fault.New(fault.NotFound, "S", "one"), a.WithDomain("d"),
 	} {
 		if errors.Is(a, other) {
 			t.Errorf("%v should not match %v", a, other)
@@ -81,12 +81,12 @@ func TestKindOf(t *testing.T) {
 	if fault.KindOf(nil) != 0 || fault.KindOf(io.EOF) != fault.Internal || fault.ReasonOf(io.EOF) != "" {
 		t.Error("nil has no kind, foreign errors are internal and have no reason")
 	}
-	for k := fault.InvalidArgument; k <= fault.Gone; k++ {
+	for k := fault.InvalidArgument; k <= fault.Internal; k++ {
 		if strings.HasPrefix(k.String(), "KIND_") || k.String() == "" {
 			t.Errorf("kind %d has no name", k)
 		}
 	}
-	if got := (fault.Gone + 1).String(); got != "KIND_15" {
+	if got := (fault.Internal + 1).String(); got != "KIND_14" {
 		t.Errorf("unknown kind = %q", got)
 	}
 }

@@ -5,8 +5,7 @@ import "strconv"
 // Kind is the sort of a refusal. The zero value is not a kind: what carries it is answered as Internal.
 type Kind uint8
 
-// The kinds, named after the canonical codes they become. Gone is the one addition: what the name stood for existed
-// and was deleted, HTTP 410 and gRPC NOT_FOUND.
+// The kinds, named after the canonical codes they become.
 const (
 	InvalidArgument Kind = iota + 1
 	Unauthenticated
@@ -21,7 +20,6 @@ const (
 	DeadlineExceeded
 	Unimplemented
 	Internal
-	Gone
 )
 
 var kindNames = [...]string{ //nolint:gochecknoglobals // a table that never changes
@@ -38,7 +36,6 @@ var kindNames = [...]string{ //nolint:gochecknoglobals // a table that never cha
 	DeadlineExceeded:   "DEADLINE_EXCEEDED",
 	Unimplemented:      "UNIMPLEMENTED",
 	Internal:           "INTERNAL",
-	Gone:               "GONE",
 }
 
 // String returns the kind's name in the spelling of google.rpc.Code.

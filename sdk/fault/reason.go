@@ -40,4 +40,10 @@ const (
 	ReasonTenantMismatch    = "TENANT_MISMATCH"
 	ReasonDependency        = "DEPENDENCY_UNAVAILABLE"
 	ReasonInternal          = "INTERNAL"
+	ReasonMisdirected       = "MISDIRECTED"
+	ReasonTooLarge          = "TOO_LARGE"
+	ReasonCancelled         = "CANCELLED"
+	ReasonUpstreamDown      = "UPSTREAM_UNAVAILABLE"
+	ReasonUpstreamFailed    = "UPSTREAM_FAILED"
+	ReasonUpstreamTimeout   = "UPSTREAM_TIMEOUT"
 )

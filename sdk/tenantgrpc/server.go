@@ -205,7 +205,7 @@ func tokenOf(ctx context.Context) (string, error) {
 		return values[0], nil
 	default:
 		// Never the first, never the last: whoever joins headers decides nothing.
-		return "", fault.New(fault.InvalidArgument, fault.ReasonContextInvalid,
+		return "", fault.New(fault.Unauthenticated, fault.ReasonContextInvalid,
 			"the call carries more than one tenant context")
 	}
 }

@@ -221,7 +221,7 @@ func kindCode(k fault.Kind) (codes.Code, bool) {
 		return codes.Unauthenticated, true
 	case fault.PermissionDenied:
 		return codes.PermissionDenied, true
-	case fault.NotFound, fault.Gone:
+	case fault.NotFound:
 		return codes.NotFound, true
 	case fault.AlreadyExists:
 		return codes.AlreadyExists, true

@@ -54,9 +54,6 @@ func TestFaultsSurviveTheWire(t *testing.T) {
 	if f == nil || f.Reason != "X" || f.Message != "a\uFFFD" {
 		t.Errorf("a message that is not text becomes %+v", f)
 	}
-	if st := tenantgrpc.Status(rich(fault.Gone)); st.Code() != codes.NotFound {
-		t.Errorf("Gone becomes %v", st.Code())
-	}
 }
 
 func TestWhatIsNoFaultIsInternal(t *testing.T) {

@@ -133,8 +133,6 @@ func Status(err error) int {
 		return http.StatusGatewayTimeout
 	case fault.Unimplemented:
 		return http.StatusNotImplemented
-	case fault.Gone:
-		return http.StatusGone
 	default:
 		return http.StatusInternalServerError
 	}
@@ -146,11 +144,11 @@ func statusOfReason(reason string) int {
 	switch reason {
 	case fault.ReasonTenantDeleted:
 		return http.StatusGone
-	case "MISDIRECTED":
+	case fault.ReasonMisdirected:
 		return http.StatusMisdirectedRequest
-	case "TOO_LARGE":
+	case fault.ReasonTooLarge:
 		return http.StatusRequestEntityTooLarge
-	case "UPSTREAM_FAILED":
+	case fault.ReasonUpstreamFailed:
 		return http.StatusBadGateway
 	default:
 		return 0

@@ -74,7 +74,7 @@ func tokenOf(values []string) (string, error) {
 			"the request needs a tenant context and has none")
 	case 1:
 	default:
-		return "", fault.New(fault.InvalidArgument, fault.ReasonContextInvalid,
+		return "", fault.New(fault.Unauthenticated, fault.ReasonContextInvalid,
 			"the request carries more than one tenant context")
 	}
 	token, err := base64.StdEncoding.Strict().DecodeString(values[0])

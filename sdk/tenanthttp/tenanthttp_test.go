@@ -120,8 +120,8 @@ func TestHandlerVerifies(t *testing.T) {
 		{"globex", []string{globex}, 200, "globex"},
 		{"none", nil, 401, "CONTEXT_MISSING"},
 		{"empty", []string{""}, 401, "CONTEXT_MISSING"},
-		{"two", []string{acme, globex}, 400, "CONTEXT_INVALID"},
-		{"two equal", []string{acme, acme}, 400, "CONTEXT_INVALID"},
+		{"two", []string{acme, globex}, 401, "CONTEXT_INVALID"},
+		{"two equal", []string{acme, acme}, 401, "CONTEXT_INVALID"},
 		{"joined", []string{acme + "," + globex}, 401, "CONTEXT_INVALID"},
 		{"no padding", []string{strings.TrimRight(encode(a.Token(t, "acme")+"x"), "=")}, 401, "CONTEXT_INVALID"},
 		{"not base64", []string{"!" + acme}, 401, "CONTEXT_INVALID"},
@@ -187,7 +187,7 @@ func TestStatusOfEachKind(t *testing.T) {
 		fault.InvalidArgument: 400, fault.Unauthenticated: 401, fault.PermissionDenied: 403, fault.NotFound: 404,
 		fault.AlreadyExists: 409, fault.FailedPrecondition: 400, fault.Aborted: 409, fault.OutOfRange: 400,
 		fault.ResourceExhausted: 429, fault.Unavailable: 503, fault.DeadlineExceeded: 504, fault.Unimplemented: 501,
-		fault.Internal: 500, fault.Gone: 410,
+		fault.Internal: 500,
 	} {
 		if got := tenanthttp.Status(fault.New(kind, "R", "m")); got != want {
 			t.Errorf("%v is %d, expected %d", kind, got, want)

@@ -23,13 +23,6 @@ var reasonFiles = []struct{ domain, file, about string }{
 	{"rowhouse.config", "proto/rowhouse/config/v1/reason.proto", "Of settings and their schemas."},
 }
 
-// elsewhere are reasons that code sends and no proto documents, with what they mean.
-var elsewhere = map[string]string{
-	"UPSTREAM_FAILED":  "UNAVAILABLE: the app broke off its answer. Of the gateway.",
-	"UPSTREAM_TIMEOUT": "DEADLINE_EXCEEDED: the app did not answer in time. Of the gateway.",
-	"CANCELLED":        "ABORTED: the error of an operation that was cancelled.",
-}
-
 // reason is one value of a Reason enum.
 type reason struct{ name, about string }
 
@@ -85,11 +78,6 @@ The gRPC code of an error stands before the colon.
 			fmt.Fprintf(&b, "| `%s` | %d | %s |\n", r.name, r.status(t), r.about)
 		}
 	}
-	b.WriteString("\n## Not yet in a proto\n\n| reason | HTTP | when |\n|---|---|---|\n")
-	for _, name := range []string{"CANCELLED", "UPSTREAM_FAILED", "UPSTREAM_TIMEOUT"} {
-		r := reason{name, elsewhere[name]}
-		fmt.Fprintf(&b, "| `%s` | %d | %s |\n", r.name, r.status(t), r.about)
-	}
 	return b.String()
 }
 
@@ -119,9 +107,6 @@ func known(t *testing.T) map[string]bool {
 			out[r.name] = true
 		}
 	}
-	for name := range elsewhere {
-		out[name] = true
-	}
 	return out
 }
 
@@ -150,10 +135,8 @@ func TestReasonsInCodeAreDocumented(t *testing.T) {
 			t.Errorf("%s sends %s, which no proto documents", file, name)
 		}
 	}
-	for name := range elsewhere {
-		if sent[name] == "" {
-			t.Errorf("nobody sends %s", name)
-		}
+	if len(sent) == 0 {
+		t.Error("no code sends a reason")
 	}
 }
 

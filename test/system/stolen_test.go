@@ -119,7 +119,7 @@ func TestAppForgesNoContext(t *testing.T) {
 			continue // takes one in its request
 		}
 		for _, pair := range [][]string{{stolen, second}, {second, stolen}} {
-			if got := verdict(call(t.Context(), pair...)); got != "InvalidArgument CONTEXT_INVALID" {
+			if got := verdict(call(t.Context(), pair...)); got != "Unauthenticated CONTEXT_INVALID" {
 				t.Errorf("two contexts at %s: %s", where, got)
 			}
 		}

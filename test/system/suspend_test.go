@@ -71,7 +71,7 @@ func cmpError(err error, a answer) error {
 		return err
 	}
 	kinds := map[int]fault.Kind{
-		http.StatusForbidden: fault.PermissionDenied, http.StatusGone: fault.Gone, http.StatusUnauthorized: fault.Unauthenticated,
+		http.StatusForbidden: fault.PermissionDenied, http.StatusGone: fault.PermissionDenied, http.StatusUnauthorized: fault.Unauthenticated,
 		http.StatusConflict: fault.Aborted,
 	}
 	kind, known := kinds[a.status]

@@ -111,6 +111,12 @@ const (
 	Reason_REASON_UPSTREAM_UNAVAILABLE Reason = 40
 	// INVALID_ARGUMENT or RESOURCE_EXHAUSTED: the request is larger than the server takes.
 	Reason_REASON_TOO_LARGE Reason = 41
+	// UNAVAILABLE, at the edge HTTP 502: the app broke off its answer.
+	Reason_REASON_UPSTREAM_FAILED Reason = 42
+	// DEADLINE_EXCEEDED: the app did not answer in time.
+	Reason_REASON_UPSTREAM_TIMEOUT Reason = 43
+	// ABORTED: the error of an operation that was cancelled.
+	Reason_REASON_CANCELLED Reason = 44
 )
 
 // Enum value maps for Reason.
@@ -158,6 +164,9 @@ var (
 		39: "REASON_MISDIRECTED",
 		40: "REASON_UPSTREAM_UNAVAILABLE",
 		41: "REASON_TOO_LARGE",
+		42: "REASON_UPSTREAM_FAILED",
+		43: "REASON_UPSTREAM_TIMEOUT",
+		44: "REASON_CANCELLED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":            0,
@@ -202,6 +211,9 @@ var (
 		"REASON_MISDIRECTED":            39,
 		"REASON_UPSTREAM_UNAVAILABLE":   40,
 		"REASON_TOO_LARGE":              41,
+		"REASON_UPSTREAM_FAILED":        42,
+		"REASON_UPSTREAM_TIMEOUT":       43,
+		"REASON_CANCELLED":              44,
 	}
 )
 
@@ -236,7 +248,7 @@ var File_rowhouse_api_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\x9e\t\n" +
+	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\xed\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_INVALID_FIELD\x10\x01\x12\x18\n" +
@@ -280,7 +292,10 @@ const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\x16REASON_OUTCOME_UNKNOWN\x10&\x12\x16\n" +
 	"\x12REASON_MISDIRECTED\x10'\x12\x1f\n" +
 	"\x1bREASON_UPSTREAM_UNAVAILABLE\x10(\x12\x14\n" +
-	"\x10REASON_TOO_LARGE\x10)B\xc1\x01\n" +
+	"\x10REASON_TOO_LARGE\x10)\x12\x1a\n" +
+	"\x16REASON_UPSTREAM_FAILED\x10*\x12\x1b\n" +
+	"\x17REASON_UPSTREAM_TIMEOUT\x10+\x12\x14\n" +
+	"\x10REASON_CANCELLED\x10,B\xc1\x01\n" +
 	"\x13com.rowhouse.api.v1B\vReasonProtoP\x01Z?github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1;apiv1\xa2\x02\x03RAX\xaa\x02\x0fRowhouse.Api.V1\xca\x02\x0fRowhouse\\Api\\V1\xe2\x02\x1bRowhouse\\Api\\V1\\GPBMetadata\xea\x02\x11Rowhouse::Api::V1b\x06proto3"
 
 var (

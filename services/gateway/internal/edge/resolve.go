@@ -145,7 +145,7 @@ func (t *Table) checkSNI(r *Route, sni string) error {
 			return nil
 		}
 	}
-	return fault.New(fault.PermissionDenied, ReasonMisdirected, "this connection was not made for the request's host")
+	return fault.New(fault.PermissionDenied, fault.ReasonMisdirected, "this connection was not made for the request's host")
 }
 
 // aim finds the app's process for the tenant's cell.
@@ -241,7 +241,7 @@ func unknown() error {
 }
 
 func noUpstream() error {
-	return fault.New(fault.Unavailable, ReasonUpstreamUnavailable, "the app cannot be reached")
+	return fault.New(fault.Unavailable, fault.ReasonUpstreamDown, "the app cannot be reached")
 }
 
 // stateFault says why a tenant in this state is not served; nil when it is.
@@ -252,16 +252,8 @@ func stateFault(e *Tenant) error {
 	case Suspended:
 		return fault.New(fault.PermissionDenied, fault.ReasonTenantSuspended, "this account is suspended")
 	case Deleted:
-		return fault.New(fault.Gone, fault.ReasonTenantDeleted, "this account was closed")
+		return fault.New(fault.PermissionDenied, fault.ReasonTenantDeleted, "this account was closed")
 	default:
 		return fault.New(fault.Unavailable, fault.ReasonTenantNotReady, "this account is being made ready")
 	}
 }
-
-// Reasons of the edge alone.
-const (
-	// ReasonMisdirected: the connection was made for another tenant's host; HTTP 421.
-	ReasonMisdirected = "MISDIRECTED"
-	// ReasonUpstreamUnavailable: the app has no process that could answer; HTTP 503.
-	ReasonUpstreamUnavailable = "UPSTREAM_UNAVAILABLE"
-)

@@ -92,9 +92,9 @@ func TestCausesAreNotTold(t *testing.T) {
 
 func TestGRPCStatus(t *testing.T) {
 	t.Parallel()
-	w := write("text/html", faces.Refusal{GRPC: true, Err: fault.New(fault.Gone, fault.ReasonTenantDeleted, "100 %% 🏚\n").WithMetadata("k", "v")})
+	w := write("text/html", faces.Refusal{GRPC: true, Err: fault.New(fault.PermissionDenied, fault.ReasonTenantDeleted, "100 %% 🏚\n").WithMetadata("k", "v")})
 	message, err := url.PathUnescape(w.Header().Get("Grpc-Message"))
-	if err != nil || message != "100 % 🏚\n" || w.Header().Get("Grpc-Status") != "5" || w.Code != http.StatusOK ||
+	if err != nil || message != "100 % 🏚\n" || w.Header().Get("Grpc-Status") != "7" || w.Code != http.StatusOK ||
 		w.Header().Get("Content-Type") != "application/grpc" || w.Body.Len() != 0 {
 		t.Errorf("%d %v, %q %v", w.Code, w.Header(), message, err)
 	}
@@ -103,7 +103,7 @@ func TestGRPCStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := new(spb.Status)
-	if err := proto.Unmarshal(b, s); err != nil || codes.Code(s.GetCode()) != codes.NotFound {
+	if err := proto.Unmarshal(b, s); err != nil || codes.Code(s.GetCode()) != codes.PermissionDenied {
 		t.Fatalf("%v, %v", s, err)
 	}
 	info := new(errdetails.ErrorInfo)

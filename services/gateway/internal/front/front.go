@@ -264,7 +264,7 @@ func (v *visit) refuse(err error) {
 	v.span.SetStatus(codes.Error, reason)
 	v.h.c.Log.InfoContext(v.r.Context(), "refused", "reason", reason, "error", err, "request_id", v.id, "host", v.r.Host)
 	a := faces.Refusal{Err: err, RequestID: v.id, GRPC: v.grpc}
-	if t := v.route.Tenant; t != nil && reason != fault.ReasonTenantMismatch && reason != edge.ReasonMisdirected {
+	if t := v.route.Tenant; t != nil && reason != fault.ReasonTenantMismatch && reason != fault.ReasonMisdirected {
 		a.Brand = v.h.c.Brand(t.UID, t.Plan)
 	}
 	if fault.ReasonOf(err) == fault.ReasonCredentialInvalid {

@@ -16,7 +16,6 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/edge"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/front"
-	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/upstream"
 )
 
 func ways() []string { return []string{h1, h1TLS, h2TLS} }
@@ -116,7 +115,7 @@ func TestMisdirected(t *testing.T) {
 				t.Errorf("%s, %s: %d %+v, want %d", way, host, a.status, a.problem, want)
 			}
 		}
-		if a := s.ask(client, http.MethodGet, "https://"+shared+"/t/acme/", nil); a.status != 421 || a.problem.Reason != edge.ReasonMisdirected {
+		if a := s.ask(client, http.MethodGet, "https://"+shared+"/t/acme/", nil); a.status != 421 || a.problem.Reason != fault.ReasonMisdirected {
 			t.Errorf("%s, shared host: %d %+v", way, a.status, a.problem)
 		}
 	}
@@ -261,7 +260,7 @@ func TestAppFails(t *testing.T) {
 	t.Parallel()
 	s := newStreet(t)
 	s.app.on("/dies", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	if a := s.get(h2TLS, "acme.localhost", "/dies", nil); a.status != 502 || a.problem.Reason != upstream.ReasonFailed {
+	if a := s.get(h2TLS, "acme.localhost", "/dies", nil); a.status != 502 || a.problem.Reason != fault.ReasonUpstreamFailed {
 		t.Errorf("an app that breaks off: %d %+v", a.status, a.problem)
 	}
 	s.app.on("/half", func(w http.ResponseWriter, r *http.Request) {
@@ -293,11 +292,11 @@ func TestAppFails(t *testing.T) {
 		status int
 		reason string
 	}{
-		"nobody listens":     {edge.Upstream{HTTPAddress: closed.Addr().String(), SPIFFEID: s.app.id.String()}, 503, upstream.ReasonUnavailable},
-		"another identity":   {edge.Upstream{HTTPAddress: s.app.http, SPIFFEID: another}, 502, upstream.ReasonFailed},
-		"not an identity":    {edge.Upstream{HTTPAddress: s.app.http, SPIFFEID: "x"}, 503, upstream.ReasonUnavailable},
-		"no address":         {edge.Upstream{SPIFFEID: s.app.id.String()}, 503, upstream.ReasonUnavailable},
-		"only a gRPC server": {edge.Upstream{GRPCAddress: s.app.grpc, SPIFFEID: s.app.id.String()}, 503, upstream.ReasonUnavailable},
+		"nobody listens":     {edge.Upstream{HTTPAddress: closed.Addr().String(), SPIFFEID: s.app.id.String()}, 503, fault.ReasonUpstreamDown},
+		"another identity":   {edge.Upstream{HTTPAddress: s.app.http, SPIFFEID: another}, 502, fault.ReasonUpstreamFailed},
+		"not an identity":    {edge.Upstream{HTTPAddress: s.app.http, SPIFFEID: "x"}, 503, fault.ReasonUpstreamDown},
+		"no address":         {edge.Upstream{SPIFFEID: s.app.id.String()}, 503, fault.ReasonUpstreamDown},
+		"only a gRPC server": {edge.Upstream{GRPCAddress: s.app.grpc, SPIFFEID: s.app.id.String()}, 503, fault.ReasonUpstreamDown},
 	} {
 		app.Upstreams[tenanttest.Cell] = tc.up
 		s.table.SetApp(app)

@@ -26,7 +26,6 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
-	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/edge"
 )
 
 const (
@@ -232,7 +231,7 @@ func TestGRPCRefusals(t *testing.T) {
 	}{
 		"unknown host":     {"nobody.localhost", tell, nil, codes.NotFound, fault.ReasonResourceNotFound},
 		"suspended":        {"hooli.localhost", tell, nil, codes.PermissionDenied, fault.ReasonTenantSuspended},
-		"deleted":          {"initech.localhost", tell, nil, codes.NotFound, fault.ReasonTenantDeleted},
+		"deleted":          {"initech.localhost", tell, nil, codes.PermissionDenied, fault.ReasonTenantDeleted},
 		"not ready":        {"umbrella.localhost", tell, nil, codes.Unavailable, fault.ReasonTenantNotReady},
 		"another tenant":   {"acme.localhost", tell, []string{"authorization", "Bearer " + s.jwt("globex")}, codes.PermissionDenied, fault.ReasonTenantMismatch},
 		"a bad token":      {"acme.localhost", tell, []string{"authorization", "Bearer x"}, codes.Unauthenticated, fault.ReasonCredentialInvalid},
@@ -253,7 +252,7 @@ func TestGRPCRefusals(t *testing.T) {
 		grpc.WithAuthority("globex.localhost"))
 	out := new(text)
 	err := misdirected.Invoke(t.Context(), tell, &text{}, out, grpc.CallAuthority("acme.localhost"))
-	if fault.ReasonOf(tenantgrpc.FromStatus(err)) != edge.ReasonMisdirected {
+	if fault.ReasonOf(tenantgrpc.FromStatus(err)) != fault.ReasonMisdirected {
 		t.Errorf("on another tenant's connection: %v", err)
 	}
 }

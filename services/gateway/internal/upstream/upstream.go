@@ -28,16 +28,6 @@ const (
 	pingEvery     = 15 * time.Second
 )
 
-// Reasons of refusals that the upstream causes.
-const (
-	// ReasonUnavailable: no connection to the app; HTTP 503.
-	ReasonUnavailable = "UPSTREAM_UNAVAILABLE"
-	// ReasonFailed: the app broke the protocol or the connection; HTTP 502.
-	ReasonFailed = "UPSTREAM_FAILED"
-	// ReasonTimeout: the app did not answer in time; HTTP 504.
-	ReasonTimeout = "UPSTREAM_TIMEOUT"
-)
-
 // Pool holds the connections. It is safe for concurrent use.
 type Pool struct {
 	source *identity.Source
@@ -57,8 +47,9 @@ func NewPool(source *identity.Source) *Pool {
 }
 
 // RoundTrip sends a request to the process at address, which must show the SPIFFE
-// URI. The caller closes the response's body. Errors are faults with a reason of
-// this package, or the context's own error when the caller went away.
+// URI. The caller closes the response's body. Errors are faults
+// UPSTREAM_UNAVAILABLE, UPSTREAM_FAILED and UPSTREAM_TIMEOUT, or the context's own
+// error when the caller went away.
 func (p *Pool) RoundTrip(r *http.Request, address, spiffe string, grpc bool) (*http.Response, error) {
 	t, err := p.transport(key{address, spiffe, grpc})
 	if err != nil {
@@ -90,7 +81,7 @@ func (p *Pool) transport(k key) (*http.Transport, error) {
 	}
 	peer, err := identity.Parse(k.spiffe)
 	if err != nil {
-		return nil, fault.New(fault.Unavailable, ReasonUnavailable, "the app cannot be reached").WithCause(err)
+		return nil, fault.New(fault.Unavailable, fault.ReasonUpstreamDown, "the app cannot be reached").WithCause(err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,11 +127,11 @@ func classify(ctx context.Context, err error) error {
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
-		return fault.New(fault.Unavailable, ReasonUnavailable, "the app cannot be reached").WithCause(err)
+		return fault.New(fault.Unavailable, fault.ReasonUpstreamDown, "the app cannot be reached").WithCause(err)
 	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		return fault.New(fault.DeadlineExceeded, ReasonTimeout, "the app did not answer in time").WithCause(err)
+		return fault.New(fault.DeadlineExceeded, fault.ReasonUpstreamTimeout, "the app did not answer in time").WithCause(err)
 	}
-	return fault.New(fault.Unavailable, ReasonFailed, "the app did not answer").WithCause(err)
+	return fault.New(fault.Unavailable, fault.ReasonUpstreamFailed, "the app did not answer").WithCause(err)
 }
