@@ -31,6 +31,7 @@ import (
 	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/follower"
 	"github.com/rowhouse-platform/rowhouse/internal/operator"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/internal/pg/pgdbtest"
@@ -158,7 +159,7 @@ func newRig(tb testing.TB) *rig {
 			Identity: serve.IdentityFiles{Cert: p("id/cert.pem"), Key: p("id/key.pem"), Roots: p("id/roots.pem")},
 		},
 		Replica: "config-1", Database: p("db.dsn"), FeedKey: p("feed.key"), TrustRoots: p("trust.pub"), State: p("state"),
-		Tenancy: config.Tenancy{Address: "passthrough:///" + r.serveTenancy(), Identity: r.service("tenancy"), FeedKeys: p("tenancy.pub")},
+		Tenancy: follower.Tenancy{Address: "passthrough:///" + r.serveTenancy(), Identity: r.service("tenancy"), FeedKeys: p("tenancy.pub")},
 	}
 	r.start()
 	return r
@@ -246,7 +247,7 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	listening, done := make(chan [2]string, 1), make(chan error, 1)
 	go func() {
-		done <- config.Run(ctx, r.config, config.WithLog(r.log), config.WithListening(func(grpcAddr, ops net.Addr) {
+		done <- config.Run(ctx, r.config, follower.WithLog(r.log), follower.WithListening(func(grpcAddr, ops net.Addr) {
 			listening <- [2]string{grpcAddr.String(), ops.String()}
 		}))
 	}()

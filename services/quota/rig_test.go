@@ -29,6 +29,7 @@ import (
 	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
 	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/follower"
 	"github.com/rowhouse-platform/rowhouse/internal/operator"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/internal/pg/pgdbtest"
@@ -168,7 +169,7 @@ func (r *rig) writeFiles() {
 			Identity: serve.IdentityFiles{Cert: r.path("id/cert.pem"), Key: r.path("id/key.pem"), Roots: r.path("id/roots.pem")},
 		},
 		Database: r.path("db.dsn"), FeedKey: r.path("feed.key"), TrustRoots: r.path("trust.pub"),
-		Tenancy: quota.Tenancy{Identity: r.id("service", "tenancy"), FeedKeys: r.path("tenancy.pub")},
+		Tenancy: follower.Tenancy{Identity: r.id("service", "tenancy"), FeedKeys: r.path("tenancy.pub")},
 	}
 }
 
@@ -257,7 +258,7 @@ func (r *rig) replica(name string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	listening, done := make(chan string, 1), make(chan error, 1)
 	go func() {
-		done <- quota.Run(ctx, config, quota.WithLog(log), quota.WithListening(func(api, _ net.Addr) { listening <- api.String() }))
+		done <- quota.Run(ctx, config, follower.WithLog(log), follower.WithListening(func(api, _ net.Addr) { listening <- api.String() }))
 	}()
 	select {
 	case address := <-listening:

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/rowhouse-platform/rowhouse/internal/follower"
 	"github.com/rowhouse-platform/rowhouse/internal/operator"
 	"github.com/rowhouse-platform/rowhouse/internal/serve"
 	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
@@ -92,7 +93,7 @@ func (w writer) config() config.Config {
 	return config.Config{
 		Process: w.process("config"), Replica: "config-1", Database: w.l.file("secrets", "config.dsn"),
 		FeedKey: w.l.file("keys", "feed-config.key"), TrustRoots: w.l.file("keys", "trust-root.pub"), State: w.l.file("config", "copy"),
-		Tenancy: config.Tenancy{
+		Tenancy: follower.Tenancy{
 			Address: loopback(w.p.GRPC["tenancy"]), Identity: w.ids["tenancy"], FeedKeys: w.l.file("keys", "feed-tenancy.pub"),
 		},
 	}
@@ -102,7 +103,7 @@ func (w writer) quota() quota.Config {
 	return quota.Config{
 		Process: w.process("quota"), Replica: "quota-1", Database: w.l.file("secrets", "quota.dsn"),
 		FeedKey: w.l.file("keys", "feed-quota.key"), TrustRoots: w.l.file("keys", "trust-root.pub"), State: w.l.file("quota", "copy"),
-		Tenancy: quota.Tenancy{
+		Tenancy: follower.Tenancy{
 			Address: loopback(w.p.GRPC["tenancy"]), Identity: w.ids["tenancy"], FeedKeys: w.l.file("keys", "feed-tenancy.pub"),
 		},
 	}

@@ -34,7 +34,8 @@ type StoreLossPolicy int32
 const (
 	// The default: SAFE_RATE.
 	StoreLossPolicy_STORE_LOSS_POLICY_UNSPECIFIED StoreLossPolicy = 0
-	// Admit at the limit's rate divided by the number of holders last known, burst 1.
+	// Admit at the limit's rate divided by the number of holders last known, one call after the other:
+	// those that come together wait their turn, and are refused when it is further away than 250 ms.
 	StoreLossPolicy_STORE_LOSS_POLICY_SAFE_RATE StoreLossPolicy = 1
 	// Admit everything.
 	StoreLossPolicy_STORE_LOSS_POLICY_FAIL_OPEN StoreLossPolicy = 2
