@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -163,39 +162,45 @@ func images(ctx context.Context, s *shop) error {
 // vulnAge is how old the vulnerability database may be for its silence to mean something.
 const vulnAge = 7 * 24 * time.Hour
 
-// vuln looks for known vulnerabilities in what the code calls. Without a fresh database it does not run: that stops
-// a release, not a merge, and is never called ok.
+// vuln looks for known vulnerabilities in what the code calls, by the database that ROWHOUSE_VULNDB names or else the
+// one in third_party. What an old one knows fails the tier; its silence is no ok, which stops a release, not a merge.
 func vuln(ctx context.Context, s *shop) error {
 	dir := os.Getenv("ROWHOUSE_VULNDB")
 	if dir == "" {
-		dir = filepath.Join("data", "vulndb")
+		var err error
+		if dir, err = os.MkdirTemp("", "rowhouse-vulndb-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		if err := s.command(ctx, "tar", "-xzf", filepath.Join("third_party", "vulndb", "vulndb.tgz"), "-C", dir); err != nil {
+			return err
+		}
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
 	}
-	if err := vulnFresh(dir, time.Now()); err != nil {
-		return err
+	of, err := vulnDate(dir)
+	if err != nil {
+		return fmt.Errorf("read the date of the vulnerability database: %w", err)
 	}
 	govulncheck, err := s.tool(ctx, "govulncheck")
 	if err != nil {
 		return err
 	}
-	return s.command(ctx, govulncheck, "-db", "file://"+dir, "./...")
+	if err := s.command(ctx, govulncheck, "-db", "file://"+dir, "./..."); err != nil {
+		return err
+	}
+	return vulnSilence(of, time.Now())
 }
 
-// vulnFresh returns a notRun when dir holds no database or one too old.
-func vulnFresh(dir string, now time.Time) error {
-	of, err := vulnDate(dir)
+// vulnSilence returns a notRun when a database of that day is too old, or of no day, for its silence to mean something.
+func vulnSilence(of, now time.Time) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return notRun("no vulnerability database in " + dir + "; ROWHOUSE_VULNDB names its folder")
-	case err != nil:
-		return fmt.Errorf("read the date of the vulnerability database: %w", err)
 	case of.IsZero():
-		return notRun("the vulnerability database does not say its date; file DATE in it would")
+		return notRun("nothing is known, but the database does not say of which day it is; file DATE in it would")
 	case now.Sub(of) > vulnAge:
-		return notRun("the vulnerability database of " + of.Format(time.DateOnly) + " is older than 7 days")
+		return notRun("nothing was known on " + of.Format(time.DateOnly) + "; a database of the last 7 days would say ok")
 	default:
 		return nil
 	}
