@@ -112,12 +112,13 @@ func (c *cell) known(l *Limiter, now time.Time, r *request) (Decision, bool) {
 }
 
 // follow drops what another version of the limit left, unless quota was ahead of
-// the feed and decided by this one already.
+// the feed and decided by this one already. The place in the queue of the safe rate
+// stays: two versions that come in turn would admit everything.
 func (c *cell) follow(revision int64) {
 	if c.policy == revision {
 		return
 	}
-	c.policy, c.local = revision, 0
+	c.policy = revision
 	if c.granted != revision {
 		c.tokens, c.remaining, c.denied = 0, 0, time.Time{}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 )
 
 // Requests is the limit that the gateway spends: one token for each request.
@@ -189,20 +190,23 @@ type Decision struct {
 	Degraded bool
 	// Unavailable says that the refusal is for lack of quota, not of tokens.
 	Unavailable bool
-	// Reason is why quota serves the tenant no more, TENANT_SUSPENDED or
-	// TENANT_DELETED; empty else.
+	// Reason is why it is refused when it is not for lack of tokens: TENANT_SUSPENDED or
+	// TENANT_DELETED when quota serves the tenant no more, INVALID_FIELD for a cost below 1.
 	Reason string
 
 	// wait is how long the call's turn at the safe rate is away.
 	wait time.Duration
 }
 
-// Decide spends cost tokens of the tenant's limit, or refuses and spends nothing.
+// Decide spends cost tokens, at least 1, of the tenant's limit, or refuses and spends nothing.
 // It waits for quota, or for its turn when quota is gone, at most as long as
 // configured. The end of ctx does not end a question that others wait for as well.
 func (l *Limiter) Decide(ctx context.Context, tc tenant.Context, limit string, cost int64) Decision {
 	p, ok := l.policies.Policy(tc.UID(), tc.Plan(), limit)
-	if !ok {
+	switch {
+	case cost < 1:
+		return Decision{Limited: true, Limit: limit, Policy: p, Reason: fault.ReasonInvalidField}
+	case !ok:
 		return Decision{OK: true}
 	}
 	c := l.cell(key{tc.UID(), limit})
@@ -238,13 +242,20 @@ func (l *Limiter) ask(ctx context.Context, a Ask) (Answer, error) {
 		return answers[0], nil
 	}
 	now := l.clock()
-	if ctx.Err() == nil { // quota that is slow may be slow about this tenant alone
+	// Quota that is slow, or refuses the question, may do so about this tenant alone.
+	if ctx.Err() == nil && unreachable(err) {
 		l.lost.mark(now, now.Add(retryLost))
 	}
 	if l.told.mark(now, now.Add(retryLost)) {
 		l.log.WarnContext(ctx, "quota cannot be asked; limits are held by their own policies", "error", err)
 	}
 	return Answer{}, err
+}
+
+// unreachable reports whether an error says that quota answers nobody.
+func unreachable(err error) bool {
+	f, ok := fault.As(tenantgrpc.FromStatus(err))
+	return !ok || f.Kind == fault.Unavailable
 }
 
 // cell returns the state of one limit, and forgets idle ones once a minute.
@@ -278,6 +289,8 @@ func (d Decision) Fault(id tenant.ID) error {
 		return fault.New(fault.PermissionDenied, d.Reason, "the tenant is suspended")
 	case d.Reason == fault.ReasonTenantDeleted:
 		return fault.New(fault.PermissionDenied, d.Reason, "the tenant was deleted")
+	case d.Reason == fault.ReasonInvalidField:
+		return fault.New(fault.InvalidArgument, d.Reason, "a call costs at least one token of the limit %q", d.Limit)
 	case d.Unavailable:
 		return fault.New(fault.Unavailable, fault.ReasonDependency, "the limit %q cannot be checked now", d.Limit).
 			WithRetry(retryLost)

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
@@ -688,4 +691,92 @@ func TestBoundOfTheSafeRate(t *testing.T) {
 			rt.Fatalf("%d admitted, bound %.1f", admitted, bound)
 		}
 	})
+}
+
+// What is not a cost is refused, and mints nothing.
+func TestCostBelowOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, mustLimit(t, 100, time.Second, 100))
+	w.decide()
+	for _, cost := range []int64{0, -1, -1000, math.MinInt64} {
+		d := w.limiter.Decide(t.Context(), w.tenant, limits.Requests, cost)
+		if d.OK || fault.KindOf(d.Fault(w.tenant.ID())) != fault.InvalidArgument {
+			t.Errorf("a cost of %d: %+v", cost, d)
+		}
+	}
+	admitted := 0
+	for range 1000 {
+		if w.decide().OK {
+			admitted++
+		}
+	}
+	if admitted > 99 || admitted < 90 { // a lease costs a little
+		t.Errorf("%d admitted, want about the 99 that were left", admitted)
+	}
+}
+
+// Until the first state is there nobody knows that a tenant has no limit.
+func TestEmptyStoreAsksQuota(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, mustLimit(t, 1, time.Hour, 1))
+	w.store = new(limits.Store)
+	w.limiter = w.another()
+	if d := w.decide(); !d.OK {
+		t.Errorf("quota grants: %+v", d)
+	}
+	if d := w.decide(); d.OK || d.Unavailable {
+		t.Errorf("quota denies: %+v", d)
+	}
+	w.bank.set(func() { w.bank.fail = errDown })
+	w.now = w.now.Add(2 * time.Second)
+	if d := w.decide(); d.OK || !d.Unavailable {
+		t.Errorf("quota is gone: %+v", d)
+	}
+}
+
+// Two versions of a limit that come in turn, as contexts of the old and the new plan
+// do, share one place in the queue.
+func TestSafeRateOfVersionsInTurn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, mustLimit(t, 10, time.Second, 10))
+	w.bank.set(func() { w.bank.fail = errDown })
+	admitted := 0
+	for i := range 1000 {
+		w.revise(w.policy.Limit, int64(2+i%2))
+		if w.decide().OK {
+			admitted++
+		}
+	}
+	if admitted != 1 {
+		t.Errorf("%d admitted at one moment, want 1", admitted)
+	}
+}
+
+// A question that quota refuses says nothing about other tenants.
+func TestRefusedQuestionIsNobodyElsesLoss(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		err         error
+		least, most int
+	}{
+		"refused": {status.Error(codes.InvalidArgument, "no"), 45, 50},
+		"away":    {status.Error(codes.Unavailable, "no"), 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, mustLimit(t, 50, time.Minute, 50))
+			w.bank.set(func() { w.bank.fail = tc.err })
+			w.decide()
+			w.bank.set(func() { w.bank.fail = nil })
+			globex, admitted := tenanttest.NewIssuer(t, nil).Context(t, "globex"), 0
+			for range 60 {
+				if w.limiter.Decide(t.Context(), globex, limits.Requests, 1).OK {
+					admitted++
+				}
+			}
+			if admitted < tc.least || admitted > tc.most {
+				t.Errorf("the neighbour got %d calls through, want %d to %d", admitted, tc.least, tc.most)
+			}
+		})
+	}
 }

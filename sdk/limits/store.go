@@ -7,10 +7,12 @@ import (
 )
 
 // Store holds the limits of all layers. A tenant's limit replaces its plan's, and a
-// plan's the platform's, as a whole. It is safe for concurrent use; the zero Store
-// is empty and ready.
+// plan's the platform's, as a whole. It is safe for concurrent use. The zero Store
+// does not know yet which limits there are: quota is asked about every call, and
+// without quota none may go.
 type Store struct {
 	mu     sync.RWMutex
+	loaded bool
 	layers layers
 }
 
@@ -48,6 +50,9 @@ func (s *Store) Policy(uid tenant.UID, plan, limit string) (Policy, bool) {
 		return p, true
 	}
 	p, ok := s.layers.platform[limit]
+	if !s.loaded {
+		return Policy{OnLoss: FailClosed}, true
+	}
 	return p, ok
 }
 
@@ -71,6 +76,7 @@ type edit struct {
 func (s *Store) put(edits ...edit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.loaded = true
 	s.layers.put(edits)
 }
 
@@ -80,7 +86,7 @@ func (s *Store) replace(edits []edit) {
 	fresh.put(edits)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.layers = fresh
+	s.loaded, s.layers = true, fresh
 }
 
 func (l *layers) put(edits []edit) {

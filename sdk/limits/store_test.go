@@ -54,6 +54,7 @@ func TestNearestLayerHolds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	apply()
 	check("", 0)
 	apply(entry(t, "platform/requests", "platform/limits/requests", 1), entry(t, "platform/exports", "platform/limits/exports", 9))
 	check("platform", 1)

@@ -28,6 +28,8 @@ const (
 	leaseShare = 10
 	maxLease   = time.Second
 	minLease   = 20 * time.Millisecond
+	// maxBurst bounds what a burst is worth, about nine years: sums of it and of moments stay exact.
+	maxBurst Ticks = 1 << 52
 	// MaxTokens bounds tokens and burst of a limit.
 	MaxTokens = 1 << 40
 	// MaxPeriod bounds the period of a limit.
@@ -56,7 +58,7 @@ func (t Ticks) Duration() time.Duration {
 }
 
 // ErrLimit is returned by [New] for numbers that make no limit.
-var ErrLimit = errors.New("gcra: a limit has 0 to 2^40 tokens, a period of 1 ms to 366 days and a burst of at least 1")
+var ErrLimit = errors.New("gcra: a limit has 0 to 2^40 tokens, a period of 1 ms to 366 days and a burst of at least 1, earned within 9 years")
 
 // Limit is a rate limit: tokens per period, with a burst. Only [New] makes a valid
 // one; the zero Limit refuses everything.
@@ -77,6 +79,9 @@ func New(tokens int64, period time.Duration, burst int64) (Limit, error) {
 	l := Limit{tokens: tokens, burst: burst, period: Of(period)}
 	if tokens > 0 {
 		l.burstTicks = l.Cost(burst)
+	}
+	if l.burstTicks > maxBurst {
+		return Limit{}, ErrLimit
 	}
 	return l, nil
 }
@@ -123,11 +128,7 @@ func (l Limit) earned(span Ticks) int64 {
 		return l.burst
 	}
 	q, _ := bits.Div64(hi, lo, uint64(l.period))
-	n := int64(min(q, uint64(l.burst))) //nolint:gosec // at most burst
-	for n > 0 && l.Cost(n) > span {     // Cost rounds up
-		n--
-	}
-	return n
+	return int64(min(q, uint64(l.burst))) //nolint:gosec // at most burst
 }
 
 // Lifetime returns how long a lease of this limit may be: a tenth of what the

@@ -184,3 +184,26 @@ func TestConvertKeepsUsed(t *testing.T) {
 		t.Errorf("an idle limit owes %v after a change", (got - now).Duration())
 	}
 }
+
+// A burst that is worth more than can be counted is no limit: sums with it would wrap,
+// and a limit that wrapped admits everything.
+func TestNoLimitWraps(t *testing.T) {
+	t.Parallel()
+	if _, err := gcra.New(1, gcra.MaxPeriod, 20_000); !errors.Is(err, gcra.ErrLimit) {
+		t.Errorf("a burst of 20,000 years: %v", err)
+	}
+	limit, err := gcra.New(1, gcra.MaxPeriod, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, tat, granted := gcra.At(time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC)), gcra.Ticks(0), 0
+	for range 100 {
+		if g := limit.Grant(tat, now, 1, 1); g.OK {
+			tat = g.TAT
+			granted++
+		}
+	}
+	if granted != 8 {
+		t.Errorf("%d granted at one moment, want 8", granted)
+	}
+}

@@ -27,6 +27,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/authority"
+	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
@@ -64,6 +65,9 @@ type street struct {
 func newStreet(t *testing.T, edits ...func(*front.Config)) *street {
 	t.Helper()
 	s := &street{T: t, issuer: tenanttest.NewIssuer(t, nil), table: edge.NewTable(), quota: &quota{}, store: new(limits.Store)}
+	if err := s.store.Apply(feed.Change{Reset: true}); err != nil {
+		t.Fatal(err)
+	}
 	var err error
 	s.ca, err = identity.NewAuthority(identity.AuthorityConfig{TrustDomain: tenanttest.TrustDomain})
 	need(t, err)
