@@ -77,6 +77,9 @@ const (
 	MaxTransactionLife = 10 * time.Second
 )
 
+// MaxChainLife is how long after its first context a chain of renewed ones ends.
+const MaxChainLife = time.Hour
+
 func enumName(v uint8, names ...string) string {
 	if v == 0 || int(v) > len(names) {
 		return fmt.Sprintf("UNKNOWN_%d", v)
@@ -167,6 +170,11 @@ type Claims struct {
 	Minter string
 	// IssueTime and ExpireTime bound the context's life. They are whole seconds.
 	IssueTime, ExpireTime time.Time
+	// FirstIssueTime is when the first context of the chain was made that this one
+	// renews, in whole seconds. It is zero in that first one, and in one that was
+	// renewed within its second: it lies before IssueTime, and ExpireTime is at most
+	// [MaxChainLife] after it. SESSION only.
+	FirstIssueTime time.Time
 	// Class says how often the context may be used.
 	Class Class
 	// Nonce and RequestDigest bind a TRANSACTION to its one request; zero otherwise.
@@ -259,5 +267,23 @@ func (c *Claims) checkTimes() error {
 	if c.IssueTime.Nanosecond() != 0 || c.ExpireTime.Nanosecond() != 0 {
 		return errors.New("times are whole seconds")
 	}
-	return nil
+	return c.checkChain()
+}
+
+// checkChain holds the bound of renewals. Every verifier does, so that no minter
+// needs to remember what it has renewed.
+func (c *Claims) checkChain() error {
+	if c.FirstIssueTime.IsZero() {
+		return nil
+	}
+	switch first := c.FirstIssueTime.Unix(); {
+	case c.Class != ClassSession:
+		return errors.New("the first issue time belongs to SESSION")
+	case first < 1 || first >= c.IssueTime.Unix() || c.FirstIssueTime.Nanosecond() != 0:
+		return errors.New("the first issue time is not a whole second before the issue")
+	case c.ExpireTime.Unix()-first > int64(MaxChainLife/time.Second):
+		return errors.New("the context ends too long after its chain began")
+	default:
+		return nil
+	}
 }

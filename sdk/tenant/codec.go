@@ -28,6 +28,7 @@ const (
 	tagTenantID            = 18<<3 | wireBytes
 	tagCellNumber          = 19<<3 | wireVarint
 	tagDBSeal              = 20<<3 | wireBytes
+	tagFirstIssueTime      = 21<<3 | wireVarint
 )
 
 const (
@@ -36,7 +37,8 @@ const (
 	wireBytes   = 2
 )
 
-// maxPayloadSize is the size of the largest payload that Claims.check accepts.
+// maxPayloadSize is the size of the largest payload that Claims.check accepts: a
+// TRANSACTION's. A renewed SESSION has the first issue time and neither nonce nor digest.
 const maxPayloadSize = 309
 
 var errEncoding = errors.New("payload is not in the canonical encoding")
@@ -63,7 +65,8 @@ func appendPayload(b []byte, c *Claims) []byte {
 	b = appendBlob(b, tagRequestDigest, c.RequestDigest[:])
 	b = appendString(b, tagTenantID, c.TenantID.s)
 	b = appendVarint(b, tagCellNumber, uint64(c.CellNumber))
-	return appendBlob(b, tagDBSeal, c.DBSeal[:])
+	b = appendBlob(b, tagDBSeal, c.DBSeal[:])
+	return appendVarint(b, tagFirstIssueTime, seconds(c.FirstIssueTime))
 }
 
 // decodePayload reads a payload into c. Strings share p's memory. It accepts
@@ -117,6 +120,8 @@ func (c *Claims) setNumber(tag, v uint64) bool {
 		return setTime(&c.IssueTime, v)
 	case tagExpireTime:
 		return setTime(&c.ExpireTime, v)
+	case tagFirstIssueTime:
+		return setTime(&c.FirstIssueTime, v)
 	case tagModel:
 		c.Model = Model(v) //nolint:gosec // a cut value does not re-encode
 	case tagPrincipalKind:

@@ -46,6 +46,7 @@ func message(c tenant.Claims) *tenancyv1.TenantContextPayload {
 		TenantId:            c.TenantID.String(),
 		CellNumber:          c.CellNumber,
 		DbSeal:              blob(c.DBSeal[:]),
+		FirstIssueTime:      uint64(max(c.FirstIssueTime.Unix(), 0)),
 	}
 }
 
@@ -73,6 +74,35 @@ func worstClaims(tb testing.TB) tenant.Claims {
 	}
 	c.TenantUID[6], c.TenantUID[8] = 0x7f, 0xbf
 	return c
+}
+
+// renewedClaims says everything at its longest that a renewed SESSION may say.
+func renewedClaims(tb testing.TB) tenant.Claims {
+	tb.Helper()
+	c := worstClaims(tb)
+	c.Class, c.Nonce, c.RequestDigest = tenant.ClassSession, [16]byte{}, [16]byte{}
+	c.FirstIssueTime = c.ExpireTime.Add(-tenant.MaxChainLife)
+	return c
+}
+
+// longest are the longest payloads of both kinds, with the numbers of their fields.
+func longest(tb testing.TB) map[string]longestPayload {
+	tb.Helper()
+	found := map[string]longestPayload{"transaction": {claims: worstClaims(tb)}, "renewed session": {claims: renewedClaims(tb)}}
+	for number := range uint64(21) {
+		for name, p := range found {
+			if onlyIn := map[uint64]string{16: "transaction", 17: "transaction", 21: "renewed session"}[number+1]; onlyIn == "" || onlyIn == name {
+				p.fields = append(p.fields, number+1)
+				found[name] = p
+			}
+		}
+	}
+	return found
+}
+
+type longestPayload struct {
+	claims tenant.Claims
+	fields []uint64
 }
 
 func drawClaims(t *rapid.T) tenant.Claims {
@@ -111,6 +141,12 @@ func drawClaims(t *rapid.T) tenant.Claims {
 	if c.Class == tenant.ClassTransaction {
 		blob("nonce", c.Nonce[:])
 		blob("request digest", c.RequestDigest[:])
+	}
+	if c.Class == tenant.ClassSession && rapid.Bool().Draw(t, "renewed") {
+		first := rapid.Int64Range(1, 1<<35-2).Draw(t, "first issue")
+		c.FirstIssueTime = time.Unix(first, 0).UTC()
+		c.IssueTime = time.Unix(rapid.Int64Range(first+1, 1<<35-1).Draw(t, "later issue"), 0).UTC()
+		c.ExpireTime = time.Unix(rapid.Int64Range(1, min(first+3600, 1<<35-1)).Draw(t, "bounded expire"), 0).UTC()
 	}
 	if rapid.Bool().Draw(t, "sealed") {
 		blob("seal", c.DBSeal[:])
@@ -158,6 +194,13 @@ func TestWorstPayloadFits(t *testing.T) {
 	if len(token) != 384 || tenant.MaxTokenSize != 384 {
 		t.Errorf("worst token has %d bytes, MaxTokenSize is %d, want 384", len(token), tenant.MaxTokenSize)
 	}
+	renewed := renewedClaims(t)
+	if n := len(tenant.AppendPayload(nil, &renewed)); n > tenant.MaxPayloadSize {
+		t.Errorf("the longest renewed session has %d bytes of payload", n)
+	}
+	if token, err := newSigner(t).Sign(renewed); err != nil || len(token) > tenant.MaxTokenSize {
+		t.Errorf("the longest renewed session: %d bytes, %v", len(token), err)
+	}
 }
 
 // pieces cuts a payload into its encoded fields.
@@ -185,11 +228,19 @@ func pieces(tb testing.TB, payload []byte) (out [][]byte) {
 // the same message, or nearly, and expects each to be refused.
 func TestOnlyOneEncoding(t *testing.T) {
 	t.Parallel()
-	c := worstClaims(t)
-	payload := tenant.AppendPayload(nil, &c)
-	fields := pieces(t, payload)
-	if len(fields) != 20 {
-		t.Fatalf("payload has %d fields", len(fields))
+	for name, long := range longest(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			onlyOneEncoding(t, long)
+		})
+	}
+}
+
+func onlyOneEncoding(t *testing.T, long longestPayload) {
+	t.Helper()
+	fields := pieces(t, tenant.AppendPayload(nil, &long.claims))
+	if len(fields) != len(long.fields) {
+		t.Fatalf("payload has %d fields, want %d", len(fields), len(long.fields))
 	}
 	type rewrite struct {
 		name string
@@ -211,7 +262,7 @@ func TestOnlyOneEncoding(t *testing.T) {
 			return append(slices.Clip(next), f...)
 		}},
 		{"behind an unknown field", func(_ int, f []byte) []byte {
-			return append(binary.AppendUvarint(nil, 21<<3), append([]byte{1}, f...)...)
+			return append(binary.AppendUvarint(nil, 22<<3), append([]byte{1}, f...)...)
 		}},
 		{"behind a field of another wire type", func(_ int, f []byte) []byte { return append([]byte{4 << 3, 1}, f...) }},
 		{"behind a group", func(_ int, f []byte) []byte { return append([]byte{1<<3 | 3, 1<<3 | 4}, f...) }},
@@ -232,9 +283,9 @@ func TestOnlyOneEncoding(t *testing.T) {
 				}
 				var back tenant.Claims
 				err := tenant.DecodePayload(string(changed), &back)
-				mayBeAbsent := i+1 == 10 || i+1 == 20 // scopes and seal
+				mayBeAbsent := slices.Contains([]uint64{10, 20, 21}, long.fields[i]) // scopes, seal and first issue
 				if err == nil && (r.name != "left out" || !mayBeAbsent) {
-					t.Errorf("field %d %s is accepted", i+1, r.name)
+					t.Errorf("field %d %s is accepted", long.fields[i], r.name)
 				}
 			}
 		})
@@ -254,15 +305,61 @@ func overlong(f []byte, at int) []byte {
 // whoever could sign could not write one statement twice.
 func TestBitFlipsChangeMeaning(t *testing.T) {
 	t.Parallel()
-	c := worstClaims(t)
-	payload := tenant.AppendPayload(nil, &c)
-	for bit := range len(payload) * 8 {
-		flipped := []byte(string(payload))
-		flipped[bit/8] ^= 1 << (bit % 8)
-		var back tenant.Claims
-		if tenant.DecodePayload(string(flipped), &back) == nil && cmp.Equal(c, back, compareClaims) {
-			t.Errorf("bit %d of the payload means nothing", bit)
+	for name, long := range longest(t) {
+		payload := tenant.AppendPayload(nil, &long.claims)
+		for bit := range len(payload) * 8 {
+			flipped := []byte(string(payload))
+			flipped[bit/8] ^= 1 << (bit % 8)
+			var back tenant.Claims
+			if tenant.DecodePayload(string(flipped), &back) == nil && cmp.Equal(long.claims, back, compareClaims) {
+				t.Errorf("%s: bit %d of the payload means nothing", name, bit)
+			}
 		}
+	}
+}
+
+// TestFirstIssueHasOneEncoding holds that a context that was not renewed says
+// nothing about its chain, and that no chain is longer than an hour. The payloads are
+// what protobuf-go writes, so every one of them is canonical but for the rule.
+func TestFirstIssueHasOneEncoding(t *testing.T) {
+	t.Parallel()
+	const hour = uint64(tenant.MaxChainLife / time.Second)
+	good := renewedClaims(t)
+	issue, expire := uint64(good.IssueTime.Unix()), uint64(good.ExpireTime.Unix())
+	for name, c := range map[string]struct {
+		first uint64
+		class tenant.Class
+		want  bool
+	}{
+		"a second before the issue":   {issue - 1, tenant.ClassSession, true},
+		"an hour before the end":      {expire - hour, tenant.ClassSession, true},
+		"more than an hour":           {expire - hour - 1, tenant.ClassSession, false},
+		"the first second of all":     {1, tenant.ClassSession, false},
+		"the issue itself":            {issue, tenant.ClassSession, false},
+		"after the issue":             {issue + 1, tenant.ClassSession, false},
+		"out of range":                {1 << 35, tenant.ClassSession, false},
+		"of a one-request context":    {issue - 1, tenant.ClassTransaction, false},
+		"absent from a session":       {0, tenant.ClassSession, true},
+		"absent from the one-request": {0, tenant.ClassTransaction, true},
+	} {
+		claims := good
+		if c.class == tenant.ClassTransaction {
+			claims = worstClaims(t)
+		}
+		m := message(claims)
+		m.FirstIssueTime = c.first
+		payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back tenant.Claims
+		if err := tenant.DecodePayload(string(payload), &back); (err == nil) != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	explicit := append(tenant.AppendPayload(nil, new(worstClaims(t))), 21<<3&0x7f|0x80, 21<<3>>7, 0)
+	if tenant.DecodePayload(string(explicit), new(tenant.Claims)) == nil {
+		t.Error("an explicit zero is accepted")
 	}
 }
 
@@ -303,9 +400,25 @@ func TestSignRefusesBrokenClaims(t *testing.T) {
 		"time with a fraction":           func(c *tenant.Claims) { c.ExpireTime = c.ExpireTime.Add(-time.Millisecond) },
 		"transaction that lives 11 s":    func(c *tenant.Claims) { c.IssueTime = c.IssueTime.Add(-time.Second) },
 		"context that ends as it begins": func(c *tenant.Claims) { c.IssueTime = c.ExpireTime },
+		"transaction with first issue":   func(c *tenant.Claims) { c.FirstIssueTime = c.IssueTime.Add(-time.Second) },
 	} {
 		c := worstClaims(t)
 		edit(&c)
+		if _, err := signer.Sign(c); err == nil {
+			t.Errorf("%s is signed", name)
+		}
+	}
+	for name, first := range map[string]func(c tenant.Claims) time.Time{
+		"first issue at the issue":         func(c tenant.Claims) time.Time { return c.IssueTime },
+		"first issue after the issue":      func(c tenant.Claims) time.Time { return c.IssueTime.Add(time.Second) },
+		"first issue with a fraction":      func(c tenant.Claims) time.Time { return c.IssueTime.Add(-time.Millisecond) },
+		"first issue before 1970":          func(tenant.Claims) time.Time { return time.Unix(-1, 0) },
+		"first issue at 1970":              func(tenant.Claims) time.Time { return time.Unix(0, 0) },
+		"chain of an hour and a second":    func(c tenant.Claims) time.Time { return c.ExpireTime.Add(-tenant.MaxChainLife - time.Second) },
+		"chain that began a long time ago": func(tenant.Claims) time.Time { return time.Unix(1, 0) },
+	} {
+		c := renewedClaims(t)
+		c.FirstIssueTime = first(c)
 		if _, err := signer.Sign(c); err == nil {
 			t.Errorf("%s is signed", name)
 		}

@@ -105,6 +105,15 @@ func (c Context) Minter() string { return c.v.claims.Minter }
 // IssueTime returns when the context was made.
 func (c Context) IssueTime() time.Time { return c.v.claims.IssueTime }
 
+// FirstIssueTime returns when the first context of the chain was made that this one
+// renews: its own issue time unless it was renewed. See [MaxChainLife].
+func (c Context) FirstIssueTime() time.Time {
+	if c.v.claims.FirstIssueTime.IsZero() {
+		return c.v.claims.IssueTime
+	}
+	return c.v.claims.FirstIssueTime
+}
+
 // ExpireTime returns when the context ends; at that second it is no longer good.
 func (c Context) ExpireTime() time.Time { return c.v.claims.ExpireTime }
 

@@ -23,6 +23,8 @@ func FuzzParseToken(f *testing.F) {
 	issuer := tenanttest.NewIssuer(f, func() time.Time { return time.Unix(1_800_000_000, 0) })
 	f.Add([]byte(issuer.Token(f, "acme")))
 	f.Add([]byte(issuer.Token(f, "acme", tenanttest.For([16]byte{1}))))
+	f.Add([]byte(tenant.SignUnchecked(newSigner(f), renewedClaims(f))))
+	f.Add([]byte(issuer.Token(f, "acme", renewed)))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		payload, ok := tenant.CutToken(string(b))

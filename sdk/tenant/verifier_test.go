@@ -75,6 +75,7 @@ func TestVerifyTellsAllClaims(t *testing.T) {
 	digest := tenant.RequestDigest("/notes.v1.NoteService/DeleteNote", "r1", "notes/1")
 	for name, edits := range map[string][]func(*tenant.Claims){
 		"session":     {tenanttest.As("ann"), func(c *tenant.Claims) { c.Scopes = 5 }},
+		"renewed":     {tenanttest.As("ann"), renewed},
 		"transaction": {tenanttest.For(digest)},
 	} {
 		var said tenant.Claims
@@ -110,20 +111,63 @@ func TestEveryBitFlipIsRefused(t *testing.T) {
 	t.Parallel()
 	issuer := tenanttest.NewIssuer(t, newFakeClock().Now)
 	v := issuer.Verifier(t, anybody)
-	token := issuer.Token(t, "acme", tenanttest.As("ann"))
-	if _, err := v.Verify(token, issuer.Gateway()); err != nil {
-		t.Fatal(err)
-	}
-	for bit := range len(token) * 8 {
-		flipped := []byte(token)
-		flipped[bit/8] ^= 1 << (bit % 8)
-		peer := app(t, fmt.Sprintf("peer-%d", bit/50)) // each has 100 bad tokens
-		c, err := v.Verify(string(flipped), peer)
-		if err == nil {
-			t.Fatalf("bit %d: accepted for tenant %v", bit, c.ID())
+	for name, token := range map[string]string{
+		"first": issuer.Token(t, "acme", tenanttest.As("ann")), "renewed": issuer.Token(t, "acme", tenanttest.As("ann"), renewed),
+	} {
+		if _, err := v.Verify(token, issuer.Gateway()); err != nil {
+			t.Fatal(err)
 		}
-		if got := fault.ReasonOf(err); got != fault.ReasonContextInvalid {
-			t.Errorf("bit %d: reason %s, want %s", bit, got, fault.ReasonContextInvalid)
+		for bit := range len(token) * 8 {
+			flipped := []byte(token)
+			flipped[bit/8] ^= 1 << (bit % 8)
+			peer := app(t, fmt.Sprintf("%s-%d", name, bit/50)) // each has 100 bad tokens
+			c, err := v.Verify(string(flipped), peer)
+			if err == nil {
+				t.Fatalf("%s, bit %d: accepted for tenant %v", name, bit, c.ID())
+			}
+			if got := fault.ReasonOf(err); got != fault.ReasonContextInvalid {
+				t.Errorf("%s, bit %d: reason %s, want %s", name, bit, got, fault.ReasonContextInvalid)
+			}
+		}
+	}
+}
+
+// renewed is an edit: the context renews one that was made ten minutes before.
+func renewed(c *tenant.Claims) { c.FirstIssueTime = c.IssueTime.Add(-10 * time.Minute) }
+
+// TestChainEndsAfterAnHour takes away the signer's own check.
+func TestChainEndsAfterAnHour(t *testing.T) {
+	t.Parallel()
+	issuer := tenanttest.NewIssuer(t, newFakeClock().Now)
+	verify := func(edit func(*tenant.Claims)) (tenant.Context, error) {
+		claims := issuer.Claims(t, "acme")
+		edit(&claims)
+		return issuer.Verifier(t).Verify(tenant.SignUnchecked(issuer.Signer(), claims), issuer.Gateway())
+	}
+	hour := func(extra time.Duration) func(*tenant.Claims) {
+		return func(c *tenant.Claims) { c.FirstIssueTime = c.ExpireTime.Add(-tenant.MaxChainLife - extra) }
+	}
+	c, err := verify(hour(0))
+	if err != nil || c.FirstIssueTime() != c.ExpireTime().Add(-time.Hour) {
+		t.Errorf("an hour: %v", err)
+	}
+	c, err = verify(func(*tenant.Claims) {})
+	if err != nil || c.FirstIssueTime() != c.IssueTime() {
+		t.Errorf("not renewed: %v", err)
+	}
+	for name, edit := range map[string]func(*tenant.Claims){
+		"an hour and a second":        hour(time.Second),
+		"a day":                       hour(24 * time.Hour),
+		"a chain that begins later":   func(c *tenant.Claims) { c.FirstIssueTime = c.IssueTime.Add(time.Second) },
+		"a chain that begins at once": func(c *tenant.Claims) { c.FirstIssueTime = c.IssueTime },
+		"a renewed TRANSACTION": func(c *tenant.Claims) {
+			tenanttest.For([16]byte{1})(c)
+			c.FirstIssueTime = c.IssueTime.Add(-time.Second)
+		},
+	} {
+		_, err := verify(edit)
+		if fault.ReasonOf(err) != fault.ReasonContextInvalid {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -249,9 +249,13 @@ type TenantContextPayload struct {
 	// Number of the cell, part of the database seal.
 	CellNumber uint32 `protobuf:"varint,19,opt,name=cell_number,json=cellNumber,proto3" json:"cell_number,omitempty"`
 	// Key id and tag of the database seal, 17 bytes; PostgreSQL verifies it.
-	DbSeal        []byte `protobuf:"bytes,20,opt,name=db_seal,json=dbSeal,proto3" json:"db_seal,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DbSeal []byte `protobuf:"bytes,20,opt,name=db_seal,json=dbSeal,proto3" json:"db_seal,omitempty"`
+	// When the first context of the chain was made that this one renews, Unix seconds. Before
+	// issue_time and at most one hour before expire_time; for SESSION only. Absent when this
+	// context is the first, or as old as the first.
+	FirstIssueTime uint64 `protobuf:"varint,21,opt,name=first_issue_time,json=firstIssueTime,proto3" json:"first_issue_time,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TenantContextPayload) Reset() {
@@ -424,11 +428,18 @@ func (x *TenantContextPayload) GetDbSeal() []byte {
 	return nil
 }
 
+func (x *TenantContextPayload) GetFirstIssueTime() uint64 {
+	if x != nil {
+		return x.FirstIssueTime
+	}
+	return 0
+}
+
 var File_rowhouse_tenancy_v1_tenant_context_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_tenant_context_proto_rawDesc = "" +
 	"\n" +
-	"(rowhouse/tenancy/v1/tenant_context.proto\x12\x13rowhouse.tenancy.v1\"\xf8\x05\n" +
+	"(rowhouse/tenancy/v1/tenant_context.proto\x12\x13rowhouse.tenancy.v1\"\xa2\x06\n" +
 	"\x14TenantContextPayload\x12\x1d\n" +
 	"\n" +
 	"tenant_uid\x18\x01 \x01(\fR\ttenantUid\x12+\n" +
@@ -454,7 +465,8 @@ const file_rowhouse_tenancy_v1_tenant_context_proto_rawDesc = "" +
 	"\ttenant_id\x18\x12 \x01(\tR\btenantId\x12\x1f\n" +
 	"\vcell_number\x18\x13 \x01(\rR\n" +
 	"cellNumber\x12\x17\n" +
-	"\adb_seal\x18\x14 \x01(\fR\x06dbSeal*\x87\x01\n" +
+	"\adb_seal\x18\x14 \x01(\fR\x06dbSeal\x12(\n" +
+	"\x10first_issue_time\x18\x15 \x01(\x04R\x0efirstIssueTime*\x87\x01\n" +
 	"\x0eIsolationModel\x12\x1f\n" +
 	"\x1bISOLATION_MODEL_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ISOLATION_MODEL_SHARED\x10\x01\x12\x1a\n" +
