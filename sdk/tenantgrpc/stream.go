@@ -112,7 +112,7 @@ func (s *server) renewOnce(ctx context.Context, c *call, old tenant.Context, lef
 	if err != nil {
 		return tenant.Context{}, err
 	}
-	if !succeeds(old.Claims(), renewed.Claims()) {
+	if !succeeds(old, renewed) {
 		return tenant.Context{}, fault.New(fault.Unauthenticated, fault.ReasonContextInvalid,
 			"the renewed tenant context is not the successor of the old one")
 	}
@@ -129,10 +129,11 @@ func final(err error) bool {
 	}
 }
 
-// succeeds reports whether next speaks for the same tenant and principal, grants
-// no more and lives longer.
-func succeeds(old, next tenant.Claims) bool {
-	return next.TenantUID == old.TenantUID && next.TenantID == old.TenantID &&
+// succeeds reports whether renewed speaks for the same tenant and principal, grants
+// no more, lives longer and still says when its chain began.
+func succeeds(verified, renewed tenant.Context) bool {
+	old, next := verified.Claims(), renewed.Claims()
+	return renewed.FirstIssueTime().Equal(verified.FirstIssueTime()) && next.TenantUID == old.TenantUID && next.TenantID == old.TenantID &&
 		next.PrincipalKind == old.PrincipalKind && next.PrincipalDigest == old.PrincipalDigest &&
 		old.Scopes.Has(next.Scopes) && old.Audience.Has(next.Audience) &&
 		next.Class == old.Class && next.ExpireTime.After(old.ExpireTime)

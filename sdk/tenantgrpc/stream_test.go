@@ -117,11 +117,12 @@ func TestStreamLivesByRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &refresher{}
 		h := newHouse(t, func(c *tenantgrpc.ServerConfig) { c.Refresher = r })
+		began := time.Now().Truncate(time.Second)
 		r.renew = func(call int, _ string) (string, error) {
 			if call%3 == 1 { // The gateway is away for a moment, now and then.
 				return "", status.Error(codes.Unavailable, "away")
 			}
-			return h.Token(t, "acme"), nil
+			return h.Token(t, "acme", func(c *tenant.Claims) { c.FirstIssueTime = began }), nil
 		}
 		h.notes.open = make(chan context.Context, 1)
 		stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch)
@@ -145,6 +146,9 @@ func TestStreamLivesByRenewal(t *testing.T) {
 	})
 }
 
+// renewing lets a token renew one that was made when the test began, 35 s before.
+func renewing(c *tenant.Claims) { c.FirstIssueTime = c.IssueTime.Add(-35 * time.Second) }
+
 func TestRenewalNeverWidens(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -156,15 +160,19 @@ func TestRenewalNeverWidens(t *testing.T) {
 	}{
 		{"another tenant", func(t *testing.T, h *house, _ string) (string, error) {
 			t.Helper()
-			return h.Token(t, "globex"), nil
+			return h.Token(t, "globex", renewing), nil
 		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
 		{"another principal", func(t *testing.T, h *house, _ string) (string, error) {
 			t.Helper()
-			return h.Token(t, "acme", tenanttest.As("mallory")), nil
+			return h.Token(t, "acme", renewing, tenanttest.As("mallory")), nil
 		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
 		{"more scopes", func(t *testing.T, h *house, _ string) (string, error) {
 			t.Helper()
-			return h.Token(t, "acme", func(c *tenant.Claims) { c.Scopes = scope }), nil
+			return h.Token(t, "acme", renewing, func(c *tenant.Claims) { c.Scopes = scope }), nil
+		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
+		{"a chain that begins anew", func(t *testing.T, h *house, _ string) (string, error) {
+			t.Helper()
+			return h.Token(t, "acme"), nil
 		}, fault.Unauthenticated, "CONTEXT_INVALID", 35 * time.Second},
 		{"the same again", func(_ *testing.T, _ *house, token string) (string, error) {
 			return token, nil

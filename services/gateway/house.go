@@ -19,6 +19,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/audit/auditrpc"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/internal/renew"
 	"github.com/rowhouse-platform/rowhouse/internal/serve"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/feed"
@@ -226,8 +227,9 @@ func (h *house) openDoors(ctx context.Context) error {
 	return nil
 }
 
-// mayPresent lets the gateway read its own contexts back, and the apps that were
-// given the right have theirs renewed.
+// mayPresent says from whom this process takes contexts: from itself, which reads back
+// what it has minted, and from workloads with the right, as gateways have. An app has
+// its contexts renewed by being in their audience; see rpc.Renewals.
 func (h *house) mayPresent(id identity.ID) bool {
 	return id == h.self || h.p.Callers.MayPresent(id)
 }
@@ -263,8 +265,15 @@ func (h *house) openAPI(ctx context.Context) error {
 	h.background(kernel.Run)
 	h.service.Denied = kernel.Denied
 	edgeService := &rpc.Edge{Kernel: kernel, Table: h.routes.Table, Source: h.source}
+	renewals, err := renew.New(renew.Config{
+		House: rpc.Renewals{Table: h.routes.Table, Signing: h.minter.Renewal, MayPresent: h.mayPresent}, Trust: h.trust, Clock: h.p.Clock,
+	})
+	if err != nil {
+		return err
+	}
 	h.service.Register = func(s *grpc.Server) {
 		gatewayv1.RegisterEdgeServiceServer(s, edgeService)
+		tenancyv1.RegisterContextRenewalServiceServer(s, renewals)
 		auditv1.RegisterAuditServiceServer(s, auditrpc.New(kernel, db))
 	}
 	return nil

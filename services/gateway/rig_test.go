@@ -159,8 +159,9 @@ type rig struct {
 	app     identity.ID
 	control *control
 	config  gateway.Config
-	trust   *tenant.Trust // what the app trusts
-	owner   string        // an operator's token
+	trust   *tenant.Trust          // what the app trusts
+	seen    atomic.Pointer[string] // the newest context that the app was shown
+	owner   string                 // an operator's token
 	db      *pgdbtest.DB
 }
 
@@ -231,7 +232,7 @@ func (r *rig) writeFiles() {
 	r.need(err)
 	r.owner = token
 	r.write("operators.yaml", fmt.Sprintf("operators:\n  - {name: owner, token_sha256: %s, roles: [owner]}\n", sum))
-	r.write("peers.yaml", "peers: []\n")
+	r.write("peers.yaml", fmt.Sprintf("peers:\n  - {identity: %q, roles: [app]}\n  - {identity: %q, roles: [app]}\n", r.app, r.id("app", "thief")))
 	r.write("db.dsn", r.db.DSN(database().Service()))
 	control := gateway.Peer{Identity: r.peer, FeedKeys: r.path("feed.pub")}
 	r.config = gateway.Config{
@@ -343,6 +344,7 @@ func (r *rig) serveApp() string {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 			r.trust.Bookmark(time.Now())
 			raw, _ := base64.StdEncoding.DecodeString(q.Header.Get(tenanthttp.Header))
+			r.seen.Store(new(string(raw)))
 			presenter, _ := identity.FromTLS(q.TLS)
 			tc, err := verifier.Verify(string(raw), presenter)
 			if err != nil {

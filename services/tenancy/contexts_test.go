@@ -249,14 +249,14 @@ func TestRefreshIsNeverWiderAndEnds(t *testing.T) {
 			c.PrincipalKind() != first.PrincipalKind() || c.Minter() != "tenancy" {
 			t.Fatalf("the fresh context says %+v", c.Claims())
 		}
-		if c.ExpireTime().Sub(began) > time.Hour {
-			t.Fatalf("the chain lives until %s after its first issue", c.ExpireTime().Sub(began))
+		if !c.FirstIssueTime().Equal(first.IssueTime()) || c.ExpireTime().Sub(first.IssueTime()) > time.Hour {
+			t.Fatalf("the chain lives until %s after its first issue; it says %+v", c.ExpireTime().Sub(first.IssueTime()), c.Claims())
 		}
 		token = next
 		renewed++
 		clock.advance(30 * time.Second)
 	}
-	if lived := clock.now().Sub(began); lived < 45*time.Minute {
+	if lived := clock.now().Sub(began); lived < 59*time.Minute {
 		t.Errorf("the chain lived %s, renewed %d times", lived, renewed)
 	}
 }
@@ -307,7 +307,7 @@ func TestFeedsHoldWhatTheyShould(t *testing.T) {
 			keys++
 		}
 	}
-	if keys != 2 && keys != 3 { // the gateway's, tenancy's of this slot and, when upkeep has come by, of the next
+	if keys != 2 { // the gateway's and tenancy's
 		t.Errorf("the feed tenants holds %d keys", keys)
 	}
 	odd, err := gateway.WatchTenants(ctx, &tenancyv1.WatchTenantsRequest{Replica: "g", ResumeToken: []byte("nonsense")})

@@ -299,6 +299,7 @@ type api struct {
 	tenancyv1.PlacementServiceClient
 	tenancyv1.RoutingServiceClient
 	tenancyv1.ContextServiceClient
+	tenancyv1.ContextRenewalServiceClient
 	longrunningpb.OperationsClient
 	auditv1.AuditServiceClient
 }
@@ -307,8 +308,8 @@ func apiOf(conn *grpc.ClientConn) api {
 	return api{
 		tenancyv1.NewTenantServiceClient(conn), tenancyv1.NewPlanServiceClient(conn), tenancyv1.NewAppServiceClient(conn),
 		tenancyv1.NewCellServiceClient(conn), tenancyv1.NewDomainServiceClient(conn), tenancyv1.NewPlacementServiceClient(conn),
-		tenancyv1.NewRoutingServiceClient(conn), tenancyv1.NewContextServiceClient(conn), longrunningpb.NewOperationsClient(conn),
-		auditv1.NewAuditServiceClient(conn),
+		tenancyv1.NewRoutingServiceClient(conn), tenancyv1.NewContextServiceClient(conn), tenancyv1.NewContextRenewalServiceClient(conn),
+		longrunningpb.NewOperationsClient(conn), auditv1.NewAuditServiceClient(conn),
 	}
 }
 

@@ -143,98 +143,6 @@ func (x *CertifyKeyResponse) GetRenewTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// RefreshContextRequest holds a context.
-type RefreshContextRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The signed bytes of the context.
-	TenantContext []byte `protobuf:"bytes,1,opt,name=tenant_context,json=tenantContext,proto3" json:"tenant_context,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RefreshContextRequest) Reset() {
-	*x = RefreshContextRequest{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RefreshContextRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RefreshContextRequest) ProtoMessage() {}
-
-func (x *RefreshContextRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RefreshContextRequest.ProtoReflect.Descriptor instead.
-func (*RefreshContextRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *RefreshContextRequest) GetTenantContext() []byte {
-	if x != nil {
-		return x.TenantContext
-	}
-	return nil
-}
-
-// RefreshContextResponse holds its successor.
-type RefreshContextResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The signed bytes of the fresh context.
-	TenantContext []byte `protobuf:"bytes,1,opt,name=tenant_context,json=tenantContext,proto3" json:"tenant_context,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RefreshContextResponse) Reset() {
-	*x = RefreshContextResponse{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RefreshContextResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RefreshContextResponse) ProtoMessage() {}
-
-func (x *RefreshContextResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RefreshContextResponse.ProtoReflect.Descriptor instead.
-func (*RefreshContextResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *RefreshContextResponse) GetTenantContext() []byte {
-	if x != nil {
-		return x.TenantContext
-	}
-	return nil
-}
-
 // ListContextKeysRequest asks for the valid keys.
 type ListContextKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -246,7 +154,7 @@ type ListContextKeysRequest struct {
 
 func (x *ListContextKeysRequest) Reset() {
 	*x = ListContextKeysRequest{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[4]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -258,7 +166,7 @@ func (x *ListContextKeysRequest) String() string {
 func (*ListContextKeysRequest) ProtoMessage() {}
 
 func (x *ListContextKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[4]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -271,7 +179,7 @@ func (x *ListContextKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContextKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListContextKeysRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{4}
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListContextKeysRequest) GetParent() string {
@@ -292,7 +200,7 @@ type ListContextKeysResponse struct {
 
 func (x *ListContextKeysResponse) Reset() {
 	*x = ListContextKeysResponse{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[5]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +212,7 @@ func (x *ListContextKeysResponse) String() string {
 func (*ListContextKeysResponse) ProtoMessage() {}
 
 func (x *ListContextKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[5]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +225,7 @@ func (x *ListContextKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContextKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListContextKeysResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{5}
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListContextKeysResponse) GetContextKeys() []*ContextKey {
@@ -344,7 +252,7 @@ type RevokeContextKeyRequest struct {
 
 func (x *RevokeContextKeyRequest) Reset() {
 	*x = RevokeContextKeyRequest{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[6]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -356,7 +264,7 @@ func (x *RevokeContextKeyRequest) String() string {
 func (*RevokeContextKeyRequest) ProtoMessage() {}
 
 func (x *RevokeContextKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[6]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -369,7 +277,7 @@ func (x *RevokeContextKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeContextKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeContextKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{6}
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RevokeContextKeyRequest) GetName() string {
@@ -411,7 +319,7 @@ type RevokeContextKeyResponse struct {
 
 func (x *RevokeContextKeyResponse) Reset() {
 	*x = RevokeContextKeyResponse{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[7]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +331,7 @@ func (x *RevokeContextKeyResponse) String() string {
 func (*RevokeContextKeyResponse) ProtoMessage() {}
 
 func (x *RevokeContextKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[7]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +344,7 @@ func (x *RevokeContextKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeContextKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeContextKeyResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{7}
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RevokeContextKeyResponse) GetContextKey() *ContextKey {
@@ -459,11 +367,7 @@ const file_rowhouse_tenancy_v1_context_service_proto_rawDesc = "" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x129\n" +
 	"\tseal_keys\x18\x02 \x03(\v2\x1c.rowhouse.tenancy.v1.SealKeyR\bsealKeys\x129\n" +
 	"\n" +
-	"renew_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\trenewTime\"M\n" +
-	"\x15RefreshContextRequest\x124\n" +
-	"\x0etenant_context\x18\x01 \x01(\fB\r\xbaH\az\x05\x10L\x18\x80\x03\x80\x01\x01R\rtenantContext\"D\n" +
-	"\x16RefreshContextResponse\x12*\n" +
-	"\x0etenant_context\x18\x01 \x01(\fB\x03\x80\x01\x01R\rtenantContext\"9\n" +
+	"renew_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\trenewTime\"9\n" +
 	"\x16ListContextKeysRequest\x12\x1f\n" +
 	"\x06parent\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x00R\x06parent\"]\n" +
 	"\x17ListContextKeysResponse\x12B\n" +
@@ -476,11 +380,10 @@ const file_rowhouse_tenancy_v1_context_service_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"\\\n" +
 	"\x18RevokeContextKeyResponse\x12@\n" +
 	"\vcontext_key\x18\x01 \x01(\v2\x1f.rowhouse.tenancy.v1.ContextKeyR\n" +
-	"contextKey2\xeb\x04\n" +
+	"contextKey2\xd9\x03\n" +
 	"\x0eContextService\x12\x86\x01\n" +
 	"\n" +
-	"CertifyKey\x12&.rowhouse.tenancy.v1.CertifyKeyRequest\x1a'.rowhouse.tenancy.v1.CertifyKeyResponse\"'\x8a\xb2\x19#\b\x03\x12\x1btenancy.contextKeys.certify\x18\x03 \x03\x12\x8f\x01\n" +
-	"\x0eRefreshContext\x12*.rowhouse.tenancy.v1.RefreshContextRequest\x1a+.rowhouse.tenancy.v1.RefreshContextResponse\"$\x8a\xb2\x19 \b\x03\x12\x18tenancy.contexts.refresh\x18\x01 \x03\x12\x9d\x01\n" +
+	"CertifyKey\x12&.rowhouse.tenancy.v1.CertifyKeyRequest\x1a'.rowhouse.tenancy.v1.CertifyKeyResponse\"'\x8a\xb2\x19#\b\x03\x12\x1btenancy.contextKeys.certify\x18\x03 \x03\x12\x9d\x01\n" +
 	"\x0fListContextKeys\x12+.rowhouse.tenancy.v1.ListContextKeysRequest\x1a,.rowhouse.tenancy.v1.ListContextKeysResponse\"/\x8a\xb2\x19(\b\x02\x12\x18tenancy.contextKeys.list\x18\x02 \x01*\x06parent\x90\x02\x01\x12\x9d\x01\n" +
 	"\x10RevokeContextKey\x12,.rowhouse.tenancy.v1.RevokeContextKeyRequest\x1a-.rowhouse.tenancy.v1.RevokeContextKeyResponse\",\x8a\xb2\x19(\b\x02\x12\x1atenancy.contextKeys.revoke\x18\x04 \x02*\x04nameB\xe5\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\x13ContextServiceProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
@@ -497,38 +400,34 @@ func file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_tenancy_v1_context_service_proto_rawDescData
 }
 
-var file_rowhouse_tenancy_v1_context_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_rowhouse_tenancy_v1_context_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_rowhouse_tenancy_v1_context_service_proto_goTypes = []any{
 	(*CertifyKeyRequest)(nil),        // 0: rowhouse.tenancy.v1.CertifyKeyRequest
 	(*CertifyKeyResponse)(nil),       // 1: rowhouse.tenancy.v1.CertifyKeyResponse
-	(*RefreshContextRequest)(nil),    // 2: rowhouse.tenancy.v1.RefreshContextRequest
-	(*RefreshContextResponse)(nil),   // 3: rowhouse.tenancy.v1.RefreshContextResponse
-	(*ListContextKeysRequest)(nil),   // 4: rowhouse.tenancy.v1.ListContextKeysRequest
-	(*ListContextKeysResponse)(nil),  // 5: rowhouse.tenancy.v1.ListContextKeysResponse
-	(*RevokeContextKeyRequest)(nil),  // 6: rowhouse.tenancy.v1.RevokeContextKeyRequest
-	(*RevokeContextKeyResponse)(nil), // 7: rowhouse.tenancy.v1.RevokeContextKeyResponse
-	(*SealKey)(nil),                  // 8: rowhouse.tenancy.v1.SealKey
-	(*timestamppb.Timestamp)(nil),    // 9: google.protobuf.Timestamp
-	(*ContextKey)(nil),               // 10: rowhouse.tenancy.v1.ContextKey
+	(*ListContextKeysRequest)(nil),   // 2: rowhouse.tenancy.v1.ListContextKeysRequest
+	(*ListContextKeysResponse)(nil),  // 3: rowhouse.tenancy.v1.ListContextKeysResponse
+	(*RevokeContextKeyRequest)(nil),  // 4: rowhouse.tenancy.v1.RevokeContextKeyRequest
+	(*RevokeContextKeyResponse)(nil), // 5: rowhouse.tenancy.v1.RevokeContextKeyResponse
+	(*SealKey)(nil),                  // 6: rowhouse.tenancy.v1.SealKey
+	(*timestamppb.Timestamp)(nil),    // 7: google.protobuf.Timestamp
+	(*ContextKey)(nil),               // 8: rowhouse.tenancy.v1.ContextKey
 }
 var file_rowhouse_tenancy_v1_context_service_proto_depIdxs = []int32{
-	8,  // 0: rowhouse.tenancy.v1.CertifyKeyResponse.seal_keys:type_name -> rowhouse.tenancy.v1.SealKey
-	9,  // 1: rowhouse.tenancy.v1.CertifyKeyResponse.renew_time:type_name -> google.protobuf.Timestamp
-	10, // 2: rowhouse.tenancy.v1.ListContextKeysResponse.context_keys:type_name -> rowhouse.tenancy.v1.ContextKey
-	10, // 3: rowhouse.tenancy.v1.RevokeContextKeyResponse.context_key:type_name -> rowhouse.tenancy.v1.ContextKey
-	0,  // 4: rowhouse.tenancy.v1.ContextService.CertifyKey:input_type -> rowhouse.tenancy.v1.CertifyKeyRequest
-	2,  // 5: rowhouse.tenancy.v1.ContextService.RefreshContext:input_type -> rowhouse.tenancy.v1.RefreshContextRequest
-	4,  // 6: rowhouse.tenancy.v1.ContextService.ListContextKeys:input_type -> rowhouse.tenancy.v1.ListContextKeysRequest
-	6,  // 7: rowhouse.tenancy.v1.ContextService.RevokeContextKey:input_type -> rowhouse.tenancy.v1.RevokeContextKeyRequest
-	1,  // 8: rowhouse.tenancy.v1.ContextService.CertifyKey:output_type -> rowhouse.tenancy.v1.CertifyKeyResponse
-	3,  // 9: rowhouse.tenancy.v1.ContextService.RefreshContext:output_type -> rowhouse.tenancy.v1.RefreshContextResponse
-	5,  // 10: rowhouse.tenancy.v1.ContextService.ListContextKeys:output_type -> rowhouse.tenancy.v1.ListContextKeysResponse
-	7,  // 11: rowhouse.tenancy.v1.ContextService.RevokeContextKey:output_type -> rowhouse.tenancy.v1.RevokeContextKeyResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	6, // 0: rowhouse.tenancy.v1.CertifyKeyResponse.seal_keys:type_name -> rowhouse.tenancy.v1.SealKey
+	7, // 1: rowhouse.tenancy.v1.CertifyKeyResponse.renew_time:type_name -> google.protobuf.Timestamp
+	8, // 2: rowhouse.tenancy.v1.ListContextKeysResponse.context_keys:type_name -> rowhouse.tenancy.v1.ContextKey
+	8, // 3: rowhouse.tenancy.v1.RevokeContextKeyResponse.context_key:type_name -> rowhouse.tenancy.v1.ContextKey
+	0, // 4: rowhouse.tenancy.v1.ContextService.CertifyKey:input_type -> rowhouse.tenancy.v1.CertifyKeyRequest
+	2, // 5: rowhouse.tenancy.v1.ContextService.ListContextKeys:input_type -> rowhouse.tenancy.v1.ListContextKeysRequest
+	4, // 6: rowhouse.tenancy.v1.ContextService.RevokeContextKey:input_type -> rowhouse.tenancy.v1.RevokeContextKeyRequest
+	1, // 7: rowhouse.tenancy.v1.ContextService.CertifyKey:output_type -> rowhouse.tenancy.v1.CertifyKeyResponse
+	3, // 8: rowhouse.tenancy.v1.ContextService.ListContextKeys:output_type -> rowhouse.tenancy.v1.ListContextKeysResponse
+	5, // 9: rowhouse.tenancy.v1.ContextService.RevokeContextKey:output_type -> rowhouse.tenancy.v1.RevokeContextKeyResponse
+	7, // [7:10] is the sub-list for method output_type
+	4, // [4:7] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_tenancy_v1_context_service_proto_init() }
@@ -543,7 +442,7 @@ func file_rowhouse_tenancy_v1_context_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_tenancy_v1_context_service_proto_rawDesc), len(file_rowhouse_tenancy_v1_context_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

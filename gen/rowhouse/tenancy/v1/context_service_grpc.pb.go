@@ -20,7 +20,6 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	ContextService_CertifyKey_FullMethodName       = "/rowhouse.tenancy.v1.ContextService/CertifyKey"
-	ContextService_RefreshContext_FullMethodName   = "/rowhouse.tenancy.v1.ContextService/RefreshContext"
 	ContextService_ListContextKeys_FullMethodName  = "/rowhouse.tenancy.v1.ContextService/ListContextKeys"
 	ContextService_RevokeContextKey_FullMethodName = "/rowhouse.tenancy.v1.ContextService/RevokeContextKey"
 )
@@ -29,20 +28,14 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ContextService certifies the keys that sign tenant contexts and renews contexts for
-// calls that outlive them.
+// ContextService certifies the keys that sign tenant contexts. ContextRenewalService
+// renews the contexts.
 type ContextServiceClient interface {
 	// CertifyKey signs a certificate for the caller's new key. The caller proves that it
 	// holds the key; what the key may sign follows from the caller's identity alone. The
 	// answer carries the seal keys of its cells.
 	// Errors: INVALID_FIELD for a wrong proof; PERMISSION_MISSING.
 	CertifyKey(ctx context.Context, in *CertifyKeyRequest, opts ...grpc.CallOption) (*CertifyKeyResponse, error)
-	// RefreshContext makes a fresh context out of one that is about to expire: same
-	// tenant, principal, scopes and audience, never wider. The caller must be one that
-	// may present the context. A chain of refreshes ends one hour after the first issue.
-	// Errors: CONTEXT_INVALID; CONTEXT_EXPIRED; PRESENTER_REFUSED; TENANT_SUSPENDED;
-	// TENANT_DELETED.
-	RefreshContext(ctx context.Context, in *RefreshContextRequest, opts ...grpc.CallOption) (*RefreshContextResponse, error)
 	// ListContextKeys lists the keys that are valid now.
 	ListContextKeys(ctx context.Context, in *ListContextKeysRequest, opts ...grpc.CallOption) (*ListContextKeysResponse, error)
 	// RevokeContextKey ends a key. Every verifier refuses contexts signed by it as soon
@@ -63,16 +56,6 @@ func (c *contextServiceClient) CertifyKey(ctx context.Context, in *CertifyKeyReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CertifyKeyResponse)
 	err := c.cc.Invoke(ctx, ContextService_CertifyKey_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *contextServiceClient) RefreshContext(ctx context.Context, in *RefreshContextRequest, opts ...grpc.CallOption) (*RefreshContextResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(RefreshContextResponse)
-	err := c.cc.Invoke(ctx, ContextService_RefreshContext_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -103,20 +86,14 @@ func (c *contextServiceClient) RevokeContextKey(ctx context.Context, in *RevokeC
 // All implementations must embed UnimplementedContextServiceServer
 // for forward compatibility.
 //
-// ContextService certifies the keys that sign tenant contexts and renews contexts for
-// calls that outlive them.
+// ContextService certifies the keys that sign tenant contexts. ContextRenewalService
+// renews the contexts.
 type ContextServiceServer interface {
 	// CertifyKey signs a certificate for the caller's new key. The caller proves that it
 	// holds the key; what the key may sign follows from the caller's identity alone. The
 	// answer carries the seal keys of its cells.
 	// Errors: INVALID_FIELD for a wrong proof; PERMISSION_MISSING.
 	CertifyKey(context.Context, *CertifyKeyRequest) (*CertifyKeyResponse, error)
-	// RefreshContext makes a fresh context out of one that is about to expire: same
-	// tenant, principal, scopes and audience, never wider. The caller must be one that
-	// may present the context. A chain of refreshes ends one hour after the first issue.
-	// Errors: CONTEXT_INVALID; CONTEXT_EXPIRED; PRESENTER_REFUSED; TENANT_SUSPENDED;
-	// TENANT_DELETED.
-	RefreshContext(context.Context, *RefreshContextRequest) (*RefreshContextResponse, error)
 	// ListContextKeys lists the keys that are valid now.
 	ListContextKeys(context.Context, *ListContextKeysRequest) (*ListContextKeysResponse, error)
 	// RevokeContextKey ends a key. Every verifier refuses contexts signed by it as soon
@@ -135,9 +112,6 @@ type UnimplementedContextServiceServer struct{}
 
 func (UnimplementedContextServiceServer) CertifyKey(context.Context, *CertifyKeyRequest) (*CertifyKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CertifyKey not implemented")
-}
-func (UnimplementedContextServiceServer) RefreshContext(context.Context, *RefreshContextRequest) (*RefreshContextResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method RefreshContext not implemented")
 }
 func (UnimplementedContextServiceServer) ListContextKeys(context.Context, *ListContextKeysRequest) (*ListContextKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListContextKeys not implemented")
@@ -180,24 +154,6 @@ func _ContextService_CertifyKey_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ContextServiceServer).CertifyKey(ctx, req.(*CertifyKeyRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _ContextService_RefreshContext_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(RefreshContextRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(ContextServiceServer).RefreshContext(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: ContextService_RefreshContext_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ContextServiceServer).RefreshContext(ctx, req.(*RefreshContextRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -248,10 +204,6 @@ var ContextService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CertifyKey",
 			Handler:    _ContextService_CertifyKey_Handler,
-		},
-		{
-			MethodName: "RefreshContext",
-			Handler:    _ContextService_RefreshContext_Handler,
 		},
 		{
 			MethodName: "ListContextKeys",

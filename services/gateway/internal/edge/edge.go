@@ -7,6 +7,7 @@
 package edge
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -216,6 +217,24 @@ func (t *Table) Cell(id string) *Cell {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.cells[id]
+}
+
+// Audiences returns the audience bits of the apps whose processes show the SPIFFE
+// URI, in order; none when no app's do.
+func (t *Table) Audiences(spiffe string) []tenant.Audience {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var found []tenant.Audience
+	for _, a := range t.apps {
+		for _, u := range a.Upstreams {
+			if u.SPIFFEID == spiffe {
+				found = append(found, a.Audience)
+				break
+			}
+		}
+	}
+	slices.Sort(found)
+	return found
 }
 
 // Knows reports whether a host is served at all; the TLS handshake asks it.

@@ -230,3 +230,22 @@ func BenchmarkResolve(b *testing.B) {
 		}
 	}
 }
+
+func TestAudiences(t *testing.T) {
+	t.Parallel()
+	table := street(t)
+	const both = "spiffe://x/both"
+	table.SetApp(edge.App{ID: "tasks", Audience: 1 << 18, Upstreams: map[string]edge.Upstream{"cell-1": {SPIFFEID: both}, "cell-2": {SPIFFEID: both}}})
+	table.SetApp(edge.App{ID: "files", Audience: 1 << 17, Upstreams: map[string]edge.Upstream{"cell-2": {SPIFFEID: both}}})
+	for spiffe, want := range map[string][]tenant.Audience{
+		"spiffe://x/y": {1 << 16}, both: {1 << 17, 1 << 18}, "spiffe://x/nobody": nil, "": nil,
+	} {
+		if got := table.Audiences(spiffe); !slices.Equal(got, want) {
+			t.Errorf("%q is %v, want %v", spiffe, got, want)
+		}
+	}
+	table.RemoveApp("files")
+	if got := table.Audiences(both); !slices.Equal(got, []tenant.Audience{1 << 18}) {
+		t.Errorf("after an app has gone: %v", got)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rowhouse-platform/rowhouse/internal/renew"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
@@ -118,7 +119,30 @@ func (m *Minter) Use(k *Keys) { m.keys.Store(k) }
 // Keys returns the keys in use, or nil.
 func (m *Minter) Keys() *Keys { return m.keys.Load() }
 
-// Minted returns how many contexts were signed, for metrics.
+// Renewal returns what to renew contexts of the cell's tenants with; kid is the number
+// of the cell's key to seal with. The error is a fault STARTING while there is no key
+// or no seal key for the cell.
+func (m *Minter) Renewal(cell string, kid uint8) (renew.Keys, error) {
+	keys := m.keys.Load()
+	if keys == nil || !m.clock().Before(keys.Certificate.NotAfter) {
+		return renew.Keys{}, errNoKey()
+	}
+	seal, ok := keys.seal(cell, kid)
+	if !ok {
+		return renew.Keys{}, errNoSealKey()
+	}
+	return renew.Keys{Signer: keys.Signer, Minter: keys.Certificate.Minter, Seal: seal.Key, SealKID: seal.KID}, nil
+}
+
+func errNoKey() error {
+	return fault.New(fault.Unavailable, fault.ReasonStarting, "the gateway has no certified key yet")
+}
+
+func errNoSealKey() error {
+	return fault.New(fault.Unavailable, fault.ReasonStarting, "the gateway has no seal key for the tenant's cell yet")
+}
+
+// Minted returns how many contexts were signed at the edge, for metrics.
 func (m *Minter) Minted() int64 { return m.minted.Load() }
 
 // Mint returns a SESSION context for the subject, at most 15 s old. The error is a
@@ -126,7 +150,7 @@ func (m *Minter) Minted() int64 { return m.minted.Load() }
 func (m *Minter) Mint(s Subject) (string, error) {
 	keys, now := m.keys.Load(), m.clock()
 	if keys == nil {
-		return "", fault.New(fault.Unavailable, fault.ReasonStarting, "the gateway has no certified key yet")
+		return "", errNoKey()
 	}
 	k := cacheKey{subject: s, signer: keys.Signer.KeyID()}
 	sh := &m.shards[s.TenantUID[15]%shards]
@@ -150,7 +174,7 @@ func (m *Minter) Mint(s Subject) (string, error) {
 func (m *Minter) MintOnce(s Subject, request [16]byte) (string, error) {
 	keys := m.keys.Load()
 	if keys == nil {
-		return "", fault.New(fault.Unavailable, fault.ReasonStarting, "the gateway has no certified key yet")
+		return "", errNoKey()
 	}
 	claims := s.claims(keys, m.clock().Truncate(time.Second), tenant.ClassTransaction)
 	claims.RequestDigest = request
@@ -164,7 +188,7 @@ func (m *Minter) MintOnce(s Subject, request [16]byte) (string, error) {
 func (m *Minter) sign(keys *Keys, claims tenant.Claims, kid uint8) (string, error) {
 	seal, ok := keys.seal(claims.Cell, kid)
 	if !ok {
-		return "", fault.New(fault.Unavailable, fault.ReasonStarting, "the gateway has no seal key for the tenant's cell yet")
+		return "", errNoSealKey()
 	}
 	token, err := keys.Signer.Sign(claims.WithSeal(&seal.Key, seal.KID))
 	if err != nil {

@@ -62,12 +62,6 @@ type Presenters func(identity.ID) bool
 type contexts struct {
 	tenancyv1.UnimplementedContextServiceServer
 	Config
-	refresher *refresher
-}
-
-func newContexts(cfg Config) (*contexts, error) {
-	refresher, err := newRefresher(cfg)
-	return &contexts{Config: cfg, refresher: refresher}, err
 }
 
 // CertifyKey implements rowhouse.tenancy.v1.ContextService.

@@ -16,6 +16,7 @@ import (
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/internal/renew"
 	"github.com/rowhouse-platform/rowhouse/internal/rule"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -53,16 +54,16 @@ type Config struct {
 // Handlers serve all of tenancy's own services.
 type Handlers struct {
 	cfg      Config
-	contexts *contexts
+	renewals *renew.Server
 }
 
 // New returns the handlers.
 func New(cfg Config) (*Handlers, error) {
-	contexts, err := newContexts(cfg)
+	renewals, err := renew.New(renew.Config{House: renewals{cfg}, Trust: cfg.Trust, Clock: cfg.Work.Clock})
 	if err != nil {
 		return nil, err
 	}
-	return &Handlers{cfg, contexts}, nil
+	return &Handlers{cfg, renewals}, nil
 }
 
 // Register registers all services.
@@ -74,7 +75,8 @@ func (h *Handlers) Register(server grpc.ServiceRegistrar) {
 	tenancyv1.RegisterDomainServiceServer(server, &domains{Config: h.cfg})
 	tenancyv1.RegisterPlacementServiceServer(server, &placements{Config: h.cfg})
 	tenancyv1.RegisterRoutingServiceServer(server, &routing{Config: h.cfg})
-	tenancyv1.RegisterContextServiceServer(server, h.contexts)
+	tenancyv1.RegisterContextServiceServer(server, &contexts{Config: h.cfg})
+	tenancyv1.RegisterContextRenewalServiceServer(server, h.renewals)
 	longrunningpb.RegisterOperationsServer(server, &operations{Config: h.cfg})
 }
 

@@ -85,36 +85,40 @@ func ForgetContextKeys(ctx context.Context, q Querier, before time.Time) error {
 	return err
 }
 
-// RefreshKey is a key with which tenancy signs refreshed contexts of one slot.
-type RefreshKey struct {
-	Slot   time.Time
-	ID     tenant.KeyID
-	Sealed []byte
+// SigningKey is a key with which tenancy itself signs contexts.
+type SigningKey struct {
+	// Number grows with each key.
+	Number     int64
+	ID         tenant.KeyID
+	Sealed     []byte
+	CreateTime time.Time
+	// Cells are those that the key's certificate names; InsertSigningKey does not read them.
+	Cells []string
 }
 
-// InsertRefreshKey stores a slot's key and reports whether the slot had none.
-func InsertRefreshKey(ctx context.Context, q Querier, k RefreshKey) (bool, error) {
-	tag, err := q.Exec(ctx, `INSERT INTO registry.refresh_key (slot, key_id, sealed) VALUES ($1, $2, $3)
-		ON CONFLICT (slot) DO NOTHING`, k.Slot, k.ID[:], k.Sealed)
+// InsertSigningKey stores a key and reports whether its number was free.
+func InsertSigningKey(ctx context.Context, q Querier, k SigningKey) (bool, error) {
+	tag, err := q.Exec(ctx, `INSERT INTO registry.signing_key (number, key_id, sealed, create_time) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (number) DO NOTHING`, k.Number, k.ID[:], k.Sealed, k.CreateTime)
 	return tag.RowsAffected() == 1, err
 }
 
-// HasRefreshKey reports whether the slot has a key.
-func HasRefreshKey(ctx context.Context, q Querier, slot time.Time) (bool, error) {
-	var has bool
-	err := q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.refresh_key WHERE slot = $1)`, slot).Scan(&has)
-	return has, err
+// LastSigningKey returns the number of the newest key, good or not; 0 when there is none.
+func LastSigningKey(ctx context.Context, q Querier) (number int64, err error) {
+	err = q.QueryRow(ctx, `SELECT coalesce(max(number), 0) FROM registry.signing_key`).Scan(&number)
+	return number, err
 }
 
-// RefreshKeys returns the keys whose certificates are valid now.
-func RefreshKeys(ctx context.Context, q Querier, now time.Time) ([]RefreshKey, error) {
-	return collect(ctx, q, func(row pgx.CollectableRow) (k RefreshKey, err error) {
+// SigningKeys returns the keys whose certificates are valid now, newest first.
+func SigningKeys(ctx context.Context, q Querier, now time.Time) ([]SigningKey, error) {
+	return collect(ctx, q, func(row pgx.CollectableRow) (k SigningKey, err error) {
 		var id []byte
-		err = row.Scan(&k.Slot, &id, &k.Sealed)
+		err = row.Scan(&k.Number, &id, &k.Sealed, &k.CreateTime, &k.Cells)
 		copy(k.ID[:], id)
 		return k, err
-	}, `SELECT r.slot, r.key_id, r.sealed FROM registry.refresh_key r JOIN registry.context_key k USING (key_id)
-		WHERE k.not_after > $1 AND k.revoke_time IS NULL`, now)
+	}, `SELECT s.number, s.key_id, s.sealed, s.create_time, k.cells
+		FROM registry.signing_key s JOIN registry.context_key k USING (key_id)
+		WHERE k.not_after > $1 AND k.revoke_time IS NULL ORDER BY s.number DESC`, now)
 }
 
 // SealKey is a cell's key for database seals, sealed itself.

@@ -2,11 +2,9 @@ package worker
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,24 +25,16 @@ const (
 	sealEvery = 24 * time.Hour
 	// sealPatience is how long a new key waits for databases that cannot be told.
 	sealPatience = 12 * time.Hour
-	// RefreshSlot is how long one key serves chains of refreshed contexts that begin.
-	RefreshSlot = 10 * time.Minute
-	// RefreshLife is when they end, counted from the slot's begin: a chain lives 50 to 60 minutes.
-	RefreshLife = time.Hour
 
 	expireBatch = 500
-	maxCells    = 64
 	maxKID      = 255
 )
-
-// Minter is the minter of the contexts that tenancy itself signs.
-const Minter = "tenancy"
 
 // Upkeep turns keys over and forgets what is past its time. Run calls it; tests may.
 func (w *Worker) Upkeep(ctx context.Context) error {
 	var errs []error
 	for _, job := range []func(context.Context) error{
-		w.turnSealKeys, w.InstallSealKeys, w.expireContextKeys, w.makeRefreshKeys, w.forget,
+		w.turnSealKeys, w.InstallSealKeys, w.expireContextKeys, w.turnSigningKey, w.forget,
 	} {
 		errs = append(errs, job(ctx))
 	}
@@ -197,80 +187,6 @@ func (w *Worker) expireContextKeys(ctx context.Context) error {
 		return new(tenancyv1.ContextKey), nil
 	})
 	return err
-}
-
-// makeRefreshKeys sees to it that this slot and the next have a key, certified for all cells there are. The next one is
-// made ahead, so that every verifier knows it before it is used.
-func (w *Worker) makeRefreshKeys(ctx context.Context) error {
-	cells, err := store.AllCells(ctx, w.cfg.Pool)
-	if err != nil || len(cells) == 0 {
-		return err
-	}
-	names := make([]string, 0, len(cells))
-	for _, c := range cells[:min(len(cells), maxCells)] {
-		names = append(names, strings.TrimPrefix(c.GetName(), "cells/"))
-	}
-	slices.Sort(names)
-	slot := w.cfg.Clock().UTC().Truncate(RefreshSlot)
-	for _, s := range []time.Time{slot, slot.Add(RefreshSlot)} {
-		has, err := store.HasRefreshKey(ctx, w.cfg.Pool, s)
-		if err != nil {
-			return err
-		}
-		if has {
-			continue
-		}
-		if err := w.makeRefreshKey(ctx, s, names); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *Worker) makeRefreshKey(ctx context.Context, slot time.Time, cells []string) error {
-	public, private, err := ed25519.GenerateKey(w.cfg.Random)
-	if err != nil {
-		return fmt.Errorf("make a refresh key: %w", err)
-	}
-	id := tenant.KeyIDOf(public)
-	key := store.ContextKey{
-		ID: id, PublicKey: public, Minter: Minter, SPIFFE: w.cfg.Holder.String(), Cells: cells,
-		NotBefore: slot.Add(-RefreshSlot), NotAfter: slot.Add(RefreshLife),
-	}
-	if key.Certificate, err = Certify(w.cfg.Root, key, w.cfg.Holder, tenant.ClassesOf(tenant.ClassSession)); err != nil {
-		return err
-	}
-	refresh := store.RefreshKey{Slot: slot, ID: id, Sealed: w.cfg.Box.Seal(private.Seed(), refreshPlace(id)...)}
-	job := change.NewJob(ctx, service, "contextKeys.refresh")
-	_, err = w.cfg.Kernel.Change(job, func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
-		if err := store.PutContextKey(ctx, tx, key); err != nil {
-			return nil, err
-		}
-		fresh, err := store.InsertRefreshKey(ctx, tx, refresh)
-		if err != nil {
-			return nil, err
-		}
-		if !fresh { // another replica was first; ours was never used
-			return new(tenancyv1.ContextKey), store.RevokeContextKey(ctx, tx, id, tx.Now())
-		}
-		tx.Audit(fmt.Sprintf("contextKeys/%x", id[:]))
-		return new(tenancyv1.ContextKey), wire.PublishKey(tx, id, key.Certificate)
-	})
-	return err
-}
-
-func refreshPlace(id tenant.KeyID) []string { return []string{"refresh", string(id[:])} }
-
-// OpenRefreshKey decrypts a stored refresh key.
-func OpenRefreshKey(cfg Config, k store.RefreshKey) (ed25519.PrivateKey, error) {
-	seed, err := cfg.Box.Open(k.Sealed, refreshPlace(k.ID)...)
-	if err != nil {
-		return nil, err
-	}
-	if len(seed) != ed25519.SeedSize {
-		return nil, errors.New("a stored refresh key has a wrong size")
-	}
-	return ed25519.NewKeyFromSeed(seed), nil
 }
 
 // forget removes what nobody asks for any more.

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -309,17 +310,112 @@ func TestExpiredContextKeysLeaveTheFeeds(t *testing.T) {
 		return n
 	}
 	b.must(w.Upkeep(ctx))
-	if inFeed() != 2 {
+	if inFeed() != 1 {
 		t.Fatalf("%d keys are in the feed", inFeed())
 	}
 	b.must(w.Upkeep(ctx))
-	if inFeed() != 2 {
+	if inFeed() != 1 {
 		t.Fatalf("upkeep without need: %d keys are in the feed", inFeed())
 	}
-	b.now = b.now.Add(3 * time.Hour)
+	b.now = b.now.Add(tenant.MaxKeyLife + time.Hour)
 	b.must(w.Upkeep(ctx))
-	if inFeed() != 2 {
-		t.Errorf("three hours later %d keys are in the feed", inFeed())
+	if inFeed() != 1 {
+		t.Errorf("two days later %d keys are in the feed", inFeed())
+	}
+}
+
+// TestSigningKeyTurnsOver holds that there is one key to sign with, that a new one waits until it is known, and that the
+// old one is there until its certificate ends.
+func TestSigningKeyTurnsOver(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, w := t.Context(), worker.New(b.config)
+	all := func() []store.SigningKey {
+		keys, err := store.SigningKeys(ctx, b.pool, b.now)
+		b.must(err)
+		return keys
+	}
+	signs := func(cell string) int64 {
+		key, ok := worker.SigningKey(all(), cell, b.now)
+		if !ok {
+			return 0
+		}
+		signer, err := worker.OpenSigningKey(b.config, key)
+		b.must(err)
+		if signer.KeyID() != key.ID {
+			t.Errorf("key %d opens to another one", key.Number)
+		}
+		return key.Number
+	}
+	b.must(w.Upkeep(ctx))
+	if len(all()) != 1 || signs("cell-1") != 1 || signs("cell-2") != 0 {
+		t.Fatalf("keys: %+v, cell-1 is signed for with %d, cell-2 with %d", all(), signs("cell-1"), signs("cell-2"))
+	}
+	b.now = b.now.Add(worker.SigningEvery - time.Second)
+	b.must(w.Upkeep(ctx))
+	if len(all()) != 1 {
+		t.Errorf("before its time there are %d keys", len(all()))
+	}
+	b.now = b.now.Add(time.Second)
+	b.must(errors.Join(w.Upkeep(ctx), w.Upkeep(ctx)))
+	if len(all()) != 2 || signs("cell-1") != 1 {
+		t.Errorf("a new key signs at once: %d keys, %d signs", len(all()), signs("cell-1"))
+	}
+	b.now = b.now.Add(worker.SigningSettles)
+	if signs("cell-1") != 2 {
+		t.Errorf("later key %d signs", signs("cell-1"))
+	}
+	b.must(store.RevokeContextKey(ctx, b.super, all()[0].ID, b.now))
+	if signs("cell-1") != 1 {
+		t.Errorf("the key before a revoked one does not sign: %d", signs("cell-1"))
+	}
+	b.now = b.now.Add(worker.SigningEvery)
+	b.must(w.Upkeep(ctx))
+	if got := all(); len(got) != 2 || got[0].Number != 3 {
+		t.Errorf("after the revocation: %+v", got)
+	}
+	b.now = b.now.Add(tenant.MaxKeyLife)
+	b.must(w.Upkeep(ctx))
+	if got := all(); len(got) != 1 || got[0].Number != 4 {
+		t.Errorf("after the end of all: %+v", got)
+	}
+}
+
+// TestSigningKeyOfReplicas lets workers make the first key at the same time.
+func TestSigningKeyOfReplicas(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	var g errgroup.Group
+	for range 4 {
+		g.Go(func() error { return worker.New(b.config).Upkeep(t.Context()) })
+	}
+	b.must(g.Wait())
+	keys, err := store.ListContextKeys(t.Context(), b.pool, b.now)
+	b.must(err)
+	if len(keys) != 1 {
+		t.Errorf("there are %d keys", len(keys))
+	}
+}
+
+// TestNewCellHasASigner holds that a new cell's tenants have their contexts renewed at once.
+func TestNewCellHasASigner(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, w := t.Context(), worker.New(b.config)
+	b.must(w.Upkeep(ctx))
+	_, err := b.super.Exec(ctx, `INSERT INTO registry.cell SELECT (jsonb_populate_record(c, '{"id": "cell-2", "number": 2, "uid": "01890000-0000-7000-8000-000000000002"}')).*
+		FROM registry.cell c WHERE id = 'cell-1'`)
+	b.must(err)
+	b.must(w.Upkeep(ctx))
+	keys, err := store.SigningKeys(ctx, b.pool, b.now)
+	b.must(err)
+	for cell, want := range map[string]int64{"cell-1": 2, "cell-2": 2} {
+		if key, ok := worker.SigningKey(keys, cell, b.now.Add(worker.SigningSettles)); !ok || key.Number != want {
+			t.Errorf("key %d signs for %s, want %d", key.Number, cell, want)
+		}
+	}
+	if key, ok := worker.SigningKey(keys, "cell-2", b.now); !ok || key.Number != 2 {
+		t.Errorf("at once, key %d signs for cell-2", key.Number)
 	}
 }
 

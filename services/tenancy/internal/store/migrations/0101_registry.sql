@@ -185,12 +185,13 @@ CREATE TABLE registry.context_key (
 );
 CREATE INDEX context_key_not_after ON registry.context_key (not_after) WHERE published;
 
--- The keys with which tenancy signs refreshed contexts. One serves the chains that began in its slot, and its
--- certificate ends an hour after the slot began: so no chain of refreshes outlives the hour.
-CREATE TABLE registry.refresh_key (
-    slot   timestamptz PRIMARY KEY,
-    key_id bytea       NOT NULL UNIQUE REFERENCES registry.context_key ON DELETE CASCADE,
-    sealed bytea       NOT NULL -- AES-256-GCM under the KEK
+-- The keys with which tenancy itself signs the contexts that it renews: the newest one, and those before it until their
+-- certificates end. Replicas that make one at the same time want the same number, and one of them gets it.
+CREATE TABLE registry.signing_key (
+    number      bigint      PRIMARY KEY CHECK (number > 0),
+    key_id      bytea       NOT NULL UNIQUE REFERENCES registry.context_key ON DELETE CASCADE,
+    sealed      bytea       NOT NULL, -- AES-256-GCM under the KEK
+    create_time timestamptz NOT NULL
 );
 
 -- Who follows our feeds and how far they are. Lost in a crash, and told again within a second.
@@ -222,5 +223,5 @@ GRANT INSERT, DELETE, UPDATE (revision) ON registry.placement TO {{service}};
 GRANT INSERT, DELETE, UPDATE (revision, owed, state, attempt, next_time, write_time) ON registry.placement_app TO {{service}};
 GRANT INSERT, DELETE, UPDATE (app, state, update_time, revision, verify_time) ON registry.domain TO {{service}};
 GRANT INSERT, DELETE, UPDATE (cells, certificate, not_before, not_after, revoke_time, published) ON registry.context_key TO {{service}};
-GRANT INSERT ON registry.refresh_key TO {{service}};
+GRANT INSERT ON registry.signing_key TO {{service}};
 GRANT INSERT, DELETE, UPDATE (revision, quarantined, report_time) ON registry.consumer TO {{service}};
