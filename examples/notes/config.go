@@ -39,6 +39,9 @@ type Config struct {
 	// Tenancy and Config are the services that the app follows.
 	Tenancy Peer `yaml:"tenancy"`
 	Config  Peer `yaml:"config"`
+	// Renewal are gateways' gRPC APIs, the nearest first, that renew the contexts of streams; tenancy is asked when
+	// none of them answers. With none, streams end within a minute when tenancy is lost. Default: none.
+	Renewal []Peer `yaml:"renewal,omitempty"`
 	// OTLP is where telemetry goes, empty for nowhere.
 	OTLP string `yaml:"otlp,omitempty"`
 }
@@ -50,13 +53,13 @@ type Identity struct {
 	Roots string `yaml:"roots"`
 }
 
-// Peer is a service that the app follows.
+// Peer is a service that the app calls.
 type Peer struct {
 	// Address is a gRPC target; Identity is whom it must be.
 	Address  string      `yaml:"address"`
 	Identity identity.ID `yaml:"identity"`
-	// FeedKeys holds the public keys that sign its feed.
-	FeedKeys string `yaml:"feed_keys"`
+	// FeedKeys holds the public keys that sign its feed; of services that the app follows.
+	FeedKeys string `yaml:"feed_keys,omitempty"`
 }
 
 // Load reads a configuration file; unknown keys are errors.

@@ -121,7 +121,15 @@ func (a *app) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.refresher = trust.NewRefresher(conn)
+	renewal := make([]grpc.ClientConnInterface, 0, len(a.c.Renewal)+1)
+	for _, p := range a.c.Renewal {
+		gateway, err := a.dial(p)
+		if err != nil {
+			return err
+		}
+		renewal = append(renewal, gateway)
+	}
+	a.refresher = trust.NewRefresher(append(renewal, conn)...)
 	known := tenant.NewTrust(a.clock)
 	a.trusted, err = trust.Open(ctx, trust.Config{
 		Tenancy: conn, Trust: known, Roots: roots, FeedKeys: keys, Replica: a.c.Replica, Dir: a.c.State,
