@@ -53,7 +53,7 @@ const (
 	Reason_REASON_CONTEXT_MISSING Reason = 11
 	// UNAUTHENTICATED: the tenant context is damaged, forged, doubled or of an unknown key.
 	Reason_REASON_CONTEXT_INVALID Reason = 12
-	// UNAUTHENTICATED: the tenant context is too old.
+	// UNAUTHENTICATED: the tenant context is too old, or can be renewed no more; the edge makes a new one.
 	Reason_REASON_CONTEXT_EXPIRED Reason = 13
 	// PERMISSION_DENIED: the caller lacks the permission or scope; metadata: permission.
 	Reason_REASON_PERMISSION_MISSING Reason = 14
@@ -73,7 +73,7 @@ const (
 	Reason_REASON_ETAG_MISMATCH Reason = 21
 	// ABORTED: another operation works on the resource; metadata: operation.
 	Reason_REASON_CONCURRENT_OPERATION Reason = 22
-	// ABORTED: the tenant moved since the context was made; mint anew and retry.
+	// ABORTED: the tenant moved or changed since the context was made; mint anew and retry.
 	Reason_REASON_PLACEMENT_STALE Reason = 23
 	// OUT_OF_RANGE: the resume token is too old; start the watch without one.
 	Reason_REASON_RESYNC Reason = 24
