@@ -278,15 +278,13 @@ func TestRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			token, caller := "", r.app
-			if c.token != nil {
-				token = c.token(r)
-			} else {
-				token = r.token()
+			if c.token == nil {
+				c.token = func(r *rig) string { return r.token() }
 			}
-			if c.caller != nil {
-				caller = c.caller(r)
+			if c.caller == nil {
+				c.caller = func(r *rig) identity.ID { return r.app }
 			}
+			token, caller := c.token(r), c.caller(r)
 			if c.prepare != nil {
 				c.prepare(r)
 			}

@@ -33,6 +33,9 @@ type method struct {
 
 func (m method) full() string { return fmt.Sprintf("/%s/%s", m.Parent().FullName(), m.Name()) }
 
+// renewal is the service that tenancy and gateways both serve.
+const renewal = "rowhouse.tenancy.v1.ContextRenewalService"
+
 // methods are all RPCs of ours; those of the audit chain at tenancy, one of its four owners.
 func methods() (all []method) {
 	for _, service := range ours() {
@@ -45,6 +48,9 @@ func methods() (all []method) {
 			m := service.Methods().Get(i)
 			r := rule.RuleOf(m)
 			all = append(all, method{m, process, r.GetPlane(), r.GetTarget()})
+			if service.FullName() == renewal {
+				all = append(all, method{m, "gateway", r.GetPlane(), r.GetTarget()})
+			}
 		}
 	}
 	return all
@@ -114,7 +120,7 @@ func TestEveryRPCRefusesBadInput(t *testing.T) {
 		if m.process == app {
 			continue // no service of ours: its handshake and its contexts are in stolen_test.go
 		}
-		t.Run(m.full(), func(t *testing.T) {
+		t.Run(m.process+m.full(), func(t *testing.T) {
 			t.Parallel()
 			want := func(what string, err error, verdicts ...string) {
 				t.Helper()

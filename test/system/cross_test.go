@@ -37,7 +37,7 @@ const ofA = "the note of tenant A"
 // errCrossed is what a case says when B reached what is A's.
 var errCrossed = errors.New("crossed into another tenant")
 
-// crossings hold one case for each RPC on the DATA plane: B tries to reach what is A's.
+// crossings hold one case for each RPC that acts for a tenant: B tries to reach what is A's.
 // A case returns errCrossed when it did, and another error when it shows nothing.
 var crossings = map[string]func(context.Context, *testing.T, neighbours) error{
 	"/notes.v1.NotesService/ListNotes": func(ctx context.Context, _ *testing.T, n neighbours) error {
@@ -116,6 +116,27 @@ var crossings = map[string]func(context.Context, *testing.T, neighbours) error{
 		}
 		return n.contrast(ctx, ask, strconv.Itoa(mark))
 	},
+	"/rowhouse.tenancy.v1.ContextRenewalService/RefreshContext": func(ctx context.Context, t *testing.T, n neighbours) error {
+		notes := notesv1.NewNotesServiceClient(n.h.as(t, "gateway", app))
+		ofB, ofAs := n.h.steal(t, app+"."+n.b+".localhost"), n.h.steal(t, app+"."+n.a+".localhost")
+		const uid, end = 13, 29 // where the payload has the tenant's uid
+		var errs []error
+		for _, service := range []string{"tenancy", "gateway"} {
+			fresh, err := n.h.refresh(t, app, service, ofB)
+			if err != nil {
+				return err
+			}
+			list, err := notes.ListNotes(presenting(ctx, fresh), &notesv1.ListNotesRequest{PageSize: 1000})
+			errs = append(errs, crossed(err, strings.Contains(list.String(), ofA)))
+			for _, token := range []string{fresh, ofB} {
+				_, err := n.h.refresh(t, app, service, token[:uid]+ofAs[uid:end]+token[end:])
+				if got := verdict(err); got != "Unauthenticated CONTEXT_INVALID" {
+					errs = append(errs, fmt.Errorf("%w: with A's uid in B's context, %s says %s", errCrossed, service, got))
+				}
+			}
+		}
+		return errors.Join(errs...)
+	},
 }
 
 func crossed(err error, yes bool) error {
@@ -188,7 +209,8 @@ func TestEveryDataRPCHasACrossTenantCase(t *testing.T) {
 			m := service.Methods().Get(i)
 			methods++
 			full := fmt.Sprintf("/%s/%s", service.FullName(), m.Name())
-			if rule.RuleOf(m).GetPlane() != apiv1.Plane_PLANE_DATA {
+			takesContext := m.Input().Fields().ByName("tenant_context") != nil
+			if rule.RuleOf(m).GetPlane() != apiv1.Plane_PLANE_DATA && !takesContext {
 				continue
 			}
 			if crossings[full] == nil {

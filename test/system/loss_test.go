@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
 )
@@ -215,4 +218,63 @@ func ready(ctx context.Context, client *http.Client, port int) error {
 		return errors.New(res.Status)
 	}
 	return nil
+}
+
+// Streams that were open when the control plane was lost live on past the end of their
+// contexts: a gateway renews them from what it knows. What each carries is its tenant's
+// alone, and one that is silent meanwhile, but for pings, is not taken for dead.
+func TestStreamOutlivesTheControlPlane(t *testing.T) {
+	t.Parallel()
+	h := start(t, plan{bin: hostile})
+	mine, theirs, silent := h.tenant(t, "streaming"), h.tenant(t, "elsewhere"), h.tenant(t, "silent")
+	next := h.watch(t, mine)
+	nextOfSilent := h.watch(t, silent)
+	began := time.Now()
+	for _, name := range []string{"tenancy", "config", "quota"} {
+		h.kill(t, name)
+	}
+	h.closeDatabases(t)
+
+	token, err := h.refresh(t, app, "gateway", h.steal(t, mine))
+	if err != nil {
+		t.Fatalf("the gateway does not renew without the control plane: %v", err)
+	}
+	if _, err := h.refresh(t, app, "tenancy", token); status.Code(err) != codes.Unavailable {
+		t.Errorf("tenancy is gone, and says %v", err)
+	}
+	// A context lives 45 s; the tests that take their time see the stream live through its second one.
+	const pace = 2 * time.Second
+	length := 5 * pace
+	if long() {
+		length = 100 * time.Second
+	}
+	ticker := time.NewTicker(pace)
+	defer ticker.Stop()
+	for turn := 1; time.Since(began) < length; turn++ {
+		<-ticker.C
+		h.write(t, theirs, "theirs")
+		next(strconv.Itoa(turn))
+	}
+	nextOfSilent("the only one")
+	t.Logf("the streams lived for %s", time.Since(began).Round(time.Second))
+}
+
+// watch opens a tenant's stream of notes through the front door. The returned function
+// writes a note and wants it to be the next that the stream carries.
+func (h *house) watch(t *testing.T, host string) (next func(title string)) {
+	t.Helper()
+	began := time.Now()
+	stream, err := notesv1.NewNotesServiceClient(h.front(t, host, false)).WatchNotes(t.Context(), &notesv1.WatchNotesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next = func(title string) {
+		t.Helper()
+		h.write(t, host, title)
+		if m, err := stream.Recv(); err != nil || m.GetNote().GetTitle() != title {
+			t.Fatalf("after %s the stream of %s says %v, %v; want note %s", time.Since(began).Round(time.Second), host, m, err, title)
+		}
+	}
+	next("the first")
+	return next
 }

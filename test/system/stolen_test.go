@@ -34,12 +34,16 @@ func (h *house) callers(t *testing.T, who string) map[string]caller {
 	notes := notesv1.NewNotesServiceClient(h.as(t, who, app))
 	config := configv1.NewSettingsServiceClient(h.as(t, who, "config"))
 	quota := h.as(t, who, "quota")
-	tenancy := tenancyv1.NewContextServiceClient(h.as(t, who, "tenancy"))
-	first := func(tokens []string) []byte {
-		if len(tokens) == 0 {
-			return nil
+	refresh := func(service string) caller {
+		renewals := tenancyv1.NewContextRenewalServiceClient(h.as(t, who, service))
+		return func(ctx context.Context, tokens ...string) error {
+			var first []byte
+			if len(tokens) > 0 {
+				first = []byte(tokens[0])
+			}
+			_, err := renewals.RefreshContext(ctx, &tenancyv1.RefreshContextRequest{TenantContext: first})
+			return err
 		}
-		return []byte(tokens[0])
 	}
 	return map[string]caller{
 		"notes, unary": func(ctx context.Context, tokens ...string) error {
@@ -63,12 +67,13 @@ func (h *house) callers(t *testing.T, who string) map[string]caller {
 			_, err := quotav1.NewUsageServiceClient(quota).ListLimitUsage(presenting(ctx, tokens...), &quotav1.ListLimitUsageRequest{})
 			return err
 		},
-		"tenancy, refresh": func(ctx context.Context, tokens ...string) error {
-			_, err := tenancy.RefreshContext(ctx, &tenancyv1.RefreshContextRequest{TenantContext: first(tokens)})
-			return err
-		},
+		"tenancy, refresh": refresh("tenancy"),
+		"gateway, refresh": refresh("gateway"),
 	}
 }
+
+// refreshes are the calls that take the context in their request.
+func refreshes(where string) bool { return strings.HasSuffix(where, ", refresh") }
 
 // An app with its own valid identity that writes the context itself is refused
 // everywhere; what it may do with a context that it was really given is stated here too.
@@ -105,7 +110,7 @@ func TestAppForgesNoContext(t *testing.T) {
 					continue // refused before anybody looks at the token
 				}
 				want := c.want[0]
-				if where == "tenancy, refresh" {
+				if refreshes(where) {
 					want = c.want[len(c.want)-1]
 				}
 				if got != want {
@@ -115,7 +120,7 @@ func TestAppForgesNoContext(t *testing.T) {
 		}
 	}
 	for where, call := range h.callers(t, "gateway") {
-		if where == "tenancy, refresh" {
+		if refreshes(where) {
 			continue // takes one in its request
 		}
 		for _, pair := range [][]string{{stolen, second}, {second, stolen}} {
@@ -141,9 +146,11 @@ func TestStolenContextIsBoundToItsPresenters(t *testing.T) {
 		// tenants whose contexts it received, while those live.
 		app: {
 			"notes, unary": "PermissionDenied PRESENTER_REFUSED", "notes, stream": "PermissionDenied PRESENTER_REFUSED",
-			"config": "OK", "quota, usage": "OK", "tenancy, refresh": "OK",
+			"config": "OK", "quota, usage": "OK", "tenancy, refresh": "OK", "gateway, refresh": "OK",
 		},
-		"gateway": {"notes, unary": "OK", "notes, stream": "OK", "config": "OK", "quota, usage": "OK", "tenancy, refresh": "OK"},
+		"gateway": {
+			"notes, unary": "OK", "notes, stream": "OK", "config": "OK", "quota, usage": "OK", "tenancy, refresh": "OK", "gateway, refresh": "OK",
+		},
 		// No other process may do anything with a context that it came by.
 		"config": refusedAll, "quota": refusedAll, "tenancy": refusedAll,
 	}
@@ -160,22 +167,31 @@ func TestStolenContextIsBoundToItsPresenters(t *testing.T) {
 	if err != nil || len(list.GetNotes()) != 1 || list.GetNotes()[0].GetTitle() != "of a" {
 		t.Errorf("a's context shows %v, %v", list, err)
 	}
-	fresh, err := tenancyv1.NewContextServiceClient(h.as(t, app, "tenancy")).
-		RefreshContext(t.Context(), &tenancyv1.RefreshContextRequest{TenantContext: []byte(a)})
-	if err != nil {
-		t.Fatal(err)
+	// Who renewed it makes no difference, nor who renews it next.
+	for turn, service := range []string{"gateway", "tenancy", "gateway", "gateway"} {
+		a, err = h.refresh(t, app, service, a)
+		if err != nil {
+			t.Fatalf("renewal %d, by %s: %v", turn, service, err)
+		}
+		list, err = notesv1.NewNotesServiceClient(h.as(t, "gateway", app)).ListNotes(presenting(t.Context(), a), &notesv1.ListNotesRequest{})
+		if err != nil || len(list.GetNotes()) != 1 || list.GetNotes()[0].GetTitle() != "of a" {
+			t.Errorf("a's context, renewed by %s, shows %v, %v", service, list, err)
+		}
 	}
-	list, err = notesv1.NewNotesServiceClient(h.as(t, "gateway", app)).
-		ListNotes(presenting(t.Context(), string(fresh.GetTenantContext())), &notesv1.ListNotesRequest{})
-	if err != nil || len(list.GetNotes()) != 1 || list.GetNotes()[0].GetTitle() != "of a" {
-		t.Errorf("a's renewed context shows %v, %v", list, err)
-	}
+}
+
+// refresh renews a context at a service as a process of the house.
+func (h *house) refresh(t *testing.T, who, service, token string) (string, error) {
+	t.Helper()
+	res, err := tenancyv1.NewContextRenewalServiceClient(h.as(t, who, service)).
+		RefreshContext(t.Context(), &tenancyv1.RefreshContextRequest{TenantContext: []byte(token)})
+	return string(res.GetTenantContext()), err
 }
 
 var refusedAll = map[string]string{
 	"notes, unary": "PermissionDenied PRESENTER_REFUSED", "notes, stream": "PermissionDenied PRESENTER_REFUSED",
 	"config": "PermissionDenied PRESENTER_REFUSED", "quota, usage": "PermissionDenied PRESENTER_REFUSED",
-	"tenancy, refresh": "PermissionDenied PERMISSION_MISSING",
+	"tenancy, refresh": "PermissionDenied PERMISSION_MISSING", "gateway, refresh": "PermissionDenied PERMISSION_MISSING",
 }
 
 // A context ends 45 s after it was made, wherever it is presented.
@@ -222,11 +238,15 @@ func TestContextOfAnotherAppIsRefused(t *testing.T) {
 	})
 	for who, want := range map[string]map[string]string{
 		"gateway": {"notes, unary": "PermissionDenied PRESENTER_REFUSED", "notes, stream": "PermissionDenied PRESENTER_REFUSED"},
-		app:       {"notes, unary": "PermissionDenied PRESENTER_REFUSED", "tenancy, refresh": "PermissionDenied PRESENTER_REFUSED"},
+		app: {
+			"notes, unary":     "PermissionDenied PRESENTER_REFUSED",
+			"tenancy, refresh": "PermissionDenied PRESENTER_REFUSED", "gateway, refresh": "PermissionDenied PRESENTER_REFUSED",
+		},
 		// The thief is a stranger to our services: no operator gave it a right.
 		thief: {
 			"notes, unary": "PermissionDenied PRESENTER_REFUSED", "config": "PermissionDenied PRESENTER_REFUSED",
-			"quota, usage": "PermissionDenied PRESENTER_REFUSED", "tenancy, refresh": "PermissionDenied PERMISSION_MISSING",
+			"quota, usage":     "PermissionDenied PRESENTER_REFUSED",
+			"tenancy, refresh": "PermissionDenied PERMISSION_MISSING", "gateway, refresh": "PermissionDenied PERMISSION_MISSING",
 		},
 	} {
 		all := h.callers(t, who)

@@ -213,6 +213,34 @@ func TestRestartWithoutTenancy(t *testing.T) {
 	}
 }
 
+// Renewals use the keys of first contexts, and end with them.
+func TestRenewalKeys(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	m := mint.New(h.clock, rand.Reader)
+	starting := func(what, cell string) {
+		t.Helper()
+		if _, err := m.Renewal(cell, 1); fault.ReasonOf(err) != fault.ReasonStarting || fault.KindOf(err) != fault.Unavailable {
+			t.Errorf("%s: %v, want STARTING", what, err)
+		}
+	}
+	starting("without a key", "cell-1")
+	k, err := h.keeper(t, filepath.Join(t.TempDir(), "keys"), m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := m.Renewal("cell-1", 9) // a number that the gateway has not yet: its newest one serves
+	if err != nil || keys.Signer != m.Keys().Signer || keys.Minter != "gateway" || keys.SealKID != 1 || keys.Seal != tenant.SealKey(bytes.Repeat([]byte{0x0b}, 32)) {
+		t.Errorf("keys: minter %q, kid %d, %v", keys.Minter, keys.SealKID, err)
+	}
+	starting("a cell of another gateway", "cell-2")
+	h.now = m.Keys().Certificate.NotAfter
+	starting("after the certificate's end", "cell-1")
+}
+
 func TestSealedFile(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
