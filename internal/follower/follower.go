@@ -194,7 +194,8 @@ func (b *Base) follow(ctx context.Context, c Config, s *serve.Service) (*trust.C
 		return nil, fmt.Errorf("dial tenancy: %w", err)
 	}
 	s.Close = append(s.Close, func() { _ = conn.Close() })
-	client, err := trust.Open(ctx, trust.Config{
+	// Calls are served on while the process drains, so the feed is not to end before: Close ends it.
+	client, err := trust.Open(context.WithoutCancel(ctx), trust.Config{
 		Tenancy: conn, Trust: b.Trust, Roots: roots, FeedKeys: keys, Replica: c.Replica, Dir: string(c.State), Clock: b.Clock, Log: b.Log,
 	})
 	if err != nil {

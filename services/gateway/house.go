@@ -115,6 +115,8 @@ func (h *house) followTenancy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Requests are served on while the process drains, so its feeds are not to end before: Close ends them.
+	ctx = context.WithoutCancel(ctx)
 	h.trusted, err = trust.Open(ctx, trust.Config{
 		Tenancy: conn, Trust: h.trust, Roots: roots, FeedKeys: keys, Replica: h.c.Replica, Dir: h.c.in("trust"), Clock: h.p.Clock, Log: h.p.Log,
 	})
@@ -138,6 +140,8 @@ const (
 	// settleMost is how long a key may take to come back by our own feed.
 	settleMost  = time.Minute
 	settleCheck = 20 * time.Millisecond
+	// revokedCheck is how often a gateway looks whether its own key is still accepted.
+	revokedCheck = time.Second
 )
 
 // settled waits until our own trust knows a new signing key and, where an older key
@@ -176,7 +180,7 @@ func (h *house) followQuota(ctx context.Context) error {
 		return err
 	}
 	store := new(limits.Store)
-	h.limits, err = limits.Follow(ctx, limits.FollowConfig{
+	h.limits, err = limits.Follow(context.WithoutCancel(ctx), limits.FollowConfig{
 		Quota: conn, FeedKeys: keys, Replica: h.c.Replica, Store: store, Dir: h.c.in("limits"), Clock: h.p.Clock, Log: h.p.Log,
 	})
 	if err != nil {
@@ -188,10 +192,37 @@ func (h *house) followQuota(ctx context.Context) error {
 	return nil
 }
 
-// keepKeys renews the signing key beside serving.
+// keepKeys renews the signing key beside serving, and replaces one that was revoked.
 func (h *house) keepKeys(context.Context) error {
 	h.background(h.keeper.Run)
+	h.background(func(ctx context.Context) error {
+		tick := time.NewTicker(revokedCheck)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return nil
+			}
+			if h.minter.Keys() != nil && h.certified() != nil {
+				h.keeper.Replace()
+			}
+		}
+	})
 	return nil
+}
+
+// certified says why what the gateway signs is not accepted.
+func (h *house) certified() error {
+	keys := h.minter.Keys()
+	switch {
+	case keys == nil:
+		return fault.New(fault.Unavailable, fault.ReasonStarting, "no certified signing key yet")
+	case !h.trust.Certifies(keys.Signer.KeyID()):
+		return fault.New(fault.Unavailable, fault.ReasonStarting, "the signing key was revoked; another one is being made")
+	default:
+		return nil
+	}
 }
 
 // openDoors opens the front door.
@@ -300,8 +331,8 @@ func (h *house) able() error {
 	err := errors.Join(
 		loaded("routes", h.routes.Ready()), loaded("trust", h.trusted.Ready()), loaded("limits", h.limits.Ready()),
 	)
-	if err == nil && h.minter.Keys() == nil {
-		err = fault.New(fault.Unavailable, fault.ReasonStarting, "no certified signing key yet")
+	if err == nil {
+		err = h.certified()
 	}
 	return err
 }

@@ -29,7 +29,7 @@ func (h *house) followConfig(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.looks.feed, err = settings.Follow(ctx, settings.FollowConfig{
+	h.looks.feed, err = settings.Follow(context.WithoutCancel(ctx), settings.FollowConfig{
 		Config: conn, FeedKeys: keys, Replica: h.c.Replica, Store: &h.looks.settings, Dir: h.c.in("settings"),
 		Clock: h.p.Clock, Log: h.p.Log,
 	})

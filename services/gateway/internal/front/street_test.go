@@ -85,7 +85,7 @@ func newStreet(t *testing.T, edits ...func(*front.Config)) *street {
 	minter := mint.New(time.Now, rand.Reader)
 	minter.Use(&mint.Keys{
 		Signer: s.issuer.Signer(), Certificate: s.issuer.Certificate(),
-		Seals: map[string][]mint.SealKey{tenanttest.Cell: {{KID: tenanttest.SealKID, Key: s.issuer.SealKey()}}},
+		Seals: map[string][]mint.SealKey{tenanttest.Cell: {{KID: tenanttest.SealKID, Key: s.issuer.SealKey(), NotAfter: time.Now().Add(time.Hour)}}},
 	})
 	c := front.Config{
 		Table: func() *edge.Table { return s.table }, Silence: func() time.Duration { return time.Duration(s.silence.Load()) },

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"sync"
 	"time"
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
@@ -17,6 +18,8 @@ import (
 const (
 	// renewEvery is how old a certificate gets before it is renewed.
 	renewEvery = 12 * time.Hour
+	// maxWaits is after how many waits in vain a certified key is given up.
+	maxWaits = 3
 	// margin is how long before its end a certificate is not used any more to start with.
 	margin      = time.Minute
 	firstRetry  = 200 * time.Millisecond
@@ -58,6 +61,21 @@ type Keeper struct {
 	vault *vault
 	renew time.Time
 	wake  chan struct{}
+	// pending is a certified key that waits for verifiers to know it, for the waits-th time.
+	pending *stored
+	waits   int
+
+	mu sync.Mutex
+	// missed are keys of cells that tenancy did not give us when it was asked for them.
+	missed map[sealName]bool
+	// wanted are those that a question under way is about.
+	wanted map[sealName]bool
+}
+
+// sealName names a cell's MAC key.
+type sealName struct {
+	cell string
+	kid  uint8
 }
 
 // stored is what the vault holds.
@@ -85,7 +103,7 @@ func NewKeeper(c KeeperConfig) (*Keeper, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	k := &Keeper{c: c, vault: v, wake: make(chan struct{}, 1)}
+	k := &Keeper{c: c, vault: v, wake: make(chan struct{}, 1), missed: map[sealName]bool{}, wanted: map[sealName]bool{}}
 	var s stored
 	switch err := v.load(&s); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -128,36 +146,93 @@ func (k *Keeper) Run(ctx context.Context) error {
 }
 
 // Want tells that a cell now seals with this key. If the gateway does not have it,
-// it asks tenancy at once; until then it seals with the newest one it has, which
-// PostgreSQL still accepts.
+// it asks tenancy at once; until then another one that PostgreSQL accepts stands in. It
+// asks for each key once: a cell that its certificate does not name stays without.
 func (k *Keeper) Want(cell string, kid uint8) {
 	keys := k.c.Minter.Keys()
 	if keys == nil {
 		return // the first certificate brings all seal keys
 	}
-	for _, s := range keys.Seals[cell] {
-		if s.KID == kid {
-			return
-		}
+	name := sealName{cell, kid}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if keys.has(name) || k.missed[name] {
+		return
 	}
+	k.wanted[name] = true
+	k.Replace()
+}
+
+// Renew makes a new key, has it certified, stores it and, once verifiers know it,
+// puts it to use. A key that they did not hear of in time is waited for again.
+func (k *Keeper) Renew(ctx context.Context) error {
+	if k.pending == nil {
+		s, err := k.certify(ctx)
+		if err != nil {
+			return err
+		}
+		k.pending = &s
+	}
+	s := *k.pending
+	if err := k.settle(ctx, s); err != nil {
+		if k.waits++; k.waits >= maxWaits && ctx.Err() == nil {
+			k.pending, k.waits = nil, 0
+		}
+		return err
+	}
+	k.pending, k.waits = nil, 0
+	if err := k.adopt(s); err != nil {
+		return err
+	}
+	k.renew = s.Renew
+	k.asked()
+	return nil
+}
+
+// settle waits until verifiers know a certified key.
+func (k *Keeper) settle(ctx context.Context, s stored) error {
+	if k.c.Settled == nil {
+		return nil
+	}
+	signer, err := tenant.NewSigner(s.Private)
+	if err != nil {
+		return fmt.Errorf("the signing key: %w", err)
+	}
+	return k.c.Settled(ctx, signer.KeyID())
+}
+
+// Replace asks for another key at once: the one in use is not accepted any more.
+func (k *Keeper) Replace() {
 	select {
 	case k.wake <- struct{}{}:
 	default:
 	}
 }
 
-// Renew makes a new key, has it certified, stores it and, once verifiers know it,
-// puts it to use.
-func (k *Keeper) Renew(ctx context.Context) error {
+// asked notes which of the wanted keys did not come.
+func (k *Keeper) asked() {
+	keys := k.c.Minter.Keys()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for name := range k.wanted {
+		if !keys.has(name) {
+			k.missed[name] = true
+		}
+	}
+	clear(k.wanted)
+}
+
+// certify makes a key, has it certified and stores it.
+func (k *Keeper) certify(ctx context.Context) (stored, error) {
 	public, private, err := ed25519.GenerateKey(k.c.Random)
 	if err != nil {
-		return fmt.Errorf("make a signing key: %w", err)
+		return stored{}, fmt.Errorf("make a signing key: %w", err)
 	}
 	answer, err := k.c.Certifier.CertifyKey(ctx, &tenancyv1.CertifyKeyRequest{
 		PublicKey: public, Proof: ed25519.Sign(private, []byte(proofPrefix+k.c.SPIFFEID)),
 	})
 	if err != nil {
-		return fmt.Errorf("certify the signing key: %w", err)
+		return stored{}, fmt.Errorf("certify the signing key: %w", err)
 	}
 	s := stored{Private: private, Certificate: answer.GetCertificate(), Renew: k.c.Clock().Add(renewEvery)}
 	if t := answer.GetRenewTime(); t.IsValid() && t.AsTime().Before(s.Renew) {
@@ -169,19 +244,7 @@ func (k *Keeper) Renew(ctx context.Context) error {
 			KID: uint8(key.GetKid()), //nolint:gosec // a kid is one byte
 		})
 	}
-	if err := k.vault.save(s); err != nil {
-		return err
-	}
-	if k.c.Settled != nil {
-		if err := k.c.Settled(ctx, tenant.KeyIDOf(public)); err != nil {
-			return err
-		}
-	}
-	if err := k.adopt(s); err != nil {
-		return err
-	}
-	k.renew = s.Renew
-	return nil
+	return s, k.vault.save(s)
 }
 
 // adopt checks stored keys and gives them to the minter.

@@ -8,7 +8,9 @@ package mint
 
 import (
 	"fmt"
+	"hash/maphash"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +25,9 @@ const (
 	reuse = 15 * time.Second
 	// maxCached bounds the contexts that are kept.
 	maxCached = 1 << 16
-	shards    = 64
+	// sweepEvery is how often a full shard is looked through for tokens that are too old.
+	sweepEvery = time.Second
+	shards     = 64
 )
 
 // SealKey is a cell's MAC key under its number.
@@ -40,22 +44,28 @@ type Keys struct {
 	Certificate tenant.KeyCertificate
 	// Encoded is the certificate as tenancy signed it.
 	Encoded []byte
-	// Seals holds each cell's keys, newest last.
+	// Seals holds each cell's keys, in any order.
 	Seals map[string][]SealKey
 }
 
-// seal returns the cell's key with this number, or its newest one.
-func (k *Keys) seal(cell string, kid uint8) (SealKey, bool) {
-	keys := k.Seals[cell]
-	for _, s := range keys {
-		if s.KID == kid {
+// seal returns the cell's key with this number. Until it is here, the key that
+// PostgreSQL goes on accepting the longest stands in.
+func (k *Keys) seal(cell string, kid uint8, now time.Time) (best SealKey, ok bool) {
+	for _, s := range k.Seals[cell] {
+		switch {
+		case !now.Before(s.NotAfter):
+		case s.KID == kid:
 			return s, true
+		case s.NotAfter.After(best.NotAfter):
+			best, ok = s, true
 		}
 	}
-	if len(keys) == 0 {
-		return SealKey{}, false
-	}
-	return keys[len(keys)-1], true
+	return best, ok
+}
+
+// has reports whether the key is here.
+func (k *Keys) has(name sealName) bool {
+	return slices.ContainsFunc(k.Seals[name.cell], func(s SealKey) bool { return s.KID == name.kid })
 }
 
 // Subject is for whom and for what a context is made. Every property of a context
@@ -84,6 +94,7 @@ type Minter struct {
 	clock  func() time.Time
 	random io.Reader
 	keys   atomic.Pointer[Keys]
+	seed   maphash.Seed
 	shards [shards]shard
 	minted atomic.Int64
 }
@@ -91,12 +102,20 @@ type Minter struct {
 type shard struct {
 	mu     sync.RWMutex
 	tokens map[cacheKey]cached
+	swept  time.Time // when it was last looked for tokens that are too old
 }
 
 // cacheKey tells contexts of two signing keys apart as well.
 type cacheKey struct {
 	subject Subject
 	signer  tenant.KeyID
+}
+
+// caller spreads contexts over the shards: a tenant's users too, so that many of one
+// tenant crowd out nobody else's.
+type caller struct {
+	tenant    tenant.UID
+	principal [16]byte
 }
 
 type cached struct {
@@ -106,7 +125,7 @@ type cached struct {
 
 // New returns a Minter without keys. random is for nonces.
 func New(clock func() time.Time, random io.Reader) *Minter {
-	m := &Minter{clock: clock, random: random}
+	m := &Minter{clock: clock, random: random, seed: maphash.MakeSeed()}
 	for i := range m.shards {
 		m.shards[i].tokens = make(map[cacheKey]cached)
 	}
@@ -127,7 +146,7 @@ func (m *Minter) Renewal(cell string, kid uint8) (renew.Keys, error) {
 	if keys == nil || !m.clock().Before(keys.Certificate.NotAfter) {
 		return renew.Keys{}, errNoKey()
 	}
-	seal, ok := keys.seal(cell, kid)
+	seal, ok := keys.seal(cell, kid, m.clock())
 	if !ok {
 		return renew.Keys{}, errNoSealKey()
 	}
@@ -153,7 +172,7 @@ func (m *Minter) Mint(s Subject) (string, error) {
 		return "", errNoKey()
 	}
 	k := cacheKey{subject: s, signer: keys.Signer.KeyID()}
-	sh := &m.shards[s.TenantUID[15]%shards]
+	sh := &m.shards[maphash.Comparable(m.seed, caller{s.TenantUID, s.PrincipalDigest})%shards]
 	sh.mu.RLock()
 	c, ok := sh.tokens[k]
 	sh.mu.RUnlock()
@@ -186,7 +205,7 @@ func (m *Minter) MintOnce(s Subject, request [16]byte) (string, error) {
 
 // sign seals and signs the claims.
 func (m *Minter) sign(keys *Keys, claims tenant.Claims, kid uint8) (string, error) {
-	seal, ok := keys.seal(claims.Cell, kid)
+	seal, ok := keys.seal(claims.Cell, kid, m.clock())
 	if !ok {
 		return "", errNoSealKey()
 	}
@@ -212,11 +231,12 @@ func (s *Subject) claims(keys *Keys, now time.Time, class tenant.Class) tenant.C
 	}
 }
 
-// put keeps a token; a full shard first loses what is too old, then everything.
+// put keeps a token; a full shard first loses what is too old, else any one.
 func (s *shard) put(k cacheKey, c cached, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.tokens) >= maxCached/shards {
+	if len(s.tokens) >= maxCached/shards && now.Sub(s.swept) > sweepEvery {
+		s.swept = now
 		for k, old := range s.tokens {
 			if !now.Before(old.until) {
 				delete(s.tokens, k)
@@ -224,7 +244,10 @@ func (s *shard) put(k cacheKey, c cached, now time.Time) {
 		}
 	}
 	if len(s.tokens) >= maxCached/shards {
-		clear(s.tokens)
+		for any := range s.tokens {
+			delete(s.tokens, any)
+			break
+		}
 	}
 	s.tokens[k] = c
 }

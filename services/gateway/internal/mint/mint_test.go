@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -27,6 +28,11 @@ type house struct {
 	self  identity.ID
 	asked int
 	down  bool
+	seals []*tenancyv1.SealKey // when set, what is answered
+}
+
+func (h *house) seal(kid uint32, life time.Duration) *tenancyv1.SealKey {
+	return &tenancyv1.SealKey{Cell: "cell-1", Kid: kid, Key: bytes.Repeat([]byte{0x0b}, 32), NotAfter: timestamppb.New(h.now.Add(life))}
 }
 
 func newHouse(t *testing.T) *house {
@@ -57,12 +63,11 @@ func (h *house) CertifyKey(_ context.Context, in *tenancyv1.CertifyKeyRequest) (
 		Audience: 1<<16 | tenant.AudienceConfig, Classes: tenant.ClassesOf(tenant.ClassSession, tenant.ClassTransaction),
 		NotBefore: h.now.Add(-time.Minute), NotAfter: h.now.Add(47 * time.Hour),
 	})
-	return &tenancyv1.CertifyKeyResponse{
-		Certificate: cert,
-		SealKeys: []*tenancyv1.SealKey{{
-			Cell: "cell-1", Kid: 1, Key: bytes.Repeat([]byte{0x0b}, 32), NotAfter: timestamppb.New(h.now.Add(72 * time.Hour)),
-		}},
-	}, err
+	seals := h.seals
+	if seals == nil {
+		seals = []*tenancyv1.SealKey{h.seal(1, 72*time.Hour)}
+	}
+	return &tenancyv1.CertifyKeyResponse{Certificate: cert, SealKeys: seals}, err
 }
 
 func (h *house) keeper(t *testing.T, path string, m *mint.Minter, kek byte) (*mint.Keeper, error) {
@@ -309,13 +314,153 @@ func TestWantAsksAtOnce(t *testing.T) {
 	}
 }
 
+// A gateway that has not got a cell's new key yet seals with one that PostgreSQL still
+// accepts, whatever order tenancy answers in.
+func TestSealKeyThatStandsIn(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.seals = []*tenancyv1.SealKey{h.seal(3, 72*time.Hour), h.seal(2, 48*time.Hour), h.seal(1, 24*time.Hour)} // newest first
+	m := mint.New(h.clock, rand.Reader)
+	k, err := h.keeper(t, filepath.Join(t.TempDir(), "keys"), m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		after    time.Duration
+		asked    uint8
+		sealedBy uint8 // 0 for refused
+	}{{0, 1, 1}, {0, 4, 3}, {24 * time.Hour, 1, 3}, {24 * time.Hour, 2, 2}, {71 * time.Hour, 4, 3}, {72 * time.Hour, 3, 0}} {
+		begin := h.now
+		h.now = begin.Add(step.after)
+		s := subject(t)
+		s.SealKID = step.asked
+		token, err := m.Mint(s)
+		h.now = begin
+		if step.sealedBy == 0 {
+			if fault.ReasonOf(err) != fault.ReasonStarting {
+				t.Errorf("after %s: %v, want STARTING", step.after, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := h.verifier(t, m, s).Verify(token, h.self)
+		if step.after == 0 && err != nil {
+			t.Fatal(err)
+		}
+		if step.after == 0 && got.Claims().DBSeal[0] != step.sealedBy {
+			t.Errorf("asked for %d it sealed with %d, want %d", step.asked, got.Claims().DBSeal[0], step.sealedBy)
+		}
+		if sealed := token[len(token)-64-17]; step.after > 0 && sealed != step.sealedBy {
+			t.Errorf("after %s, asked for %d, it sealed with %d, want %d", step.after, step.asked, sealed, step.sealedBy)
+		}
+	}
+}
+
+// A key that tenancy does not give is asked for once: each question makes a certificate.
+func TestWantAsksForAKeyOnce(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	m := mint.New(h.clock, rand.Reader)
+	k, err := h.keeper(t, filepath.Join(t.TempDir(), "keys"), m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		k.Want("cell-9", 1)
+		if err := k.Ask(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h.asked != 2 {
+		t.Errorf("asked %d times, want 2", h.asked)
+	}
+}
+
+// A key that verifiers have not heard of is waited for again, not made anew; in the end
+// it is given up.
+func TestPendingKeyIsKept(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	m := mint.New(h.clock, rand.Reader)
+	deaf := true
+	k, err := mint.NewKeeper(mint.KeeperConfig{
+		Minter: m, Certifier: h, Roots: []ed25519.PublicKey{h.root.Public().(ed25519.PublicKey)}, SPIFFEID: h.self.String(),
+		Path: filepath.Join(t.TempDir(), "keys"), KEK: make([]byte, 32), Clock: h.clock, Random: rand.Reader,
+		Settled: func(context.Context, tenant.KeyID) error {
+			if deaf {
+				return errors.New("nobody heard of it")
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := k.Renew(t.Context()); err == nil || m.Keys() != nil {
+			t.Fatal("a key is used that nobody knows")
+		}
+	}
+	if h.asked != 1 {
+		t.Errorf("asked %d times for one key", h.asked)
+	}
+	deaf = false
+	if err := k.Renew(t.Context()); err != nil || h.asked != 2 {
+		t.Errorf("after it was given up: %v, asked %d times", err, h.asked)
+	}
+}
+
+// A tenant with more users than fit keeps its contexts, and those of others.
+func TestManyUsersCrowdOutNobody(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	m := mint.New(h.clock, rand.Reader)
+	k, err := h.keeper(t, filepath.Join(t.TempDir(), "keys"), m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	big := subject(t)
+	big.PrincipalKind = tenant.PrincipalUser
+	others := []mint.Subject{subject(t), subject(t), subject(t)}
+	visit := func() {
+		for n := range 4000 {
+			binary.BigEndian.PutUint32(big.PrincipalDigest[:], uint32(n)+1) //nolint:gosec // small
+			if _, err := m.Mint(big); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, s := range others {
+			if _, err := m.Mint(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	visit()
+	before := m.Minted()
+	visit()
+	if again := m.Minted() - before; again != 0 {
+		t.Errorf("%d of 4,003 contexts were signed anew", again)
+	}
+}
+
 func BenchmarkMintReused(b *testing.B) {
 	_, private, _ := ed25519.GenerateKey(rand.Reader)
 	signer, _ := tenant.NewSigner(private)
 	m := mint.New(time.Now, rand.Reader)
 	m.Use(&mint.Keys{
 		Signer: signer, Certificate: tenant.KeyCertificate{Minter: "gateway"},
-		Seals: map[string][]mint.SealKey{"cell-1": {{KID: 1}}},
+		Seals: map[string][]mint.SealKey{"cell-1": {{KID: 1, NotAfter: time.Now().Add(time.Hour)}}},
 	})
 	id, _ := tenant.ParseID("acme")
 	uid, _ := tenant.NewUID(time.Now(), rand.Reader)
