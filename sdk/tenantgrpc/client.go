@@ -93,7 +93,7 @@ func (c *client) prepare(ctx context.Context, rule *apiv1.MethodRule) (context.C
 
 func (c *client) token(ctx context.Context, verified tenant.Context) string {
 	left := verified.ExpireTime().Sub(c.cfg.Clock())
-	if c.cfg.Refresher == nil || left >= renewOutgoing || verified.Class() != tenant.ClassSession {
+	if c.cfg.Refresher == nil || left >= renewOutgoing || !renewable(verified) {
 		return verified.Token()
 	}
 	renewed, err := c.cfg.Refresher.RefreshContext(ctx, verified.Token())

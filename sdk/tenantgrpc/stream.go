@@ -74,10 +74,16 @@ func (s *server) watch(live *liveContext, c *call, verified tenant.Context) erro
 
 func (s *server) untilRenewal(verified tenant.Context, now time.Time) time.Duration {
 	left := verified.ExpireTime().Sub(now)
-	if s.cfg.Refresher == nil || verified.Class() != tenant.ClassSession {
+	if s.cfg.Refresher == nil || !renewable(verified) {
 		return left
 	}
 	return max(left-renewBefore, 0)
+}
+
+// renewable reports whether a context has a successor: a SESSION whose chain has not
+// come to its end.
+func renewable(c tenant.Context) bool {
+	return c.Class() == tenant.ClassSession && c.FirstIssueTime().Add(tenant.MaxChainLife).After(c.ExpireTime())
 }
 
 // renew tries until the context has expired. What the refresher hands out is
@@ -85,7 +91,7 @@ func (s *server) untilRenewal(verified tenant.Context, now time.Time) time.Durat
 func (s *server) renew(ctx context.Context, c *call, old tenant.Context) (tenant.Context, error) {
 	for {
 		left := old.ExpireTime().Sub(s.cfg.Clock())
-		if s.cfg.Refresher == nil || old.Class() != tenant.ClassSession || left <= 0 {
+		if s.cfg.Refresher == nil || !renewable(old) || left <= 0 {
 			return tenant.Context{}, errExpired()
 		}
 		renewed, err := s.renewOnce(ctx, c, old, left)

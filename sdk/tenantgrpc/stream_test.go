@@ -146,6 +146,34 @@ func TestStreamLivesByRenewal(t *testing.T) {
 	})
 }
 
+// A stream lives as long as the chain of its contexts may be, and asks for no more.
+func TestStreamEndsWithItsChain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &refresher{}
+		h := newHouse(t, func(c *tenantgrpc.ServerConfig) { c.Refresher = r })
+		began := time.Now()
+		end := began.Add(tenant.MaxChainLife)
+		r.renew = func(int, string) (string, error) {
+			return h.Token(t, "acme", func(c *tenant.Claims) {
+				c.FirstIssueTime = began
+				if c.ExpireTime.After(end) {
+					c.ExpireTime = end
+				}
+			}), nil
+		}
+		stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch)
+		_, err := receive(stream)
+		expect(t, "after the chain", err, fault.Unauthenticated, "CONTEXT_EXPIRED")
+		if lived := time.Since(began); lived != tenant.MaxChainLife {
+			t.Errorf("the stream lived %v", lived)
+		}
+		if want := int(tenant.MaxChainLife / (35 * time.Second)); r.calls != want {
+			t.Errorf("renewed %d times, want %d", r.calls, want)
+		}
+	})
+}
+
 // renewing lets a token renew one that was made when the test began, 35 s before.
 func renewing(c *tenant.Claims) { c.FirstIssueTime = c.IssueTime.Add(-35 * time.Second) }
 
