@@ -296,20 +296,23 @@ func TestFeedsHoldWhatTheyShould(t *testing.T) {
 	if e := got["tenant/"+acme.GetUid()].GetTenant(); e.GetTenantId() != "acme" || e.GetPlan() != "free" || e.GetLossPolicy() != tenancyv1.LossPolicy_LOSS_POLICY_SERVE || e.GetPlacementGeneration() != 1 {
 		t.Errorf("the tenant's route is %v", e)
 	}
-	tenants, err := gateway.WatchTenants(ctx, &tenancyv1.WatchTenantsRequest{Replica: "g"})
-	r.must(err)
-	keys := 0
-	for key := range feedState(t, func() (*apiv1.FeedFrame, error) { m, err := tenants.Recv(); return m.GetFrame(), err }, "tenant/"+acme.GetUid()) {
-		if !strings.HasPrefix(key, "tenant/") && !strings.HasPrefix(key, "key/") {
-			t.Errorf("the feed tenants holds %s", key)
+	eventually(t, "the feed tenants holds two keys, the gateway's and tenancy's", func() bool {
+		tenants, err := gateway.WatchTenants(ctx, &tenancyv1.WatchTenantsRequest{Replica: "g"})
+		r.must(err)
+		keys := 0
+		for key := range feedState(t, func() (*apiv1.FeedFrame, error) { m, err := tenants.Recv(); return m.GetFrame(), err }, "tenant/"+acme.GetUid()) {
+			if !strings.HasPrefix(key, "tenant/") && !strings.HasPrefix(key, "key/") {
+				t.Errorf("the feed tenants holds %s", key)
+			}
+			if strings.HasPrefix(key, "key/") {
+				keys++
+			}
 		}
-		if strings.HasPrefix(key, "key/") {
-			keys++
+		if keys > 2 {
+			t.Fatalf("the feed tenants holds %d keys", keys)
 		}
-	}
-	if keys != 2 { // the gateway's and tenancy's
-		t.Errorf("the feed tenants holds %d keys", keys)
-	}
+		return keys == 2
+	})
 	odd, err := gateway.WatchTenants(ctx, &tenancyv1.WatchTenantsRequest{Replica: "g", ResumeToken: []byte("nonsense")})
 	r.must(err)
 	_, err = odd.Recv()
