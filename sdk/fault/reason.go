@@ -42,6 +42,7 @@ const (
 	ReasonInternal          = "INTERNAL"
 	ReasonMisdirected       = "MISDIRECTED"
 	ReasonTooLarge          = "TOO_LARGE"
+	ReasonRequestTimeout    = "REQUEST_TIMEOUT"
 	ReasonCancelled         = "CANCELLED"
 	ReasonUpstreamDown      = "UPSTREAM_UNAVAILABLE"
 	ReasonUpstreamFailed    = "UPSTREAM_FAILED"

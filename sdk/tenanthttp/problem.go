@@ -146,6 +146,8 @@ func statusOfReason(reason string) int {
 		return http.StatusGone
 	case fault.ReasonMisdirected:
 		return http.StatusMisdirectedRequest
+	case fault.ReasonRequestTimeout:
+		return http.StatusRequestTimeout
 	case fault.ReasonTooLarge:
 		return http.StatusRequestEntityTooLarge
 	case fault.ReasonUpstreamFailed:

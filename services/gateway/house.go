@@ -243,7 +243,8 @@ func (h *house) openDoors(ctx context.Context) error {
 	handler := front.New(front.Config{
 		Ready: h.able, Table: h.routes.Table, Silence: h.trust.Silence, Tokens: tokens, Minter: h.minter, Verifier: verifier, Self: h.self,
 		Services: tenant.AudienceConfig | tenant.AudienceQuota | tenant.AudienceGateway | tenant.AudienceTenancy,
-		Limits:   h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand,
+		Changed:  h.trust.Watch, Standing: h.standing,
+		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand,
 		Tracer: h.p.Telemetry.TracerProvider().Tracer("github.com/rowhouse-platform/rowhouse/services/gateway"), Log: h.p.Log,
 	})
 	doors, err := openDoors(ctx, h.c, handler, h.p.Log)
@@ -256,6 +257,18 @@ func (h *house) openDoors(ctx context.Context) error {
 		h.listening(doors.addresses())
 	}
 	return nil
+}
+
+// standing says why a tenant is not served any more.
+func (h *house) standing(uid tenant.UID) error {
+	switch t, ok := h.trust.Tenant(uid); {
+	case !ok || t.State == tenant.StateDeleted:
+		return fault.New(fault.PermissionDenied, fault.ReasonTenantDeleted, "this account was closed")
+	case t.State == tenant.StateSuspended:
+		return fault.New(fault.PermissionDenied, fault.ReasonTenantSuspended, "this account is suspended")
+	default:
+		return nil
+	}
 }
 
 // mayPresent says from whom this process takes contexts: from itself, which reads back

@@ -117,6 +117,8 @@ const (
 	Reason_REASON_UPSTREAM_TIMEOUT Reason = 43
 	// ABORTED: the error of an operation that was cancelled.
 	Reason_REASON_CANCELLED Reason = 44
+	// DEADLINE_EXCEEDED, at the edge HTTP 408: the client sent its request too slowly.
+	Reason_REASON_REQUEST_TIMEOUT Reason = 45
 )
 
 // Enum value maps for Reason.
@@ -167,6 +169,7 @@ var (
 		42: "REASON_UPSTREAM_FAILED",
 		43: "REASON_UPSTREAM_TIMEOUT",
 		44: "REASON_CANCELLED",
+		45: "REASON_REQUEST_TIMEOUT",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":            0,
@@ -214,6 +217,7 @@ var (
 		"REASON_UPSTREAM_FAILED":        42,
 		"REASON_UPSTREAM_TIMEOUT":       43,
 		"REASON_CANCELLED":              44,
+		"REASON_REQUEST_TIMEOUT":        45,
 	}
 )
 
@@ -248,7 +252,8 @@ var File_rowhouse_api_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\xed\t\n" +
+	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\x89\n" +
+	"\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_INVALID_FIELD\x10\x01\x12\x18\n" +
@@ -295,7 +300,8 @@ const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\x10REASON_TOO_LARGE\x10)\x12\x1a\n" +
 	"\x16REASON_UPSTREAM_FAILED\x10*\x12\x1b\n" +
 	"\x17REASON_UPSTREAM_TIMEOUT\x10+\x12\x14\n" +
-	"\x10REASON_CANCELLED\x10,B\xc1\x01\n" +
+	"\x10REASON_CANCELLED\x10,\x12\x1a\n" +
+	"\x16REASON_REQUEST_TIMEOUT\x10-B\xc1\x01\n" +
 	"\x13com.rowhouse.api.v1B\vReasonProtoP\x01Z?github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1;apiv1\xa2\x02\x03RAX\xaa\x02\x0fRowhouse.Api.V1\xca\x02\x0fRowhouse\\Api\\V1\xe2\x02\x1bRowhouse\\Api\\V1\\GPBMetadata\xea\x02\x11Rowhouse::Api::V1b\x06proto3"
 
 var (

@@ -237,7 +237,7 @@ func (t *Table) Audiences(spiffe string) []tenant.Audience {
 	return found
 }
 
-// Knows reports whether a host is served at all; the TLS handshake asks it.
+// Knows reports whether a host is served at all.
 func (t *Table) Knows(host authority.Host) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

@@ -73,15 +73,24 @@ func (f *Writer) Write(w http.ResponseWriter, r *http.Request, a Refusal) {
 
 // writeGRPC answers with trailers alone, which is how gRPC refuses (gRPC over HTTP/2).
 func (f *Writer) writeGRPC(w http.ResponseWriter, a Refusal) {
-	s := tenantgrpc.Status(a.Err)
-	h := w.Header()
-	h.Set("Content-Type", "application/grpc")
-	h.Set("Grpc-Status", strconv.Itoa(int(s.Code())))
-	h.Set("Grpc-Message", percent(s.Message()))
-	if b, err := proto.Marshal(s.Proto()); err == nil {
-		h.Set("Grpc-Status-Details-Bin", base64.RawStdEncoding.EncodeToString(b))
-	}
+	w.Header().Set("Content-Type", "application/grpc")
+	setStatus(w.Header(), "", a.Err)
 	w.WriteHeader(http.StatusOK)
+}
+
+// WriteTrailer ends a gRPC answer that has begun with our status.
+func (f *Writer) WriteTrailer(w http.ResponseWriter, err error) {
+	setStatus(w.Header(), http.TrailerPrefix, err)
+}
+
+// setStatus sets the fields of a gRPC status, in the header or, with a prefix, in the trailer.
+func setStatus(h http.Header, prefix string, err error) {
+	s := tenantgrpc.Status(err)
+	h.Set(prefix+"Grpc-Status", strconv.Itoa(int(s.Code())))
+	h.Set(prefix+"Grpc-Message", percent(s.Message()))
+	if b, err := proto.Marshal(s.Proto()); err == nil {
+		h.Set(prefix+"Grpc-Status-Details-Bin", base64.RawStdEncoding.EncodeToString(b))
+	}
 }
 
 // face is what the template sees.

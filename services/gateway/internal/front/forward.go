@@ -31,6 +31,8 @@ var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }} //noli
 func (v *visit) forward() error {
 	ctx, span := v.startForward()
 	defer span.End()
+	ctx, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
 	out, err := v.outgoing(ctx)
 	if err != nil {
 		return err
@@ -44,10 +46,16 @@ func (v *visit) forward() error {
 		return err
 	}
 	defer func() { _ = res.Body.Close() }()
+	if err := v.tooSlow(nil); err != nil { // the app may have answered the half of it
+		return err
+	}
 	if span.IsRecording() {
 		span.SetAttributes(attribute.Int("http.response.status_code", res.StatusCode))
 	}
-	v.answer(res)
+	if res.ContentLength < 0 {
+		defer v.guard(ctx, cut)()
+	}
+	v.answer(ctx, res)
 	return nil
 }
 
@@ -142,7 +150,7 @@ func (f *fields) field(name, value string) {
 var headerContext = http.CanonicalHeaderKey(tenant.MetadataKey) //nolint:gochecknoglobals // a constant in all but syntax
 
 // answer sends the app's answer to the client.
-func (v *visit) answer(res *http.Response) {
+func (v *visit) answer(ctx context.Context, res *http.Response) {
 	h := v.w.Header()
 	nominated, _ := v.h.hygiene.Nominated(res.Header["Connection"])
 	for name, values := range res.Header {
@@ -154,6 +162,10 @@ func (v *visit) answer(res *http.Response) {
 	v.w.WriteHeader(res.StatusCode)
 	if err := v.copyBody(res); err != nil {
 		v.span.RecordError(err)
+		if f, ok := fault.As(context.Cause(ctx)); ok && v.grpc {
+			v.h.faces.WriteTrailer(v.w, f)
+			return
+		}
 		panic(http.ErrAbortHandler) // the client must not take half an answer for a whole one
 	}
 	for name, values := range res.Trailer {
@@ -228,14 +240,16 @@ func (v *visit) copyBody(res *http.Response) error {
 	defer buffers.Put(buf)
 	live := res.ContentLength < 0
 	flusher := http.NewResponseController(v.w)
+	out := pacedWriter{v.w, flusher, v.h.c.Bounds.Stall}
+	defer out.done()
 	if live {
 		_ = flusher.Flush() // the head of a stream must not wait for its first message
 	}
 	for {
 		n, err := res.Body.Read(buf[:])
 		if n > 0 {
-			if _, err := v.w.Write(buf[:n]); err != nil {
-				return fmt.Errorf("write to the client: %w", err)
+			if err := out.write(buf[:n]); err != nil {
+				return err
 			}
 			if live {
 				_ = flusher.Flush()

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/authority"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
@@ -64,6 +65,12 @@ type Config struct {
 	Upstream Sender
 	// Selector is the header that names a tenant on shared hosts; empty for none.
 	Selector string
+	// Bounds hold the share of one tenant and of one client.
+	Bounds Bounds
+	// Changed is closed at the next change of a tenant; Standing says why it is not
+	// served now.
+	Changed  func(uid tenant.UID) <-chan struct{}
+	Standing func(uid tenant.UID) error
 	// Brand returns a tenant's look, or nil.
 	Brand func(uid tenant.UID, plan string) *faces.Brand
 	// Tracer makes spans.
@@ -75,6 +82,7 @@ type Config struct {
 type Handler struct {
 	c       Config
 	ready   atomic.Bool
+	crowd   crowd
 	hygiene *edge.Hygiene
 	faces   *faces.Writer
 	// root are the options of nearly every request's span.
@@ -92,6 +100,7 @@ func New(c Config) *Handler {
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
+	c.Bounds = c.Bounds.withDefaults()
 	return &Handler{
 		c: c, hygiene: edge.NewHygiene(c.Selector), faces: faces.New(),
 		root: []trace.SpanStartOption{trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer)},
@@ -105,6 +114,7 @@ type visit struct {
 	r     *http.Request
 	id    string
 	grpc  bool
+	body  *pacedBody
 	route edge.Route
 	user  token.User
 	// token is the signed context, tc the same as it was read back.
@@ -123,11 +133,22 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, err := v.admit(ctx)
 	v.r = r.WithContext(ctx) //nolint:contextcheck // made from the request's own
 	if err == nil {
-		err = v.forward() //nolint:contextcheck // v.r has it
+		err = v.pass() //nolint:contextcheck // v.r has it
 	}
 	if err != nil {
 		v.refuse(err) //nolint:contextcheck // as above
 	}
+}
+
+// pass forwards an admitted request within its bounds.
+func (v *visit) pass() error {
+	leave, err := v.h.crowd.enter(v.tc.UID(), v.h.c.Bounds.InFlight)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	defer v.pace()()
+	return v.tooSlow(v.forward())
 }
 
 // start begins the request's span: a new root, because a trace from outside is not
@@ -227,6 +248,9 @@ func (v *visit) authenticate(ask *edge.Ask) error {
 	if len(lines) == 0 {
 		return nil
 	}
+	if host, err := authority.ParseHost(v.r.Host); err != nil || !v.h.c.Table().Knows(host) {
+		return nil // nobody has a signature checked for a host that is not served
+	}
 	scheme, raw, _ := strings.Cut(lines[0], " ")
 	if !strings.EqualFold(scheme, "Bearer") || len(lines) > 1 {
 		return fault.New(fault.Unauthenticated, fault.ReasonCredentialInvalid, "one bearer token is expected")
@@ -270,6 +294,7 @@ func (v *visit) refuse(err error) {
 	if fault.ReasonOf(err) == fault.ReasonCredentialInvalid {
 		v.w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	}
+	v.dismiss()
 	v.h.faces.Write(v.w, v.r, a)
 }
 

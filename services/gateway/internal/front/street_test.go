@@ -58,6 +58,8 @@ type street struct {
 	users   ed25519.PrivateKey
 	starts  error // why nothing is served yet
 	silence atomic.Int64
+	// standing is what the control plane says of tenants that are being served.
+	standing standing
 
 	plain, secure string // addresses
 }
@@ -94,6 +96,7 @@ func newStreet(t *testing.T, edits ...func(*front.Config)) *street {
 		Self:     s.issuer.Gateway(), Services: tenant.AudienceGateway,
 		Limits:   limits.New(limits.Config{Granter: s.quota, Policies: s.store, Clock: time.Now, Log: slog.New(slog.DiscardHandler)}),
 		Upstream: pool, Selector: "X-Customer", Tracer: noop.NewTracerProvider().Tracer(""), Log: slog.New(slog.DiscardHandler),
+		Changed: s.standing.watch, Standing: s.standing.of,
 		Brand: func(uid tenant.UID, _ string) *faces.Brand {
 			return map[tenant.UID]*faces.Brand{tenanttest.UID("hooli"): {Name: "<b>Hooli"}, tenanttest.UID("acme"): {Name: "Acme"}}[uid]
 		},
@@ -198,6 +201,37 @@ func (s *street) limit(tokens int64, period time.Duration, loss limits.Loss) {
 	need(s, err)
 	s.quota.limit = l
 	s.store.SetPlatform(limits.Requests, &limits.Policy{Limit: l, Revision: 1, OnLoss: loss})
+}
+
+// standing says why a tenant is not served any more.
+type standing struct {
+	mu      sync.Mutex
+	why     map[tenant.UID]error
+	changed chan struct{}
+}
+
+func (s *standing) watch(tenant.UID) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	return s.changed
+}
+
+func (s *standing) of(uid tenant.UID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why[uid]
+}
+
+func (s *standing) set(uid tenant.UID, why error) {
+	s.watch(uid)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.why = map[tenant.UID]error{uid: why}
+	close(s.changed)
+	s.changed = nil
 }
 
 // quota lends from one cell.

@@ -26,6 +26,11 @@ const (
 	idlePerHost   = 256
 	maxHead       = 64 << 10
 	pingEvery     = 15 * time.Second
+	// What apps have sent and clients have not read yet waits here. All tenants' streams
+	// share a connection and its window: what one stream may hold, times the streams of a
+	// connection, must stay below that, or clients who do not read stop everybody else.
+	streamBuffer     = 128 << 10
+	connectionBuffer = 1 << 30
 )
 
 // Pool holds the connections. It is safe for concurrent use.
@@ -116,7 +121,9 @@ func (p *Pool) newTransport(peer identity.ID, grpc bool) *http.Transport {
 		MaxResponseHeaderBytes: maxHead,
 		DisableCompression:     true,
 		Protocols:              protocols,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingEvery},
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: pingEvery, MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: connectionBuffer,
+		},
 	}
 }
 
