@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/hex"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 )
 
@@ -196,5 +198,30 @@ func TestExplainRoute(t *testing.T) {
 	events, err := auditv1.NewAuditServiceClient(conn).ListEvents(t.Context(), &auditv1.ListEventsRequest{Parent: "chains/platform"})
 	if err != nil || len(events.GetEvents()) < 5 {
 		t.Errorf("%d events, %v", len(events.GetEvents()), err)
+	}
+}
+
+// A gateway whose signing key was revoked is out of service until it has another one,
+// which it asks for by itself.
+func TestRevokedKeyIsReplaced(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.serveControl()
+	g := r.start()
+	eventually(t, "acme is served", func() bool { return r.get(g, "acme.localhost", "/").status == 200 })
+	before := r.control.certified.Load()
+	token := r.shown(g, "acme.localhost")
+	var id tenant.KeyID
+	copy(id[:], token[1:])
+	release := r.control.hold()
+	r.trust.RevokeKey(id)
+	r.control.tenants.Set(r, "key/"+hex.EncodeToString(id[:]), nil)
+	eventually(t, "it is not ready", func() bool { return r.ready(g).status == 503 })
+	eventually(t, "it asks for another key", func() bool { return r.control.certified.Load() > before })
+	release()
+	eventually(t, "acme is served with another key", func() bool { return r.get(g, "acme.localhost", "/") == answer{200, "acme"} })
+	eventually(t, "it is ready", func() bool { return r.ready(g).status == 200 })
+	if fresh := r.shown(g, "acme.localhost"); fresh[1:9] == token[1:9] {
+		t.Error("it signs with the revoked key")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 
 	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
@@ -35,6 +36,9 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/token"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/upstream"
 )
+
+// scope names the gateway's spans and metrics.
+const scope = "github.com/rowhouse-platform/rowhouse/services/gateway"
 
 // house is a gateway while it is built and while it runs.
 type house struct {
@@ -158,7 +162,7 @@ func (h *house) settled(ctx context.Context, id tenant.KeyID) error {
 			return fmt.Errorf("wait for the feed to bring the signing key: %w", ctx.Err())
 		}
 	}
-	if h.minter.Keys() == nil {
+	if h.certified() != nil {
 		return nil
 	}
 	select {
@@ -240,13 +244,20 @@ func (h *house) openDoors(ctx context.Context) error {
 	h.service.Verifier = verifier
 	h.pool = upstream.NewPool(h.p.Identity)
 	h.close(h.pool.Close)
-	handler := front.New(front.Config{
+	handler, err := front.New(front.Config{
 		Ready: h.able, Table: h.routes.Table, Silence: h.trust.Silence, Tokens: tokens, Minter: h.minter, Verifier: verifier, Self: h.self,
 		Services: tenant.AudienceConfig | tenant.AudienceQuota | tenant.AudienceGateway | tenant.AudienceTenancy,
 		Changed:  h.trust.Watch, Standing: h.standing,
 		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand,
-		Tracer: h.p.Telemetry.TracerProvider().Tracer("github.com/rowhouse-platform/rowhouse/services/gateway"), Log: h.p.Log,
+		Tracer: h.p.Telemetry.TracerProvider().Tracer(scope), Log: h.p.Log,
+		Meter: h.p.Telemetry.MeterProvider().Meter(scope),
 	})
+	if err != nil {
+		return err
+	}
+	if err := h.observe(); err != nil {
+		return err
+	}
 	doors, err := openDoors(ctx, h.c, handler, h.p.Log)
 	if err != nil {
 		return err
@@ -255,6 +266,37 @@ func (h *house) openDoors(ctx context.Context) error {
 	h.background(doors.serve)
 	if h.listening != nil {
 		h.listening(doors.addresses())
+	}
+	return nil
+}
+
+// observe lets metrics say how old what the gateway knows is.
+func (h *house) observe() error {
+	meter := h.p.Telemetry.MeterProvider().Meter(scope)
+	silence, err := meter.Float64ObservableGauge("rowhouse.control_plane.silence", metric.WithUnit("s"),
+		metric.WithDescription("How long tenancy's feed has been silent."))
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	revision, err := meter.Int64ObservableGauge("rowhouse.routes.revision", metric.WithDescription("Revision of the routing table in force."))
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	left, err := meter.Float64ObservableGauge("rowhouse.signing_key.left", metric.WithUnit("s"),
+		metric.WithDescription("How long the certificate of the key that signs contexts is still good."))
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	_, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveFloat64(silence, h.trust.Silence().Seconds())
+		o.ObserveInt64(revision, h.routes.Table().Revision())
+		if keys := h.minter.Keys(); keys != nil {
+			o.ObserveFloat64(left, keys.Certificate.NotAfter.Sub(h.p.Clock()).Seconds())
+		}
+		return nil
+	}, silence, revision, left)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
 	}
 	return nil
 }

@@ -52,6 +52,7 @@ func (v *visit) forward() error {
 	if span.IsRecording() {
 		span.SetAttributes(attribute.Int("http.response.status_code", res.StatusCode))
 	}
+	v.measure(res.StatusCode, "")
 	if res.ContentLength < 0 {
 		defer v.guard(ctx, cut)()
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,6 +21,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/authority"
@@ -73,8 +76,9 @@ type Config struct {
 	Standing func(uid tenant.UID) error
 	// Brand returns a tenant's look, or nil.
 	Brand func(uid tenant.UID, plan string) *faces.Brand
-	// Tracer makes spans.
+	// Tracer makes spans, Meter measures requests. Without a Meter nothing is measured.
 	Tracer trace.Tracer
+	Meter  metric.Meter
 	Log    *slog.Logger
 }
 
@@ -83,14 +87,16 @@ type Handler struct {
 	c       Config
 	ready   atomic.Bool
 	crowd   crowd
+	metrics *metrics
+	sampler sampler
 	hygiene *edge.Hygiene
 	faces   *faces.Writer
 	// root are the options of nearly every request's span.
 	root []trace.SpanStartOption
 }
 
-// New returns a Handler.
-func New(c Config) *Handler {
+// New returns a Handler. It fails when the Meter does.
+func New(c Config) (*Handler, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
@@ -101,10 +107,17 @@ func New(c Config) *Handler {
 		c.Ready = func() error { return nil }
 	}
 	c.Bounds = c.Bounds.withDefaults()
-	return &Handler{
-		c: c, hygiene: edge.NewHygiene(c.Selector), faces: faces.New(),
-		root: []trace.SpanStartOption{trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer)},
+	if c.Meter == nil {
+		c.Meter = noop.Meter{}
 	}
+	m, err := newMetrics(c.Meter)
+	if err != nil {
+		return nil, fmt.Errorf("metrics of the front door: %w", err)
+	}
+	return &Handler{
+		c: c, hygiene: edge.NewHygiene(c.Selector), faces: faces.New(), metrics: m,
+		root: []trace.SpanStartOption{trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer)},
+	}, nil
 }
 
 // visit is one request on its way.
@@ -113,6 +126,7 @@ type visit struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	id    string
+	began time.Time
 	grpc  bool
 	body  *pacedBody
 	route edge.Route
@@ -125,7 +139,7 @@ type visit struct {
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	v := &visit{h: h, w: w, r: r, id: requestID(), grpc: isGRPC(r)}
+	v := &visit{h: h, w: w, r: r, id: requestID(), began: time.Now(), grpc: isGRPC(r)}
 	ctx, span := h.start(r)
 	v.span = span
 	defer span.End()
@@ -286,7 +300,8 @@ func (v *visit) refuse(err error) {
 	reason := fault.ReasonOf(err)
 	v.span.SetAttributes(attribute.String("error.type", reason))
 	v.span.SetStatus(codes.Error, reason)
-	v.h.c.Log.InfoContext(v.r.Context(), "refused", "reason", reason, "error", err, "request_id", v.id, "host", v.r.Host)
+	v.h.sampler.log(v.r.Context(), v.h.c.Log, "reason", reason, "error", err, "request_id", v.id, "host", v.r.Host)
+	v.measure(tenanthttp.Status(err), reason)
 	a := faces.Refusal{Err: err, RequestID: v.id, GRPC: v.grpc}
 	if t := v.route.Tenant; t != nil && reason != fault.ReasonTenantMismatch && reason != fault.ReasonMisdirected {
 		a.Brand = v.h.c.Brand(t.UID, t.Plan)
@@ -296,6 +311,15 @@ func (v *visit) refuse(err error) {
 	}
 	v.dismiss()
 	v.h.faces.Write(v.w, v.r, a)
+}
+
+// measure counts the request whose answer begins now.
+func (v *visit) measure(status int, reason string) {
+	k := kind{status: status, reason: reason, grpc: v.grpc}
+	if v.route.App != nil {
+		k.app = v.route.App.ID
+	}
+	v.h.metrics.record(v.r.Context(), time.Since(v.began), k)
 }
 
 // isGRPC reports whether a request is a gRPC call: "application/grpc", perhaps with

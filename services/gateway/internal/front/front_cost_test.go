@@ -92,13 +92,15 @@ func benchHandler(b *testing.B) *front.Handler {
 	must(b, err)
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
 	b.Cleanup(func() { must(b, provider.Shutdown(context.WithoutCancel(b.Context()))) })
-	return front.New(front.Config{
+	h, err := front.New(front.Config{
 		Table: func() *edge.Table { return table }, Silence: func() time.Duration { return 0 }, Tokens: tokens, Minter: minter,
 		Verifier: issuer.Verifier(b, func(c *tenant.VerifierConfig) { c.Audience = tenant.AudienceGateway }), Self: issuer.Gateway(),
 		Services: tenant.AudienceGateway, Ready: func() error { return nil },
 		Limits:   limits.New(limits.Config{Granter: plenty{}, Policies: policies{limits.Policy{Limit: limit, Revision: 1, Source: "plan"}}, Clock: clock}),
 		Upstream: &canned{body: strings.Repeat("x", 1024)}, Tracer: provider.Tracer("bench"), Log: slog.New(slog.DiscardHandler),
 	})
+	must(b, err)
+	return h
 }
 
 func must(tb testing.TB, err error) {

@@ -104,7 +104,9 @@ func newStreet(t *testing.T, edits ...func(*front.Config)) *street {
 	for _, edit := range edits {
 		edit(&c)
 	}
-	s.listen(front.New(c))
+	handler, err := front.New(c)
+	need(t, err)
+	s.listen(handler)
 	return s
 }
 
