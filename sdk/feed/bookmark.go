@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	signPrefix = "rowhouse-feed/v1\x00"
+	signPrefix = "rowhouse-feed/v2\x00"
 	keyIDSize  = 8
 )
 
@@ -45,10 +45,11 @@ func Verify(keys []ed25519.PublicKey, name string, b *apiv1.FeedBookmark) error 
 }
 
 func signed(name string, b *apiv1.FeedBookmark) []byte {
-	m := make([]byte, 0, len(signPrefix)+len(name)+1+8+sha256.Size)
+	m := make([]byte, 0, len(signPrefix)+len(name)+1+8+8+sha256.Size)
 	m = append(m, signPrefix...)
 	m = append(m, name...)
 	m = append(m, 0)
-	m = binary.BigEndian.AppendUint64(m, uint64(b.GetRevision())) //nolint:gosec // any 64 bits do
+	m = binary.BigEndian.AppendUint64(m, uint64(b.GetRevision()))                       //nolint:gosec // any 64 bits do
+	m = binary.BigEndian.AppendUint64(m, uint64(b.GetServerTime().AsTime().UnixNano())) //nolint:gosec // the same
 	return append(m, b.GetRoot()...)
 }

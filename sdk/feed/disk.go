@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protodelim"
@@ -24,7 +26,7 @@ import (
 )
 
 const (
-	fileMagic  = "rowhouse-feed-file/1\n"
+	fileMagic  = "rowhouse-feed-file/2\n"
 	fileSuffix = ".feed"
 	floorMagic = "rowhouse-feed-floor/1 "
 	tmpPrefix  = ".tmp-"
@@ -32,12 +34,18 @@ const (
 )
 
 // disk keeps the last good states of one feed: files of entries and the bookmark that signs them, the newest three. A
-// floor beside them is the revision of the oldest; what is older was put there by someone else and is refused.
+// floor beside them is the revision of the oldest; what is older is refused. The floor is a plain file: it tells of an
+// old backup that was put back, and stops nobody who may write the folder. Files also hold the last good values of keys
+// in quarantine, which no signature covers; they are taken only where the signed value is refused.
 type disk struct {
 	dir     string
 	name    string
-	saved   *apiv1.FeedBookmark // what the newest file holds
+	saved   *apiv1.FeedBookmark // what the newest file holds, or the one that is being written
 	savedAt time.Time
+
+	writing sync.WaitGroup
+	busy    atomic.Bool // a file is being written
+	failed  atomic.Bool // the last one was not
 }
 
 func openDisk(dir, name string) (*disk, error) {
@@ -59,40 +67,59 @@ func openDisk(dir, name string) (*disk, error) {
 
 // due reports whether b should be written: it says something new and the last write is long enough ago.
 func (d *disk) due(now time.Time, every time.Duration, b *apiv1.FeedBookmark) bool {
+	if d.failed.Swap(false) {
+		d.saved = nil
+	}
 	if d.saved.GetRevision() == b.GetRevision() && bytes.Equal(d.saved.GetKeyId(), b.GetKeyId()) {
 		return false
 	}
 	return d.savedAt.IsZero() || now.Sub(d.savedAt) >= every
 }
 
-// save writes the state at its last bookmark. A state that deltas have moved on from it is written at the next one.
+// save has the state at its last bookmark written, beside the stream: a slow disk must hold up no change. A state that
+// deltas have moved on from it, or that comes while another is being written, is written at the next one.
 func (f *Feed) save() {
-	s := &f.state
+	s, d := &f.state, f.disk
 	if s.bookmark == nil || s.bookmark.GetRevision() != s.revision || s.matches(s.bookmark) != nil ||
-		f.disk.saved.GetRevision() == s.revision && bytes.Equal(f.disk.saved.GetKeyId(), s.bookmark.GetKeyId()) {
+		d.saved.GetRevision() == s.revision && bytes.Equal(d.saved.GetKeyId(), s.bookmark.GetKeyId()) || !d.busy.CompareAndSwap(false, true) {
 		return
 	}
-	err := f.disk.write(s)
-	if err != nil {
-		f.cfg.Log.Warn("feed: cannot keep the last good state", "error", err)
-		f.report(func(st *Status) { st.Err = err.Error() })
-		return
-	}
-	f.disk.saved, f.disk.savedAt = s.bookmark, f.cfg.Clock()
+	file := kept{bookmark: s.bookmark, entries: maps.Clone(s.entries), good: maps.Clone(s.good)}
+	d.saved, d.savedAt = s.bookmark, f.cfg.Clock()
+	d.writing.Go(func() {
+		defer d.busy.Store(false)
+		if err := d.write(file); err != nil {
+			d.failed.Store(true)
+			f.cfg.Log.Warn("feed: cannot keep the last good state", "error", err)
+			f.report(func(st *Status) { st.Err = err.Error() })
+		}
+	})
 }
 
-func (d *disk) write(s *state) error {
-	err := d.replace(d.file(s.revision), func(w io.Writer) error {
+// kept is what a file holds.
+type kept struct {
+	bookmark      *apiv1.FeedBookmark
+	entries, good map[string][]byte
+}
+
+// write writes a file. Last good values of keys in quarantine are marked as deleted.
+func (d *disk) write(k kept) error {
+	err := d.replace(d.file(k.bookmark.GetRevision()), func(w io.Writer) error {
 		sum := sha256.New()
 		out := io.MultiWriter(w, sum)
 		if _, err := io.WriteString(out, fileMagic); err != nil {
 			return err
 		}
-		if _, err := protodelim.MarshalTo(out, s.bookmark); err != nil {
+		if _, err := protodelim.MarshalTo(out, k.bookmark); err != nil {
 			return err
 		}
-		for _, key := range slices.Sorted(maps.Keys(s.entries)) {
-			if _, err := protodelim.MarshalTo(out, &apiv1.FeedEntry{Key: key, Value: s.entries[key]}); err != nil {
+		for _, key := range slices.Sorted(maps.Keys(k.entries)) {
+			if _, err := protodelim.MarshalTo(out, &apiv1.FeedEntry{Key: key, Value: k.entries[key]}); err != nil {
+				return err
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(k.good)) {
+			if _, err := protodelim.MarshalTo(out, &apiv1.FeedEntry{Key: key, Value: k.good[key], Deleted: true}); err != nil {
 				return err
 			}
 		}
@@ -185,16 +212,24 @@ func decodeFile(b []byte, name string, keys []ed25519.PublicKey) (*image, error)
 		return nil, err
 	}
 	var entries []Entry
+	good := make(map[string][]byte)
 	for {
 		e := new(apiv1.FeedEntry)
 		err := protodelim.UnmarshalFrom(r, e)
-		if errors.Is(err, io.EOF) {
-			return newImage(bookmark, entries)
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, io.EOF):
+			im, err := newImage(bookmark, entries)
+			if err == nil {
+				im.good = good
+			}
+			return im, err
+		case err != nil:
 			return nil, err
+		case e.GetDeleted():
+			good[e.GetKey()] = e.GetValue()
+		default:
+			entries = append(entries, Entry{Key: e.GetKey(), Value: e.GetValue()})
 		}
-		entries = append(entries, Entry{Key: e.GetKey(), Value: e.GetValue()})
 	}
 }
 
@@ -218,7 +253,7 @@ func (d *disk) revisions() ([]int64, error) {
 }
 
 // floor returns 0 before the first write. A floor that cannot be read refuses all files: it is written whole or not at
-// all, so someone changed it.
+// all, so something else changed it.
 func (d *disk) floor() (int64, error) {
 	b, err := os.ReadFile(d.floorFile())
 	if errors.Is(err, fs.ErrNotExist) {

@@ -81,7 +81,7 @@ type Config struct {
 	Keys []ed25519.PublicKey
 	// Dir holds the last good state; empty keeps none. It is made if missing.
 	Dir string
-	// Clock is used for Status only. Default time.Now.
+	// Clock is used for Status and for the pace of writes to Dir. Default time.Now.
 	Clock func() time.Time
 	// Jitter picks a wait up to most. Default uniformly random.
 	Jitter func(most time.Duration) time.Duration
@@ -205,7 +205,7 @@ func (f *Feed) report(change func(*Status)) {
 func (f *Feed) load(ctx context.Context) {
 	for image, err := range f.disk.images(f.cfg.Keys) {
 		if err == nil {
-			err = f.adopt(image)
+			err = f.adoptFile(image)
 		}
 		if err == nil {
 			f.report(func(s *Status) { s.Source = SourceDisk })
@@ -216,6 +216,18 @@ func (f *Feed) load(ctx context.Context) {
 		f.cfg.Log.WarnContext(ctx, "feed: passing over a file of the last good state", "error", err)
 		f.report(func(s *Status) { s.Err = err.Error() })
 	}
+}
+
+// adoptFile is adopt for the first state: what was the last good value of a key is it still.
+func (f *Feed) adoptFile(image *image) error {
+	for key, value := range image.good {
+		f.state.quarantined[key], f.state.good[key] = "in quarantine before the restart", value
+	}
+	err := f.adopt(image)
+	if err != nil {
+		f.state = newState()
+	}
+	return err
 }
 
 // run opens the stream again and again.
@@ -241,7 +253,9 @@ func (f *Feed) run(ctx context.Context) {
 		backoff = min(2*backoff, lastBackoff)
 	}
 	if f.disk != nil {
+		f.disk.writing.Wait()
 		f.save()
+		f.disk.writing.Wait()
 	}
 }
 
@@ -305,6 +319,7 @@ func (f *Feed) bookmark(pending *snapshot, b *apiv1.FeedBookmark) error {
 		return err
 	}
 	f.state.bookmark, f.state.token = b, b.GetResumeToken()
+	f.state.highest = max(f.state.highest, b.GetRevision())
 	now := f.cfg.Clock()
 	f.report(func(s *Status) { s.LastBookmark, s.Source, s.Err = now, SourceLive, "" })
 	f.tell(b, SourceLive)
@@ -392,7 +407,7 @@ func (f *Feed) sift(entries []Entry, whole bool) ([]Entry, map[string]string) {
 
 func (f *Feed) applied(revision int64) {
 	quarantined := maps.Clone(f.state.quarantined)
-	if len(quarantined) > 0 {
+	if before := f.Status().Quarantined; len(quarantined) > 0 && !maps.Equal(before, quarantined) {
 		f.cfg.Log.Warn("feed: entries are in quarantine", "keys", slices.Sorted(maps.Keys(quarantined)))
 	}
 	f.report(func(s *Status) { s.Revision, s.Quarantined = revision, quarantined })

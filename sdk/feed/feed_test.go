@@ -609,6 +609,68 @@ func TestRollbackOnTheStreamIsRefused(t *testing.T) {
 	})
 }
 
+// TestUnsignedDeltaRaisesNoFloor sends one that only a broken or hijacked server sends; what the publisher signs is
+// taken afterwards all the same.
+func TestUnsignedDeltaRaisesNoFloor(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start()
+		c := <-r.line.calls
+		r.pub.delta("k", "1")
+		c.send(r.pub.snapshot()...)
+		c.send(&apiv1.FeedFrame{Kind: &apiv1.FeedFrame_Delta{Delta: &apiv1.FeedDelta{PrevRevision: 1, Revision: 1 << 60}}})
+		synctest.Wait()
+		c.send(r.pub.bookmark()) // does not fit
+		c = <-r.line.calls
+		r.pub.delta("k", "2")
+		c.send(r.pub.snapshot()...)
+		r.want(map[string]string{"k": "2"}, 2)
+	})
+}
+
+func TestBookmarkSignsItsTime(t *testing.T) {
+	t.Parallel()
+	p := newPublisher(t)
+	b := p.bookmark().GetBookmark()
+	keys := []ed25519.PublicKey{p.public}
+	if err := feed.Verify(keys, name, b); err != nil {
+		t.Fatal(err)
+	}
+	b.ServerTime = timestamppb.New(b.GetServerTime().AsTime().Add(time.Second))
+	if err := feed.Verify(keys, name, b); !errors.Is(err, feed.ErrBookmark) {
+		t.Errorf("with another time: %v", err)
+	}
+}
+
+// TestQuarantineOutlivesARestart holds that a key goes on with its last good value, not with none.
+func TestQuarantineOutlivesARestart(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start()
+		c := <-r.line.calls
+		r.pub.delta("k", "good", "other", "1")
+		c.send(r.pub.snapshot()...)
+		c.send(r.pub.delta("k", "bad"), r.pub.bookmark())
+		synctest.Wait()
+		r.feed.Close()
+		for range 2 { // what was loaded is saved again
+			r.con = &consumer{}
+			r.start(func(cfg *feed.Config) { cfg.SaveEvery = time.Nanosecond })
+			r.want(map[string]string{"k": "good", "other": "1"}, r.pub.revision)
+			if q := r.feed.Status().Quarantined; len(q) != 1 || q["k"] == "" {
+				t.Errorf("quarantined %v", q)
+			}
+			c = <-r.line.calls
+			c.send(r.pub.delta("other", strconv.Itoa(int(r.pub.revision))), r.pub.delta("other", "1"), r.pub.bookmark())
+			synctest.Wait()
+			r.feed.Close()
+		}
+		r.con = &consumer{}
+		r.start()
+		c = <-r.line.calls
+		c.send(r.pub.delta("k", "better"), r.pub.bookmark())
+		r.want(map[string]string{"k": "better", "other": "1"}, r.pub.revision)
+	})
+}
+
 // TestApplyThatFailsOnASnapshot keeps what is in force.
 func TestApplyThatFailsOnASnapshot(t *testing.T) {
 	bubble(t, func(r *rig) {

@@ -29,7 +29,7 @@ func mustResync(err error) bool {
 // state is the feed as the publisher sent it, quarantined entries included, since the digest covers those too.
 type state struct {
 	revision    int64
-	highest     int64 // no state below it is taken
+	highest     int64 // of a bookmark that was verified; no state below it is taken
 	token       string
 	bookmark    *apiv1.FeedBookmark // the last good one; nil before the first state
 	entries     map[string][]byte
@@ -100,7 +100,6 @@ func (s *state) advance(revision int64, entries []Entry, bad map[string]string) 
 	}
 	maps.Copy(s.quarantined, bad)
 	s.revision = revision
-	s.highest = max(s.highest, revision)
 }
 
 // image is a whole state whose bookmark was checked.
@@ -108,6 +107,7 @@ type image struct {
 	bookmark *apiv1.FeedBookmark
 	entries  []Entry
 	digest   *Digest
+	good     map[string][]byte // from disk: last good values of keys that were in quarantine
 }
 
 // newImage checks entries against the root of a bookmark whose signature was verified.
@@ -120,7 +120,7 @@ func newImage(b *apiv1.FeedBookmark, entries []Entry) (*image, error) {
 	if d.Len() != len(entries) || !bytes.Equal(root[:], b.GetRoot()) {
 		return nil, fmt.Errorf("%w: the root of revision %d", errDiverged, b.GetRevision())
 	}
-	return &image{b, entries, d}, nil
+	return &image{bookmark: b, entries: entries, digest: d}, nil
 }
 
 // snapshot collects chunks until their bookmark.

@@ -181,7 +181,8 @@ func uidOf(t *tenancyv1.TenantRoute) (uid tenant.UID) {
 	return uid
 }
 
-// stateOf also says whether the tenant was ever served; no token can be made for one that was not.
+// stateOf also says whether the tenant was ever served; no token can be made for one that was not. Values that are not
+// known here are read as the strictest: a refused entry would leave the last one in force, which may serve.
 func stateOf(t *tenancyv1.TenantRoute) (s tenant.TenantState, served bool, err error) {
 	s.Generation, s.PlacementGeneration, s.Plan = t.GetGeneration(), t.GetPlacementGeneration(), t.GetPlan()
 	if s.UID, err = tenant.ParseUID(uidOf(t).String()); err != nil {
@@ -200,15 +201,13 @@ func stateOf(t *tenancyv1.TenantRoute) (s tenant.TenantState, served bool, err e
 	case tenancyv1.TenantState_TENANT_STATE_DELETED:
 		s.State = tenant.StateDeleted
 	default:
-		return s, false, fmt.Errorf("tenant state %v is not known", t.GetState())
+		s.State = tenant.StateSuspended // of a newer tenancy: what is not known to serve does not
 	}
 	switch t.GetLossPolicy() {
 	case tenancyv1.LossPolicy_LOSS_POLICY_SERVE:
 		s.Loss = tenant.LossServe
-	case tenancyv1.LossPolicy_LOSS_POLICY_DENY:
+	default: // DENY, and what a newer tenancy may have
 		s.Loss = tenant.LossDenyAfter(denyAfter)
-	default:
-		return s, false, fmt.Errorf("loss policy %v is not known", t.GetLossPolicy())
 	}
 	return s, true, nil
 }

@@ -276,10 +276,8 @@ func TestQuarantinesWhatIsNotTrue(t *testing.T) {
 	r.server.set(t, tenantKey, entry)
 	other, _, _ := newTenant(t, tenancyv1.TenantState_TENANT_STATE_ACTIVE)
 	r.server.set(t, other, entry)
-	strange, unknown, _ := newTenant(t, 77)
-	r.server.set(t, strange, unknown)
-	report := r.applied(6)
-	bad := map[string]bool{forgedKey: true, "key/0011223344556677": true, other: true, strange: true}
+	report := r.applied(5)
+	bad := map[string]bool{forgedKey: true, "key/0011223344556677": true, other: true}
 	for _, key := range report.GetQuarantined() {
 		if !bad[key] {
 			t.Errorf("%s is in quarantine", key)
@@ -291,6 +289,23 @@ func TestQuarantinesWhatIsNotTrue(t *testing.T) {
 	}
 	if _, ok := r.trust.Tenant(uid); !ok {
 		t.Error("the good tenant is unknown")
+	}
+}
+
+// TestUnknownValuesServeNobody sends what a newer tenancy may say. Refused, the entry would leave the tenant served.
+func TestUnknownValuesServeNobody(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.open()
+	<-r.client.Ready()
+	key, entry, uid := newTenant(t, tenancyv1.TenantState_TENANT_STATE_ACTIVE)
+	r.server.set(t, key, entry)
+	r.applied(1)
+	entry.GetTenant().State, entry.GetTenant().LossPolicy = 77, 77
+	r.server.set(t, key, entry)
+	r.applied(2)
+	if got, ok := r.trust.Tenant(uid); !ok || got.State != tenant.StateSuspended || got.Loss != tenant.LossDenyAfter(time.Minute) {
+		t.Errorf("got %+v, %v", got, ok)
 	}
 }
 

@@ -347,7 +347,8 @@ type FeedBookmark struct {
 	Root []byte `protobuf:"bytes,4,opt,name=root,proto3" json:"root,omitempty"`
 	// First 8 bytes of the SHA-256 of the signing public key.
 	KeyId []byte `protobuf:"bytes,5,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// Ed25519 signature over "rowhouse-feed/v1\0", the feed's name, 0, revision and root.
+	// Ed25519 signature over "rowhouse-feed/v2\0", the feed's name, 0, revision,
+	// server_time in nanoseconds since 1970, both as 8 bytes big-endian, and root.
 	Signature     []byte `protobuf:"bytes,6,opt,name=signature,proto3" json:"signature,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
