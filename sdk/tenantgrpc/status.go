@@ -47,7 +47,7 @@ func statusOf(err error, trace string) *status.Status {
 	case errors.Is(err, context.DeadlineExceeded):
 		return faultStatus(errDeadline(), trace)
 	}
-	st, ok := status.FromError(err)
+	st, ok := carried(err)
 	if !ok {
 		return internalStatus(trace)
 	}
@@ -55,6 +55,22 @@ func statusOf(err error, trace string) *status.Status {
 		return status.New(codes.Canceled, "the call was cancelled")
 	}
 	return faultStatus(faultOf(st), trace)
+}
+
+// carried returns the status that err, or what it wraps, came with. status.FromError
+// puts the whole text of err in place of a wrapped status's message: our words, with
+// addresses and tenants, would reach the caller.
+func carried(err error) (*status.Status, bool) {
+	type carrier interface {
+		error
+		GRPCStatus() *status.Status
+	}
+	c, ok := errors.AsType[carrier](err)
+	if !ok {
+		return nil, false
+	}
+	st := c.GRPCStatus()
+	return st, st != nil
 }
 
 func errDeadline() *fault.Error {
@@ -137,7 +153,7 @@ func FromStatus(err error) error {
 	if _, ok := fault.As(err); ok {
 		return err
 	}
-	st, ok := status.FromError(err)
+	st, ok := carried(err)
 	switch {
 	case !ok:
 		return err

@@ -104,3 +104,30 @@ func TestStatusesWithoutAReason(t *testing.T) {
 		t.Errorf("a plain error becomes %v", got)
 	}
 }
+
+// What a service adds to the error of another one is for its own logs.
+func TestWrappingAStatusTellsNobody(t *testing.T) {
+	t.Parallel()
+	remote := tenantgrpc.Status(rich(fault.NotFound)).Err()
+	wrapped := fmt.Errorf("read shard db-7.internal:5432 for tenant globex: %w", remote)
+	if got, want := tenantgrpc.Status(wrapped), tenantgrpc.Status(remote); !proto.Equal(got.Proto(), want.Proto()) {
+		t.Errorf("the caller is told %v", got)
+	}
+	f, ok := fault.As(tenantgrpc.FromStatus(wrapped))
+	if !ok || f.Message != "the domain is taken" || !errors.Is(f, remote) {
+		t.Errorf("read back as %+v", f)
+	}
+	both := errors.Join(errors.New("secret"), remote)
+	if got := tenantgrpc.Status(both).Message(); got != "the domain is taken" {
+		t.Errorf("joined: %q", got)
+	}
+	if got := tenantgrpc.Status(fmt.Errorf("a: %w", none{})); got.Code() != codes.Internal || got.Message() != "internal error" {
+		t.Errorf("an error with a nil status becomes %v", got)
+	}
+}
+
+// none is an error whose status is nil.
+type none struct{}
+
+func (none) Error() string              { return "secret" }
+func (none) GRPCStatus() *status.Status { return nil }
