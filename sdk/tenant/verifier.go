@@ -338,11 +338,15 @@ func (v *Verifier) await(e *verified, worst State) error {
 	}
 }
 
+// newest looks the tenant up where it was not known when the token was verified,
+// or was removed since: it may have come back, as another entry.
 func (v *Verifier) newest(e *verified) *TenantState {
-	entry := e.tenant
-	if entry == nil {
-		entry = v.trust.tenant(e.claims.TenantUID)
+	if e.tenant != nil {
+		if state := e.tenant.state.Load(); state != nil {
+			return state
+		}
 	}
+	entry := v.trust.tenant(e.claims.TenantUID)
 	if entry == nil {
 		return nil
 	}

@@ -767,14 +767,6 @@ func TestWatch(t *testing.T) {
 	issuer := tenanttest.NewIssuer(t, newFakeClock().Now)
 	v := issuer.Verifier(t)
 	c := issuer.Context(t, "acme")
-	ended := func(ch <-chan struct{}) bool {
-		select {
-		case <-ch:
-			return true
-		default:
-			return false
-		}
-	}
 	ch := v.Watch(c)
 	issuer.Suspend(t, "globex")
 	issuer.Tenant(t, "acme") // set again, unchanged
@@ -799,6 +791,37 @@ func TestWatch(t *testing.T) {
 	issuer.Trust().RemoveTenant(c.UID())
 	if !ended(removed) {
 		t.Error("a removed tenant's stream lives on")
+	}
+}
+
+func ended(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// What is known of a tenant that was removed is what is known since it came back.
+func TestWatchFindsATenantThatCameBack(t *testing.T) {
+	t.Parallel()
+	issuer := tenanttest.NewIssuer(t, nil)
+	v, c, state := issuer.Verifier(t), issuer.Context(t, "acme"), issuer.Tenant(t, "acme")
+	issuer.Trust().RemoveTenant(state.UID)
+	if !ended(v.Watch(c)) {
+		t.Error("the tenant is gone and the watch goes on")
+	}
+	if err := issuer.Trust().SetTenant(state); err != nil {
+		t.Fatal(err)
+	}
+	back := v.Watch(c)
+	if ended(back) {
+		t.Error("the tenant is back as it was and the watch has ended")
+	}
+	issuer.Suspend(t, "acme")
+	if !ended(back) {
+		t.Error("a suspension is not told")
 	}
 }
 

@@ -2,6 +2,7 @@ package tenantgrpc
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,17 +29,14 @@ func (s *server) guard(c *call, ss grpc.ServerStream, clientStreams bool, run fu
 	ctx, cut := context.WithCancelCause(ss.Context())
 	live := &liveContext{Context: ctx}
 	live.set(verified)
-	watcher := make(chan struct{})
-	go func() {
-		defer close(watcher)
-		if err := s.watch(live, c, verified); err != nil {
+	w := &watcher{server: s, call: c, live: live, verified: verified, renewals: make(chan renewal, 1)}
+	w.running.Go(func() {
+		if err := w.watch(); err != nil {
 			cut(err)
 		}
-	}()
-	defer func() {
-		cut(nil)
-		<-watcher
-	}()
+	})
+	defer w.running.Wait()
+	defer cut(nil)
 	err = run(&guardedStream{ServerStream: ss, ctx: live, clientStreams: clientStreams})
 	if f, ok := fault.As(context.Cause(ctx)); ok {
 		return f
@@ -46,30 +44,74 @@ func (s *server) guard(c *call, ss grpc.ServerStream, clientStreams bool, run fu
 	return err
 }
 
+// watcher sees to it that a stream's context stays good. It renews beside
+// watching: a refresher that hangs must not hide a suspension.
+type watcher struct {
+	*server
+	call     *call
+	live     *liveContext
+	verified tenant.Context
+	renewing bool
+	renewals chan renewal
+	running  sync.WaitGroup
+}
+
+// renewal is how a try to renew ended.
+type renewal struct {
+	verified tenant.Context
+	err      error
+}
+
 // watch returns nil when the stream ended by itself, else why it must end.
-func (s *server) watch(live *liveContext, c *call, verified tenant.Context) error {
+func (w *watcher) watch() error {
 	for {
-		changed := s.cfg.Verifier.Watch(verified)
-		now := s.cfg.Clock()
-		timer := time.NewTimer(s.untilRenewal(verified, now))
-		select {
-		case <-live.Done():
-			timer.Stop()
-			return nil
-		case <-changed:
-			timer.Stop()
-			if _, err := s.verify(verified.Token(), c); err != nil {
-				return err
-			}
-		case <-timer.C:
-			renewed, err := s.renew(live, c, verified)
-			if err != nil {
-				return err
-			}
-			verified = renewed
-			live.set(renewed)
+		end, err := w.step()
+		if end || err != nil {
+			return err
 		}
 	}
+}
+
+// step waits for the next event in the stream's life; end means that it is over.
+func (w *watcher) step() (end bool, err error) {
+	changed := w.cfg.Verifier.Watch(w.verified)
+	var due <-chan time.Time
+	if !w.renewing {
+		timer := time.NewTimer(w.untilRenewal(w.verified, w.cfg.Clock()))
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case <-w.live.Done():
+		return true, nil
+	case <-changed:
+		// What was found now stands for the old: watching the old again would
+		// tell of the same change for ever.
+		fresh, err := w.verify(w.verified.Token(), w.call)
+		if err != nil {
+			return false, err
+		}
+		w.take(fresh)
+	case <-due:
+		w.renewing = true
+		old := w.verified
+		w.running.Go(func() {
+			renewed, err := w.renew(w.live, w.call, old)
+			w.renewals <- renewal{renewed, err}
+		})
+	case r := <-w.renewals:
+		if r.err != nil {
+			return false, r.err
+		}
+		w.renewing = false
+		w.take(r.verified)
+	}
+	return false, nil
+}
+
+func (w *watcher) take(fresh tenant.Context) {
+	w.verified = fresh
+	w.live.set(fresh)
 }
 
 func (s *server) untilRenewal(verified tenant.Context, now time.Time) time.Duration {

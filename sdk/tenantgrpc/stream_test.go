@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
@@ -174,8 +176,62 @@ func TestStreamEndsWithItsChain(t *testing.T) {
 	})
 }
 
+// hung is a refresher whose service does not answer.
+type hung struct{ asked chan struct{} }
+
+func (h hung) RefreshContext(ctx context.Context, _ string) (string, error) {
+	h.asked <- struct{}{}
+	<-ctx.Done()
+	return "", ctx.Err()
+}
+
+func TestRenewalHidesNoSuspension(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := hung{make(chan struct{}, 10)}
+		h := newHouse(t, func(c *tenantgrpc.ServerConfig) { c.Refresher = r })
+		stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch)
+		<-r.asked
+		start := time.Now()
+		h.Suspend(t, "acme")
+		_, err := receive(stream)
+		expect(t, "suspended while renewing", err, fault.PermissionDenied, "TENANT_SUSPENDED")
+		if took := time.Since(start); took != 0 {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // renewing lets a token renew one that was made when the test began, 35 s before.
 func renewing(c *tenant.Claims) { c.FirstIssueTime = c.IssueTime.Add(-35 * time.Second) }
+
+// A tenant that went and came back, as a database that was restored makes it, is
+// looked at once, not for ever.
+func TestChangeIsVerifiedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		issuer := tenanttest.NewIssuer(t, time.Now)
+		h := newHouseOf(t, issuer, nil, func(c *tenantgrpc.ServerConfig) {
+			c.Verifier = issuer.Verifier(t, func(c *tenant.VerifierConfig) {
+				c.MayPresent = func(identity.ID) bool { return asked.Add(1) < 1000 } // ends what would never end
+			})
+		})
+		stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch)
+		next(t, h, stream, watch, "acme")
+		before, state := asked.Load(), h.Tenant(t, "acme")
+		h.Trust().RemoveTenant(state.UID)
+		must(t, h.Trust().SetTenant(state))
+		synctest.Wait()
+		if n := asked.Load() - before; n < 1 || n > 4 {
+			t.Fatalf("the peer was looked at %d times", n)
+		}
+		next(t, h, stream, watch, "acme")
+		h.Suspend(t, "acme")
+		_, err := receive(stream)
+		expect(t, "suspended after it came back", err, fault.PermissionDenied, "TENANT_SUSPENDED")
+	})
+}
 
 func TestRenewalNeverWidens(t *testing.T) {
 	t.Parallel()
