@@ -62,10 +62,11 @@ type notes struct {
 	mu      sync.Mutex
 	handled int
 	next    *grpc.ClientConn
-	emit    map[string]chan struct{}    // watch answers once for each, by tenant
-	fail    func(context.Context) error // whoami's answer when set
-	deaf    bool                        // watch does not look at its context
-	open    chan context.Context        // watch and chat tell their contexts, when set
+	emit    map[string]chan struct{}      // watch answers once for each, by tenant
+	fail    func(context.Context) error   // whoami's answer when set
+	deaf    bool                          // watch does not look at its context
+	open    chan context.Context          // watch and chat tell their contexts, when set
+	talk    func(grpc.ServerStream) error // what chat does instead, when set
 }
 
 func (n *notes) count() int {
@@ -141,6 +142,9 @@ func (n *notes) watch(_ any, ss grpc.ServerStream) error {
 
 func (n *notes) chat(_ any, ss grpc.ServerStream) error {
 	n.enter()
+	if n.talk != nil {
+		return n.talk(ss)
+	}
 	for {
 		err := ss.RecvMsg(new(text))
 		if errors.Is(err, io.EOF) {
@@ -238,11 +242,24 @@ func newHouseOf(t *testing.T, issuer *tenanttest.Issuer, ca *identity.Authority,
 	for _, edit := range edits {
 		edit(&h.cfg)
 	}
-	options := append(tenantgrpc.Server(h.cfg), grpc.Creds(credentials.NewTLS(h.source(h.id).ServerTLS())))
-	h.server = grpc.NewServer(options...)
-	h.server.RegisterService(h.notes.desc(), nil)
-	h.lis = listen(t, h.server)
+	h.serve()
 	return h
+}
+
+// newHouseWith puts options before those of tenantgrpc.
+func newHouseWith(t *testing.T, options ...grpc.ServerOption) *house {
+	t.Helper()
+	h := newHouse(t)
+	h.serve(options...)
+	return h
+}
+
+func (h *house) serve(options ...grpc.ServerOption) {
+	h.t.Helper()
+	options = append(options, tenantgrpc.Server(h.cfg)...)
+	h.server = grpc.NewServer(append(options, grpc.Creds(credentials.NewTLS(h.source(h.id).ServerTLS())))...)
+	h.server.RegisterService(h.notes.desc(), nil)
+	h.lis = listen(h.t, h.server)
 }
 
 // listen serves until the test ends.

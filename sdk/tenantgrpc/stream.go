@@ -232,26 +232,42 @@ type guardedStream struct {
 // Context implements grpc.ServerStream.
 func (g *guardedStream) Context() context.Context { return g.ctx }
 
-// SendMsg implements grpc.ServerStream.
+// SendMsg implements grpc.ServerStream. A client that reads nothing holds it up
+// for as long as it likes, so it too returns as soon as the stream is cut.
 func (g *guardedStream) SendMsg(m any) error {
-	if g.ctx.Err() != nil {
-		return context.Cause(g.ctx)
-	}
-	return g.ServerStream.SendMsg(m)
+	return g.uncut(func() error { return g.ServerStream.SendMsg(m) })
 }
 
 // RecvMsg implements grpc.ServerStream. Where the client may stay silent for as
-// long as it likes, it returns as soon as the stream is cut; the read that then
-// remains ends with the stream, which gRPC ends when the handler has returned.
+// long as it likes, it returns as soon as the stream is cut.
 func (g *guardedStream) RecvMsg(m any) error {
+	if g.ctx.Err() != nil {
+		return context.Cause(g.ctx)
+	}
 	if !g.clientStreams {
 		return g.received(g.ServerStream.RecvMsg(m))
 	}
-	read := make(chan error, 1)
-	go func() { read <- g.ServerStream.RecvMsg(m) }()
+	return g.received(g.uncut(func() error { return g.ServerStream.RecvMsg(m) }))
+}
+
+// uncut runs a step that may block, until it is done or the stream is cut. None
+// starts after the cut: two reads, or two writes, at a time are not allowed. A step
+// that is left behind ends with the stream, which gRPC ends when the handler has
+// returned.
+func (g *guardedStream) uncut(step func() error) error {
+	if g.ctx.Err() != nil {
+		return context.Cause(g.ctx)
+	}
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		defer func() { done <- err }()
+		defer recoverInto(&err) // a message that cannot be coded panics here, not in the handler
+		err = step()
+	}()
 	select {
-	case err := <-read:
-		return g.received(err)
+	case err := <-done:
+		return err
 	case <-g.ctx.Done():
 		return context.Cause(g.ctx)
 	}

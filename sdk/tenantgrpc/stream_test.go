@@ -3,6 +3,7 @@ package tenantgrpc_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
@@ -84,6 +86,101 @@ func TestNothingMovesAfterTheCut(t *testing.T) {
 	_, err := receive(stream)
 	expect(t, "after the cut", err, fault.PermissionDenied, "TENANT_SUSPENDED")
 }
+
+// A client that reads nothing must not keep a suspended tenant's handler at work.
+func TestCutFreesASenderThatIsHeldUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		ended := make(chan error, 1)
+		h.notes.talk = func(ss grpc.ServerStream) error {
+			message := &text{Value: strings.Repeat("x", 1<<14)}
+			for {
+				if err := ss.SendMsg(message); err != nil {
+					ended <- err
+					return err
+				}
+			}
+		}
+		stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), chat)
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			t.Fatalf("the sender was not held up: %v", err)
+		default:
+		}
+		h.Suspend(t, "acme")
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			if fault.ReasonOf(err) != "TENANT_SUSPENDED" {
+				t.Errorf("the sender is told %v", err)
+			}
+		default:
+			t.Fatal("the sender is still held up")
+		}
+		for {
+			if _, err := receive(stream); err != nil {
+				expect(t, "the client", err, fault.PermissionDenied, "TENANT_SUSPENDED")
+				return
+			}
+		}
+	})
+}
+
+// counted counts the reads that reach a stream.
+type counted struct {
+	grpc.ServerStream
+	reads *atomic.Int64
+}
+
+func (c counted) RecvMsg(m any) error {
+	c.reads.Add(1)
+	return c.ServerStream.RecvMsg(m)
+}
+
+func TestNoReadStartsAfterTheCut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var reads atomic.Int64
+		count := func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			return next(srv, counted{ss, &reads})
+		}
+		h := newHouseWith(t, grpc.ChainStreamInterceptor(count))
+		h.notes.talk = func(ss grpc.ServerStream) error {
+			_ = ss.RecvMsg(new(text)) // silent until the cut
+			_ = ss.RecvMsg(new(text))
+			return ss.RecvMsg(new(text))
+		}
+		stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), chat)
+		synctest.Wait()
+		h.Suspend(t, "acme")
+		_, err := receive(stream)
+		expect(t, "the client", err, fault.PermissionDenied, "TENANT_SUSPENDED")
+		synctest.Wait()
+		if n := reads.Load(); n != 1 {
+			t.Errorf("%d reads, expected the one that was cut", n)
+		}
+	})
+}
+
+// The message is coded beside the handler now; a panic there must not end the process.
+func TestPanicWhileSendingEndsTheStreamOnly(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.notes.talk = func(ss grpc.ServerStream) error { return ss.SendMsg(broken{new(text)}) }
+	conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{})
+	_, err := receive(open(h.ctx("acme"), t, conn, chat))
+	expect(t, "panic", err, fault.Internal, "INTERNAL")
+	if got, err := call(h.ctx("acme"), conn, whoami); err != nil || got != "acme" {
+		t.Errorf("the server after it: %q, %v", got, err)
+	}
+}
+
+// broken is a message that cannot be coded.
+type broken struct{ *text }
+
+func (broken) ProtoReflect() protoreflect.Message { panic("broken") }
 
 // refresher is a gateway's RefreshContext: what renew says.
 type refresher struct {
