@@ -44,8 +44,6 @@ type AuthorityConfig struct {
 	TrustDomain string
 	// Clock dates the certificates. Default: time.Now.
 	Clock func() time.Time
-	// Random is the source of keys and serial numbers. Default: crypto/rand.
-	Random io.Reader
 	// RootLife is how long the root is valid. Default: 30 days.
 	RootLife time.Duration
 	// LeafLife is how long a leaf is valid when the request does not say.
@@ -91,15 +89,12 @@ func NewAuthority(cfg AuthorityConfig) (*Authority, error) {
 	if err := checkDomain(cfg.TrustDomain); err != nil {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), cfg.Random)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make the root's key: %w", err)
 	}
-	template, err := rootTemplate(cfg)
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.CreateCertificate(cfg.Random, template, template, key.Public(), key)
+	template := rootTemplate(cfg)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return nil, fmt.Errorf("sign the root: %w", err)
 	}
@@ -162,11 +157,11 @@ func (a *Authority) Issue(leaf Leaf) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), a.cfg.Random)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return Pair{}, fmt.Errorf("make a key: %w", err)
 	}
-	der, err := x509.CreateCertificate(a.cfg.Random, template, a.root, key.Public(), a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.root, key.Public(), a.key)
 	if err != nil {
 		return Pair{}, fmt.Errorf("sign %s: %w", leaf.ID, err)
 	}
@@ -195,9 +190,6 @@ func (cfg AuthorityConfig) withDefaults() AuthorityConfig {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	if cfg.Random == nil {
-		cfg.Random = rand.Reader
-	}
 	if cfg.RootLife == 0 {
 		cfg.RootLife = defaultRootLife
 	}
@@ -207,14 +199,10 @@ func (cfg AuthorityConfig) withDefaults() AuthorityConfig {
 	return cfg
 }
 
-func rootTemplate(cfg AuthorityConfig) (*x509.Certificate, error) {
-	serial, err := newSerial(cfg.Random)
-	if err != nil {
-		return nil, err
-	}
+func rootTemplate(cfg AuthorityConfig) *x509.Certificate {
 	now := cfg.Clock()
 	return &x509.Certificate{
-		SerialNumber: serial,
+		SerialNumber: newSerial(),
 		Subject: pkix.Name{
 			Organization: []string{DevOrganization},
 			CommonName:   "Rowhouse development root " + cfg.TrustDomain,
@@ -231,14 +219,10 @@ func rootTemplate(cfg AuthorityConfig) (*x509.Certificate, error) {
 		PermittedURIDomains:         []string{cfg.TrustDomain},
 		PermittedEmailAddresses:     []string{cfg.TrustDomain},
 		PermittedIPRanges:           loopbackRanges(),
-	}, nil
+	}
 }
 
 func (a *Authority) leafTemplate(leaf Leaf) (*x509.Certificate, error) {
-	serial, err := newSerial(a.cfg.Random)
-	if err != nil {
-		return nil, err
-	}
 	uri, err := url.Parse(leaf.ID.String())
 	if err != nil {
 		return nil, fmt.Errorf("identity %q as URI: %w", leaf.ID, err)
@@ -253,7 +237,7 @@ func (a *Authority) leafTemplate(leaf Leaf) (*x509.Certificate, error) {
 		end = a.root.NotAfter
 	}
 	return &x509.Certificate{
-		SerialNumber:          serial,
+		SerialNumber:          newSerial(),
 		Subject:               pkix.Name{Organization: []string{DevOrganization}},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              end,
@@ -274,13 +258,11 @@ func loopbackRanges() []*net.IPNet {
 }
 
 // newSerial returns a positive number of 127 bits.
-func newSerial(random io.Reader) (*big.Int, error) {
+func newSerial() *big.Int {
 	var b [16]byte
-	if _, err := io.ReadFull(random, b[:]); err != nil {
-		return nil, fmt.Errorf("read a serial number: %w", err)
-	}
+	_, _ = rand.Read(b[:]) // never fails
 	b[0] = b[0]&0x7f | 0x40
-	return new(big.Int).SetBytes(b[:]), nil
+	return new(big.Int).SetBytes(b[:])
 }
 
 func marshalKey(key *ecdsa.PrivateKey) ([]byte, error) {

@@ -5,7 +5,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -257,6 +259,68 @@ func TestSourceFollowsItsFiles(t *testing.T) {
 	if shown() != string(second.Cert) {
 		t.Error("a missing file took the certificate away")
 	}
+}
+
+// A process asks once whether it trusts a development root, at its start. The
+// answer must hold.
+func TestDevelopmentRootCannotComeLater(t *testing.T) {
+	t.Parallel()
+	clock := &hand{now: testTime()}
+	house := newHouse(t)
+	now := house.source.pair
+	var report error
+	source, err := newSource(Options{Clock: clock.read, OnReload: func(err error) { report = err }},
+		func() (Pair, error) { return now, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	now.Roots = append(slices.Clone(now.Roots), newTestAuthority(t, clock.read).RootsPEM()...)
+	clock.now = clock.now.Add(time.Second)
+	if source.TrustsDevRoot() || report == nil || !strings.Contains(report.Error(), "development") {
+		t.Errorf("taken: %v, reported as %v", source.TrustsDevRoot(), report)
+	}
+}
+
+// One handshake waits for the files; the others do not wait for it.
+func TestSlowFilesHoldUpOneHandshake(t *testing.T) {
+	t.Parallel()
+	var late atomic.Bool
+	pair := newHouse(t).source.pair
+	reading, release := make(chan struct{}), make(chan struct{})
+	source, err := newSource(Options{Clock: func() time.Time {
+		if late.Load() {
+			return testTime().Add(time.Minute)
+		}
+		return testTime()
+	}}, func() (Pair, error) {
+		if late.Load() {
+			close(reading)
+			<-release
+		}
+		return pair, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late.Store(true)
+	looked, other := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(looked)
+		source.now()
+	}()
+	<-reading
+	go func() {
+		defer close(other)
+		source.now()
+	}()
+	select {
+	case <-other:
+	case <-time.After(10 * time.Second):
+		t.Error("a second handshake waits for the files that the first one reads")
+	}
+	close(release)
+	<-looked
+	<-other
 }
 
 // A root that is taken out stops vouching at the next handshake.

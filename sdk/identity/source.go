@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -42,10 +43,11 @@ type Source struct {
 	domain string
 	id     ID
 
-	mu      sync.Mutex
+	current atomic.Pointer[material]
+
+	looking sync.Mutex // held by the one who looks at the files; guards the rest
 	checked time.Time
 	pair    Pair
-	current *material
 }
 
 // material is one consistent reading of the files; never changed once made.
@@ -84,10 +86,9 @@ func newSource(opts Options, read func() (Pair, error)) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{
-		opts: opts, read: read, id: id, domain: id.TrustDomain(),
-		checked: now, pair: pair, current: first,
-	}, nil
+	s := &Source{opts: opts, read: read, id: id, domain: id.TrustDomain(), checked: now, pair: pair}
+	s.current.Store(first)
+	return s, nil
 }
 
 // ID returns the process's own identity. It never changes: files that hold
@@ -95,7 +96,9 @@ func newSource(opts Options, read func() (Pair, error)) (*Source, error) {
 func (s *Source) ID() ID { return s.id }
 
 // TrustsDevRoot reports whether one of the trusted roots was made for
-// development. A production configuration refuses to start with such a root.
+// development. A production configuration refuses to start with such a root. One
+// answer of false holds for good: a source that began without such a root refuses
+// files that bring one.
 func (s *Source) TrustsDevRoot() bool { return s.now().dev }
 
 // ServerOption changes what [Source.ServerTLS] asks of clients.
@@ -335,29 +338,37 @@ func rawURIs(cert *x509.Certificate) ([]string, error) {
 }
 
 // now returns the material of the moment, after looking at the files when the
-// last look is older than pollEvery.
+// last look is older than pollEvery. While one handshake looks, which a slow disk
+// may draw out, the others go on with what is in force.
 func (s *Source) now() *material {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if s.looking.TryLock() {
+		defer s.looking.Unlock()
+		s.look()
+	}
+	return s.current.Load()
+}
+
+// look is called with looking held.
+func (s *Source) look() {
 	now := s.opts.Clock()
 	if age := now.Sub(s.checked); age >= 0 && age < pollEvery {
-		return s.current
+		return
 	}
 	s.checked = now
 	pair, err := s.read()
 	if err != nil {
 		s.opts.OnReload(err)
-		return s.current
+		return
 	}
 	if pair.equal(s.pair) {
-		return s.current
+		return
 	}
 	next, err := s.reload(pair, now)
 	s.opts.OnReload(err)
 	if err == nil {
-		s.pair, s.current = pair, next
+		s.pair = pair
+		s.current.Store(next)
 	}
-	return s.current
 }
 
 func (s *Source) reload(pair Pair, now time.Time) (*material, error) {
@@ -367,6 +378,9 @@ func (s *Source) reload(pair Pair, now time.Time) (*material, error) {
 	}
 	if id != s.id {
 		return nil, fmt.Errorf("the new certificate is for %s, this process is %s", id, s.id)
+	}
+	if next.dev && !s.current.Load().dev {
+		return nil, errors.New("the new roots hold one that was made for development, the old ones do not")
 	}
 	return next, nil
 }
