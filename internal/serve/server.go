@@ -24,7 +24,6 @@ const (
 	maxConnAge       = 10 * time.Minute
 	maxConnAgeGrace  = 30 * time.Second
 	maxConnIdle      = 15 * time.Minute
-	minPing          = 10 * time.Second
 	serverPing       = time.Minute
 	pingTimeout      = 10 * time.Second
 	handshakeTimeout = 10 * time.Second
@@ -54,11 +53,10 @@ func (p *Process) newServer(s *Service) (*server, error) {
 		Verifier: s.Verifier, Rules: tenantgrpc.NewRules(foreignRules(table)), Scopes: s.Scopes,
 		Refresher: s.Refresher, Clock: p.Clock, Log: p.Log,
 	}
-	options := transport(p.Identity)
-	options = append(options, enforcer.Outer()...)
-	options = append(options, grpc.ChainStreamInterceptor(srv.endStreams))
+	options := append(enforcer.Outer(), grpc.ChainStreamInterceptor(srv.endStreams))
 	options = append(options, p.Telemetry.ServerOptions(rules)...)
 	options = append(options, enforcer.Inner()...)
+	options = append(options, transport(p.Identity)...) // last: its keepalive replaces that of tenantgrpc
 	srv.grpc = grpc.NewServer(options...)
 	grpc_health_v1.RegisterHealthServer(srv.grpc, srv.health)
 	s.Register(srv.grpc)
@@ -81,7 +79,6 @@ func transport(source *identity.Source) []grpc.ServerOption {
 		grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.WaitForHandlers(true),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: maxConnIdle, MaxConnectionAge: maxConnAge, MaxConnectionAgeGrace: maxConnAgeGrace,
 			Time: serverPing, Timeout: pingTimeout,

@@ -70,6 +70,10 @@ func (cfg ServerConfig) rules() *Rules {
 // name no tenant, so every call is then refused as INTERNAL. See
 // tenantotel.ServerOptions, which keeps the order.
 //
+// A connection ends after at most 27 minutes, its streams with it, so that whoever
+// lost its certificate does not stay: clients open a new one by themselves. An
+// application that wants less gives its own grpc.KeepaliveParams after these.
+//
 // Handlers find the context by [tenant.FromContext] on DATA methods, and none on
 // others. Their errors become statuses as [StatusIn] says. Unknown methods and
 // methods without a rule are refused as UNIMPLEMENTED.
@@ -88,11 +92,19 @@ func Server(cfg ServerConfig) []grpc.ServerOption {
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod() }),
 		// grpc-go's own default takes a gateway's pings on a quiet stream for an attack and ends the connection.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+		// A connection speaks for the certificate that opened it; peers must show a new one now and then.
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnAge, MaxConnectionAgeGrace: maxConnAgeGrace}),
 	}
 }
 
-// minPing is how often peers may ask whether a connection is alive.
-const minPing = 5 * time.Second
+const (
+	// minPing is how often peers may ask whether a connection is alive.
+	minPing = 5 * time.Second
+	// maxConnAge is when a connection takes no new calls, give or take a tenth, which grpc-go adds so that not all
+	// peers come back at once; maxConnAgeGrace later its streams are cut. Together they stay below 30 minutes.
+	maxConnAge      = 20 * time.Minute
+	maxConnAgeGrace = 5 * time.Minute
+)
 
 type server struct {
 	cfg   ServerConfig
@@ -106,7 +118,10 @@ type call struct {
 	err       error
 }
 
-type callKey struct{}
+type (
+	callKey      struct{}
+	presenterKey struct{}
+)
 
 // tagger verifies before any other handler or interceptor runs, because
 // telemetry reads the tenant when it starts the call's span.
@@ -126,8 +141,12 @@ func (t tagger) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Cont
 // HandleRPC implements stats.Handler.
 func (tagger) HandleRPC(context.Context, stats.RPCStats) {}
 
-// TagConn implements stats.Handler.
-func (tagger) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+// TagConn implements stats.Handler. It reads once per connection who is at its
+// other end: a certificate takes longer to read than a context to check.
+func (tagger) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+	id, _ := identity.FromPeer(ctx) // The verifier refuses the zero identity.
+	return context.WithValue(ctx, presenterKey{}, id)
+}
 
 // HandleConn implements stats.Handler.
 func (tagger) HandleConn(context.Context, stats.ConnStats) {}
@@ -149,7 +168,7 @@ func (s *server) verifyCall(ctx context.Context, method string, c *call) (contex
 	if err != nil {
 		return nil, err
 	}
-	c.presenter, _ = identity.FromPeer(ctx) // The verifier refuses the zero identity.
+	c.presenter, _ = ctx.Value(presenterKey{}).(identity.ID) // The verifier refuses the zero identity.
 	verified, err := s.verify(token, c)
 	if err != nil {
 		return nil, err

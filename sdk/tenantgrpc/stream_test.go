@@ -282,6 +282,22 @@ func (h hung) RefreshContext(ctx context.Context, _ string) (string, error) {
 	return "", ctx.Err()
 }
 
+// Whoever lost its certificate must not stay for as long as a stream lasts.
+func TestConnectionsEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &refresher{}
+		h := newHouse(t, func(c *tenantgrpc.ServerConfig) { c.Refresher = r })
+		r.renew = func(int, string) (string, error) { return h.Token(t, "acme"), nil }
+		ctx, cancel := context.WithTimeout(h.ctx("acme"), 30*time.Minute)
+		defer cancel()
+		_, err := receive(open(ctx, t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch))
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("after half an hour: %v", err)
+		}
+	})
+}
+
 func TestRenewalHidesNoSuspension(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
