@@ -2,7 +2,6 @@ package tenantgrpc
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -12,17 +11,15 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
-// renewOutgoing is the least life that a forwarded context should have left.
-const renewOutgoing = 5 * time.Second
-
 // ClientConfig says how a client forwards tenant contexts. The zero value is
 // good.
 type ClientConfig struct {
 	// Rules finds the rules of methods. Default: the linked-in descriptors alone.
 	Rules *Rules
 	// Refresher renews a SESSION context that has less than five seconds left,
-	// before it is forwarded. When it fails, the old one is forwarded. Default:
-	// none.
+	// before it is forwarded: once for all calls that forward it. A call waits for
+	// half a second at most; when there is no new context then, the old one is
+	// forwarded. Default: none.
 	Refresher Refresher
 	// Clock is the time. Default: time.Now.
 	Clock func() time.Time
@@ -42,13 +39,19 @@ func Client(cfg ClientConfig) []grpc.DialOption {
 		cfg.Rules = NewRules(nil)
 	}
 	c := &client{cfg: cfg}
+	if cfg.Refresher != nil {
+		c.successors = &successors{refresher: cfg.Refresher, clock: cfg.Clock, known: map[string]*successor{}}
+	}
 	return []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(c.unary),
 		grpc.WithChainStreamInterceptor(c.stream),
 	}
 }
 
-type client struct{ cfg ClientConfig }
+type client struct {
+	cfg        ClientConfig
+	successors *successors // nil without a refresher
+}
 
 //nolint:revive // the arguments are grpc.UnaryClientInterceptor's
 func (c *client) unary(
@@ -92,15 +95,10 @@ func (c *client) prepare(ctx context.Context, rule *apiv1.MethodRule) (context.C
 }
 
 func (c *client) token(ctx context.Context, verified tenant.Context) string {
-	left := verified.ExpireTime().Sub(c.cfg.Clock())
-	if c.cfg.Refresher == nil || left >= renewOutgoing || !renewable(verified) {
+	if c.successors == nil || !renewable(verified) {
 		return verified.Token()
 	}
-	renewed, err := c.cfg.Refresher.RefreshContext(ctx, verified.Token())
-	if err != nil {
-		return verified.Token()
-	}
-	return renewed
+	return c.successors.of(ctx, verified)
 }
 
 // strip removes what looks like a tenant context from the outgoing metadata:
@@ -124,6 +122,23 @@ func strip(ctx context.Context) context.Context {
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
+// looksLikeContext takes "_" and "." for "-", as servers behind CGI and its like do.
 func looksLikeContext(key string) bool {
-	return strings.HasPrefix(strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(key)), "rowhouse-tenant")
+	const name = "rowhouse-tenant"
+	if len(key) < len(name) {
+		return false
+	}
+	for i := range len(name) {
+		c := key[i]
+		switch {
+		case c == '_' || c == '.':
+			c = '-'
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		}
+		if c != name[i] {
+			return false
+		}
+	}
+	return true
 }

@@ -3,7 +3,9 @@ package tenantgrpc_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -101,24 +103,71 @@ func TestTenantTravelsThroughServices(t *testing.T) {
 	expect(t, "the next service is down", err, fault.Unavailable, "DEPENDENCY_UNAVAILABLE")
 }
 
+// lateInLife is the clock of a client whose contexts have four seconds left.
+func lateInLife() time.Time { return time.Now().Add(tenant.MaxSessionLife - 4*time.Second) }
+
 func TestClientRenewsBeforeForwarding(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	r := &refresher{renew: func(int, string) (string, error) { return h.Token(t, "acme"), nil }}
-	conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{
-		Refresher: r, Clock: func() time.Time { return time.Now().Add(time.Minute) },
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		r := &refresher{renew: func(int, string) (string, error) { return h.Token(t, "globex"), nil }}
+		conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{Refresher: r, Clock: lateInLife})
+		ctx := h.ctx("acme")
+		for range 3 { // the successor is remembered; that of the test speaks for another, to be told apart
+			if got, err := call(ctx, conn, whoami); err != nil || got != "globex" || r.calls != 1 {
+				t.Errorf("old context: %q, %v, renewed %d times", got, err, r.calls)
+			}
+		}
+		fresh := h.dial(h.Gateway(), tenantgrpc.ClientConfig{Refresher: r})
+		if got, err := call(h.ctx("acme"), fresh, whoami); err != nil || got != "acme" || r.calls != 1 {
+			t.Errorf("fresh context: %q, %v, renewed %d times", got, err, r.calls)
+		}
 	})
-	if got, err := call(h.ctx("acme"), conn, whoami); err != nil || got != "acme" || r.calls != 1 {
-		t.Errorf("old context: %q, %v, renewed %d times", got, err, r.calls)
-	}
-	r.renew = func(int, string) (string, error) { return "", errors.New("away") }
-	if got, err := call(h.ctx("acme"), conn, whoami); err != nil || got != "acme" {
-		t.Errorf("refresher away: %q, %v", got, err)
-	}
-	fresh := h.dial(h.Gateway(), tenantgrpc.ClientConfig{Refresher: r})
-	if _, err := call(h.ctx("acme"), fresh, whoami); err != nil || r.calls != 2 {
-		t.Errorf("fresh context: %v, renewed %d times", err, r.calls)
-	}
+}
+
+func TestClientForwardsTheOldContextWhenRenewalFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		r := &refresher{renew: func(int, string) (string, error) { return "", errors.New("away") }}
+		conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{Refresher: r, Clock: lateInLife})
+		ctx := h.ctx("acme")
+		ask := func(calls int) {
+			t.Helper()
+			if got, err := call(ctx, conn, whoami); err != nil || got != "acme" || r.calls != calls {
+				t.Errorf("refresher away: %q, %v, asked %d times, expected %d", got, err, r.calls, calls)
+			}
+		}
+		ask(1)
+		ask(1)
+		<-time.After(1100 * time.Millisecond) // virtual
+		ask(2)
+		<-time.After(4 * time.Second) // the client takes the context for expired: nothing to renew
+		ask(2)
+	})
+}
+
+// A refresher that hangs must cost a call no more than half a second, and be asked once.
+func TestRenewalHoldsUpACallBriefly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		r := hung{make(chan struct{}, 10)}
+		conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{Refresher: r, Clock: lateInLife})
+		ctx, start := h.ctx("acme"), time.Now()
+		var calls sync.WaitGroup
+		for range 5 {
+			calls.Go(func() {
+				if got, err := call(ctx, conn, whoami); err != nil || got != "acme" {
+					t.Errorf("refresher hangs: %q, %v", got, err)
+				}
+			})
+		}
+		calls.Wait()
+		if took := time.Since(start); took != 500*time.Millisecond || len(r.asked) != 1 {
+			t.Errorf("five calls took %v, renewed %d times", took, len(r.asked))
+		}
+	})
 }
 
 func TestClientGivesADeadline(t *testing.T) {
