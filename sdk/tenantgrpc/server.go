@@ -164,7 +164,7 @@ func (s *server) verifyCall(ctx context.Context, method string, c *call) (contex
 	if rule.GetPlane() != apiv1.Plane_PLANE_DATA {
 		return ctx, nil
 	}
-	token, err := tokenOf(ctx)
+	token, err := tenant.OneToken(metadata.ValueFromIncomingContext(ctx, tenant.MetadataKey))
 	if err != nil {
 		return nil, err
 	}
@@ -212,25 +212,6 @@ func (s *server) fits(rule *apiv1.MethodRule, verified tenant.Context) error {
 			"the tenant context lacks the scope %s", permission).WithMetadata("permission", permission)
 	}
 	return nil
-}
-
-// tokenOf returns the one token of the call.
-func tokenOf(ctx context.Context) (string, error) {
-	values := metadata.ValueFromIncomingContext(ctx, tenant.MetadataKey)
-	switch len(values) {
-	case 0:
-		return "", errMissing()
-	case 1:
-		return values[0], nil
-	default:
-		// Never the first, never the last: whoever joins headers decides nothing.
-		return "", fault.New(fault.Unauthenticated, fault.ReasonContextInvalid,
-			"the call carries more than one tenant context")
-	}
-}
-
-func errMissing() *fault.Error {
-	return fault.New(fault.Unauthenticated, fault.ReasonContextMissing, "the call needs a tenant context and has none")
 }
 
 // callOf fails closed when the stats handler did not see the call.

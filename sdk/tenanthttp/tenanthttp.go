@@ -10,10 +10,13 @@
 package tenanthttp
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
+	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
@@ -27,6 +30,12 @@ const Header = "Rowhouse-Tenant-Bin"
 type Config struct {
 	// Verifier checks the contexts. Required.
 	Verifier *tenant.Verifier
+	// Scopes are what each context must grant. Default: none.
+	Scopes tenant.Scopes
+	// AllowSuspended serves suspended tenants too.
+	AllowSuspended bool
+	// Clock is the verifier's time. Default: time.Now.
+	Clock func() time.Time
 	// Log is told the causes that callers are not. Default: slog.Default.
 	Log *slog.Logger
 }
@@ -34,52 +43,135 @@ type Config struct {
 // Handler returns a handler that verifies each request's tenant context and
 // passes the request on with it, without the header. Requests without a good
 // context, or from a peer that may not present one, are answered by
-// [WriteProblem] and go no further. It panics without a verifier: that is a
-// mistake in the program.
+// [WriteProblem] and go no further. So are TRANSACTION contexts: they are for one
+// gRPC call, whose digest a request over HTTP does not have.
+//
+// A request ends when its tenant is suspended, moved or deleted, and when its
+// context expires: the request's context is cancelled with the cause and nothing
+// more is written or read. The answer is then a problem, or is broken off when a
+// part of it was written, so that nobody takes it for whole. Responses cannot be
+// hijacked, because nobody could end what goes on there.
+//
+// It panics without a verifier: that is a mistake in the program.
 func Handler(cfg Config, next http.Handler) http.Handler {
 	if cfg.Verifier == nil {
 		panic("tenanthttp: Config.Verifier is missing")
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		verified, err := verify(cfg.Verifier, r)
-		if err != nil {
-			presenter, _ := identity.FromTLS(r.TLS)
-			cfg.Log.LogAttrs(r.Context(), slog.LevelInfo, "the request was refused",
-				slog.String("error", err.Error()), slog.String("peer", presenter.String()))
-			WriteProblem(w, r, err)
-			return
-		}
-		r = r.Clone(tenant.NewContext(r.Context(), verified))
-		r.Header.Del(Header)
-		next.ServeHTTP(w, r)
-	})
+	return &handler{cfg: cfg, next: next}
 }
 
-func verify(verifier *tenant.Verifier, r *http.Request) (tenant.Context, error) {
-	token, err := tokenOf(r.Header.Values(Header))
-	if err != nil {
-		return tenant.Context{}, err
-	}
+type handler struct {
+	cfg  Config
+	next http.Handler
+}
+
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	presenter, _ := identity.FromTLS(r.TLS) // The verifier refuses the zero identity.
-	return verifier.Verify(token, presenter)
+	token, err := tokenOf(r.Header.Values(Header))
+	var verified tenant.Context
+	if err == nil {
+		verified, err = h.verify(token, presenter)
+	}
+	if err != nil {
+		h.refuse(w, r, presenter, err, false)
+		return
+	}
+	if begun, cause := h.serve(w, r, verified, presenter); cause != nil {
+		h.refuse(w, r, presenter, cause, begun)
+	}
 }
 
-func tokenOf(values []string) (string, error) {
-	switch len(values) {
-	case 0:
-		return "", fault.New(fault.Unauthenticated, fault.ReasonContextMissing,
-			"the request needs a tenant context and has none")
-	case 1:
-	default:
-		return "", fault.New(fault.Unauthenticated, fault.ReasonContextInvalid,
-			"the request carries more than one tenant context")
+// serve passes a verified request on. It returns why the request was cut, if it
+// was, and whether a part of the answer was written by then.
+func (h *handler) serve(
+	w http.ResponseWriter, r *http.Request, verified tenant.Context, presenter identity.ID,
+) (begun bool, cause error) {
+	ctx, cut := context.WithCancelCause(tenant.NewContext(r.Context(), verified))
+	guarded := guard(w)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		if err := h.watch(ctx, verified, presenter); err != nil {
+			guarded.cut(err, func() { cut(err) })
+		}
+	})
+	defer watch.Wait()
+	defer cut(nil)
+	inner := r.Clone(ctx)
+	inner.Header.Del(Header)
+	h.next.ServeHTTP(guarded, inner)
+	return guarded.end()
+}
+
+// verify checks a token for the requests of presenter.
+func (h *handler) verify(token string, presenter identity.ID) (tenant.Context, error) {
+	verify := h.cfg.Verifier.Verify
+	if h.cfg.AllowSuspended {
+		verify = h.cfg.Verifier.VerifySuspended
 	}
-	token, err := base64.StdEncoding.Strict().DecodeString(values[0])
+	verified, err := verify(token, presenter)
+	switch {
+	case err != nil:
+		return tenant.Context{}, err
+	case verified.Class() != tenant.ClassSession:
+		return tenant.Context{}, fault.New(fault.PermissionDenied, fault.ReasonPresenterRefused,
+			"the request needs a tenant context of class %s", tenant.ClassSession)
+	case !verified.Scopes().Has(h.cfg.Scopes):
+		return tenant.Context{}, fault.New(fault.PermissionDenied, fault.ReasonPermissionMissing,
+			"the tenant context lacks a scope that the request needs")
+	default:
+		return verified, nil
+	}
+}
+
+// refuse answers with err, or breaks off the answer that has begun.
+//
+//nolint:revive // begun is what serve found, not a switch of the caller
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, presenter identity.ID, err error, begun bool) {
+	h.cfg.Log.LogAttrs(r.Context(), slog.LevelInfo, "the request was refused",
+		slog.String("error", err.Error()), slog.String("peer", presenter.String()))
+	if begun {
+		panic(http.ErrAbortHandler)
+	}
+	WriteProblem(w, r, err)
+}
+
+// watch returns nil when the request ended by itself, else why it must end.
+func (h *handler) watch(ctx context.Context, verified tenant.Context, presenter identity.ID) error {
+	expiry := time.NewTimer(verified.ExpireTime().Sub(h.cfg.Clock()))
+	defer expiry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-expiry.C:
+			return fault.New(fault.Unauthenticated, fault.ReasonContextExpired,
+				"the tenant context expired while the request was served")
+		case <-h.cfg.Verifier.Watch(verified):
+			fresh, err := h.verify(verified.Token(), presenter)
+			if err != nil {
+				return err
+			}
+			verified = fresh
+		}
+	}
+}
+
+// tokenOf returns the one token of the request.
+func tokenOf(values []string) (string, error) {
+	value, err := tenant.OneToken(values)
+	if err != nil {
+		return "", err
+	}
+	token, err := base64.StdEncoding.Strict().DecodeString(value)
 	// The decoder skips line breaks; one meaning has one spelling here.
-	if err == nil && base64.StdEncoding.EncodeToString(token) != values[0] {
+	if err == nil && base64.StdEncoding.EncodeToString(token) != value {
 		err = errors.New("another spelling")
 	}
 	if err != nil {

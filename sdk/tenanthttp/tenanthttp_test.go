@@ -41,13 +41,21 @@ type app struct {
 
 func newApp(t *testing.T) *app {
 	t.Helper()
+	return newAppOf(t, http.HandlerFunc(whoami))
+}
+
+func newAppOf(t *testing.T, next http.Handler, edits ...func(*tenanthttp.Config)) *app {
+	t.Helper()
 	ca, err := identity.NewAuthority(identity.AuthorityConfig{TrustDomain: tenanttest.TrustDomain})
 	must(t, err)
 	id, err := identity.App(tenanttest.TrustDomain, tenanttest.Cell, "notes")
 	must(t, err)
 	a := &app{Issuer: tenanttest.NewIssuer(t, nil), t: t, ca: ca, id: id}
-	handler := tenanthttp.Handler(tenanthttp.Config{Verifier: a.Verifier(t)}, http.HandlerFunc(whoami))
-	a.server = httptest.NewUnstartedServer(handler)
+	cfg := tenanthttp.Config{Verifier: a.Verifier(t)}
+	for _, edit := range edits {
+		edit(&cfg)
+	}
+	a.server = httptest.NewUnstartedServer(tenanthttp.Handler(cfg, next))
 	a.server.EnableHTTP2 = true
 	a.server.TLS = a.source(id).ServerTLS(identity.OptionalClient(), identity.WithHTTP1())
 	a.server.StartTLS()
