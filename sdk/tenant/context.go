@@ -28,6 +28,7 @@ type verified struct {
 	claims      Claims
 	issue       int64
 	expire      int64
+	redeemed    atomic.Bool // only where Class is TRANSACTION: those are cached nowhere
 }
 
 type contextKey struct{}
@@ -153,8 +154,13 @@ func (c Context) Redeem(request [16]byte, insert func(nonce [16]byte, until time
 	if !fresh {
 		return errReplayed("spent before")
 	}
+	c.v.redeemed.Store(true)
 	return nil
 }
+
+// Redeemed reports whether [Context.Redeem] succeeded. A call whose TRANSACTION
+// context was not redeemed could be made twice.
+func (c Context) Redeemed() bool { return c.v.redeemed.Load() }
 
 func errReplayed(cause string) error {
 	return fault.New(fault.PermissionDenied, fault.ReasonContextReplayed,

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,6 +62,8 @@ type text = wrapperspb.StringValue
 type notes struct {
 	mu      sync.Mutex
 	handled int
+	forgets bool        // to redeem
+	spent   atomic.Bool // the one nonce of the test
 	next    *grpc.ClientConn
 	emit    map[string]chan struct{}      // watch answers once for each, by tenant
 	fail    func(context.Context) error   // whoami's answer when set
@@ -107,6 +110,12 @@ func (n *notes) serve(ctx context.Context, method string) (any, error) {
 	if method == "Relay" {
 		out := new(text)
 		return out, n.next.Invoke(ctx, whoami, &text{}, out)
+	}
+	if c, err := tenant.FromContext(ctx); err == nil && c.Class() == tenant.ClassTransaction && !n.forgets {
+		fresh := func([16]byte, time.Time) (bool, error) { return !n.spent.Swap(true), nil }
+		if err := c.Redeem(tenant.RequestDigest(purge, "1", "x"), fresh); err != nil {
+			return nil, err
+		}
 	}
 	if n.fail != nil {
 		if err := n.fail(ctx); err != nil {

@@ -75,7 +75,8 @@ func (cfg ServerConfig) rules() *Rules {
 // application that wants less gives its own grpc.KeepaliveParams after these.
 //
 // Handlers find the context by [tenant.FromContext] on DATA methods, and none on
-// others. Their errors become statuses as [StatusIn] says. Unknown methods and
+// others. Those of methods with TRANSACTION contexts call [tenant.Context.Redeem];
+// a call that succeeds without is answered as INTERNAL. Their errors become statuses as [StatusIn] says. Unknown methods and
 // methods without a rule are refused as UNIMPLEMENTED.
 func Server(cfg ServerConfig) []grpc.ServerOption {
 	if cfg.Clock == nil {
@@ -234,7 +235,24 @@ func (s *server) unary(
 	}
 	ctx, cancel := withDeadline(ctx, c.rule, MaxDeadline)
 	defer cancel()
-	return handler(ctx, req)
+	answer, err = handler(ctx, req)
+	if err == nil {
+		err = redeemed(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// redeemed lets no call succeed whose TRANSACTION context was not spent: a handler
+// that forgets it would serve a captured call again, and nobody would notice.
+func redeemed(ctx context.Context) error {
+	verified, err := tenant.FromContext(ctx)
+	if err != nil || verified.Class() != tenant.ClassTransaction || verified.Redeemed() {
+		return nil //nolint:nilerr // a call without a tenant has nothing to spend
+	}
+	return errors.New("the handler did not redeem the TRANSACTION context of its call")
 }
 
 func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {

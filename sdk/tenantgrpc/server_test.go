@@ -94,6 +94,25 @@ func TestServerRefusesWhatIsNotAContext(t *testing.T) {
 	}
 }
 
+// A handler that forgets to redeem must not find out from a captured call.
+func TestTransactionsAreRedeemed(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	conn := h.dial(h.Gateway(), tenantgrpc.ClientConfig{})
+	ctx := h.ctx("acme", tenanttest.For(tenant.RequestDigest(purge, "1", "x")))
+	if got, err := call(ctx, conn, purge); err != nil || got != "acme" {
+		t.Errorf("redeemed: %q, %v", got, err)
+	}
+	_, err := call(ctx, conn, purge)
+	expect(t, "again", err, fault.PermissionDenied, "CONTEXT_REPLAYED")
+	h.notes.forgets = true
+	_, err = call(h.ctx("acme", tenanttest.For(tenant.RequestDigest(purge, "1", "x"))), conn, purge)
+	expect(t, "forgotten", err, fault.Internal, "INTERNAL")
+	if log := h.log.String(); !strings.Contains(log, "did not redeem") {
+		t.Errorf("the mistake is not logged: %s", log)
+	}
+}
+
 // A stolen token is worth nothing on another's connection.
 func TestServerRefusesOtherPresenters(t *testing.T) {
 	t.Parallel()

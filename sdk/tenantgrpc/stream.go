@@ -41,6 +41,9 @@ func (s *server) guard(c *call, ss grpc.ServerStream, clientStreams bool, run fu
 	if f, ok := fault.As(context.Cause(ctx)); ok {
 		return f
 	}
+	if err == nil {
+		err = redeemed(ss.Context())
+	}
 	return err
 }
 
