@@ -185,10 +185,10 @@ func (a *app) serve(ctx context.Context) error {
 	if err := tenantgrpc.Check(api, config); err != nil {
 		return err
 	}
-	safe := tenanthttp.Handler(tenanthttp.Config{Verifier: a.verifier, Log: a.telemetry.Logger()},
-		stamped(Handler(notes, a.look, a.telemetry.Logger())))
+	safe := a.telemetry.Handler(tenanthttp.Config{Verifier: a.verifier, Clock: a.clock}, "/notes",
+		Handler(notes, a.look, a.telemetry.Logger()))
 	web := &http.Server{
-		Handler: a.traced(safe), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout,
+		Handler: safe, ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout,
 		TLSConfig: a.source.ServerTLS(identity.WithHTTP1()),
 	}
 	ops := &http.Server{Handler: a.probes(), ReadHeaderTimeout: headTimeout}
@@ -225,38 +225,6 @@ func listen(ctx context.Context, address string, serve func(net.Listener) error)
 		return nil
 	}
 	return err
-}
-
-// traced continues the gateway's trace; its requests come over mutual TLS only.
-func (a *app) traced(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		request := tenantotel.HTTPRequest{Request: r, Route: "/notes", Origin: tenantotel.Inside}
-		ctx, call := a.telemetry.StartHTTP(r.Context(), request)
-		status := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		inner := r.WithContext(ctx)
-		defer func() { call.End(inner.Context(), status.status) }() //nolint:contextcheck // the request's own, with its span
-		next.ServeHTTP(status, inner)
-	})
-}
-
-// stamped writes the verified tenant on the request's span, which began before.
-func stamped(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		tenantotel.Stamp(r.Context())
-		next.ServeHTTP(w, r)
-	})
-}
-
-// statusWriter remembers the status.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-// WriteHeader remembers and passes on.
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
 }
 
 // probes answers the plain port.

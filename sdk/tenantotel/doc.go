@@ -6,7 +6,7 @@
 // nor forwarded.
 //
 // Start at [Setup]; give [Telemetry.ServerOptions] to gRPC servers,
-// [Telemetry.ClientOptions] to connections, [Telemetry.Logger] to whoever logs
+// [Telemetry.Handler] to HTTP servers, [Telemetry.ClientOptions] to connections, [Telemetry.Logger] to whoever logs
 // and [Telemetry.Metrics] to the ops port. Nothing here is global: providers are
 // handed on.
 //
