@@ -132,7 +132,7 @@ func TestSuspensionCutsRequests(t *testing.T) {
 				if c.begun && err == nil {
 					t.Error("half an answer looks whole")
 				}
-				if !c.begun && (err != nil || res.StatusCode != 403 || res.Header.Get("Set-Cookie") != "") {
+				if !c.begun && (err != nil || res.StatusCode != http.StatusForbidden || res.Header.Get("Set-Cookie") != "") {
 					t.Errorf("answered %d %v, %v", res.StatusCode, res.Header, err)
 				}
 			})

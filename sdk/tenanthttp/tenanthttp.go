@@ -80,12 +80,19 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		verified, err = h.verify(token, presenter)
 	}
 	if err != nil {
-		h.refuse(w, r, presenter, err, false)
+		h.log(r, presenter, err)
+		WriteProblem(w, r, err)
 		return
 	}
-	if begun, cause := h.serve(w, r, verified, presenter); cause != nil {
-		h.refuse(w, r, presenter, cause, begun)
+	begun, cause := h.serve(w, r, verified, presenter)
+	if cause == nil {
+		return
 	}
+	h.log(r, presenter, cause)
+	if begun {
+		panic(http.ErrAbortHandler)
+	}
+	WriteProblem(w, r, cause)
 }
 
 // serve passes a verified request on. It returns why the request was cut, if it
@@ -130,16 +137,9 @@ func (h *handler) verify(token string, presenter identity.ID) (tenant.Context, e
 	}
 }
 
-// refuse answers with err, or breaks off the answer that has begun.
-//
-//nolint:revive // begun is what serve found, not a switch of the caller
-func (h *handler) refuse(w http.ResponseWriter, r *http.Request, presenter identity.ID, err error, begun bool) {
+func (h *handler) log(r *http.Request, presenter identity.ID, err error) {
 	h.cfg.Log.LogAttrs(r.Context(), slog.LevelInfo, "the request was refused",
 		slog.String("error", err.Error()), slog.String("peer", presenter.String()))
-	if begun {
-		panic(http.ErrAbortHandler)
-	}
-	WriteProblem(w, r, err)
 }
 
 // watch returns nil when the request ended by itself, else why it must end.
