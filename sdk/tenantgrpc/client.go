@@ -95,7 +95,7 @@ func (c *client) prepare(ctx context.Context, rule *apiv1.MethodRule) (context.C
 }
 
 func (c *client) token(ctx context.Context, verified tenant.Context) string {
-	if c.successors == nil || !renewable(verified) {
+	if c.successors == nil {
 		return verified.Token()
 	}
 	return c.successors.of(ctx, verified)

@@ -251,7 +251,8 @@ func TestStreamEndsWithItsChain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &refresher{}
 		h := newHouse(t, func(c *tenantgrpc.ServerConfig) { c.Refresher = r })
-		began := time.Now()
+		opened := time.Now()
+		began := opened.Add(-50 * time.Minute) // a connection itself lives less than half an hour
 		end := began.Add(tenant.MaxChainLife)
 		r.renew = func(int, string) (string, error) {
 			return h.Token(t, "acme", func(c *tenant.Claims) {
@@ -261,13 +262,16 @@ func TestStreamEndsWithItsChain(t *testing.T) {
 				}
 			}), nil
 		}
-		stream := open(h.ctx("acme"), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch)
+		old := func(c *tenant.Claims) { c.FirstIssueTime = began }
+		stream := open(h.ctx("acme", old), t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch)
 		_, err := receive(stream)
 		expect(t, "after the chain", err, fault.Unauthenticated, "CONTEXT_EXPIRED")
-		if lived := time.Since(began); lived != tenant.MaxChainLife {
+		lived := time.Since(opened)
+		if lived != 10*time.Minute {
 			t.Errorf("the stream lived %v", lived)
 		}
-		if want := int(tenant.MaxChainLife / (35 * time.Second)); r.calls != want {
+		const want = 16 // each 35 s; the last one has what is left of the chain
+		if r.calls != want {
 			t.Errorf("renewed %d times, want %d", r.calls, want)
 		}
 	})
@@ -288,7 +292,10 @@ func TestConnectionsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &refresher{}
 		h := newHouse(t, func(c *tenantgrpc.ServerConfig) { c.Refresher = r })
-		r.renew = func(int, string) (string, error) { return h.Token(t, "acme"), nil }
+		began := time.Now()
+		r.renew = func(int, string) (string, error) {
+			return h.Token(t, "acme", func(c *tenant.Claims) { c.FirstIssueTime = began }), nil
+		}
 		ctx, cancel := context.WithTimeout(h.ctx("acme"), 30*time.Minute)
 		defer cancel()
 		_, err := receive(open(ctx, t, h.dial(h.Gateway(), tenantgrpc.ClientConfig{}), watch))

@@ -41,7 +41,7 @@ type successor struct {
 func (s *successors) of(ctx context.Context, old tenant.Context) string {
 	now := s.clock()
 	left := old.ExpireTime().Sub(now)
-	if left >= renewOutgoing || left <= 0 || old.Class() != tenant.ClassSession {
+	if left >= renewOutgoing || left <= 0 || !renewable(old) {
 		return old.Token()
 	}
 	next, first := s.find(old, now)
