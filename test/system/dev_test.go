@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
 )
 
@@ -148,6 +150,50 @@ func TestDevKeepsDataUntilReset(t *testing.T) {
 	if got := all(third); strings.Contains(got, "kept over a restart") || strings.Count(got, samples["acme"]) != 1 {
 		t.Errorf("after --reset: %s", got)
 	}
+}
+
+// A house starts again after its operator suspended one sample tenant and deleted another, and leaves them so.
+func TestDevStartsAfterItsOperator(t *testing.T) {
+	t.Parallel()
+	first := ownHouse(t, plan{})
+	tenants := tenancyv1.NewTenantServiceClient(first.operator(t, "tenancy"))
+	_, err := tenants.SuspendTenant(t.Context(), &tenancyv1.SuspendTenantRequest{
+		Name: "tenants/acme", Cause: tenancyv1.SuspensionCause_SUSPENSION_CAUSE_BILLING, Reason: "an unpaid bill",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = tenants.DeleteTenant(t.Context(), &tenancyv1.DeleteTenantRequest{Name: "tenants/globex", Reason: "they left"}); err != nil {
+		t.Fatal(err)
+	}
+	second := start(t, plan{dir: first.leave(t)})
+	notes := func(id string) answer {
+		return second.visit(t, visit{host: "notes." + id + ".localhost", path: "/notes"})
+	}
+	eventually(t, settle, func() error {
+		if a := notes("acme"); a.reason() != "TENANT_SUSPENDED" {
+			return fmt.Errorf("acme, suspended: %d %s", a.status, a.body)
+		}
+		if a := notes("globex"); a.status/100 != 4 {
+			return fmt.Errorf("globex, deleted: %d %s", a.status, a.body)
+		}
+		if a := notes("initech"); a.status != http.StatusOK || !strings.Contains(a.body, samples["initech"]) {
+			return fmt.Errorf("initech: %d %s", a.status, a.body)
+		}
+		return nil
+	})
+	_, err = tenancyv1.NewTenantServiceClient(second.operator(t, "tenancy")).ResumeTenant(t.Context(), &tenancyv1.ResumeTenantRequest{
+		Name: "tenants/acme", Cause: tenancyv1.SuspensionCause_SUSPENSION_CAUSE_BILLING, Reason: "they paid",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, settle, func() error {
+		if a := notes("acme"); a.status != http.StatusOK || !strings.Contains(a.body, samples["acme"]) {
+			return fmt.Errorf("acme, resumed: %d %s", a.status, a.body)
+		}
+		return nil
+	})
 }
 
 // ownHouse starts a house that the test leaves by itself.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -64,7 +66,10 @@ func rates() map[string]int64 {
 	return map[string]int64{"free": 50, "business": 200, "enterprise": 1000}
 }
 
-// seeder makes what is missing; a second start finds everything there.
+// seededName is the file that says that the sample tenants were made.
+const seededName = "seeded"
+
+// seeder makes what is missing.
 type seeder struct {
 	h                      *house
 	tenancy, config, quota *grpc.ClientConn
@@ -86,10 +91,26 @@ func (h *house) seed(ctx context.Context) error {
 		}
 		defer func() { _ = (*conn).Close() }()
 	}
-	for _, step := range []func(context.Context) error{s.platform, s.limits, s.tenants, s.brands, s.notes} {
+	if err := errors.Join(s.platform(ctx), s.limits(ctx)); err != nil {
+		return err
+	}
+	return s.once(ctx)
+}
+
+// once makes the sample tenants, until it has succeeded once in this state folder. From
+// then on they are their operator's, who may have suspended or deleted them.
+func (s *seeder) once(ctx context.Context) error {
+	marker := s.h.l.path(seededName)
+	if _, err := os.Stat(marker); err == nil {
+		return s.greet(ctx)
+	}
+	for _, step := range []func(context.Context) error{s.tenants, s.brands, s.notes} {
 		if err := step(ctx); err != nil {
 			return err
 		}
+	}
+	if err := os.WriteFile(marker, nil, secretMode); err != nil {
+		return fmt.Errorf("remember the sample tenants: %w", err)
 	}
 	return nil
 }
@@ -237,6 +258,35 @@ func (s *seeder) notes(ctx context.Context) error {
 	return nil
 }
 
+// greet waits until the front door answers for each sample, be it that there is no such
+// tenant any more. A tenant that gets no answer yet is no reason not to start.
+func (s *seeder) greet(ctx context.Context) error {
+	for _, t := range samples() {
+		_ = s.h.eventually(ctx, func() error {
+			err := s.h.call(ctx, t, http.MethodGet, nil, nil)
+			if refused, ok := errors.AsType[*answerError](err); ok && refused.final() {
+				return nil
+			}
+			return err
+		})
+	}
+	return ctx.Err()
+}
+
+// answerError is an answer of the front door other than a good one.
+type answerError struct {
+	code int
+	text string
+}
+
+// Error implements error.
+func (e *answerError) Error() string { return e.text }
+
+// final says whether waiting changes nothing: not while the processes learn of each other.
+func (e *answerError) final() bool {
+	return e.code < http.StatusInternalServerError && e.code != http.StatusUnauthorized
+}
+
 // call calls the app's HTTP API as a user of the tenant.
 func (h *house) call(ctx context.Context, t sample, method string, in, out any) error {
 	body, err := json.Marshal(in)
@@ -260,7 +310,7 @@ func (h *house) call(ctx context.Context, t sample, method string, in, out any) 
 		return err
 	}
 	if res.StatusCode >= http.StatusMultipleChoices {
-		return fmt.Errorf("%s: %s", res.Status, b)
+		return &answerError{res.StatusCode, fmt.Sprintf("%s: %s", res.Status, b)}
 	}
 	if out == nil {
 		return nil
