@@ -17,6 +17,7 @@ import (
 	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
 )
 
@@ -95,7 +96,11 @@ func (s *site) list(r *http.Request) (proto.Message, error) {
 	if err != nil {
 		return nil, invalid("page_size", "is a number")
 	}
-	notes, err := s.notes.List(r.Context(), int32(size), r.URL.Query().Get("query"))
+	in := &notesv1.ListNotesRequest{PageSize: int32(size), Query: r.URL.Query().Get("query")}
+	if err := examine(in); err != nil {
+		return nil, err
+	}
+	notes, err := s.notes.List(r.Context(), in.GetPageSize(), in.GetQuery())
 	return &notesv1.ListNotesResponse{Notes: notes}, err
 }
 
@@ -108,11 +113,22 @@ func (s *site) create(r *http.Request) (proto.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.write(r, note)
+}
+
+// write writes a new note of the API's or the page's.
+func (s *site) write(r *http.Request, note *notesv1.Note) (*notesv1.Note, error) {
+	if err := examine(&notesv1.CreateNoteRequest{Note: note}); err != nil {
+		return nil, err
+	}
 	return s.notes.Create(r.Context(), "", note.GetTitle(), note.GetBody())
 }
 
 func (s *site) update(r *http.Request) (proto.Message, error) {
 	note, err := read(r)
+	if err == nil {
+		err = examine(&notesv1.UpdateNoteRequest{Note: note})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -122,6 +138,9 @@ func (s *site) update(r *http.Request) (proto.Message, error) {
 func (s *site) remove(r *http.Request) (proto.Message, error) {
 	return &notesv1.DeleteNoteResponse{}, s.notes.Delete(r.Context(), namePrefix+r.PathValue("id"))
 }
+
+// examine holds what came over HTTP to the same rules as what comes over gRPC.
+func examine(in proto.Message) error { return tenantgrpc.Examine(in, tenantgrpc.Examination{}) }
 
 // read reads a note from a JSON body.
 func read(r *http.Request) (*notesv1.Note, error) {
@@ -177,7 +196,8 @@ func (s *site) post(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, r, fault.New(fault.PermissionDenied, "CROSS_SITE", "the form was sent from another site"))
 		return
 	}
-	if _, err := s.notes.Create(r.Context(), "", r.PostFormValue("title"), r.PostFormValue("body")); err != nil {
+	note := &notesv1.Note{Title: r.PostFormValue("title"), Body: r.PostFormValue("body")}
+	if _, err := s.write(r, note); err != nil {
 		s.problem(w, r, err)
 		return
 	}

@@ -8,13 +8,12 @@ package notes
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
+	"crypto/sha256"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -34,8 +33,9 @@ var (
 	laterNotes = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note
 		WHERE create_time > $1 ORDER BY create_time, id LIMIT 1000`)
 	getNote    = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note WHERE id = $1`)
-	createNote = tenantdb.Stmt(`INSERT INTO app.note (id, title, body) VALUES ($1, $2, $3)
-		ON CONFLICT (tenant_id, id) DO UPDATE SET id = excluded.id RETURNING id::text, title, body, create_time`)
+	createNote = tenantdb.Stmt(`INSERT INTO app.note (id, title, body, request_digest) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (tenant_id, id) DO UPDATE SET id = excluded.id
+		RETURNING id::text, title, body, create_time, coalesce(request_digest = $4, true)`)
 	updateNote = tenantdb.Stmt(`UPDATE app.note SET title = $2, body = $3 WHERE id = $1
 		RETURNING id::text, title, body, create_time`)
 	deleteNote = tenantdb.Stmt(`DELETE FROM app.note WHERE id = $1`)
@@ -79,24 +79,25 @@ func (n *Notes) Get(ctx context.Context, name string) (*notesv1.Note, error) {
 	return found(scan(n.db.QueryRow(ctx, getNote, id)))
 }
 
-// Create writes a note. With the id of an earlier call it returns that note as it is.
+// Create writes a note. With the id of an earlier call it returns that note as it is
+// now, if that call asked for the same.
 func (n *Notes) Create(ctx context.Context, id, title, body string) (*notesv1.Note, error) {
 	if id == "" {
-		id = newID()
+		id = uuid.NewString()
 	}
-	if err := check(title, body); err != nil {
-		return nil, err
+	digest := sha256.Sum256([]byte(title + "\x00" + body)) // requests hold no NUL
+	var same bool
+	note, err := scan(n.db.QueryRow(ctx, createNote, id, title, body, digest[:]), &same)
+	if err == nil && !same {
+		return nil, fault.New(fault.InvalidArgument, fault.ReasonRequestIDReused, "the request_id belongs to another request")
 	}
-	return scan(n.db.QueryRow(ctx, createNote, id, title, body))
+	return note, err
 }
 
 // Update changes a note.
 func (n *Notes) Update(ctx context.Context, name, title, body string) (*notesv1.Note, error) {
 	id, err := idOf(name)
 	if err != nil {
-		return nil, err
-	}
-	if err := check(title, body); err != nil {
 		return nil, err
 	}
 	return found(scan(n.db.QueryRow(ctx, updateNote, id, title, body)))
@@ -122,12 +123,12 @@ func (n *Notes) collect(rows *tenantdb.Rows, err error) ([]*notesv1.Note, error)
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*notesv1.Note, error) { return scan(row) })
 }
 
-// scan reads one note.
-func scan(row interface{ Scan(dest ...any) error }) (*notesv1.Note, error) {
+// scan reads one note, and into more what stands behind it.
+func scan(row interface{ Scan(dest ...any) error }, more ...any) (*notesv1.Note, error) {
 	note := new(notesv1.Note)
 	var id string
 	var created time.Time
-	if err := row.Scan(&id, &note.Title, &note.Body, &created); err != nil {
+	if err := row.Scan(append([]any{&id, &note.Title, &note.Body, &created}, more...)...); err != nil {
 		return nil, err
 	}
 	note.Name, note.CreateTime = namePrefix+id, timestamppb.New(created)
@@ -146,20 +147,6 @@ func missing() error {
 	return fault.New(fault.NotFound, fault.ReasonResourceNotFound, "there is no such note")
 }
 
-func check(title, body string) error {
-	const maxTitle, maxBody = 200, 10_000
-	if n := len([]rune(title)); n == 0 || n > maxTitle {
-		return invalid("note.title", "has 1 to 200 characters")
-	}
-	if len([]rune(body)) > maxBody {
-		return invalid("note.body", "has at most 10,000 characters")
-	}
-	if strings.ContainsRune(title+body, 0) {
-		return invalid("note", "holds a NUL")
-	}
-	return nil
-}
-
 func invalid(field, rule string) error {
 	return fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "%s %s", field, rule).
 		WithField(fault.FieldViolation{Field: field, Description: rule})
@@ -167,19 +154,10 @@ func invalid(field, rule string) error {
 
 // idOf reads "notes/{uuid}".
 func idOf(name string) (string, error) {
+	const uuidText = 36 // other spellings are other names
 	id, ok := strings.CutPrefix(name, namePrefix)
-	raw, err := hex.DecodeString(strings.ReplaceAll(id, "-", ""))
-	const uuidText, uuidSize = 36, 16
-	if !ok || err != nil || len(id) != uuidText || len(raw) != uuidSize {
+	if !ok || len(id) != uuidText || uuid.Validate(id) != nil {
 		return "", missing()
 	}
 	return id, nil
-}
-
-// newID makes a random UUID.
-func newID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"buf.build/go/protovalidate"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
@@ -19,10 +18,11 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 )
 
 // DefaultMaxRequest is the size above which requests are refused.
-const DefaultMaxRequest = 1 << 20
+const DefaultMaxRequest = tenantgrpc.MaxRequest
 
 // Authenticator knows callers; *operator.Authenticator is the real one. Errors are faults.
 type Authenticator interface {
@@ -53,17 +53,12 @@ type Config struct {
 // Enforcer applies rules to the calls of one server. Its options go into the server when it is made; after all
 // services are registered [Enforcer.Seal] resolves the rules, and until then every call is refused as STARTING.
 type Enforcer struct {
-	cfg      Config
-	validate protovalidate.Validator
-	sealed   atomic.Pointer[map[string]*method]
+	cfg    Config
+	sealed atomic.Pointer[map[string]*method]
 }
 
 // New makes an enforcer.
-func New(cfg Config) (*Enforcer, error) {
-	validator, err := protovalidate.New()
-	if err != nil {
-		return nil, err
-	}
+func New(cfg Config) *Enforcer {
 	if cfg.MaxRequest <= 0 {
 		cfg.MaxRequest = DefaultMaxRequest
 	}
@@ -73,7 +68,7 @@ func New(cfg Config) (*Enforcer, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	return &Enforcer{cfg: cfg, validate: validator}, nil
+	return &Enforcer{cfg: cfg}
 }
 
 // Seal checks every registered method as [Check] does and puts the rules in force. Call it once, after registering

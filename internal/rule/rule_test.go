@@ -94,13 +94,13 @@ func newWorld(t *testing.T, edits ...func(*rule.Config)) *world {
 	for _, edit := range edits {
 		edit(&cfg)
 	}
-	w.enforcer = must(rule.New(cfg))(t)
+	w.enforcer = rule.New(cfg)
 	var options []grpc.ServerOption
 	source := w.source(t, "service", "tenancy")
 	options = append(options, grpc.Creds(credentials.NewTLS(source.ServerTLS(identity.OptionalClient()))))
 	options = append(options, w.enforcer.Outer()...)
 	options = append(options, tenantgrpc.Server(tenantgrpc.ServerConfig{
-		Verifier: w.issuer.Verifier(t), Rules: tenantgrpc.NewRules(tenantTable(cfg.Table)), Log: cfg.Log,
+		Verifier: w.issuer.Verifier(t), Rules: tenantgrpc.NewRules(tenantTable(cfg.Table)), Log: cfg.Log, Examined: true,
 	})...)
 	options = append(options, w.enforcer.Inner()...)
 	w.server = grpc.NewServer(options...)

@@ -42,16 +42,14 @@ type server struct {
 
 func (p *Process) newServer(s *Service) (*server, error) {
 	table := rule.Join(rule.Health(), s.Table)
-	enforcer, err := rule.New(rule.Config{
+	enforcer := rule.New(rule.Config{
 		Authenticator: p.Callers, Table: s.Table, Scopes: s.Scopes, Denied: s.Denied, Log: p.Log, Clock: p.Clock,
 	})
-	if err != nil {
-		return nil, err
-	}
 	srv := &server{health: health.NewServer(), draining: make(chan struct{})}
 	rules := tenantgrpc.ServerConfig{
 		Verifier: s.Verifier, Rules: tenantgrpc.NewRules(foreignRules(table)), Scopes: s.Scopes,
 		Refresher: s.Refresher, Clock: p.Clock, Log: p.Log,
+		Examined: true, // by the enforcer, which first asks who calls
 	}
 	options := append(enforcer.Outer(), grpc.ChainStreamInterceptor(srv.endStreams))
 	options = append(options, p.Telemetry.ServerOptions(rules)...)

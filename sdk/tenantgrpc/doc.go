@@ -7,6 +7,9 @@
 // suspended, moved or deleted, and when their context expires without being
 // renewed.
 //
+// Requests that break the rules beside their fields (buf.validate) are refused as
+// INVALID_FIELD before a handler sees them: [Examine].
+//
 // Which methods need a context is not configured: each RPC declares it in the
 // method option rowhouse.api.v1.rule, product services' own protos included. A
 // server calls [Check] when all its services are registered, and does not start

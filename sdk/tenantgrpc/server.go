@@ -44,6 +44,10 @@ type ServerConfig struct {
 	// Refresher renews the contexts of streams that outlive them. Without one a
 	// stream ends when its context expires.
 	Refresher Refresher
+	// Examined says that somebody else judges requests with [Examine], after this
+	// package's interceptors: a server that first asks who calls. Else a request that
+	// breaks the rules beside its fields is refused before its handler sees it.
+	Examined bool
 	// Clock is the verifier's time. Default: time.Now.
 	Clock func() time.Time
 	// Log is told the causes that callers are not. Default: slog.Default.
@@ -233,6 +237,9 @@ func (s *server) unary(
 	if c.err != nil {
 		return nil, c.err
 	}
+	if err := s.examine(c.rule, req); err != nil {
+		return nil, err
+	}
 	ctx, cancel := withDeadline(ctx, c.rule, MaxDeadline)
 	defer cancel()
 	answer, err = handler(ctx, req)
@@ -264,9 +271,11 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		return c.err
 	}
 	if c.rule.GetPlane() != apiv1.Plane_PLANE_DATA {
-		return handler(srv, ss)
+		return handler(srv, s.examined(c.rule, ss))
 	}
-	return s.guard(c, ss, info.IsClientStream, func(guarded grpc.ServerStream) error { return handler(srv, guarded) })
+	return s.guard(c, ss, info.IsClientStream, func(guarded grpc.ServerStream) error {
+		return handler(srv, s.examined(c.rule, guarded))
+	})
 }
 
 // withDeadline gives a unary call its default deadline and bounds the one it has.

@@ -43,7 +43,7 @@ type NotesServiceClient interface {
 	// Errors: RESOURCE_NOT_FOUND.
 	GetNote(ctx context.Context, in *GetNoteRequest, opts ...grpc.CallOption) (*GetNoteResponse, error)
 	// CreateNote writes a note. A repeat with the same request_id gives the first note.
-	// Errors: INVALID_FIELD.
+	// Errors: INVALID_FIELD; REQUEST_ID_REUSED.
 	CreateNote(ctx context.Context, in *CreateNoteRequest, opts ...grpc.CallOption) (*CreateNoteResponse, error)
 	// UpdateNote changes a note's title and body.
 	// Errors: RESOURCE_NOT_FOUND; INVALID_FIELD.
@@ -148,7 +148,7 @@ type NotesServiceServer interface {
 	// Errors: RESOURCE_NOT_FOUND.
 	GetNote(context.Context, *GetNoteRequest) (*GetNoteResponse, error)
 	// CreateNote writes a note. A repeat with the same request_id gives the first note.
-	// Errors: INVALID_FIELD.
+	// Errors: INVALID_FIELD; REQUEST_ID_REUSED.
 	CreateNote(context.Context, *CreateNoteRequest) (*CreateNoteResponse, error)
 	// UpdateNote changes a note's title and body.
 	// Errors: RESOURCE_NOT_FOUND; INVALID_FIELD.
