@@ -59,7 +59,8 @@ type house struct {
 		HTTP, HTTPS int
 		GRPC        map[string]int
 	}
-	spare int // a port that is free
+	spare int    // a port that is free
+	said  string // what it said until it was ready
 }
 
 // output collects what a process says and tells when there is more.
@@ -115,6 +116,7 @@ func start(t *testing.T) *house {
 			t.Fatalf("rowhouse dev is not ready after %s\n%s", startWithin, out)
 		}
 	}
+	h.said = out.String()
 	b, err := os.ReadFile(filepath.Join(h.dir, "ports.json"))
 	if err := errors.Join(err, json.Unmarshal(b, &h.ports)); err != nil {
 		t.Fatal(err)

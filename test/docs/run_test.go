@@ -2,6 +2,8 @@ package docs
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +14,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
 )
 
 // runWithin bounds one page.
@@ -36,6 +46,91 @@ func TestPagesRun(t *testing.T) {
 	h := start(t)
 	for _, p := range run {
 		t.Run(p.path, func(t *testing.T) { h.run(t, p) }) //nolint:paralleltest // they share the house
+	}
+	t.Run("banner", h.runBanner) //nolint:paralleltest // it shares the house
+}
+
+// runBanner types what rowhouse dev says to try, in some folder and with nothing of ours on the PATH.
+func (h *house) runBanner(t *testing.T) {
+	t.Helper()
+	var script strings.Builder
+	script.WriteString("set -e -x\n")
+	var grpcurl []string
+	typed := 0
+	for line := range strings.Lines(h.said) {
+		line, ok := strings.CutPrefix(line, "  ")
+		command, _, _ := strings.Cut(line, " ")
+		switch {
+		case !ok:
+			continue
+		case command == "grpcurl":
+			grpcurl = strings.Fields(line)
+			continue
+		case command == "curl": // with a status that a shell sees
+			line = strings.Replace(line, "curl -s", "curl -sS --fail", 1)
+		case command != "export" && filepath.Base(command) != "rowhouse":
+			continue // a step of the start, or a page to open
+		}
+		typed++
+		script.WriteString(line)
+	}
+	const fewest = 8
+	if typed < fewest {
+		t.Fatalf("only %d commands were found in:\n%s", typed, h.said)
+	}
+	likeGrpcurl(t, grpcurl)
+	ctx, cancel := context.WithTimeout(t.Context(), runWithin)
+	defer cancel()
+	shell := exec.CommandContext(ctx, "bash", "-c", script.String())
+	shell.Dir, shell.Env = t.TempDir(), append(os.Environ(), "LC_ALL=C.UTF-8")
+	out, err := shell.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	for _, want := range []string{"Order more dynamite", "World domination", "TPS reports", "tenants/initech", "SuspendTenant"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is missing in:\n%s", want, out)
+		}
+	}
+}
+
+// likeGrpcurl makes the call that a line of grpcurl's would, from that line alone.
+func likeGrpcurl(t *testing.T, line []string) {
+	t.Helper()
+	flags := flag.NewFlagSet("grpcurl", flag.ContinueOnError)
+	plain, authority, protoset := flags.Bool("plaintext", false, ""), flags.String("authority", "", ""), flags.String("protoset", "", "")
+	if len(line) == 0 || flags.Parse(line[1:]) != nil || !*plain || flags.NArg() != 2 {
+		t.Fatalf("the line cannot be read: %q", line)
+	}
+	b, err := os.ReadFile(*protoset)
+	set := new(descriptorpb.FileDescriptorSet)
+	if err := errors.Join(err, proto.Unmarshal(b, set)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := protodesc.NewFiles(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, name, _ := strings.Cut(flags.Arg(1), "/")
+	found, err := files.FindDescriptorByName(protoreflect.FullName(service + "." + name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	method, ok := found.(protoreflect.MethodDescriptor)
+	if !ok {
+		t.Fatalf("%s is no method", found.FullName())
+	}
+	conn, err := grpc.NewClient(flags.Arg(0), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(*authority))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	answer := dynamicpb.NewMessage(method.Output())
+	if err := conn.Invoke(t.Context(), "/"+flags.Arg(1), dynamicpb.NewMessage(method.Input()), answer); err != nil {
+		t.Fatal(err)
+	}
+	if text := answer.String(); !strings.Contains(text, "Order more dynamite") {
+		t.Errorf("grpcurl gets %s", text)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
@@ -106,7 +105,7 @@ func (h *house) step(ctx context.Context, what string, do func(context.Context) 
 }
 
 func (h *house) identities(context.Context) error {
-	return errors.Join(h.l.prepareIdentities(), h.l.prepareKeys(), h.l.configure(h.p, h.o))
+	return errors.Join(h.l.prepareIdentities(), h.l.prepareKeys(), h.l.configure(h.p, h.o), h.l.describeApp())
 }
 
 func (h *house) postgres(ctx context.Context) (err error) {
@@ -165,39 +164,4 @@ func (h *house) stop(ctx context.Context) error {
 		err = errors.Join(err, h.server.Stop(ctx))
 	}
 	return err
-}
-
-// banner says what to open and what to try.
-func (h *house) banner() {
-	port := func(base string, n, usual int) string {
-		if n == usual {
-			return base
-		}
-		return fmt.Sprintf("%s:%d", base, n)
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "\nready in %.1f s. Open in a browser:\n\n", time.Since(h.began).Seconds())
-	for _, t := range samples() {
-		fmt.Fprintf(&b, "  %s/   %s, plan %s\n", port("http://"+t.host(), h.p.HTTP, 80), t.display, t.plan)
-	}
-	fmt.Fprintf(&b, `
-Try (each tenant sees its own notes, whatever it asks for):
-
-  curl -s http://notes.acme.localhost:%[1]d/notes
-  curl -s http://%[3]s:%[1]d/t/globex/notes
-  curl -s --cacert %[4]s https://notes.initech.localhost:%[2]d/notes
-  grpcurl -plaintext -authority notes.acme.localhost -import-path examples/notes/proto -proto notes/v1/notes_service.proto \
-    127.0.0.1:%[1]d notes.v1.NotesService/ListNotes
-
-Operate it (the context was written for you):
-
-  export ROWHOUSE_CONTEXTS=%[5]s
-  rowhouse tenants list
-  rowhouse tenants suspend acme --cause billing --reason "an unpaid bill" --confirm acme
-  rowhouse tenants resume acme --cause billing
-  rowhouse audit list platform
-
-State: %[6]s   Logs: %[7]s   Stop: Ctrl-C
-`, h.p.HTTP, h.p.HTTPS, platform, h.l.Roots(), h.l.path("contexts.yaml"), h.l.Dir, h.l.path("log"))
-	fmt.Fprint(h.o.Out, b.String())
 }
