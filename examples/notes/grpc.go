@@ -54,9 +54,9 @@ const watchEvery = 250 * time.Millisecond
 func (s *service) WatchNotes(_ *notesv1.WatchNotesRequest, stream grpc.ServerStreamingServer[notesv1.WatchNotesResponse]) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	var last time.Time
+	var seen Cursor
 	for {
-		notes, err := s.notes.After(stream.Context(), last)
+		notes, next, err := s.notes.After(stream.Context(), seen)
 		if err != nil {
 			return err
 		}
@@ -64,7 +64,9 @@ func (s *service) WatchNotes(_ *notesv1.WatchNotesRequest, stream grpc.ServerStr
 			if err := stream.Send(&notesv1.WatchNotesResponse{Note: note}); err != nil {
 				return err
 			}
-			last = note.GetCreateTime().AsTime()
+		}
+		if seen = next; len(notes) > 0 {
+			continue // there may be more than one answer holds
 		}
 		select {
 		case <-stream.Context().Done():

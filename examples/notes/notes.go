@@ -30,10 +30,12 @@ var (
 		ORDER BY create_time DESC, id LIMIT $1`)
 	findNotes = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note
 		WHERE strpos(title, $2) > 0 ORDER BY create_time DESC, id LIMIT $1`)
-	laterNotes = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note
-		WHERE create_time > $1 ORDER BY create_time, id LIMIT 1000`)
+	laterNotes = tenantdb.Stmt(`SELECT id::text, title, body, create_time, number FROM app.note
+		WHERE (number, id) > ($1, $2) ORDER BY number, id LIMIT 1000`)
 	getNote    = tenantdb.Stmt(`SELECT id::text, title, body, create_time FROM app.note WHERE id = $1`)
-	createNote = tenantdb.Stmt(`INSERT INTO app.note (id, title, body, request_digest) VALUES ($1, $2, $3, $4)
+	createNote = tenantdb.Stmt(`WITH next AS (INSERT INTO app.note_count AS count (last) VALUES (1)
+		ON CONFLICT (tenant_id) DO UPDATE SET last = count.last + 1 RETURNING last)
+		INSERT INTO app.note (id, title, body, request_digest, number) SELECT $1, $2, $3, $4, last FROM next
 		ON CONFLICT (tenant_id, id) DO UPDATE SET id = excluded.id
 		RETURNING id::text, title, body, create_time, coalesce(request_digest = $4, true)`)
 	updateNote = tenantdb.Stmt(`UPDATE app.note SET title = $2, body = $3 WHERE id = $1
@@ -65,9 +67,24 @@ func (n *Notes) List(ctx context.Context, size int32, query string) ([]*notesv1.
 	return n.collect(n.db.Query(ctx, listNotes, limit))
 }
 
-// After returns the notes that are younger than t, oldest first.
-func (n *Notes) After(ctx context.Context, t time.Time) ([]*notesv1.Note, error) {
-	return n.collect(n.db.Query(ctx, laterNotes, t))
+// Cursor is how far a reader of [Notes.After] has come. The zero value is before all.
+type Cursor struct {
+	number int64
+	id     uuid.UUID
+}
+
+// After returns notes in the order in which they appeared, from after the cursor on, and
+// where to go on. A note that is committed later never comes before the cursor.
+func (n *Notes) After(ctx context.Context, c Cursor) ([]*notesv1.Note, Cursor, error) {
+	rows, err := n.db.Query(ctx, laterNotes, c.number, c.id.String())
+	if err != nil {
+		return nil, c, err
+	}
+	notes, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*notesv1.Note, error) { return scan(row, &c.number) })
+	if err == nil && len(notes) > 0 {
+		c.id, err = uuid.Parse(strings.TrimPrefix(notes[len(notes)-1].GetName(), namePrefix))
+	}
+	return notes, c, err
 }
 
 // Get returns one note.
