@@ -87,7 +87,7 @@ func (h *house) runBanner(t *testing.T) {
 	if err != nil {
 		t.Errorf("%v:\n%s", err, out)
 	}
-	for _, want := range []string{"Order more dynamite", "World domination", "TPS reports", "tenants/initech", "SuspendTenant"} {
+	for _, want := range []string{"Order more dynamite", "World domination", "TPS reports", "acme\tAcme Rockets", "TenantService/ListTenants"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is missing in:\n%s", want, out)
 		}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
@@ -137,8 +138,15 @@ type Ports struct {
 	AppHTTP int
 }
 
-// portOffsets are the services' places above the base port.
-const opsOffset = 100
+const (
+	// opsOffset is how far a service's port for operations is above its port for gRPC.
+	opsOffset   = 100
+	highestPort = 65535
+	baseFlag    = "--base-port"
+)
+
+// portsAbove is how far the highest port is above the base.
+func portsAbove() int { return opsOffset + len(services()) }
 
 // fixedPorts returns the ports above base.
 func fixedPorts(base, http, https int) Ports {
@@ -158,9 +166,9 @@ type flagged struct {
 
 // all lists every port, the front door's first.
 func (p Ports) all() []flagged {
-	out := []flagged{{p.HTTP, "--http-port"}, {p.HTTPS, "--https-port"}, {p.AppHTTP, "--base-port"}}
+	out := []flagged{{p.HTTP, "--http-port"}, {p.HTTPS, "--https-port"}, {p.AppHTTP, baseFlag}}
 	for _, s := range services() {
-		out = append(out, flagged{p.GRPC[s], "--base-port"}, flagged{p.Ops[s], "--base-port"})
+		out = append(out, flagged{p.GRPC[s], baseFlag}, flagged{p.Ops[s], baseFlag})
 	}
 	return out
 }
@@ -216,15 +224,41 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 	return ports, nil
 }
 
-// checkPorts says which port is taken, by whom, and what to do.
+// checkPorts says which port cannot be had, why, and what to do.
 func checkPorts(ctx context.Context, p Ports) error {
+	if err := p.apart(); err != nil {
+		return err
+	}
 	for _, f := range p.all() {
 		listener, err := listen(ctx, loopback(f.port))
-		if err == nil {
+		switch {
+		case err == nil:
 			_ = listener.Close()
-			continue
+		case errors.Is(err, syscall.EADDRINUSE):
+			return fmt.Errorf("port %d is in use%s; stop it or pass %s", f.port, holder(f.port), f.flag)
+		case errors.Is(err, syscall.EACCES):
+			return fmt.Errorf("port %d is not for this user; pass %s with one from 1024 on", f.port, f.flag)
+		default:
+			return fmt.Errorf("port %d: %w; pass another %s", f.port, err, f.flag)
 		}
-		return fmt.Errorf("port %d is in use%s; stop it or pass %s", f.port, holder(f.port), f.flag)
+	}
+	return nil
+}
+
+// apart wants ports that exist, each once.
+func (p Ports) apart() error {
+	taken := map[int]string{}
+	for _, f := range p.all() {
+		if f.port < 1 || f.port > highestPort {
+			if f.flag == baseFlag {
+				return fmt.Errorf("%s makes a port %d, which does not exist; pass one from 1 to %d, or 0", baseFlag, f.port, highestPort-portsAbove())
+			}
+			return fmt.Errorf("%s %d is no port; pass one from 1 to %d", f.flag, f.port, highestPort)
+		}
+		if other, twice := taken[f.port]; twice {
+			return fmt.Errorf("%s and %s both take port %d; pass another %s", other, f.flag, f.port, other)
+		}
+		taken[f.port] = f.flag
 	}
 	return nil
 }

@@ -27,6 +27,9 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/tenancy"
 )
 
+// reissueEvery is how often certificates are renewed while the house runs: they live for a day.
+const reissueEvery = 6 * time.Hour
+
 // rootLife is how long the development authority is valid.
 const rootLife = 30 * 24 * time.Hour
 
@@ -143,16 +146,25 @@ func createDatabase(ctx context.Context, server *pgserver.Server, name string) e
 // prepareIdentities makes the authority and a fresh certificate for every process,
 // and the certificate that browsers see.
 func (l Layout) prepareIdentities() error {
-	config := identity.AuthorityConfig{TrustDomain: trustDomain, RootLife: rootLife}
+	config := authorityConfig()
 	authority, err := identity.OpenAuthority(l.path("ca"), config)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && time.Until(authority.NotAfter()) < 2*24*time.Hour) {
 		if authority, err = identity.NewAuthority(config); err == nil {
 			err = authority.Write(l.path("ca"))
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("development authority: %w", err)
+	if err == nil { // what peers trust follows from the authority
+		err = writeSecret(l.Roots(), string(authority.RootsPEM()))
 	}
+	if err != nil {
+		return damaged(l.path("ca"), err)
+	}
+	return l.issueAll(authority)
+}
+
+// issueAll writes a fresh certificate for every process, and the front door's. Processes
+// that run take theirs at the next handshake.
+func (l Layout) issueAll(authority *identity.Authority) error {
 	for _, s := range services() {
 		id, err := serviceID(s)
 		if err != nil {
@@ -184,6 +196,31 @@ func issue(a *identity.Authority, leaf identity.Leaf, dir string) error {
 	return pair.Write(dir)
 }
 
+// renew keeps the certificates of a house valid until ctx ends. The authority stays the
+// one of this start, because nobody would trust another.
+func (h *house) renew(ctx context.Context) {
+	tick := time.NewTicker(reissueEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		authority, err := identity.OpenAuthority(h.l.path("ca"), authorityConfig())
+		if err == nil {
+			err = h.l.issueAll(authority)
+		}
+		if err != nil {
+			fmt.Fprintf(h.o.Out, "the certificates could not be renewed (%v); they are good for less than a day\n", err)
+		}
+	}
+}
+
+func authorityConfig() identity.AuthorityConfig {
+	return identity.AuthorityConfig{TrustDomain: trustDomain, RootLife: rootLife}
+}
+
 // serviceID is the identity of a process of the house.
 func serviceID(name string) (identity.ID, error) {
 	if name == appName {
@@ -192,22 +229,36 @@ func serviceID(name string) (identity.ID, error) {
 	return identity.Service(trustDomain, cellName, name)
 }
 
+// damaged says which part of the state cannot be used, and the way out.
+func damaged(path string, err error) error {
+	return fmt.Errorf("%s is damaged (%w); start over with: rowhouse dev --reset", path, err)
+}
+
 // prepareKeys makes the keys that are missing, and the operator's token.
 func (l Layout) prepareKeys() error {
 	for _, name := range []string{"trust-root", "feed-tenancy", "feed-config", "feed-quota"} {
-		if _, err := os.Stat(l.path("keys", name+".key")); err == nil {
-			continue
+		path := l.path("keys", name)
+		if _, err := os.Stat(path + ".key"); errors.Is(err, fs.ErrNotExist) {
+			if err := keyfile.NewPair(path, rand.Reader); err != nil {
+				return err
+			}
 		}
-		if err := keyfile.NewPair(l.path("keys", name), rand.Reader); err != nil {
-			return err
+		if _, err := keyfile.Private(path + ".key"); err != nil {
+			return damaged(path+".key", err)
+		}
+		if _, err := keyfile.Public(path + ".pub"); err != nil {
+			return damaged(path+".pub", err)
 		}
 	}
 	for _, name := range []string{"tenancy.kek", "gateway.kek"} {
-		if _, err := os.Stat(l.path("keys", name)); err == nil {
-			continue
+		path := l.path("keys", name)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			if err := keyfile.NewSecret(path, rand.Reader); err != nil {
+				return err
+			}
 		}
-		if err := keyfile.NewSecret(l.path("keys", name), rand.Reader); err != nil {
-			return err
+		if _, err := keyfile.Secret(path); err != nil {
+			return damaged(path, err)
 		}
 	}
 	if _, err := os.Stat(l.Token()); err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,7 +20,7 @@ const (
 	probeEvery  = 50 * time.Millisecond
 	readyWithin = 60 * time.Second
 	stopWithin  = 40 * time.Second
-	tailBytes   = 2048
+	longestWord = 300 // bytes
 )
 
 // child is a running service.
@@ -27,6 +28,7 @@ type child struct {
 	name string
 	cmd  *exec.Cmd
 	log  *os.File
+	from int64 // where its own lines begin in the log, behind those of earlier starts
 	done chan struct{}
 	err  error
 }
@@ -47,11 +49,15 @@ func (f *family) start(name string, command ...string) error {
 	if err != nil {
 		return fmt.Errorf("log of %s: %w", name, err)
 	}
+	from, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return errors.Join(fmt.Errorf("log of %s: %w", name, err), log.Close())
+	}
 	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // stop ends it, in an order of our choice
 	cmd.Stdout, cmd.Stderr = log, log
 	// A group of its own, or Ctrl-C would reach it before we say in which order to end.
 	cmd.SysProcAttr = detached()
-	c := &child{name: name, cmd: cmd, log: log, done: make(chan struct{})}
+	c := &child{name: name, cmd: cmd, log: log, from: from, done: make(chan struct{})}
 	if err := startLocked(cmd, c.done); err != nil {
 		return errors.Join(fmt.Errorf("start %s: %w", name, err), log.Close())
 	}
@@ -110,9 +116,9 @@ func (f *family) ready(ctx context.Context, name string, opsPort int) error {
 		}
 		select {
 		case <-c.done:
-			return fmt.Errorf("%s ended: %w; the end of its log %s:\n%s", name, c.err, f.l.Log(name), tail(f.l.Log(name)))
+			return fmt.Errorf("%s ended (%w): %s; see %s", name, c.err, lastWord(f.l.Log(name), c.from), f.l.Log(name))
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready after %s; the end of its log %s:\n%s", name, readyWithin, f.l.Log(name), tail(f.l.Log(name)))
+			return fmt.Errorf("%s is not ready after %s: %s; see %s", name, readyWithin, lastWord(f.l.Log(name), c.from), f.l.Log(name))
 		case <-tick.C:
 		}
 	}
@@ -142,17 +148,21 @@ func probe(ctx context.Context, url string) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// tail returns the last lines of a file.
-func tail(path string) string {
+// lastWord is the last line that a process wrote into a log from an offset on: why it
+// ended, when it did so by itself.
+func lastWord(path string, from int64) string {
 	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
+	if err != nil || int64(len(b)) < from {
+		return "its log cannot be read"
 	}
-	if len(b) > tailBytes {
-		b = b[len(b)-tailBytes:]
-		if _, rest, ok := strings.Cut(string(b), "\n"); ok {
-			return rest
-		}
+	text := strings.TrimSpace(string(b[from:]))
+	line := strings.ToValidUTF8(text[strings.LastIndexByte(text, '\n')+1:], "")
+	switch {
+	case line == "":
+		return "it said nothing"
+	case len(line) > longestWord:
+		return strings.ToValidUTF8(line[:longestWord], "") + " …"
+	default:
+		return line
 	}
-	return string(b)
 }

@@ -87,7 +87,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 	}
 	h.banner()
-	<-ctx.Done()
+	h.renew(ctx) // until it ends
 	fmt.Fprintln(o.Out, "\nstopping …")
 	return nil
 }
