@@ -7,6 +7,7 @@
 package notes
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -49,18 +50,27 @@ const (
 	maxPage     = 1000
 )
 
-// Notes are the notes of whichever tenant a context is for.
-type Notes struct{ db *tenantdb.DB }
+// Settings are what operators may set for a plan or a tenant: the namespace "notes" of
+// the config service.
+type Settings struct {
+	// PageSize is how many notes a list holds that asks for no number. Default 50.
+	PageSize int `json:"page_size"`
+}
 
-// New returns the notes in db.
-func New(db *tenantdb.DB) *Notes { return &Notes{db} }
+// Notes are the notes of whichever tenant a context is for.
+type Notes struct {
+	db       *tenantdb.DB
+	settings func(context.Context) Settings
+}
+
+// New returns the notes in db. settings tells what holds for the context's tenant.
+func New(db *tenantdb.DB, settings func(context.Context) Settings) *Notes {
+	return &Notes{db, settings}
+}
 
 // List returns the newest notes, all or those whose title holds query.
 func (n *Notes) List(ctx context.Context, size int32, query string) ([]*notesv1.Note, error) {
-	limit := min(int(size), maxPage)
-	if limit <= 0 {
-		limit = defaultPage
-	}
+	limit := min(cmp.Or(int(size), n.settings(ctx).PageSize, defaultPage), maxPage)
 	if query != "" {
 		return n.collect(n.db.Query(ctx, findNotes, limit, query))
 	}

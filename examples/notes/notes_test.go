@@ -1,6 +1,7 @@
 package notes
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"slices"
@@ -20,7 +21,7 @@ import (
 func TestCreateReplays(t *testing.T) {
 	t.Parallel()
 	db := dbtest.New(t, dbtest.Migrations(Migrations()))
-	acme, notes := db.In(t, "acme"), New(db.DB)
+	acme, notes := db.In(t, "acme"), New(db.DB, func(context.Context) Settings { return Settings{} })
 	id := uuid.NewString()
 	first, err := notes.Create(acme, id, "title", "body")
 	if err != nil {
@@ -63,7 +64,7 @@ func TestNamesThatAreNone(t *testing.T) {
 func TestAfterOvertakesNobody(t *testing.T) {
 	t.Parallel()
 	db := dbtest.New(t, dbtest.Migrations(Migrations()))
-	acme, notes := db.In(t, "acme"), New(db.DB)
+	acme, notes := db.In(t, "acme"), New(db.DB, func(context.Context) Settings { return Settings{} })
 	var cursor Cursor
 	var seen []string
 	read := func() error {
@@ -133,7 +134,7 @@ func TestAfterWhileManyWrite(t *testing.T) {
 		to.MaxConns = writers + 1
 		c.Cells[tenanttest.Cell] = to
 	}))
-	acme, notes := db.In(t, "acme"), New(db.DB)
+	acme, notes := db.In(t, "acme"), New(db.DB, func(context.Context) Settings { return Settings{} })
 	var g errgroup.Group
 	for range writers {
 		g.Go(func() error {

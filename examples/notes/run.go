@@ -75,6 +75,7 @@ type app struct {
 	refresher *trust.Refresher
 	db        *tenantdb.DB
 	look      func(ctx context.Context) Look
+	settings  func(ctx context.Context) Settings
 	closers   []func()
 }
 
@@ -86,7 +87,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("telemetry: %w", err)
 	}
 	defer func() { err = errors.Join(err, a.close(context.WithoutCancel(ctx))) }()
-	for _, part := range []func(context.Context) error{a.identify, a.follow, a.open, a.brand} {
+	for _, part := range []func(context.Context) error{a.identify, a.follow, a.open, a.configure} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -176,7 +177,7 @@ func (a *app) open(ctx context.Context) error {
 
 // serve opens the three ports and serves until ctx ends.
 func (a *app) serve(ctx context.Context) error {
-	notes := New(a.db)
+	notes := New(a.db, a.settings)
 	config := tenantgrpc.ServerConfig{
 		Verifier: a.verifier, Refresher: a.refresher, Clock: a.clock, Log: a.telemetry.Logger(),
 	}
@@ -242,8 +243,8 @@ func (a *app) probes() http.Handler {
 	return mux
 }
 
-// brand follows config's feed, which tells how tenants look.
-func (a *app) brand(ctx context.Context) error {
+// configure follows config's feed, which tells how tenants look and what is set for them.
+func (a *app) configure(ctx context.Context) error {
 	conn, err := a.dial(a.c.Config)
 	if err != nil {
 		return err
@@ -260,6 +261,13 @@ func (a *app) brand(ctx context.Context) error {
 		return err
 	}
 	a.closers = append(a.closers, follower.Close)
+	a.settings = func(ctx context.Context) Settings {
+		s, err := settings.For[Settings](ctx, store, name)
+		if err != nil {
+			return Settings{} // the defaults are better than no answer
+		}
+		return s
+	}
 	a.look = func(ctx context.Context) Look {
 		b, err := settings.BrandFor(ctx, store)
 		if err != nil || b.Name == "" {

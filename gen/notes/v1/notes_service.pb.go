@@ -102,7 +102,8 @@ func (x *Note) GetCreateTime() *timestamppb.Timestamp {
 // ListNotesRequest asks for notes.
 type ListNotesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many at most. Default 50; above 1,000 counts as 1,000.
+	// How many at most. Default is the tenant's setting page_size, 50 where there is none;
+	// above 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// Only notes whose title holds this text, at most 100 characters.
 	Query         string `protobuf:"bytes,2,opt,name=query,proto3" json:"query,omitempty"`

@@ -91,7 +91,7 @@ func (h *house) seed(ctx context.Context) error {
 		}
 		defer func() { _ = (*conn).Close() }()
 	}
-	if err := errors.Join(s.platform(ctx), s.limits(ctx)); err != nil {
+	if err := errors.Join(s.platform(ctx), s.namespace(ctx), s.limits(ctx)); err != nil {
 		return err
 	}
 	return s.once(ctx)
@@ -176,6 +176,18 @@ func (s *seeder) platform(ctx context.Context) error {
 		_, err = apps.UpdateApp(ctx, &tenancyv1.UpdateAppRequest{App: app})
 	}
 	return present(err, "the app")
+}
+
+// appSchema is what the example app lets operators set.
+const appSchema = `{"type":"object","additionalProperties":false,"properties":{
+	"page_size":{"type":"integer","minimum":1,"maximum":1000,"default":50}}}`
+
+// namespace makes the place of the app's settings.
+func (s *seeder) namespace(ctx context.Context) error {
+	_, err := configv1.NewNamespaceServiceClient(s.config).CreateNamespace(ctx, &configv1.CreateNamespaceRequest{
+		NamespaceId: appName, Namespace: &configv1.Namespace{Schema: appSchema},
+	})
+	return present(err, "the namespace "+appName)
 }
 
 // limits sets each plan's rate of requests.
