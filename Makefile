@@ -11,8 +11,11 @@ up: ## install what is missing, build, and start everything on this machine
 
 dev: up ## the same as up
 
+# What binaries say that they are; a checkout without git has none.
+VERSION ?= $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null)
+
 build: ## build bin/rowhouse and the example app
-	go build -buildvcs=false -o bin/ ./cmd/rowhouse ./examples/notes/cmd/notes
+	go build -buildvcs=false -ldflags '-X github.com/rowhouse-platform/rowhouse/internal/version.stamp=$(VERSION)' -o bin/ ./cmd/rowhouse ./examples/notes/cmd/notes
 
 test: ## install what is missing and run every check (about 8 minutes, 15 the first time)
 	@scripts/install.sh test
@@ -39,7 +42,7 @@ bench: ## compare with other systems; BENCH=name runs one comparison
 	go run ./bench/cmd/bench $(if $(BENCH),-name $(BENCH))
 
 images: ## build the container images into dist/
-	go run -C tools ./release -o ../dist
+	go run -C tools ./release -o ../dist -version "$(VERSION)"
 
 vuln: ## look for known vulnerabilities in what the code calls
 	@scripts/test.sh vuln

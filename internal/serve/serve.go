@@ -33,7 +33,7 @@ const (
 type Options struct {
 	// Name is the service, "tenancy": the name in telemetry.
 	Name string
-	// Version is the build's version, for telemetry. Optional.
+	// Version is for telemetry. Default: the build's.
 	Version string
 	// Config is the process's part of the service's configuration.
 	Config Config

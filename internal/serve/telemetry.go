@@ -1,9 +1,11 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
+	"github.com/rowhouse-platform/rowhouse/internal/version"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantotel"
 )
 
@@ -14,7 +16,7 @@ func startTelemetry(ctx context.Context, opts Options) (*tenantotel.Telemetry, e
 		return nil, err
 	}
 	t, err := tenantotel.Setup(ctx, tenantotel.Config{
-		Service: opts.Name, Version: opts.Version, Endpoint: opts.Config.Telemetry.Endpoint,
+		Service: opts.Name, Version: cmp.Or(opts.Version, version.String()), Endpoint: opts.Config.Telemetry.Endpoint,
 		Log: opts.LogTo, Level: level,
 	})
 	if err != nil {

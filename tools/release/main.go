@@ -39,7 +39,7 @@ type options struct {
 	// root is the checkout, out the folder that is written.
 	root, out string
 	arches    []string
-	// version goes into a label; empty means none.
+	// version is what the binary says of itself and goes into a label; empty means none.
 	version string
 	images  []image
 }
@@ -48,7 +48,7 @@ func main() {
 	o := options{images: images()}
 	flag.StringVar(&o.out, "o", "../dist", "the folder to write")
 	flag.StringVar(&o.root, "root", "..", "the checkout")
-	flag.StringVar(&o.version, "version", "", "the version, for the image's label")
+	flag.StringVar(&o.version, "version", "", "the version, for the binaries and the images' label")
 	arches := flag.String("arch", "amd64,arm64", "architectures, by comma")
 	flag.Parse()
 	o.arches = strings.Split(*arches, ",")

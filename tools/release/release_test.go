@@ -11,8 +11,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -42,6 +44,28 @@ func TestReproducible(t *testing.T) {
 		if written[1][path] != sum {
 			t.Errorf("%s differs", path)
 		}
+	}
+}
+
+// TestVersion asks a binary which build it is.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	o := options{root: filepath.Join("..", ".."), version: "v1.2.3-4-gabcdef0"}
+	b, err := compile(t.Context(), o, images()[0], runtime.GOARCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(t.TempDir(), "rowhouse")
+	if err := os.WriteFile(binary, b, 0o700); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), binary, "version").CombinedOutput()
+	if want := "rowhouse " + o.version + " "; err != nil || !strings.HasPrefix(string(out), want) {
+		t.Errorf("it says %q, %v; want %q", out, err, want)
+	}
+	o.version = "v1 -X main.x=y"
+	if _, err := compile(t.Context(), o, images()[0], runtime.GOARCH); err == nil {
+		t.Error("a version of several words reached the linker")
 	}
 }
 

@@ -69,7 +69,7 @@ func (a *app) addTo(root *cobra.Command) {
 			c.GroupID = groupOperate
 		}
 	}
-	other := []*cobra.Command{a.contextsCommand(), completionCommand(root), versionCommand()}
+	other := []*cobra.Command{a.contextsCommand(), completionCommand(root), a.versionCommand()}
 	for _, c := range other {
 		c.GroupID = groupOther
 		root.AddCommand(c)

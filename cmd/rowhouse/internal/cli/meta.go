@@ -1,11 +1,13 @@
 package cli
 
 import (
-	"fmt"
+	"encoding/json"
 	"runtime"
-	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/rowhouse-platform/rowhouse/internal/version"
 )
 
 // completionCommand prints the script that makes a shell complete our commands.
@@ -38,26 +40,39 @@ current installation; when it does not answer at once, nothing is offered.`,
 }
 
 // versionCommand tells which build this is.
-func versionCommand() *cobra.Command {
+func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version of this binary", Long: "Print the version of this binary, of Go and the platform.",
-		Example: "  rowhouse version", Args: cobra.NoArgs,
+		Example: "  rowhouse version\n  rowhouse version -o json", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(c.OutOrStdout(), "rowhouse %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			build := struct {
+				Version  string `json:"version"`
+				Go       string `json:"go"`
+				Platform string `json:"platform"`
+			}{version.String(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			return a.fact(c, build, "rowhouse", build.Version, build.Go, build.Platform)
 		},
 	}
 }
 
-func buildVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "(unknown)"
+// fact writes what no service was asked for: v for programs, the words for people.
+func (a *app) fact(c *cobra.Command, v any, words ...string) error {
+	if err := a.checkFormat(); err != nil {
+		return err
 	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return info.Main.Version + " " + s.Value
+	text := []byte(strings.Join(words, " ") + "\n")
+	if a.format == formatJSON || a.format == formatYAML {
+		b, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return err
+		}
+		text = append(b, '\n')
+		if a.format == formatYAML {
+			if text, err = yamlOf(b); err != nil {
+				return err
+			}
 		}
 	}
-	return info.Main.Version
+	_, err := c.OutOrStdout().Write(text)
+	return err
 }
