@@ -352,6 +352,19 @@ func (i *invocation) show(ctx context.Context, a *app, c *cobra.Command) error {
 		return i.write(a, c, i.response)
 	default:
 		a.note(c.ErrOrStderr(), "done: "+targetOf(i.call))
+		return i.gone(a, c)
+	}
+}
+
+// gone writes an empty response for programs: nothing as JSON, or the name of what was meant.
+func (i *invocation) gone(a *app, c *cobra.Command) error {
+	switch p := a.printer(c, ""); a.format {
+	case formatJSON, formatYAML:
+		return errors.Join(p.row(i.response), p.close())
+	case formatName:
+		p.tsv(printable(targetOf(i.call)))
+		return p.close()
+	default:
 		return nil
 	}
 }

@@ -164,6 +164,8 @@ func TestCompletion(t *testing.T) {
 		"tenants get ":                  {"acme", "globex"},
 		"tenants get acme ":             nil,
 		"tenants create ":               nil,
+		"domains create ":               {"--app\tthe app that it leads to", "acme", "globex"},
+		"domains create acme ":          {"--app\tthe app that it leads to"}, // no host that exists
 		"tenants update acme --plan ":   {"free"},
 		"tenants suspend acme --cause ": {"billing", "abuse", "security", "operator"},
 		"domains get ":                  {"acme", "globex"},

@@ -34,8 +34,8 @@ func (a *app) completeArgs(v verb) cobra.CompletionFunc {
 		all = append(all, places(f.form)...)
 	}
 	return func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-		if len(args) >= len(all) || strings.HasPrefix(v.rpc, "Create") && len(args) == 0 && len(all) == 1 {
-			return nil, noFiles
+		if len(args) >= len(all) || strings.HasPrefix(v.rpc, "Create") && len(args) == len(all)-1 {
+			return nil, noFiles // what is to be made is not there to be offered
 		}
 		place, _, _ := strings.Cut(all[len(args)], "=")
 		switch place {

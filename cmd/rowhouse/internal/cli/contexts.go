@@ -38,8 +38,7 @@ func (a *app) contextsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), chosen.Name)
-			return err
+			return a.fact(c, map[string]string{"context": chosen.Name}, chosen.Name)
 		},
 	}
 	use := &cobra.Command{
@@ -163,6 +162,9 @@ func absolute(into *yamlfile.Path, path string) error {
 }
 
 func parseServices(texts []string) (map[string]client.Service, error) {
+	if len(texts) == 0 {
+		return nil, errors.New("pass --service at least once, or --from")
+	}
 	services := map[string]client.Service{}
 	for _, text := range texts {
 		name, rest, _ := strings.Cut(text, "=")

@@ -40,10 +40,13 @@ func TestContexts(t *testing.T) {
 		want result
 	}{
 		{[]string{"current"}, result{1, "", "rowhouse: no context: " + h.contexts + " does not exist; set ROWHOUSE_CONTEXTS or pass --contexts\n"}},
+		{append([]string{"add", "one"}, add[:4]...), result{2, "", "rowhouse: pass --service at least once, or --from\n"}},
 		{append([]string{"add", "one"}, add...), result{}},
 		{append([]string{"add", "two"}, add...), result{}},
 		{append([]string{"add", "two"}, add...), result{}},
 		{[]string{"current"}, result{0, "one\n", ""}},
+		{[]string{"current", "-o", "json"}, result{0, "{\n  \"context\": \"one\"\n}\n", ""}},
+		{[]string{"current", "-o", "yaml"}, result{0, "context: one\n", ""}},
 		{[]string{"use", "three"}, result{1, "", "rowhouse: no context: \"three\" is not in " + h.contexts + ", which has: one, two\n"}},
 		{[]string{"use", "two"}, result{}},
 		{[]string{"current"}, result{0, "two\n", ""}},

@@ -143,16 +143,26 @@ func statusLine(s *status.Status) string {
 				reason += ", trace " + trace
 			}
 		case *errdetails.BadRequest:
-			var fields []string
-			for _, v := range d.GetFieldViolations() {
-				fields = append(fields, strings.TrimSpace(v.GetField()+" "+v.GetDescription()))
-			}
-			if len(fields) > 0 {
-				line += ": " + strings.Join(fields, ", ")
-			}
+			line = withFields(line, d)
 		}
 	}
 	return line + " (" + reason + ")"
+}
+
+// withFields adds the bad fields to a message that does not name them itself.
+func withFields(line string, bad *errdetails.BadRequest) string {
+	var fields []string
+	said := strings.ReplaceAll(line, ": ", " ")
+	for _, v := range bad.GetFieldViolations() {
+		field := strings.TrimSpace(v.GetField() + " " + v.GetDescription())
+		if !strings.Contains(said, strings.ReplaceAll(field, ": ", " ")) {
+			fields = append(fields, field)
+		}
+	}
+	if len(fields) == 0 {
+		return line
+	}
+	return line + ": " + strings.Join(fields, ", ")
 }
 
 // nextStep says what the operator can do about an error.

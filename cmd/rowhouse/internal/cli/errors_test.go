@@ -46,6 +46,8 @@ func TestErrorsOfServices(t *testing.T) {
 	}{
 		"not found":   {refusal(t, codes.NotFound, "there is no such tenant", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: there is no such tenant (RESOURCE_NOT_FOUND); see what there is with the noun's list command\n"},
 		"fields":      {refusal(t, codes.InvalidArgument, "bad request", reason("INVALID_FIELD"), fields), 1, "rowhouse: bad request: plan is unknown (INVALID_FIELD)\n"},
+		"field, said": {refusal(t, codes.InvalidArgument, "plan is unknown", reason("INVALID_FIELD"), fields), 1, "rowhouse: plan is unknown (INVALID_FIELD)\n"},
+		"field: said": {refusal(t, codes.InvalidArgument, "plan: is unknown", reason("INVALID_FIELD"), fields), 1, "rowhouse: plan: is unknown (INVALID_FIELD)\n"},
 		"no token":    {refusal(t, codes.Unauthenticated, "the call needs a credential", reason("CREDENTIAL_MISSING")), 4, "rowhouse: the call needs a credential (CREDENTIAL_MISSING); see that the context's token_file holds a valid token\n"},
 		"no right":    {refusal(t, codes.PermissionDenied, "not allowed", reason("PERMISSION_MISSING", "permission", "tenancy.tenants.update")), 4, "rowhouse: not allowed (PERMISSION_MISSING); ask for a role with tenancy.tenants.update\n"},
 		"busy":        {refusal(t, codes.Aborted, "busy", reason("CONCURRENT_OPERATION", "operation", "operations/7")), 1, "rowhouse: busy (CONCURRENT_OPERATION); wait for it: rowhouse operations wait operations/7\n"},

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -245,5 +247,35 @@ func TestWidth(t *testing.T) {
 		if got := width(text); got != want {
 			t.Errorf("width(%q) = %d, want %d", text, got, want)
 		}
+	}
+}
+
+// What has nothing to show says so to programs too.
+func TestEmptyAnswers(t *testing.T) {
+	t.Parallel()
+	for format, want := range map[string]string{"": "", "tsv": "", "table": "", "json": "{}\n", "yaml": "{}\n", "name": "tenants/acme/domains/n.example\n"} {
+		args := []string{"domains", "delete", "acme", "n.example", "--confirm", "n.example"}
+		if format != "" {
+			args = append(args, "-o", format)
+		}
+		if got := (&house{}).run(t, args...); got != (result{0, want, ""}) {
+			t.Errorf("-o %q: %+v, want %q", format, got, want)
+		}
+	}
+}
+
+func TestVersionFormats(t *testing.T) {
+	t.Parallel()
+	var build struct{ Version, Go, Platform string }
+	got := (&house{}).run(t, "version", "-o", "json")
+	if err := json.Unmarshal([]byte(got.out), &build); err != nil || build.Version == "" || build.Go != runtime.Version() {
+		t.Errorf("%+v, %v", got, err)
+	}
+	words := strings.Join([]string{"rowhouse", build.Version, build.Go, build.Platform}, " ") + "\n"
+	if got := (&house{}).run(t, "version"); got != (result{0, words, ""}) {
+		t.Errorf("%+v, want %q", got, words)
+	}
+	if got := (&house{}).run(t, "version", "-o", "xml"); got.code != exitUsage {
+		t.Errorf("-o xml: %+v", got)
 	}
 }

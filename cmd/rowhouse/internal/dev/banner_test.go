@@ -9,7 +9,7 @@ import (
 
 func TestQuoted(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/var/lib/rowhouse-dev", "/home/a b/it's $HOME", "/x;y", "/Ünï"} {
+	for _, path := range []string{"/var/lib/rowhouse-dev", "/srv/a b/it's $HOME", "/x;y", "/Ünï"} {
 		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+quoted(path)).Output()
 		if err != nil || string(out) != path {
 			t.Errorf("a shell reads %s as %q, %v", quoted(path), out, err)

@@ -140,3 +140,19 @@ func TestCertificatesOfALongRun(t *testing.T) {
 		}
 	})
 }
+
+// A step that an interrupt ends has not failed.
+func TestInterruptedStep(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	var said strings.Builder
+	h := &house{o: Options{Out: &said}}
+	broken := func(context.Context) error { return errors.New("broken") }
+	if err := h.step(ctx, "one", broken); err == nil || !strings.HasSuffix(said.String(), "failed\n") {
+		t.Errorf("%v, %q", err, said.String())
+	}
+	cancel()
+	if err := h.step(ctx, "two", broken); err == nil || !strings.HasSuffix(said.String(), "stopped\n") {
+		t.Errorf("interrupted: %v, %q", err, said.String())
+	}
+}

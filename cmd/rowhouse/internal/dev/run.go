@@ -97,7 +97,11 @@ func (h *house) step(ctx context.Context, what string, do func(context.Context) 
 	fmt.Fprintf(h.o.Out, "  %-24s", what)
 	began := time.Now()
 	if err := do(ctx); err != nil {
-		fmt.Fprintln(h.o.Out, "failed")
+		end := "failed"
+		if ctx.Err() != nil {
+			end = "stopped"
+		}
+		fmt.Fprintln(h.o.Out, end)
 		return err
 	}
 	fmt.Fprintf(h.o.Out, "%6.1f s\n", time.Since(began).Seconds())
