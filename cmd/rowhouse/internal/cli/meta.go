@@ -62,13 +62,13 @@ func (a *app) fact(c *cobra.Command, v any, words ...string) error {
 	}
 	text := []byte(strings.Join(words, " ") + "\n")
 	if a.format == formatJSON || a.format == formatYAML {
-		b, err := json.MarshalIndent(v, "", "  ")
-		if err != nil {
+		var err error
+		if text, err = json.MarshalIndent(v, "", "  "); err != nil {
 			return err
 		}
-		text = append(b, '\n')
+		text = append(text, '\n')
 		if a.format == formatYAML {
-			if text, err = yamlOf(b); err != nil {
+			if text, err = yamlOf(text); err != nil {
 				return err
 			}
 		}
