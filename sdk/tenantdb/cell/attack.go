@@ -12,9 +12,12 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
-// attack tries, as the app's role and in a savepoint that is rolled back, what the rung
-// must refuse, and that an honest seal still enters.
-func attack(ctx context.Context, t pgx.Tx, rung Rung) (err error) {
+// attack tries, as the role that the app logs in as and in a savepoint that is rolled back,
+// what the rung must refuse, and that an honest seal still enters.
+func attack(ctx context.Context, t pgx.Tx, app string, rung Rung) (err error) {
+	if err := checkConfined(ctx, t, app); err != nil {
+		return err
+	}
 	if _, err := t.Exec(ctx, "SAVEPOINT attack"); err != nil {
 		return fmt.Errorf("savepoint: %w", err)
 	}
@@ -28,7 +31,7 @@ func attack(ctx context.Context, t pgx.Tx, rung Rung) (err error) {
 		return err
 	}
 	for _, trial := range trials(rung) {
-		err := attempt(ctx, t, trial.sql)
+		err := attempt(ctx, t, app, trial.sql)
 		if err == nil {
 			return fmt.Errorf("the app may run %q", trial.sql)
 		}
@@ -36,8 +39,8 @@ func attack(ctx context.Context, t pgx.Tx, rung Rung) (err error) {
 			return fmt.Errorf("%q failed otherwise than it should: %w", trial.sql, err)
 		}
 	}
-	if _, err := t.Exec(ctx, "SET LOCAL ROLE rowhouse_app"); err != nil {
-		return fmt.Errorf("become the app: %w", err)
+	if err := becomeApp(ctx, t, app); err != nil {
+		return err
 	}
 	forged := seal
 	forged[20] ^= 1
@@ -75,14 +78,23 @@ func trials(rung Rung) []trial {
 }
 
 // attempt runs sql as the app in a savepoint of its own.
-func attempt(ctx context.Context, t pgx.Tx, sql string) error {
+func attempt(ctx context.Context, t pgx.Tx, app, sql string) error {
 	return nested(ctx, t, func(t pgx.Tx) error {
-		if _, err := t.Exec(ctx, "SET LOCAL ROLE rowhouse_app"); err != nil {
-			return fmt.Errorf("become the app: %w", err)
+		if err := becomeApp(ctx, t, app); err != nil {
+			return err
 		}
 		_, err := t.Exec(ctx, sql)
 		return err
 	})
+}
+
+// becomeApp takes the login role: it has the rights of rowhouse_app and what was granted
+// to it alone.
+func becomeApp(ctx context.Context, t pgx.Tx, app string) error {
+	if _, err := t.Exec(ctx, "SET LOCAL ROLE "+quote(AppRole(app))); err != nil {
+		return fmt.Errorf("become the app: %w", err)
+	}
+	return nil
 }
 
 func attemptSeal(ctx context.Context, t pgx.Tx, seal tenant.Seal) error {

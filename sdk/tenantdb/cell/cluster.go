@@ -51,10 +51,13 @@ func setUpCluster(ctx context.Context, t pgx.Tx, config *Config, super bool) err
 			return err
 		}
 	}
+	if err := confine(ctx, t, config.App); err != nil {
+		return err
+	}
 	if super {
 		return grantCarrier(ctx, t)
 	}
-	for _, group := range []string{roleOwner, roleSecurity, roleApp} {
+	for _, group := range []string{roleOwner, roleSecurity, roleApp, app} {
 		if err := ensureMember(ctx, t, "", group); err != nil {
 			return err
 		}
@@ -132,11 +135,86 @@ func grantCarrier(ctx context.Context, t pgx.Tx) error {
 	if err != nil {
 		return fmt.Errorf("look for the carrier's grant: %w", err)
 	}
-	if granted {
-		return nil
+	if !granted {
+		if _, err := t.Exec(ctx, "GRANT SET ON PARAMETER backtrace_functions TO "+roleSecurity); err != nil {
+			return fmt.Errorf("grant the carrier: %w", err)
+		}
 	}
-	if _, err := t.Exec(ctx, "GRANT SET ON PARAMETER backtrace_functions TO "+roleSecurity); err != nil {
-		return fmt.Errorf("grant the carrier: %w", err)
+	others, err := carrierHolders(ctx, t)
+	if err != nil || len(others) == 0 {
+		return err
+	}
+	for _, role := range others {
+		if role != "PUBLIC" {
+			role = quote(role)
+		}
+		if _, err := t.Exec(ctx, "REVOKE ALL ON PARAMETER backtrace_functions FROM "+role+" CASCADE"); err != nil {
+			return fmt.Errorf("take the carrier from %s: %w", role, err)
+		}
+	}
+	// A grant that another role made is not ours to revoke; PostgreSQL then only warns.
+	if others, err = carrierHolders(ctx, t); err == nil && len(others) > 0 {
+		err = fmt.Errorf("%w: %q may set the carrier", ErrRung, others)
+	}
+	return err
+}
+
+// carrierHolders returns who beside rowhouse_sec has rights on the carrier's setting.
+func carrierHolders(ctx context.Context, t pgx.Tx) ([]string, error) {
+	return names(ctx, t, `
+SELECT DISTINCT coalesce(r.rolname::text, 'PUBLIC') FROM pg_catalog.pg_parameter_acl p
+CROSS JOIN LATERAL pg_catalog.aclexplode(p.paracl) g LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.grantee
+JOIN pg_catalog.pg_roles boot ON boot.oid = 10
+WHERE p.parname = 'backtrace_functions' AND g.grantee NOT IN (boot.oid, $1::text::regrole)`, roleSecurity)
+}
+
+// confine takes from the app's login role, and from rowhouse_app, which every app's login
+// is in, the memberships that somebody gave them: the first is in rowhouse_app, the second
+// in nothing.
+func confine(ctx context.Context, t pgx.Tx, app string) error {
+	for member, group := range map[string]string{AppRole(app): roleApp, roleApp: ""} {
+		extra, err := names(ctx, t, `
+SELECT g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+WHERE m.member = $1::text::regrole AND g.rolname <> $2`, member, group)
+		if err != nil {
+			return err
+		}
+		for _, group := range extra {
+			if _, err := t.Exec(ctx, "REVOKE "+quote(group)+" FROM "+quote(member)); err != nil {
+				return fmt.Errorf("take %s from %s: %w", group, member, err)
+			}
+		}
 	}
 	return nil
+}
+
+// checkConfined refuses an app that is more, or can become more, than its login role and
+// rowhouse_app: SET ROLE goes along all memberships, whether they are inherited or not
+// (rules R07 and R08 of the catalog audit).
+func checkConfined(ctx context.Context, t pgx.Tx, app string) error {
+	extra, err := names(ctx, t, `
+WITH RECURSIVE closure(oid) AS (
+	SELECT $1::text::regrole::oid
+	UNION SELECT m.roleid FROM closure JOIN pg_catalog.pg_auth_members m ON m.member = closure.oid
+)
+SELECT r.rolname::text FROM closure JOIN pg_catalog.pg_roles r ON r.oid = closure.oid
+WHERE r.rolname NOT IN ($1, $2)
+	OR r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication`, AppRole(app), roleApp)
+	if err == nil && len(extra) > 0 {
+		err = fmt.Errorf("the app can become %q", extra)
+	}
+	return err
+}
+
+// names runs a query for names of roles.
+func names(ctx context.Context, t pgx.Tx, sql string, args ...any) ([]string, error) {
+	rows, err := t.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("look at the roles' rights: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look at the roles' rights: %w", err)
+	}
+	return list, nil
 }

@@ -81,8 +81,9 @@ func or[T comparable](v, fallback T) T {
 }
 
 // Init makes the database to which conn leads ready for tenants of one app: roles,
-// revokes, schema rowhouse and its functions. It then attacks the rung as the app would
-// and fails with [ErrRung] when that succeeds, so it never ends on a weaker rung than
+// revokes, schema rowhouse and its functions. What somebody granted to the app's login role
+// beyond that, memberships and the carrier of the rung, it takes back. It then attacks the
+// rung in that role and fails with [ErrRung] when that succeeds, so it never ends on a weaker rung than
 // asked, nor on a weaker one than the database had. It may be run again at any time, and
 // must be after a restore or a template clone: those do not carry the database's rights.
 //

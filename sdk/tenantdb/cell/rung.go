@@ -48,7 +48,7 @@ func climb(ctx context.Context, t pgx.Tx, config *Config, super bool) error {
 	if err := install(ctx, t, rung); err != nil {
 		return err
 	}
-	if err := attack(ctx, t, rung); err != nil {
+	if err := attack(ctx, t, config.App, rung); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrRung, rung, err)
 	}
 	_, err = t.Exec(ctx, `SET LOCAL ROLE rowhouse_sec; INSERT INTO rowhouse.installed (rung, app) VALUES ('`+string(rung)+`', '`+

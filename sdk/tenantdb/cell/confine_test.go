@@ -1,0 +1,73 @@
+package cell_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+)
+
+// locked runs sql while no Init runs on the server: rights of roles are the whole server's.
+func locked(ctx context.Context, admin *pgxpool.Pool, sql string) error {
+	return pgx.BeginFunc(ctx, admin, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "LOCK TABLE pg_catalog.pg_authid IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, sql)
+		return err
+	})
+}
+
+// What somebody gave the login role, and not rowhouse_app, is as good for the app.
+func TestInitTakesRightsOfTheLoginRole(t *testing.T) {
+	t.Parallel()
+	for name, hole := range map[string]struct{ grant, use string }{
+		"carrier": {
+			"GRANT SET ON PARAMETER backtrace_functions TO rowhouse_app_cell_carrier",
+			"SET backtrace_functions = '0190000000007000800000000000000a'",
+		},
+		"security": {"GRANT rowhouse_sec TO rowhouse_app_cell_security", "SELECT ipad FROM rowhouse.mac_key"},
+		"predefined": {
+			"GRANT pg_read_all_data TO rowhouse_app_cell_predefined", "SELECT ipad FROM rowhouse.mac_key",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, admin := empty(t)
+			config := cell.Config{App: "cell-" + name, Rung: cell.L2b}
+			if err := cell.Init(t.Context(), admin, config); err != nil {
+				t.Fatal(err)
+			}
+			if err := locked(t.Context(), admin, hole.grant); err != nil {
+				t.Fatal(err)
+			}
+			if err := cell.Init(t.Context(), admin, config); err != nil {
+				t.Errorf("Init over the hole: %v", err)
+			}
+			if _, err := db.Conn(t, cell.AppRole(config.App)).Exec(t.Context(), hole.use); state(err) != "42501" {
+				t.Errorf("%s: %v, want SQLSTATE 42501", hole.use, err)
+			}
+		})
+	}
+}
+
+// What Init does not take back, its trial finds, also when the login role alone has it.
+func TestInitTriesTheLoginRole(t *testing.T) {
+	t.Parallel()
+	for name, hole := range map[string]string{
+		"keys":     "GRANT SELECT ON rowhouse.mac_key TO rowhouse_app_cell_test; GRANT USAGE ON SCHEMA rowhouse TO rowhouse_app_cell_test",
+		"language": "GRANT USAGE ON LANGUAGE plpgsql TO rowhouse_app_cell_test",
+	} {
+		_, admin := ready(t, cell.L2b)
+		if _, err := admin.Exec(t.Context(), hole); err != nil {
+			t.Fatal(err)
+		}
+		if err := cell.Init(t.Context(), admin, cell.Config{App: app}); !errors.Is(err, cell.ErrRung) {
+			t.Errorf("%s: %v, want ErrRung", name, err)
+		}
+	}
+}
