@@ -150,15 +150,21 @@ type prologue struct {
 
 // takeOff sends prologue and statements in one flush and reads the prologue's answers. It
 // tries again where that is safe, before any statement of the caller ran: a fenced tenant
-// after a pause, a dirty connection once.
+// after a pause, a dirty connection once, a lost connection once.
 func (db *DB) takeOff(ctx context.Context, p *pool, tc tenant.Context, pro prologue) (flight, error) {
 	var waited time.Duration
 	pause := fenceFirst
-	for dirty := 0; ; {
+	for dirty, lost := 0, 0; ; {
 		f, err := p.send(ctx, tc, pro)
+		unsent := pro.begin != "" || isUnsent(err) // what is not committed yet is gone with the connection
 		switch state := sqlState(err); {
 		case err == nil:
 			return f, nil
+		case isLost(err) && unsent && lost == 0:
+			lost++
+			ctx = withPing(ctx)
+		case isLost(err) && !unsent:
+			return flight{}, unknown(err)
 		case state == "RH004" && dirty == 0:
 			dirty++
 		case (state == "RH002" || state == "55P03") && waited < fenceTotal:
@@ -212,6 +218,7 @@ func (p *pool) send(ctx context.Context, tc tenant.Context, pro prologue) (fligh
 		l.destroy(ctx)
 		return flight{}, err
 	}
+	err = l.judge(err)
 	l.rollback(ctx)
 	l.release()
 	return flight{}, err
@@ -243,7 +250,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // Query runs one statement in a transaction of its own, in one round trip, and returns its
 // rows, which hold a connection until they are closed. Errors of the tenant are returned
-// here, errors of the statement here or by [Rows.Err].
+// here, errors of the statement here or by [Rows.Err]. When the connection is lost behind
+// the statement, the outcome is unknown ([ErrOutcome]), for the statement may have written.
 func (db *DB) Query(ctx context.Context, stmt Statement, args ...any) (*Rows, error) {
 	tc, p, err := db.admit(ctx, stmt, args)
 	if err != nil {
@@ -268,12 +276,17 @@ func (db *DB) Query(ctx context.Context, stmt Statement, args ...any) (*Rows, er
 	}
 }
 
-// land reads the rest of a flight's answers and gives the connection back.
+// land reads the rest of a flight's answers, of which the last is that of the commit, and
+// gives the connection back.
 func (db *DB) land(ctx context.Context, f flight, err error) error {
 	if closed := f.results.Close(); err == nil {
 		err = closed
 	}
+	err = f.lease.judge(err)
 	f.lease.release()
+	if isLost(err) {
+		return unknown(err)
+	}
 	return db.explained(ctx, err)
 }
 
@@ -295,7 +308,8 @@ func (db *DB) QueryRow(ctx context.Context, stmt Statement, args ...any) *Row {
 }
 
 // Exec runs one statement in a transaction of its own, in one round trip, and returns how
-// many rows it touched. When it returns nil the change is committed.
+// many rows it touched. When it returns nil the change is committed; [ErrOutcome] says that
+// it may be.
 func (db *DB) Exec(ctx context.Context, stmt Statement, args ...any) (int64, error) {
 	rows, err := db.Query(ctx, stmt, args...)
 	if err != nil {

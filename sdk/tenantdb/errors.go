@@ -32,9 +32,11 @@ var (
 	ErrTimeout = errors.New("statement timeout")
 	// ErrAdmission says that no connection was free in time.
 	ErrAdmission = errors.New("no connection free")
-	// ErrUnreachable says that the cell's database could not be reached.
+	// ErrUnreachable says that the cell's database could not be reached, or went away
+	// before anything was committed.
 	ErrUnreachable = errors.New("cell unreachable")
-	// ErrOutcome says that a commit was sent and its answer was lost.
+	// ErrOutcome says that a commit was sent and its answer was lost, or that it is not
+	// safe yet on a standby that commits wait for.
 	ErrOutcome = errors.New("outcome unknown")
 	// ErrPlan says that a migration changed a table under a prepared statement.
 	ErrPlan = errors.New("plan changed")
@@ -88,6 +90,9 @@ func explain(err error) error {
 	}
 	if _, done := fault.As(err); done {
 		return err
+	}
+	if isLost(err) {
+		return unreachable(err)
 	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {

@@ -43,7 +43,9 @@ func newPool(ctx context.Context, name string, cell Cell, config *Config) (*pool
 		parsed.MaxConns = 10
 	}
 	parsed.MinConns, parsed.MinIdleConns = 0, 0
-	parsed.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > freshFor }
+	parsed.ShouldPing = func(ctx context.Context, p pgxpool.ShouldPingParams) bool {
+		return p.IdleDuration > freshFor || wantsPing(ctx)
+	}
 	conn := parsed.ConnConfig
 	if cell.Dial != nil {
 		conn.DialFunc = cell.Dial

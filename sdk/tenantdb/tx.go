@@ -2,7 +2,6 @@ package tenantdb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
@@ -134,11 +132,10 @@ func (tx *Tx) commit(ctx context.Context) error {
 		return misuse(pgx.ErrTxCommitRollback, "the function hid an error of a statement")
 	case err == nil:
 		return nil
-	case sqlState(err) != "":
+	case sqlState(err) != "" && !isLost(tx.lease.judge(err)):
 		return fmt.Errorf("commit: %w", err)
 	}
-	return fault.New(fault.Unavailable, fault.ReasonOutcomeUnknown, "the change may or may not have happened").
-		WithCause(errors.Join(ErrOutcome, err))
+	return unknown(err)
 }
 
 // abandon makes the transaction useless and gives its connection back: open it rolls back,
@@ -187,9 +184,18 @@ func (tx *Tx) Query(ctx context.Context, stmt Statement, args ...any) (*Rows, er
 	rows, err := tx.query(ctx, stmt, args)
 	if err != nil {
 		tx.free()
-		return nil, tx.db.explained(ctx, err)
+		return nil, tx.explained(ctx, err)
 	}
 	return rows, nil
+}
+
+// explained is [DB.explained] for errors of statements. The connection takes the
+// transaction along when it goes, so a loss is no unknown outcome.
+func (tx *Tx) explained(ctx context.Context, err error) error {
+	if tx.begun {
+		err = tx.lease.judge(err)
+	}
+	return tx.db.explained(ctx, err)
 }
 
 func (tx *Tx) query(ctx context.Context, stmt Statement, args []any) (*Rows, error) {
@@ -200,7 +206,7 @@ func (tx *Tx) query(ctx context.Context, stmt Statement, args []any) (*Rows, err
 		}
 		return &Rows{rows: rows, end: func(err error) error {
 			tx.free()
-			return tx.db.explained(ctx, err)
+			return tx.explained(ctx, err)
 		}}, nil
 	}
 	results, err := tx.start(ctx, func(b *pgx.Batch) { b.Queue(stmt.sql, args...) })
@@ -217,7 +223,7 @@ func (tx *Tx) query(ctx context.Context, stmt Statement, args []any) (*Rows, err
 			err = closed
 		}
 		tx.free()
-		return tx.db.explained(ctx, err)
+		return tx.explained(ctx, err)
 	}}, nil
 }
 
@@ -262,13 +268,13 @@ func (tx *Tx) Batch(ctx context.Context, b *Batch) error {
 	defer tx.free()
 	results, err := tx.batch(ctx, b)
 	if err != nil {
-		return tx.db.explained(ctx, err)
+		return tx.explained(ctx, err)
 	}
 	err = b.read(results)
 	if closed := results.Close(); err == nil {
 		err = closed
 	}
-	return tx.db.explained(ctx, err)
+	return tx.explained(ctx, err)
 }
 
 func (tx *Tx) batch(ctx context.Context, b *Batch) (pgx.BatchResults, error) {

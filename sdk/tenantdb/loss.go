@@ -1,0 +1,83 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+)
+
+// loss is an error that came because the connection went: the server stopped, failed over,
+// or somebody ended the session. It says nothing about the statement or the tenant.
+type loss struct{ err error }
+
+func (l *loss) Error() string { return "connection lost: " + l.err.Error() }
+func (l *loss) Unwrap() error { return l.err }
+
+// judge returns err as a loss when it is one. An open connection was not lost, whatever
+// err looks like: functions of the caller return errors of other connections.
+func (l lease) judge(err error) error {
+	if err == nil || !l.Conn.Conn().IsClosed() {
+		return err
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err // pgx closed it, because the caller left
+	}
+	if code := sqlState(err); code != "" && !isLossCode(code) {
+		return err
+	}
+	return &loss{err}
+}
+
+// isLossCode reports whether the server says with a SQLSTATE that it ends the session:
+// class 08, and shutdown, crash, not yet up and idle too long.
+func isLossCode(code string) bool {
+	switch code {
+	case "57P01", "57P02", "57P03", "57P05":
+		return true
+	}
+	return strings.HasPrefix(code, "08")
+}
+
+func isLost(err error) bool {
+	_, lost := errors.AsType[*loss](err)
+	return lost
+}
+
+// isUnsent reports whether a batch whose prologue was lost cannot have run to its end. The
+// batch ends with the message that commits it, so a write that failed did not bring that
+// message over, nor did an error while its statements were prepared; and a server that ends
+// the session where the prologue's answer belongs had not gone beyond it. A pooler may end
+// it in another order; it does not name a routine.
+func isUnsent(err error) bool {
+	if pgconn.SafeToRetry(err) {
+		return true
+	}
+	if _, preparing := errors.AsType[pgx.ErrPreprocessingBatch](err); preparing {
+		return true
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Routine == "ProcessInterrupts"
+	}
+	wire, ok := errors.AsType[*net.OpError](err)
+	return ok && wire.Op == "write"
+}
+
+// unknown is the answer when a commit was sent and its answer was lost, or was no promise.
+func unknown(err error) error {
+	return fault.New(fault.Unavailable, fault.ReasonOutcomeUnknown, "the change may or may not have happened").
+		WithCause(errors.Join(ErrOutcome, err))
+}
+
+type pingKey struct{}
+
+// withPing makes the pool ask connections whether they live: after one was lost, the others
+// that lie idle are likely to be gone too.
+func withPing(ctx context.Context) context.Context { return context.WithValue(ctx, pingKey{}, true) }
+
+func wantsPing(ctx context.Context) bool { return ctx.Value(pingKey{}) != nil }
