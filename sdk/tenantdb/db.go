@@ -18,10 +18,10 @@ import (
 // enterSQL goes ahead of everything: it opens the transaction to the seal's tenant.
 const enterSQL = "SELECT rowhouse.enter($1)"
 
-// How long a fenced tenant is waited for, and how often it is tried.
+// The pauses before the next try, and how long a fenced or locked tenant is waited for in all.
 const (
-	fenceFirst = 5 * time.Millisecond
-	fenceMost  = 100 * time.Millisecond
+	pauseFirst = 5 * time.Millisecond
+	pauseMost  = 100 * time.Millisecond
 	fenceTotal = 2 * time.Second
 )
 
@@ -31,8 +31,8 @@ type DB struct {
 	pools  map[string]*pool
 	jitter func() float64
 
-	// holders are the goroutines that are in a transaction: asking for a second
-	// connection while holding one would, with all connections held so, wait for ever.
+	// holders are the goroutines that are in a transaction. With all connections held by
+	// such as ask for a second one, each would wait out admissionWait and fail.
 	holders sync.Map // goroutine id → nothing
 	held    atomic.Int64
 	closed  atomic.Bool
@@ -152,34 +152,42 @@ type prologue struct {
 // tries again where that is safe, before any statement of the caller ran: a fenced tenant
 // after a pause, a dirty connection once, a lost connection once.
 func (db *DB) takeOff(ctx context.Context, p *pool, tc tenant.Context, pro prologue) (flight, error) {
-	var waited time.Duration
-	pause := fenceFirst
-	for dirty, lost := 0, 0; ; {
+	end := time.Now().Add(fenceTotal)
+	for dirty, lost, waits := 0, 0, 0; ; {
+		began := time.Now()
 		f, err := p.send(ctx, tc, pro)
-		unsent := pro.begin != "" || isUnsent(err) // what is not committed yet is gone with the connection
+		undone := pro.begin != "" || isUndone(err) // an open transaction goes with its connection
 		switch state := sqlState(err); {
 		case err == nil:
 			return f, nil
-		case isLost(err) && unsent && lost == 0:
+		case isLost(err) && undone && lost == 0:
 			lost++
 			ctx = withPing(ctx)
-		case isLost(err) && !unsent:
+		case isLost(err) && !undone:
 			return flight{}, unknown(err)
 		case state == "RH004" && dirty == 0:
 			dirty++
-		case (state == "RH002" || state == "55P03") && waited < fenceTotal:
-			d := time.Duration(float64(pause) * (0.5 + db.jitter()/2))
-			if err := sleep(ctx, d); err != nil {
+		case state == "RH002" || state == "55P03":
+			// The next try would take as long as this one: enter() waits for a lock itself.
+			pause := db.pause(waits)
+			waits++
+			if time.Now().Add(pause + time.Since(began)).After(end) {
+				return flight{}, notReady().WithCause(errors.Join(ErrFenced, err))
+			}
+			if err := sleep(ctx, pause); err != nil {
 				return flight{}, explain(err)
 			}
-			waited += d
-			pause = min(2*pause, fenceMost)
-		case state == "55P03":
-			return flight{}, notReady().WithCause(errors.Join(ErrFenced, err))
 		default:
 			return flight{}, db.explained(ctx, err)
 		}
 	}
+}
+
+// pause returns how long to wait after the try of that number: longer each time, and random,
+// so that those who met once do not meet again.
+func (db *DB) pause(try int) time.Duration {
+	d := min(pauseFirst<<min(try, 10), pauseMost)
+	return time.Duration(float64(d) * (0.5 + db.jitter()/2))
 }
 
 // send makes one try. After an error the connection is back in the pool, or gone.
@@ -283,7 +291,11 @@ func (db *DB) land(ctx context.Context, f flight, err error) error {
 		err = closed
 	}
 	err = f.lease.judge(err)
+	unsafe := f.lease.unsafe()
 	f.lease.release()
+	if unsafe != nil {
+		return unknown(errors.Join(unsafe, err))
+	}
 	if isLost(err) {
 		return unknown(err)
 	}

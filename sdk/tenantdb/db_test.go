@@ -485,8 +485,13 @@ func TestTenantLock(t *testing.T) {
 			}
 		}
 		lock(func() {
+			start := time.Now()
 			_, err := titles(ctx, d.DB)
 			wantRefusal(t, err, tenantdb.ErrFenced, fault.Unavailable, fault.ReasonTenantNotReady)
+			// 2 s, unless the machine is busy; each try takes 0.5 s.
+			if took := time.Since(start); took > 8*time.Second {
+				t.Errorf("a locked tenant was waited for %v", took)
+			}
 			wantTitles(d.In(t, "globex"), t, d.DB, "globex one")
 		})
 		wantTitles(ctx, t, d.DB, "acme one", "acme two")

@@ -49,29 +49,60 @@ func isLost(err error) bool {
 	return lost
 }
 
-// isUnsent reports whether a batch whose prologue was lost cannot have run to its end. The
-// batch ends with the message that commits it, so a write that failed did not bring that
-// message over, nor did an error while its statements were prepared; and a server that ends
-// the session where the prologue's answer belongs had not gone beyond it. A pooler may end
-// it in another order; it does not name a routine.
+// isUnsent reports whether what was to commit was not sent to its end, so that it cannot
+// have happened. The last message commits: a write that failed did not bring it over. pgx's
+// "conn closed" is no proof, although SafeToRetry has it among the errors from before
+// sending: pgx may drop the error by which an answer was lost, and then find its connection
+// closed.
 func isUnsent(err error) bool {
-	if pgconn.SafeToRetry(err) {
+	if pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed) {
 		return true
 	}
+	wire, ok := errors.AsType[*net.OpError](err)
+	return ok && wire.Op == "write"
+}
+
+// isUndone reports whether a batch whose prologue was lost cannot have run to its end: it
+// was not sent, or its statements were still being prepared, or the server ended the session
+// where the prologue's answer belongs and so had not gone beyond it. A pooler may end it in
+// another order; it does not name a routine.
+func isUndone(err error) bool {
 	if _, preparing := errors.AsType[pgx.ErrPreprocessingBatch](err); preparing {
 		return true
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pg.Routine == "ProcessInterrupts"
 	}
-	wire, ok := errors.AsType[*net.OpError](err)
-	return ok && wire.Op == "write"
+	return isUnsent(err)
 }
 
 // unknown is the answer when a commit was sent and its answer was lost, or was no promise.
 func unknown(err error) error {
 	return fault.New(fault.Unavailable, fault.ReasonOutcomeUnknown, "the change may or may not have happened").
 		WithCause(errors.Join(ErrOutcome, err))
+}
+
+const unsafeKey = "rowhouse: the last commit is not safe on its standby"
+
+// noteUnsafe remembers that the server gave up waiting for a synchronous standby, because
+// somebody cancelled the statement: it then reports a commit, after a mere warning. The
+// routine is what tells that warning from others of its SQLSTATE (01000), which an
+// application's triggers may raise.
+func noteUnsafe(conn *pgconn.PgConn, notice *pgconn.Notice) {
+	if notice.Routine == "SyncRepWaitForLSN" {
+		conn.CustomData()[unsafeKey] = notice
+	}
+}
+
+// unsafe returns the warning that came with the last commit, nil when there was none.
+func (l lease) unsafe() error {
+	data := l.Conn.Conn().PgConn().CustomData()
+	notice, ok := data[unsafeKey].(*pgconn.Notice)
+	if !ok {
+		return nil
+	}
+	delete(data, unsafeKey)
+	return (*pgconn.PgError)(notice)
 }
 
 type pingKey struct{}

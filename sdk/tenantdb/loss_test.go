@@ -128,7 +128,8 @@ func TestLostInTx(t *testing.T) {
 		kill(t, d)
 		return err
 	}
-	wantRefusal(t, d.DB.Tx(ctx, commit), tenantdb.ErrOutcome, fault.Unavailable, fault.ReasonOutcomeUnknown)
+	// The connection is known to be gone before COMMIT is sent.
+	wantRefusal(t, d.DB.Tx(ctx, commit), tenantdb.ErrUnreachable, fault.Unavailable, "CELL_UNREACHABLE")
 	wantTitles(ctx, t, d.DB, "acme one", "acme two")
 }
 
@@ -176,6 +177,23 @@ func TestLostInFlight(t *testing.T) {
 		t.Errorf("Tx whose first answer was lost: %v", err)
 	}
 	wantTitles(ctx, t, d.DB, want[0]+"!", want[1]+"!")
+	// COMMIT was sent.
+	err = d.DB.Tx(ctx, func(tx *tenantdb.Tx) error {
+		_, err := tx.Exec(ctx, renameAll)
+		l.cut()
+		return err
+	})
+	wantRefusal(t, err, tenantdb.ErrOutcome, fault.Unavailable, fault.ReasonOutcomeUnknown)
+	err = d.DB.ReadTx(ctx, func(tx *tenantdb.Tx) error {
+		rows, err := tx.Query(ctx, allNotes)
+		if err == nil {
+			rows.Close()
+			err = rows.Err()
+		}
+		l.cut()
+		return err
+	})
+	wantRefusal(t, err, tenantdb.ErrUnreachable, fault.Unavailable, "CELL_UNREACHABLE")
 }
 
 // The session ends while the statement runs.

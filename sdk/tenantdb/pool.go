@@ -19,6 +19,8 @@ const (
 	// freshFor is how long after its last use a connection is believed to be alive. A
 	// ping costs a round trip.
 	freshFor = 30 * time.Second
+	// commitWait bounds COMMIT, whose wait for a standby no timeout of the server ends.
+	commitWait = 2 * time.Second
 	// endWait bounds the end of a transaction whose caller is gone.
 	endWait = 5 * time.Second
 )
@@ -28,8 +30,8 @@ const (
 type pool struct {
 	cell  string
 	conns *pgxpool.Pool
-	// slots has room for as many as there are connections, so conns never makes a caller
-	// wait; who waits, and how long, is decided here.
+	// slots has room for as many as there are connections, so callers queue here, for at most
+	// admissionWait, and not in conns. What conns still takes time for is a new connection.
 	slots chan struct{}
 }
 
@@ -58,6 +60,7 @@ func newPool(ctx context.Context, name string, cell Cell, config *Config) (*pool
 		conn.RuntimeParams["application_name"] = config.App
 	}
 	conn.Tracer = newTracer(config.Tracer)
+	conn.OnNotice = noteUnsafe
 	conns, err := pgxpool.NewWithConfig(ctx, parsed)
 	if err != nil {
 		return nil, fmt.Errorf("cell %q: %w", name, err)

@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -48,9 +49,9 @@ type txOptions struct {
 // Isolate asks for an isolation level; the default is [ReadCommitted].
 func Isolate(level Isolation) TxOption { return func(o *txOptions) { o.isolation = level } }
 
-// Retry runs the function again, at most n times, when the database gave the transaction
-// up for another one (serialization failure or deadlock). The function must do nothing
-// outside the database that may not happen twice.
+// Retry runs the function again, at most n times and after a growing random pause, when the
+// database gave the transaction up for another one (serialization failure or deadlock). The
+// function must do nothing outside the database that may not happen twice.
 func Retry(n int) TxOption { return func(o *txOptions) { o.tries = n } }
 
 // Tx is a transaction in one tenant. It is for the function that got it, and for one
@@ -64,6 +65,8 @@ type Tx struct {
 	state atomic.Int32
 	lease lease // set once the first statement was accepted
 	begun bool
+
+	failed error // why the transaction could not be opened
 }
 
 // The states of a Tx.
@@ -107,6 +110,9 @@ func (db *DB) transact(ctx context.Context, fn func(*Tx) error, o txOptions) err
 		if state := sqlState(err); err == nil || try >= o.tries || state != "40001" && state != "40P01" {
 			return db.explained(ctx, err)
 		}
+		if err := sleep(ctx, db.pause(try)); err != nil {
+			return explain(err)
+		}
 	}
 }
 
@@ -119,23 +125,43 @@ func (tx *Tx) run(ctx context.Context, fn func(*Tx) error) error {
 	if !tx.state.CompareAndSwap(txFree, txOver) {
 		return misuse(ErrBusy, "the function returned while its transaction was in use")
 	}
-	if !tx.begun {
+	switch {
+	case tx.failed != nil:
+		return hidden("its first statement")
+	case !tx.begun:
 		return nil
 	}
 	return tx.commit(ctx)
 }
 
 func (tx *Tx) commit(ctx context.Context) error {
-	tag, err := tx.lease.Exec(ctx, "commit")
+	if err := ctx.Err(); err != nil {
+		return explain(err)
+	}
+	if tx.lease.Conn.Conn().IsClosed() {
+		return hidden("a statement that lost the connection")
+	}
+	end, cancel := context.WithTimeout(ctx, commitWait)
+	defer cancel()
+	tag, err := tx.lease.Exec(end, "commit")
+	unsafe := tx.lease.unsafe()
 	switch {
 	case err == nil && tag.String() == "ROLLBACK":
-		return misuse(pgx.ErrTxCommitRollback, "the function hid an error of a statement")
+		return hidden("a statement")
+	case unsafe != nil:
+		return unknown(errors.Join(unsafe, err))
 	case err == nil:
 		return nil
+	case isUnsent(err), tx.options.readOnly: // a read has nothing to commit
+		return tx.explained(ctx, err)
 	case sqlState(err) != "" && !isLost(tx.lease.judge(err)):
 		return fmt.Errorf("commit: %w", err)
 	}
 	return unknown(err)
+}
+
+func hidden(whose string) error {
+	return misuse(pgx.ErrTxCommitRollback, "the function hid an error of %s", whose)
 }
 
 // abandon makes the transaction useless and gives its connection back: open it rolls back,
@@ -227,14 +253,19 @@ func (tx *Tx) query(ctx context.Context, stmt Statement, args []any) (*Rows, err
 	}}, nil
 }
 
-// start opens the transaction with its first statements.
+// start opens the transaction with its first statements. When that fails the transaction is
+// over, as it is after an error of a later statement: what fn does next belongs to what failed.
 func (tx *Tx) start(ctx context.Context, load func(*pgx.Batch)) (pgx.BatchResults, error) {
+	if tx.failed != nil {
+		return nil, tx.failed
+	}
 	begin := tx.options.isolation.begin()
 	if tx.options.readOnly {
 		begin += " read only"
 	}
 	f, err := tx.db.takeOff(ctx, tx.pool, tx.tenant, prologue{begin: begin, load: load})
 	if err != nil {
+		tx.failed = err
 		return nil, err
 	}
 	tx.lease, tx.begun = f.lease, true
