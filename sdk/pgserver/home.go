@@ -18,6 +18,9 @@ const (
 	lockName     = "lock"
 	passwordName = "superuser.password"
 	tempPrefix   = "rowhouse-pg-"
+	// socketPrefix is not tempPrefix and more, or else the sweeper would take the folders
+	// of sockets, which have no lock.
+	socketPrefix = "rowhouse-pgsocket-"
 	shmDir       = "/dev/shm"
 	shmFree      = 1 << 30
 	// lockPatience covers a server that is still going down because the
@@ -217,8 +220,9 @@ func writable(dir string) bool {
 	return syscall.Access(dir, writeAndPass) == nil
 }
 
-// sweepTempHomes removes the folders of this user whose lock nobody holds. It
-// is a courtesy: what it cannot remove is left for the next start.
+// sweepTempHomes removes the folders of this user whose lock nobody holds, and
+// empty ones without a lock, whose maker died before it took one. It is a
+// courtesy: what it cannot remove is left for the next start.
 func sweepTempHomes(base string) {
 	dirs, _ := filepath.Glob(filepath.Join(base, tempPrefix+"*")) // the pattern is well formed
 	for _, dir := range dirs {
@@ -226,7 +230,12 @@ func sweepTempHomes(base string) {
 		if err != nil || !info.IsDir() || ownerOf(info) != os.Geteuid() {
 			continue
 		}
-		lock, err := tryLock(filepath.Join(dir, lockName))
+		path := filepath.Join(dir, lockName)
+		if _, err := os.Lstat(path); os.IsNotExist(err) {
+			_ = os.Remove(dir) // only when it is empty
+			continue
+		}
+		lock, err := tryLock(path)
 		if err != nil {
 			continue
 		}

@@ -73,12 +73,17 @@ func TestNoBinariesTellsWhereItLooked(t *testing.T) {
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
-	for _, name := range []string{tempPrefix + "dead", tempPrefix + "unlocked", tempPrefix + "alive", "other"} {
+	// The socket of a server that an earlier release started: nobody locks its folder.
+	socket := tempPrefix + "s-0123456789ab"
+	for _, name := range []string{tempPrefix + "dead", tempPrefix + "unlocked", tempPrefix + "alive", socket, "other"} {
 		if err := os.Mkdir(filepath.Join(base, name), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(base, tempPrefix+"dead", lockName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(base, socket, ".s.PGSQL.5432"), nil, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	alive, err := tryLock(filepath.Join(base, tempPrefix+"alive", lockName))
@@ -94,12 +99,15 @@ func TestSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"other", tempPrefix + "alive", tempPrefix + "link"}
+	want := []string{"other", tempPrefix + "alive", tempPrefix + "link", socket}
 	for i, path := range left {
 		left[i] = filepath.Base(path)
 	}
 	if strings.Join(left, " ") != strings.Join(want, " ") {
 		t.Errorf("left %v, want %v", left, want)
+	}
+	if strings.HasPrefix(socketPrefix, tempPrefix) {
+		t.Errorf("the sweeper looks into folders of sockets, %s…", socketPrefix)
 	}
 }
 

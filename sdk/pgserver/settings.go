@@ -155,7 +155,7 @@ func (h *home) ensureSocketDir(o Options) (dir string, err error) {
 		dir = filepath.Join(h.dir, "s")
 		if len(filepath.Join(dir, longest)) > socketLimit {
 			sum := sha256.Sum256([]byte(h.dir))
-			dir = filepath.Join(os.TempDir(), tempPrefix+"s-"+hex.EncodeToString(sum[:6]))
+			dir = filepath.Join(os.TempDir(), socketPrefix+hex.EncodeToString(sum[:6]))
 		}
 	}
 	if path := filepath.Join(dir, longest); len(path) > socketLimit {
