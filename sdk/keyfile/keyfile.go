@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 )
@@ -82,25 +83,42 @@ func Secret(path string) ([]byte, error) {
 }
 
 // NewPair writes a fresh private key to path+".key" and its public key to
-// path+".pub". It does not touch files that exist.
+// path+".pub". It does not touch files that exist: with both there the error is
+// [fs.ErrExist]. A private key that stands alone, as a call that was stopped
+// leaves it, gets the public key that belongs to it; a public key that stands
+// alone is an error, for its private key may be in use elsewhere.
 func NewPair(path string, random io.Reader) error {
-	public, private, err := ed25519.GenerateKey(random)
-	if err != nil {
-		return fmt.Errorf("make a key: %w", err)
+	if _, err := os.Lstat(path + ".pub"); err == nil {
+		return fmt.Errorf("key: %s.pub: %w", path, fs.ErrExist)
 	}
-	privateDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return fmt.Errorf("make a key: %w", err)
+	private, err := Private(path + ".key")
+	if errors.Is(err, fs.ErrNotExist) {
+		private, err = newPrivate(path+".key", random)
 	}
-	publicDER, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		return fmt.Errorf("make a key: %w", err)
-	}
-	err = create(path+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER}), privateMode)
 	if err != nil {
 		return err
 	}
+	publicDER, err := x509.MarshalPKIXPublicKey(private.Public())
+	if err != nil {
+		return fmt.Errorf("make a key: %w", err)
+	}
 	return create(path+".pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER}), publicMode)
+}
+
+// newPrivate writes a fresh private key to path.
+func newPrivate(path string, random io.Reader) (ed25519.PrivateKey, error) {
+	_, private, err := ed25519.GenerateKey(random)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	if err := create(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), privateMode); err != nil {
+		return nil, err
+	}
+	return private, nil
 }
 
 // NewSecret writes a fresh symmetric key to path. It does not touch a file that exists.
@@ -141,6 +159,8 @@ func guarded(path string) ([]byte, error) {
 	return b, nil
 }
 
+// create writes a file that must not be there. One that it cannot finish it removes, so
+// that the call can be repeated.
 func create(path string, b []byte, mode os.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -148,7 +168,7 @@ func create(path string, b []byte, mode os.FileMode) error {
 	}
 	_, err = f.Write(b)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("key: %w", err)
+		return fmt.Errorf("key: %w", errors.Join(err, os.Remove(path)))
 	}
 	return nil
 }

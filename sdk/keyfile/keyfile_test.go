@@ -40,6 +40,42 @@ func TestPair(t *testing.T) {
 	}
 }
 
+// A NewPair that was stopped between its two files is finished by the next one.
+func TestHalfAPair(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "root")
+	if err := keyfile.NewPair(path, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	first, err := keyfile.Private(path + ".key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path + ".pub"); err != nil {
+		t.Fatal(err)
+	}
+	if err := keyfile.NewPair(path, rand.Reader); err != nil {
+		t.Errorf("NewPair over a private key alone: %v", err)
+	}
+	private, err := keyfile.Private(path + ".key")
+	if err != nil || !private.Equal(first) {
+		t.Errorf("the private key was changed (%v)", err)
+	}
+	public, err := keyfile.Public(path + ".pub")
+	if err != nil || len(public) != 1 || !public[0].Equal(first.Public()) {
+		t.Errorf("Public = %v, %v", public, err)
+	}
+	if err := os.Remove(path + ".key"); err != nil {
+		t.Fatal(err)
+	}
+	if err := keyfile.NewPair(path, rand.Reader); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("NewPair over a public key alone = %v, want that the file exists", err)
+	}
+	if _, err := os.Stat(path + ".key"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a private key was put beside a public key that is not its own: %v", err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
