@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"context"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -47,12 +48,14 @@ func describe(parent, ctx context.Context) context.Context {
 	if err != nil {
 		return ctx
 	}
+	// The names and values are those of tenantotel.Attributes, which a test holds them to:
+	// importing that package would bring gRPC and the exporters to each user of this one.
 	span.SetAttributes(
 		attribute.String("tenant.id", tc.ID().String()),
 		attribute.String("rowhouse.tenant.uid", tc.UID().String()),
 		attribute.String("rowhouse.plan", tc.Plan()),
 		attribute.String("rowhouse.cell", tc.Cell()),
-		attribute.String("rowhouse.placement.model", tc.Model().String()),
+		attribute.String("rowhouse.isolation", strings.ToLower(tc.Model().String())),
 		attribute.Int64("rowhouse.placement.generation", int64(tc.PlacementGeneration())), //nolint:gosec // counts moves
 	)
 	return ctx

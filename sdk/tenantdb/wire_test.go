@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -13,8 +14,10 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantotel"
 )
 
 // wire counts turns: a read that follows a write is one round trip.
@@ -150,5 +153,46 @@ func TestSpansStandUnderTheCallersAndHoldNoSecrets(t *testing.T) {
 	}
 	if described < 3 {
 		t.Errorf("%d spans say tenant.id", described)
+	}
+}
+
+// One thing has one name, and one spelling of its values, in the spans of calls and of SQL.
+func TestSpansNameTheTenantAsTelemetryDoes(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewSpanRecorder()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	d := notes(t, dbtest.Configure(func(c *tenantdb.Config) {
+		c.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(provider))
+	}))
+	spans.Reset()
+	ctx, parent := provider.Tracer("test").Start(d.In(t, "acme"), "handler")
+	defer parent.End()
+	tc, err := tenant.FromContext(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[attribute.Key]string{"rowhouse.placement.generation": strconv.FormatUint(tc.PlacementGeneration(), 10)}
+	for _, kv := range tenantotel.Attributes(tc) {
+		want[kv.Key] = kv.Value.String()
+	}
+	wantTitles(ctx, t, d.DB, "acme one", "acme two")
+	seen := map[attribute.Key]bool{}
+	for _, span := range spans.Ended() {
+		for _, kv := range span.Attributes() {
+			if !strings.HasPrefix(string(kv.Key), "rowhouse.") && !strings.HasPrefix(string(kv.Key), "tenant.") {
+				continue
+			}
+			seen[kv.Key] = true
+			if got, ok := want[kv.Key]; !ok || got != kv.Value.String() {
+				t.Errorf("span %q says %s=%s, want %q", span.Name(), kv.Key, kv.Value.String(), got)
+			}
+		}
+	}
+	for _, key := range []attribute.Key{
+		tenantotel.KeyTenantID, tenantotel.KeyTenantUID, tenantotel.KeyPlan, tenantotel.KeyCell, tenantotel.KeyIsolation,
+	} {
+		if !seen[key] {
+			t.Errorf("no span says %s", key)
+		}
 	}
 }
