@@ -16,7 +16,7 @@ import (
 )
 
 // withoutStandby opens the database so that its commits wait for a standby that never comes.
-// Other databases of the server do not wait at all.
+// It is a setting of the whole server, which may hold up others: not for parallel tests.
 func withoutStandby(t *testing.T, d *dbtest.Database) *tenantdb.DB {
 	t.Helper()
 	var name string
@@ -37,8 +37,8 @@ func withoutStandby(t *testing.T, d *dbtest.Database) *tenantdb.DB {
 }
 
 // The server says COMMIT when the wait for the standby was cancelled: that is no promise.
+// Not parallel, because it changes the server.
 func TestCommitThatIsNotSafeYet(t *testing.T) {
-	t.Parallel()
 	d := notes(t)
 	db := withoutStandby(t, d)
 	ctx, stop := context.WithCancel(d.In(t, "acme"))
