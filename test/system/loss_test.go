@@ -8,10 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -24,7 +24,8 @@ import (
 )
 
 // Known tenants are served while tenancy, config, quota and their databases are gone,
-// also by a gateway and an app that start meanwhile.
+// also by a gateway and an app that start meanwhile. make test looks for seconds at a
+// time, make test-long for a minute.
 func TestControlPlaneLost(t *testing.T) {
 	t.Parallel()
 	h := start(t, plan{})
@@ -52,38 +53,85 @@ func TestControlPlaneLost(t *testing.T) {
 	}
 }
 
-// load sends requests of all tenants, several of each at a time, by HTTP and gRPC in turn,
-// and fails the test for each that fails.
+// The load of a test, and what it wants of it beside success: it is no proof of service when few were asked, or all waited.
+const (
+	clients = 3 // of each tenant
+	pace    = 100 * time.Millisecond
+	// enough is the part of the requests that the pace allows which must have been answered.
+	enough = 0.8
+	// patience bounds all but the slowest hundredth. A person would not call it broken, on a machine that does much else.
+	patience = time.Second
+)
+
+// tally is what a load has seen. It is safe for concurrent use.
+type tally struct {
+	mu     sync.Mutex
+	took   []time.Duration
+	failed int
+	first  map[string]error // of each tenant
+}
+
+func (l *tally) add(tenant string, took time.Duration, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.took = append(l.took, took)
+	if err == nil {
+		return
+	}
+	l.failed++
+	if l.first[tenant] == nil {
+		l.first[tenant] = err
+	}
+}
+
+// slowest is the time within which all but a hundredth were answered.
+func (l *tally) slowest() time.Duration {
+	if len(l.took) == 0 {
+		return 0
+	}
+	slices.Sort(l.took)
+	return l.took[(len(l.took)-1)*99/100]
+}
+
+// faults says what is wrong with a load of that length by so many clients.
+func (l *tally) faults(length time.Duration, clients int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	if l.failed > 0 {
+		errs = append(errs, fmt.Errorf("%d of %d requests failed: %v", l.failed, len(l.took), l.first))
+	}
+	if all := clients * int(length/pace); float64(len(l.took)) < enough*float64(all) {
+		errs = append(errs, fmt.Errorf("only %d requests of %d were answered in %s", len(l.took), all, length))
+	}
+	if p99 := l.slowest(); p99 > patience {
+		errs = append(errs, fmt.Errorf("a request in a hundred takes longer than %s", p99))
+	}
+	return errors.Join(errs...)
+}
+
+// load sends requests of all tenants, several of each at a time, by HTTP and gRPC in turn, and fails the test for each
+// that fails, for too few and for slow ones.
 func (h *house) load(t *testing.T, when string, length time.Duration) {
 	t.Helper()
-	const clients, pace = 3, 100 * time.Millisecond // the smallest plan has 50 a second
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
-	var sent, failed atomic.Int64
-	var mu sync.Mutex
-	first := map[string]error{}
+	seen := &tally{first: map[string]error{}}
 	var group sync.WaitGroup
 	for tenant := range samples {
 		client := func(ask [2]func(context.Context) (string, error)) {
+			ticker := time.NewTicker(pace)
+			defer ticker.Stop()
 			for turn := 0; ctx.Err() == nil; turn++ {
+				began := time.Now()
 				text, err := ask[turn%2](t.Context())
-				sent.Add(1)
 				if err == nil && (len(foreign(tenant, text)) > 0 || !strings.Contains(text, samples[tenant])) {
 					err = fmt.Errorf("wrong rows: %s", text)
 				}
-				if err != nil {
-					failed.Add(1)
-					mu.Lock()
-					if first[tenant] == nil {
-						first[tenant] = err
-					}
-					mu.Unlock()
-				}
-				rest := time.NewTimer(pace)
+				seen.add(tenant, time.Since(began), err)
 				select {
-				case <-rest.C:
+				case <-ticker.C:
 				case <-ctx.Done():
-					rest.Stop()
 				}
 			}
 		}
@@ -93,9 +141,41 @@ func (h *house) load(t *testing.T, when string, length time.Duration) {
 		}
 	}
 	group.Wait()
-	t.Logf("%s: %d requests in %s, %d failed", when, sent.Load(), length, failed.Load())
-	if failed.Load() > 0 || sent.Load() < 6 {
-		t.Errorf("%s: %d of %d requests failed: %v", when, failed.Load(), sent.Load(), first)
+	if err := seen.faults(length, clients*len(samples)); err != nil {
+		t.Errorf("%s: %v", when, err)
+	}
+	t.Logf("%s: %d requests in %s, %d failed, p99 %s", when, len(seen.took), length, seen.failed, seen.slowest())
+}
+
+// A load that is thin, slow or refused is no service.
+func TestLoadFindsWhatIsNoService(t *testing.T) {
+	t.Parallel()
+	const length, one = 10 * time.Second, 1
+	for name, c := range map[string]struct {
+		requests, slow, failed int
+		ok                     bool
+	}{
+		"good":             {requests: 100, ok: true},
+		"one is slow":      {requests: 100, slow: 1, ok: true},
+		"two are slow":     {requests: 100, slow: 2},
+		"too few":          {requests: 79},
+		"nothing answered": {},
+		"one failed":       {requests: 100, failed: 1},
+	} {
+		seen := &tally{first: map[string]error{}}
+		for i := range c.requests {
+			took, err := time.Millisecond, error(nil)
+			if i < c.slow {
+				took = 2 * patience
+			}
+			if i < c.failed {
+				err = errors.New("refused")
+			}
+			seen.add("acme", took, err)
+		}
+		if err := seen.faults(length, one); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
