@@ -28,7 +28,7 @@ test-long: ## every check and those that take long: everything under the race de
 	@ROWHOUSE_TEST_LONG=1 scripts/test.sh -long
 
 lint: ## the checks that run nothing: proto, vet, golangci-lint
-	@scripts/test.sh proto vet lint
+	@scripts/test.sh proto breaking vet lint
 
 generate: ## generate gen/ from proto/
 	@"$$(scripts/tools.sh buf)/buf" generate

@@ -53,7 +53,11 @@ func run(ctx context.Context, out io.Writer, long bool, names []string) error {
 			left = append(left, t.name)
 			continue
 		}
-		total.add(perform(ctx, out, t, skips))
+		tally, ran := perform(ctx, out, t, skips)
+		total.add(tally)
+		if !ran {
+			left = append(left, t.name)
+		}
 	}
 	if len(left) > 0 {
 		fmt.Fprintf(out, "INCOMPLETE: without %s\n", strings.Join(left, ", "))
@@ -89,24 +93,25 @@ func choose(all []tier, long bool, names []string) (chosen []tier, left []string
 	return chosen, left, nil
 }
 
-// perform runs one tier and prints its closing line. A tier that fails without a failed test counts as one.
-func perform(ctx context.Context, out io.Writer, t tier, skips map[string]bool) tally {
+// perform runs one tier, prints its closing line and reports whether it could run. A tier that fails without a failed
+// test counts as one.
+func perform(ctx context.Context, out io.Writer, t tier, skips map[string]bool) (result tally, ran bool) {
 	ctx, cancel := context.WithTimeout(ctx, t.limit())
 	defer cancel()
 	start := time.Now()
 	s := &shop{out: out, skips: skips}
 	err := t.run(ctx, s)
-	result, why := s.outcome(err)
-	if result == "FAIL" && s.failed == 0 {
+	word, why := s.outcome(err)
+	if word == "FAIL" && s.failed == 0 {
 		s.failed = 1
 	}
 	tests := ""
 	if n := s.passed + s.failed + s.skipped; n > 0 && s.counted {
 		tests = fmt.Sprintf(" %d tests", n)
 	}
-	fmt.Fprintf(out, "tier %s: %s%s %.0f s%s\n", t.name, result, tests, time.Since(start).Seconds(), why)
-	if result == "FAIL" {
+	fmt.Fprintf(out, "tier %s: %s%s %.0f s%s\n", t.name, word, tests, time.Since(start).Seconds(), why)
+	if word == "FAIL" {
 		fmt.Fprintf(out, "  again: scripts/test.sh %s; without it: %s=%s\n", t.name, without, t.name)
 	}
-	return s.tally
+	return s.tally, word != "not run"
 }

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -121,12 +123,13 @@ func TestPerform(t *testing.T) {
 	tests := map[string]struct {
 		err  error
 		want tally
+		ran  bool
 		line string
 	}{
-		"ok":      {nil, tally{}, "tier x: ok 0 s\n"},
-		"not run": {notRun("the database is old"), tally{}, "tier x: not run 0 s: the database is old\n"},
+		"ok":      {nil, tally{}, true, "tier x: ok 0 s\n"},
+		"not run": {notRun("the database is old"), tally{}, false, "tier x: not run 0 s: the database is old\n"},
 		"cannot run": {
-			errors.New("no compiler"), tally{failed: 1},
+			errors.New("no compiler"), tally{failed: 1}, true,
 			"tier x: FAIL 0 s: no compiler\n  again: scripts/test.sh x; without it: ROWHOUSE_TEST_WITHOUT=x\n",
 		},
 	}
@@ -134,11 +137,11 @@ func TestPerform(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var out bytes.Buffer
-			got := perform(t.Context(), &out, tier{
+			got, ran := perform(t.Context(), &out, tier{
 				name: "x", run: func(context.Context, *shop) error { return test.err },
 			}, nil)
-			if got != test.want || out.String() != test.line {
-				t.Errorf("perform = %v, printed %q; want %v, %q", got, out.String(), test.want, test.line)
+			if got != test.want || ran != test.ran || out.String() != test.line {
+				t.Errorf("perform = %v, %t, printed %q; want %v, %t, %q", got, ran, out.String(), test.want, test.ran, test.line)
 			}
 		})
 	}
@@ -175,6 +178,46 @@ func TestChoose(t *testing.T) {
 				t.Errorf("left out %q, want %q", got, test.left)
 			}
 		})
+	}
+}
+
+// A clone without the commit before compares nothing, and has to say so.
+func TestPastProtos(t *testing.T) {
+	full, shallow := filepath.Join(t.TempDir(), "full"), filepath.Join(t.TempDir(), "shallow")
+	git := func(dir string, args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir, "-c", "user.name=x", "-c", "user.email=x@x"}, args...)...)
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, text)
+		}
+	}
+	protos := filepath.Join(full, "proto", "rowhouse")
+	if err := os.MkdirAll(protos, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	git(full, "init", "-q")
+	for _, text := range []string{"one", "two"} {
+		if err := os.WriteFile(filepath.Join(protos, "x.proto"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		git(full, "add", "-A")
+		git(full, "commit", "-q", "-m", text)
+	}
+	git(full, "clone", "-q", "--depth=1", "file://"+full, shallow)
+	for dir, want := range map[string]int{full: 1, shallow: 0, t.TempDir(): 0} {
+		t.Chdir(dir)
+		pasts, err := pastProtos(t.Context(), &shop{out: io.Discard})
+		var not notRun
+		if len(pasts) != want || errors.As(err, &not) != (want == 0) {
+			t.Errorf("%s: %v, %v; want %d", dir, pasts, err, want)
+		}
+	}
+	t.Chdir(shallow)
+	if err := os.WriteFile("proto/baseline.binpb", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if pasts, err := pastProtos(t.Context(), &shop{out: io.Discard}); err != nil || len(pasts) != 1 {
+		t.Errorf("with a baseline: %v, %v", pasts, err)
 	}
 }
 

@@ -33,6 +33,7 @@ func tiers() []tier {
 		{name: "licences", run: licences},
 		{name: "generate", run: generate},
 		{name: "proto", run: proto},
+		{name: "breaking", run: breaking},
 		{name: "vet", run: vet},
 		{name: "unit", run: unit},
 		{name: "lint", run: lint},
@@ -75,24 +76,51 @@ func generate(ctx context.Context, s *shop) error {
 	return nil
 }
 
-// proto holds the protos against the lint rules, the format, the commit before and the last release.
+// proto holds the protos against the lint rules and the format.
 func proto(ctx context.Context, s *shop) error {
 	buf, err := s.tool(ctx, "buf")
 	if err != nil {
 		return err
 	}
-	errs := []error{
+	return errors.Join(
 		s.command(ctx, buf, "lint"),
 		s.command(ctx, buf, "format", "proto", "-d", "--exit-code"),
+	)
+}
+
+// breaking holds the protos against the commit before and the last release.
+func breaking(ctx context.Context, s *shop) error {
+	pasts, err := pastProtos(ctx, s)
+	if err != nil {
+		return err
 	}
+	buf, err := s.tool(ctx, "buf")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, past := range pasts {
+		errs = append(errs, s.command(ctx, buf, append([]string{"breaking"}, past...)...))
+	}
+	return errors.Join(errs...)
+}
+
+// pastProtos returns the arguments of each comparison of the protos with older ones. It returns a notRun when there are
+// none.
+func pastProtos(ctx context.Context, s *shop) ([][]string, error) {
+	var pasts [][]string
 	if s.command(ctx, "git", "cat-file", "-e", "HEAD~1:proto/rowhouse") == nil {
-		errs = append(errs, s.command(ctx, buf, "breaking", "--against", ".git#ref=HEAD~1"))
+		pasts = append(pasts, []string{"--against", ".git#ref=HEAD~1"})
 	}
 	const baseline = "proto/baseline.binpb"
 	if _, err := os.Stat(baseline); err == nil {
-		errs = append(errs, s.command(ctx, buf, "breaking", "proto", "--against", baseline))
+		pasts = append(pasts, []string{"proto", "--against", baseline})
 	}
-	return errors.Join(errs...)
+	if len(pasts) == 0 {
+		return nil, notRun("there are no older protos: this is no git clone, its first commit, or a shallow one; " +
+			"git fetch --deepen=1 gets the commit before")
+	}
+	return pasts, nil
 }
 
 func vet(ctx context.Context, s *shop) error {
