@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
@@ -51,6 +53,42 @@ func wantLine(t *testing.T, line string, words ...string) {
 	for _, word := range words {
 		if !strings.Contains(line, word) {
 			t.Errorf("the line does not say %q: %s", word, line)
+		}
+	}
+}
+
+// promised is how long a first start may take, as rowhouse dev measures it, on a machine with little else to do.
+const promised = 30 * time.Second
+
+// The first start, with its database, keys, migrations and samples, keeps its promise. It is no parallel test, so that
+// the house that the others share starts alone, here.
+func TestDevStartsInTime(t *testing.T) { //nolint:paralleltest // see above
+	if err := inTime(shared(t).out.String()); err != nil {
+		t.Error(err)
+	}
+}
+
+// inTime reads how long a start took from what it said.
+func inTime(said string) error {
+	m := regexp.MustCompile(`(?m)^ready in ([0-9.]+) s\.`).FindStringSubmatch(said)
+	if m == nil {
+		return fmt.Errorf("it does not say how long it took: %s", said)
+	}
+	took, err := time.ParseDuration(m[1] + "s")
+	if err == nil && took > promised {
+		err = fmt.Errorf("the start took %s, promised are %s", took, promised)
+	}
+	return err
+}
+
+func TestInTimeFindsALateStart(t *testing.T) {
+	t.Parallel()
+	for said, ok := range map[string]bool{
+		"\nready in 7.3 s. Open": true, "\nready in 30.0 s. Open": true, "\nready in 30.1 s. Open": false,
+		"\nready in 120.0 s. Open": false, "\nready. Open": false, "": false,
+	} {
+		if err := inTime(said); (err == nil) != ok {
+			t.Errorf("%q: %v", said, err)
 		}
 	}
 }
