@@ -2,8 +2,9 @@
 // it has seen before: [tenant.Verifier.Verify], warm.
 //
 // The peer is the least that any such check must do, looking the same token up in a map.
-// Both hold the tokens of a thousand tenants, and both are asked with bytes that are not
-// the ones they hold, as those of a request never are.
+// Both hold the tokens of a thousand tenants, and both are asked by all of them in turn,
+// with bytes that are not the ones they hold, as those of a request never are. One
+// token again and again would be found in the processor's nearest cache, and be cheaper.
 //
 // What counts is CPU time: without a wait in it a check takes no other, and other work on
 // the machine then disturbs less than by the clock on the wall, which is printed beside.

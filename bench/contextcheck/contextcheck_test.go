@@ -2,6 +2,7 @@ package contextcheck_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,13 +16,54 @@ import (
 const tenants = 1000
 
 // tokens makes a token of each tenant.
-func tokens(b *testing.B, issuer *tenanttest.Issuer) []string {
-	b.Helper()
+func tokens(tb testing.TB, issuer *tenanttest.Issuer) []string {
+	tb.Helper()
 	out := make([]string, tenants)
 	for i := range out {
-		out[i] = issuer.Token(b, fmt.Sprintf("tenant-%d", i))
+		out[i] = issuer.Token(tb, fmt.Sprintf("tenant-%d", i))
 	}
 	return out
+}
+
+// requests walks over copies of tokens, in an order that no cache foresees and that is the same each time: a service is
+// asked by one tenant after the other, and what one call leaves in the processor's caches must not help the next.
+type requests struct {
+	tokens []string
+	next   int
+}
+
+func requestsOf(tokens []string) *requests {
+	r := &requests{tokens: make([]string, len(tokens))}
+	for to, from := range rand.New(rand.NewPCG(1, 2)).Perm(len(tokens)) {
+		r.tokens[to] = strings.Clone(tokens[from])
+	}
+	return r
+}
+
+// token returns that of the next request.
+func (r *requests) token() string {
+	token := r.tokens[r.next]
+	if r.next++; r.next == len(r.tokens) {
+		r.next = 0
+	}
+	return token
+}
+
+// Every tenant asks before one asks again.
+func TestRequestsWalk(t *testing.T) {
+	t.Parallel()
+	r, seen := requestsOf(tokens(t, tenanttest.NewIssuer(t, tenant.NewClock()))), map[string]bool{}
+	first := r.token()
+	seen[first] = true
+	for range tenants - 1 {
+		seen[r.token()] = true
+	}
+	if len(seen) != tenants {
+		t.Errorf("%d different tokens in %d requests", len(seen), tenants)
+	}
+	if again := r.token(); again != first {
+		t.Error("the walk does not begin anew")
+	}
 }
 
 func BenchmarkVerify(b *testing.B) {
@@ -33,11 +75,11 @@ func BenchmarkVerify(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	token := strings.Clone(all[tenants/2])
+	asked := requestsOf(all)
 	b.ReportAllocs()
 	defer reportCPU(b, cpuTime(b))
 	for b.Loop() {
-		if _, err := verifier.Verify(token, gateway); err != nil {
+		if _, err := verifier.Verify(asked.token(), gateway); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -49,11 +91,11 @@ func BenchmarkMapLookup(b *testing.B) {
 	for _, token := range all {
 		known[token] = &tenant.Claims{}
 	}
-	token := strings.Clone(all[tenants/2])
+	asked := requestsOf(all)
 	b.ReportAllocs()
 	defer reportCPU(b, cpuTime(b))
 	for b.Loop() {
-		if known[token] == nil {
+		if known[asked.token()] == nil {
 			b.Fatal("unknown")
 		}
 	}
