@@ -47,7 +47,8 @@ func TestPagesRun(t *testing.T) {
 	for _, p := range run {
 		t.Run(p.path, func(t *testing.T) { h.run(t, p) }) //nolint:paralleltest // they share the house
 	}
-	t.Run("banner", h.runBanner) //nolint:paralleltest // it shares the house
+	t.Run("banner", h.runBanner)                 //nolint:paralleltest // it shares the house
+	t.Run("examples of the help", h.runExamples) //nolint:paralleltest // the last: they close cells and delete tenants
 }
 
 // runBanner types what rowhouse dev says to try, in some folder and with nothing of ours on the PATH.

@@ -27,7 +27,7 @@ func brands() noun {
 		verbs: []verb{
 			{
 				name: "get", rpc: "GetDocument", short: "Print the brand that a layer sets", fields: named(brandForm), show: showContent,
-				long: "Print the brand that a layer sets, as JSON.", example: "rowhouse brand get acme\nrowhouse brand get platform",
+				long: "Print the brand that a layer sets, as JSON.", example: "rowhouse brand get acme\nrowhouse brand get globex -o yaml",
 			},
 			{
 				name: "explain", rpc: "ExplainSettings", short: "Show a tenant's whole brand, and where each part comes from",

@@ -98,7 +98,7 @@ func TestExamplesWork(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	for name, content := range map[string]string{
-		"app.yaml": "display_name: x", "schema.json": "{}", "notes.json": "{}", "cell.json": "{}", "acme.png": "\x89PNG\r\n\x1a\n", "roots.pem": "x", "token": "x",
+		"app.yaml": "display_name: x", "schema.json": "{}", "portal.json": "{}", "cell.json": "{}", "acme.png": "\x89PNG\r\n\x1a\n", "roots.pem": "x", "token": "x",
 	} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)

@@ -30,7 +30,7 @@ func configs() noun {
 			{
 				name: "get", rpc: "GetDocument", short: "Print what a layer sets in a namespace", fields: named(configForm), show: showContent,
 				long:    "Print what a layer sets in a namespace, as JSON. -o json and -o yaml print the whole document with its etag.",
-				example: "rowhouse config get acme notes > notes.json\nrowhouse config get platform notes -o yaml",
+				example: "rowhouse config get acme portal > portal.json\nrowhouse config get plans/free portal -o yaml",
 			},
 			{
 				name: "set", rpc: "UpdateDocument", short: "Set values, or replace a document by a file",
@@ -38,25 +38,25 @@ func configs() noun {
 				long: "Set values, or replace a document by a file. --set changes the named values and keeps the others; a value is\n" +
 					"JSON, or else text; null removes what this layer sets. A dot in a key is written \\. .",
 				more: setFlags, ownFile: true, before: readContent, preset: map[string]string{"document.content": "{}", "allow_missing": "true"},
-				example: "rowhouse config set acme notes --set page.size=50 --set title=\"Our notes\" --reason \"ticket 4711\"\n" +
-					"rowhouse config set plans/free notes --file notes.json\nrowhouse config get acme notes | rowhouse config set globex notes --file -",
+				example: "rowhouse config set acme portal --set page.size=50 --set title=\"Our notes\" --reason \"ticket 4711\"\n" +
+					"rowhouse config set plans/free portal --file portal.json\nrowhouse config get acme portal | rowhouse config set globex portal --file -",
 			},
 			{
 				name: "delete", rpc: "DeleteDocument", short: "Remove what a layer sets in a namespace", fields: named(configForm),
-				example: "rowhouse config delete acme notes --confirm notes",
+				example: "rowhouse config delete acme portal --confirm portal",
 			},
 			{
 				name: "revisions", rpc: "ListDocumentRevisions", short: "List a document's revisions, the newest first",
 				fields: []field{{"parent", configForm}},
-				limit:  50, example: "rowhouse config revisions acme notes",
+				limit:  50, example: "rowhouse config revisions acme portal",
 			},
 			{
 				name: "rollback", rpc: "RollbackDocument", short: "Write an old revision's content anew", fields: named(configForm), flags: revision,
-				example: "rowhouse config rollback acme notes --revision 17 --reason \"the new title was wrong\"",
+				example: "rowhouse config rollback acme portal --revision 17 --reason \"the new title was wrong\"",
 			},
 			{
 				name: "explain", rpc: "ExplainSettings", short: "Show what holds for a tenant, and where each value comes from",
-				fields: named("tenants/{tenant}/config/{namespace}"), show: showEffective, example: "rowhouse config explain acme notes",
+				fields: named("tenants/{tenant}/config/{namespace}"), show: showEffective, example: "rowhouse config explain acme portal",
 			},
 		},
 	}

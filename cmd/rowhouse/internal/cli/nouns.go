@@ -102,7 +102,7 @@ func tenants() noun {
 			{
 				name: "create", rpc: "CreateTenant", short: "Create a tenant", fields: []field{{"tenant_id", "{tenant}"}},
 				flags:   slices.Concat(flags, placement),
-				example: "rowhouse tenants create hooli --display-name Hooli --plan business",
+				example: "rowhouse tenants create initrode --display-name Initrode --plan business --external-id 4711",
 			},
 			{
 				name: "update", rpc: "UpdateTenant", short: "Change a tenant, for example its plan", fields: []field{{"tenant.name", tenantForm}},
@@ -182,8 +182,8 @@ func plans() noun {
 		columns: "PLAN=name@plans NAME=display_name MODELS=allowed_models STATEMENT=statement_timeout RETENTION=retention LOSS=loss_policy",
 	}
 	n.verbs = standard(standards{
-		noun: "Plan", one: "plan", form: planForm, flags: flags, id: "gold",
-		change: "--statement-timeout 10s", verbs: "list get create update delete",
+		noun: "Plan", one: "plan", form: planForm, flags: flags, known: "free", id: "gold",
+		create: "--display-name Gold --statement-timeout 10s", change: "--statement-timeout 20s", verbs: "list get create update delete",
 	})
 	return n
 }
@@ -194,7 +194,7 @@ func apps() noun {
 		columns: "APP=name@apps NAME=display_name BIT=audience_bit SERVICES=grpc_services HOSTS=shared_hosts",
 	}
 	n.verbs = standard(standards{
-		noun: "App", one: "app", form: appForm, id: "notes", change: "--file app.yaml", verbs: "list get create update delete",
+		noun: "App", one: "app", form: appForm, known: "notes", id: "crm", create: "--file app.yaml", change: "--file app.yaml", verbs: "list get create update delete",
 		flags: []flag{
 			{path: "app.display_name", usage: "name for people"},
 			{path: "app.grpc_services", usage: "the gRPC services that the gateway forwards"},
@@ -210,7 +210,8 @@ func cells() noun {
 		columns: "CELL=name@cells REGION=region STATE=state MODELS=models USED=used CAPACITY=capacity",
 	}
 	n.verbs = standard(standards{
-		noun: "Cell", one: "cell", form: cellForm, id: "cell-2", change: "--state closed", verbs: "list get create update",
+		noun: "Cell", one: "cell", form: cellForm, known: "cell-1", id: "cell-2", verbs: "list get create update",
+		create: "--region eu-central --credentials-ref secret://file/cell-2 --models shared --capacity 500", change: "--state closed",
 		flags: []flag{
 			{path: "cell.region", usage: "the region; fixed at creation"},
 			{path: "cell.credentials_ref", usage: "secret://file/{name}: the file with its connection string"},
@@ -278,7 +279,8 @@ func namespaces() noun {
 		columns: "NAMESPACE=name@namespaces CREATED=create_time UPDATED=update_time",
 	}
 	n.verbs = standard(standards{
-		noun: "Namespace", one: "namespace", form: "namespaces/{namespace}", id: "notes", change: "--schema-file schema.json",
+		noun: "Namespace", one: "namespace", form: "namespaces/{namespace}", known: "brand", id: "portal",
+		create: "--schema-file schema.json", change: "--schema-file schema.json",
 		verbs: "list get create update delete", more: schemaFlag, before: readSchema,
 	})
 	return n

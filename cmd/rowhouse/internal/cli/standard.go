@@ -16,11 +16,13 @@ import (
 // standards describe a noun whose RPCs have the standard shapes.
 type standards struct {
 	noun, one, form string // "Plan", "plan", "plans/{plan}"
-	id, change      string // of the examples
-	verbs           string
-	flags           []flag
-	more            func(*cobra.Command)
-	before          func(*app, *cobra.Command, *call) error
+	// known, id, create and change are of the examples: one that every house has, and one that they make, with what its
+	// creation needs and a change of it.
+	known, id, create, change string
+	verbs                     string
+	flags                     []flag
+	more                      func(*cobra.Command)
+	before                    func(*app, *cobra.Command, *call) error
 }
 
 // standard makes the standard verbs of a noun.
@@ -35,11 +37,11 @@ func standard(s standards) []verb {
 		{name: "list", rpc: "List" + s.noun + "s", short: "List " + many, example: ex("list") + "\n" + ex("list -o json")},
 		{
 			name: "get", rpc: "Get" + s.noun, short: "Show one", fields: named(s.form), wide: true,
-			example: ex("get %s", s.id) + "\n" + ex("get %s -o yaml", s.id),
+			example: ex("get %s", s.known) + "\n" + ex("get %s -o yaml", s.known),
 		},
 		{
 			name: "create", rpc: "Create" + s.noun, short: "Create one", fields: field1(s.one+"_id", place), flags: s.flags,
-			more: s.more, before: s.before, example: ex("create %s %s", s.id, s.change),
+			more: s.more, before: s.before, example: ex("create %s %s", s.id, s.create),
 		},
 		{
 			name: "update", rpc: "Update" + s.noun, short: "Change one", fields: field1(s.one+".name", s.form), flags: s.flags,

@@ -1,0 +1,171 @@
+package docs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"image/png"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// example is a line that the help of a verb shows.
+type example struct {
+	noun, verb, line string
+}
+
+// stage orders examples so that what one needs another has made before. Within a stage they come as in the help.
+func (e example) stage() int {
+	switch e.verb {
+	case "create":
+		return 0
+	case "set", "suspend":
+		return 1
+	case "delete":
+		return 3
+	case "undelete":
+		return 4
+	default:
+		return 2
+	}
+}
+
+// answers are those that an example may get instead of success: about ids that nobody can know before, it has to be
+// understood and to find nothing.
+var answers = map[string]string{
+	"tenants lookup uid:": "RESOURCE_NOT_FOUND",
+	"operations get ":     "RESOURCE_NOT_FOUND",
+	"operations wait ":    "RESOURCE_NOT_FOUND",
+	"operations cancel ":  "RESOURCE_NOT_FOUND",
+	"config rollback ":    "RESOURCE_NOT_FOUND",
+	"keys revoke ":        "RESOURCE_NOT_FOUND",
+	"namespaces delete ":  "NAMESPACE_IN_USE", // by what other examples set
+}
+
+// refused says what is wrong with how an example ended.
+func (e example) refused(said string, err error) error {
+	if err == nil {
+		return nil
+	}
+	for about, reason := range answers {
+		if strings.HasPrefix(e.line, "rowhouse "+about) && strings.Contains(said, reason) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s", err, said)
+}
+
+// examples reads the help of each command that operates an installation.
+func examples(ctx context.Context, h *help) ([]example, error) {
+	top, err := h.of(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	_, nouns, _ := strings.Cut(top, "\nOperate it:\n")
+	nouns, _, _ = strings.Cut(nouns, "\n\n")
+	var out []example
+	for line := range strings.Lines(nouns) {
+		noun := strings.Fields(line)[0]
+		text, err := h.of(ctx, []string{noun})
+		if err != nil {
+			return nil, err
+		}
+		_, verbs, _ := strings.Cut(text, "\nAvailable Commands:\n")
+		verbs, _, _ = strings.Cut(verbs, "\n\n")
+		if verbs == "" { // a command without verbs
+			out = append(out, examplesIn(noun, "", text)...)
+		}
+		for line := range strings.Lines(verbs) {
+			verb := strings.Fields(line)[0]
+			text, err := h.of(ctx, []string{noun, verb})
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, examplesIn(noun, verb, text)...)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b example) int { return a.stage() - b.stage() })
+	return out, nil
+}
+
+func examplesIn(noun, verb, text string) []example {
+	_, lines, _ := strings.Cut(text, "\nExamples:\n")
+	lines, _, _ = strings.Cut(lines, "\n\n")
+	var out []example
+	for line := range strings.Lines(strings.ReplaceAll(lines, "\\\n", " ")) {
+		out = append(out, example{noun, verb, strings.TrimSpace(line)})
+	}
+	return out
+}
+
+// runExamples types each example of the command line's help, in a fresh folder with the files that they name.
+func (h *house) runExamples(t *testing.T) {
+	t.Helper()
+	all, err := examples(t.Context(), &help{said: map[string]string{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const fewest = 80
+	if len(all) < fewest {
+		t.Fatalf("the help shows %d examples, want at least %d", len(all), fewest)
+	}
+	work, env := t.TempDir(), h.environment(t)
+	for name, content := range exampleFiles(t) {
+		if err := os.WriteFile(filepath.Join(work, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, e := range all {
+		shell := exec.CommandContext(t.Context(), "bash", "-c", "set -o pipefail; "+e.line)
+		shell.Dir, shell.Env = work, env
+		said, err := shell.CombinedOutput()
+		if err := e.refused(string(said), err); err != nil {
+			t.Errorf("%s: %v", e.line, err)
+		}
+	}
+}
+
+// exampleFiles are those that examples name.
+func exampleFiles(t *testing.T) map[string][]byte {
+	t.Helper()
+	var logo bytes.Buffer
+	if err := png.Encode(&logo, image.NewGray(image.Rect(0, 0, 64, 64))); err != nil {
+		t.Fatal(err)
+	}
+	return map[string][]byte{
+		"app.yaml": []byte("display_name: Customers\n"), "schema.json": []byte(`{"type": "object"}`), "portal.json": []byte(`{"title": "Ours"}`),
+		"cell.json": []byte(`{"cell": {"name": "cells/cell-1", "capacity": 10000}, "updateMask": "capacity"}`), "acme.png": logo.Bytes(),
+	}
+}
+
+// An example that the API refuses, or that is no command line, is found.
+func TestExamplesFindOffenders(t *testing.T) {
+	t.Parallel()
+	failed := errors.New("exit status 1")
+	for name, c := range map[string]struct {
+		line, said string
+		err        error
+		ok         bool
+	}{
+		"good":                    {"rowhouse tenants list", "", nil, true},
+		"a field is missing":      {"rowhouse cells create cell-2", "cell.region is required (INVALID_FIELD)", failed, false},
+		"not in a house":          {"rowhouse plans get gold", "plans/gold does not exist (RESOURCE_NOT_FOUND)", failed, false},
+		"an id that is not known": {"rowhouse keys revoke 00 --confirm 00", "does not exist (RESOURCE_NOT_FOUND)", failed, true},
+		"and is no id either":     {"rowhouse keys revoke x --confirm x", "name (INVALID_FIELD)", failed, false},
+	} {
+		if err := (example{line: c.line}).refused(c.said, c.err); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	text := "Create one.\n\nExamples:\n  rowhouse cells create a \\\n    --region b\n  rowhouse cells create c\n\nFlags:\n"
+	if got := examplesIn("cells", "create", text); len(got) != 2 || !regexp.MustCompile(`^rowhouse cells create a +--region b$`).MatchString(got[0].line) {
+		t.Errorf("the examples are %q", got)
+	}
+}
