@@ -246,6 +246,70 @@ func TestThreatsNameTheirTests(t *testing.T) {
 	}
 }
 
+// TestCommentsNameTestsThatExist looks for each test that a comment in another one names.
+func TestCommentsNameTestsThatExist(t *testing.T) {
+	t.Parallel()
+	written, named := map[string]bool{}, map[string]string{}
+	for _, folder := range []string{"bench", "cmd", "examples", "internal", "sdk", "services", "test", "tools"} {
+		err := filepath.WalkDir(filepath.Join(root, folder), func(file string, _ os.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(file, "_test.go") {
+				return err
+			}
+			b, err := os.ReadFile(file)
+			tests, names := testsIn(string(b))
+			for _, name := range tests {
+				written[name] = true
+			}
+			for _, name := range names {
+				named[name] = file
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, file := range named {
+		if !written[name] {
+			t.Errorf("%s names %s, which does not exist", file, name)
+		}
+	}
+	tests, names := testsIn("func TestMatches(t *testing.T) {\n\t// as in TestErrorsPage.\n\tx(TestNot) // FuzzParseHost too\n")
+	if !slices.Equal(tests, []string{"TestMatches"}) || !slices.Equal(names, []string{"TestErrorsPage", "FuzzParseHost"}) {
+		t.Errorf("found %v and %v", tests, names)
+	}
+}
+
+// testsIn returns the tests that a Go file holds and those that its comments name.
+func testsIn(text string) (tests, named []string) {
+	for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z]\w*)\(`).FindAllStringSubmatch(text, -1) {
+		tests = append(tests, m[1])
+	}
+	for _, comment := range regexp.MustCompile(`(?m)(?:^|\s)//.*$`).FindAllString(text, -1) {
+		named = append(named, regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w+`).FindAllString(comment, -1)...)
+	}
+	return tests, named
+}
+
+// TestHelpNamesRPCAndPermission holds what the operator guide says of the help.
+func TestHelpNamesRPCAndPermission(t *testing.T) {
+	t.Parallel()
+	h := &help{said: map[string]string{}}
+	all, err := examples(t.Context(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		if e.verb == "" { // call takes any RPC
+			continue
+		}
+		text, err := h.of(t.Context(), []string{e.noun, e.verb})
+		if err != nil || !strings.Contains(text, "\nRPC: ") || strings.Contains(text, "\nPermission: ") == (e.noun == "operations") {
+			t.Errorf("the help of %s %s does not name what the guide says (%v)", e.noun, e.verb, err)
+		}
+	}
+}
+
 // TestDependenciesAreListed compares decision 8 with what the code imports and with go.mod.
 func TestDependenciesAreListed(t *testing.T) {
 	t.Parallel()

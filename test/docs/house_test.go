@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,7 +58,7 @@ type house struct {
 	dir   string
 	ports struct {
 		HTTP, HTTPS int
-		GRPC        map[string]int
+		GRPC, Ops   map[string]int
 	}
 	spare int    // a port that is free
 	said  string // what it said until it was ready
@@ -200,4 +201,32 @@ func (h *house) environment(t *testing.T) []string {
 	path := strings.Join([]string{binaries, os.Getenv("PATH"), bins.Dir}, ":")
 	return append(os.Environ(), "PATH="+path, "ROWHOUSE="+repo, "STATE="+h.dir,
 		"ROWHOUSE_CONTEXTS="+filepath.Join(h.dir, "contexts.yaml"), "LC_ALL=C.UTF-8")
+}
+
+// askOps asks each process for what the architecture says of ops ports.
+func (h *house) askOps(t *testing.T) {
+	t.Helper()
+	for process, port := range h.ports.Ops {
+		paths := map[string]int{"livez": 200, "readyz": 200, "metrics": 200, "startupz": 200}
+		if process == "notes" { // the example app is no service of ours
+			paths["startupz"] = 404
+		}
+		for path, want := range paths {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/%s", port, path), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != want {
+				t.Errorf("%s answers /%s with %d, not %d", process, path, res.StatusCode, want)
+			}
+		}
+	}
+	if len(h.ports.Ops) == 0 {
+		t.Error("ports.json holds no ops port")
+	}
 }

@@ -48,6 +48,7 @@ func TestPagesRun(t *testing.T) {
 		t.Run(p.path, func(t *testing.T) { h.run(t, p) }) //nolint:paralleltest // they share the house
 	}
 	t.Run("banner", h.runBanner)                 //nolint:paralleltest // it shares the house
+	t.Run("ops ports", h.askOps)                 //nolint:paralleltest // as above
 	t.Run("examples of the help", h.runExamples) //nolint:paralleltest // the last: they close cells and delete tenants
 }
 

@@ -137,7 +137,7 @@ func TestEveryRPCRefusesBadInput(t *testing.T) {
 				want("a wrong token", m.call(t.Context(), rubbish, m.empty()), invalid)
 				want("a bad name", m.call(t.Context(), operator, m.with("Bad Name/\x01/..")), badField)
 				want("too much", m.call(t.Context(), operator, m.junk(2<<20)), tooLarge)
-				// Nothing at all is well formed for lists alone; the others are in TestWrongRole.
+				// Nothing at all is well formed for lists alone; the others are in TestUnknownTenantStaleEtagWrongRole.
 				want("an app's identity", m.call(t.Context(), workload, m.empty()), noRight, badField)
 				if rule.RuleOf(m).GetAudit() == apiv1.AuditClass_AUDIT_CLASS_READ {
 					return // a newer client may read with fields that we do not know
