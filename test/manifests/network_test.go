@@ -75,9 +75,7 @@ func (h house) doors() []door {
 
 // isFront reports whether it is the one door through which everybody comes.
 func (d door) isFront() bool {
-	front := []any{
-		map[string]any{"protocol": "TCP", "port": "http"}, map[string]any{"protocol": "TCP", "port": "https"},
-	}
+	front := []any{map[string]any{"protocol": "TCP", "port": "https"}}
 	return d.policy.name() == "gateway" && d.direction == "from" && is(front, object{"ports": d.ports}, "ports")
 }
 

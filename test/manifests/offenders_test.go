@@ -12,6 +12,7 @@ func TestRulesFindOffenders(t *testing.T) {
 	const pod, container = "spec.template.spec.", "spec.template.spec.containers.0."
 	type m = map[string]any
 	type l = []any
+	gatewayConfig := "ConfigMap/" + text(house{objects}.pod(t, "gateway").spec, "volumes", "0", "configMap", "name")
 	tests := []struct {
 		rule, what, object, way string
 		value                   any // nil removes; an empty way removes the object
@@ -102,7 +103,7 @@ func TestRulesFindOffenders(t *testing.T) {
 		{"dns", "the jobs' are cut off", "NetworkPolicy/migrate", "spec.egress.0.ports.0", nil},
 		{"world", "shut", "NetworkPolicy/gateway", "spec.ingress.0", nil},
 		{"world", "shut for IPv6", "NetworkPolicy/gateway", "spec.ingress.0.from.1", nil},
-		{"world", "another port", "NetworkPolicy/gateway", "spec.ingress.0.ports.0.port", "ops"},
+		{"world", "another port", "NetworkPolicy/gateway", "spec.ingress.0.ports.0.port", "http"},
 		{"world", "no front door", "Service/gateway-front", "", nil},
 		{"services", "one address", "Service/tenancy", "spec.clusterIP", nil},
 		{"services", "any zone", "Service/tenancy", "spec.trafficDistribution", nil},
@@ -112,6 +113,9 @@ func TestRulesFindOffenders(t *testing.T) {
 		{"front", "second door", "Service/tenancy", "spec.type", "LoadBalancer"},
 		{"front", "port of the nodes", "Service/gateway-front", "spec.type", "NodePort"},
 		{"front", "address lost", "Service/gateway-front", "spec.externalTrafficPolicy", nil},
+		{"clear", "port 80", "Service/gateway-front", "spec.ports.-", m{"name": "http", "port": 80, "targetPort": "http"}},
+		{"clear", "a container's port", "Deployment/gateway", container + "ports.-", m{"name": "http", "containerPort": 8080}},
+		{"clear", "configured", gatewayConfig, "data.config.yaml", "http: \":8080\"\n"},
 		{"migrations", "none", "Job/config-migrate", "", nil},
 		{"migrations", "endless", "Job/config-migrate", "spec.activeDeadlineSeconds", nil},
 		{"migrations", "by the service", "Deployment/config", pod + "initContainers", l{m{"name": "migrate"}}},
@@ -148,10 +152,13 @@ func TestRulesFindOffenders(t *testing.T) {
 	}
 }
 
-// steps splits a way at its dots; a label that has dots itself comes last.
+// steps splits a way at its dots; a label or a file of a ConfigMap, which have dots themselves, come last.
 func steps(way string) []string {
 	if way == "" {
 		return nil
+	}
+	if file, ok := strings.CutPrefix(way, "data."); ok {
+		return []string{"data", file}
 	}
 	if i := strings.Index(way, "labels."); i >= 0 {
 		return append(strings.Split(way[:i+len("labels")], "."), way[i+len("labels."):])

@@ -41,6 +41,7 @@ func rules() map[string]rule {
 		"world":      worldEnters,
 		"services":   servicesHeadless,
 		"front":      frontDoor,
+		"clear":      nothingInTheClear,
 		"migrations": migrationsApart,
 		"references": referencesExist,
 		"belonging":  objectsBelong,
@@ -464,6 +465,29 @@ func frontDoor(h house) (looked int, wrong []string) {
 			looked++
 		default:
 			wrong = append(wrong, fmt.Sprintf("%s: %s opens a second door", o, kind))
+		}
+	}
+	return looked, wrong
+}
+
+// nothingInTheClear keeps customers' tokens and cookies off plain HTTP: the gateway has no such port, no Service leads to
+// one, and the configuration opens none.
+func nothingInTheClear(h house) (looked int, wrong []string) {
+	for _, o := range h.all("Service") {
+		if o.name() == "gateway-front" && !is([]any{map[string]any{"name": "https", "port": 443, "targetPort": "https"}}, o, "spec", "ports") {
+			wrong = append(wrong, o.String()+": publishes something else than HTTPS")
+		}
+	}
+	for _, p := range h.pods() {
+		if p.of.String() != "Deployment/gateway" {
+			continue
+		}
+		looked++
+		if containerPort(p, "http") != nil {
+			wrong = append(wrong, p.of.String()+": has a port in the clear")
+		}
+		if regexp.MustCompile(`(?m)^http:`).MatchString(h.read(p, "config", "config.yaml")) {
+			wrong = append(wrong, p.of.String()+": is configured to serve in the clear")
 		}
 	}
 	return looked, wrong
