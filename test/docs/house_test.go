@@ -62,6 +62,7 @@ type house struct {
 	}
 	spare int    // a port that is free
 	said  string // what it said until it was ready
+	token string // of a user of acme
 }
 
 // output collects what a process says and tells when there is more.
@@ -101,7 +102,9 @@ func start(t *testing.T) *house {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	h := &house{dir: filepath.Join(dir, "state"), spare: freePort(t)}
 	out := &output{heard: make(chan struct{}, 1)}
-	cmd := exec.CommandContext(context.Background(), filepath.Join(binaries, "rowhouse"), "dev", "--state", h.dir, "--base-port", "0")
+	h.token = signIn(t, dir)
+	cmd := exec.CommandContext(context.Background(), filepath.Join(binaries, "rowhouse"), "dev", "--state", h.dir, "--base-port", "0",
+		"--users", filepath.Join(dir, "users.yaml"))
 	cmd.Stdout, cmd.Stderr = out, out
 	ended := launch(t, cmd)
 	t.Cleanup(func() { stop(t, cmd, ended, out) })
@@ -199,7 +202,7 @@ func (h *house) environment(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	path := strings.Join([]string{binaries, os.Getenv("PATH"), bins.Dir}, ":")
-	return append(os.Environ(), "PATH="+path, "ROWHOUSE="+repo, "STATE="+h.dir,
+	return append(os.Environ(), "PATH="+path, "ROWHOUSE="+repo, "STATE="+h.dir, "TOKEN="+h.token,
 		"ROWHOUSE_CONTEXTS="+filepath.Join(h.dir, "contexts.yaml"), "LC_ALL=C.UTF-8")
 }
 
