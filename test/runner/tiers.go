@@ -36,6 +36,7 @@ func tiers() []tier {
 		{name: "breaking", run: breaking},
 		{name: "vet", run: vet},
 		{name: "unit", run: unit},
+		{name: "release", run: release},
 		{name: "lint", run: lint},
 		{name: "race", run: race},
 		{name: "vuln", run: vuln},
@@ -123,8 +124,17 @@ func pastProtos(ctx context.Context, s *shop) ([][]string, error) {
 	return pasts, nil
 }
 
+// vet looks at both modules: what builds our images is in tools.
 func vet(ctx context.Context, s *shop) error {
-	return s.command(ctx, "go", "vet", "./...")
+	return errors.Join(
+		s.command(ctx, "go", "vet", "./..."),
+		s.command(ctx, "go", "vet", "-C", "tools", "./..."),
+	)
+}
+
+// release runs the tests of what builds our images, but for the builds, which the tier images has.
+func release(ctx context.Context, s *shop) error {
+	return s.command(ctx, "go", "test", "-C", "tools", "-count=1", "-skip=^TestReproducible$", "./release")
 }
 
 func lint(ctx context.Context, s *shop) error {

@@ -1,7 +1,7 @@
 // Command release builds our container images without a container engine.
 //
 // An image is one static binary on nothing: no shell, no package, no user database. It also holds the CA certificates
-// that the pinned Go module brings and our licence. The same source gives the same digests on every machine: paths,
+// that the pinned Go module brings, our licence, and in NOTICE those of the code that is linked in. The same source gives the same digests on every machine: paths,
 // times and the order of files leave no trace. Start at run.
 //
 //	release [-o dist] [-root ..] [-arch amd64,arm64] [-version v]
@@ -71,13 +71,22 @@ func run(ctx context.Context, out io.Writer, o options) error {
 		return err
 	}
 	for _, i := range o.images {
-		built := map[string][]byte{}
+		built := map[string][]file{}
 		for _, arch := range o.arches {
-			if built[arch], err = compile(ctx, o, i, arch); err != nil {
+			binary, err := compile(ctx, o, i, arch)
+			if err != nil {
 				return fmt.Errorf("%s for %s: %w", i.name, arch, err)
 			}
+			others, err := notice(ctx, o.root, binary)
+			if err != nil {
+				return fmt.Errorf("licences of what is in %s: %w", i.name, err)
+			}
+			built[arch] = []file{
+				{i.name, 0o755, binary}, {"etc/ssl/certs/ca-certificates.crt", 0o644, authorities()},
+				{"LICENSE", 0o644, licence}, {"NOTICE", 0o644, others},
+			}
 		}
-		digest, err := pack(o, i, built, licence)
+		digest, err := pack(o, i, built)
 		if err != nil {
 			return fmt.Errorf("image %s: %w", i.name, err)
 		}

@@ -33,13 +33,11 @@ type file struct {
 	text []byte
 }
 
-// pack writes an image's OCI layout and tarballs and returns the digest of the index over its architectures.
-func pack(o options, i image, binaries map[string][]byte, licence []byte) (string, error) {
+// pack writes an image's OCI layout and tarballs, of the files for each architecture, and returns the digest of the index over its architectures.
+func pack(o options, i image, files map[string][]file) (string, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, arch := range slices.Sorted(maps.Keys(binaries)) {
-		built, err := build(o, i, arch, []file{
-			{i.name, 0o755, binaries[arch]}, {"etc/ssl/certs/ca-certificates.crt", 0o644, authorities()}, {"LICENSE", 0o644, licence},
-		})
+	for _, arch := range slices.Sorted(maps.Keys(files)) {
+		built, err := build(o, i, arch, files[arch])
 		if err != nil {
 			return "", err
 		}

@@ -170,3 +170,50 @@ func TestAuthorities(t *testing.T) {
 		t.Errorf("%d authorities; there should be more than 50", n)
 	}
 }
+
+// TestNotice reads what is linked into this very test, which is other people's code, too.
+func TestNotice(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := notice(t.Context(), ".", binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		noticeHead, "=== The Go standard library, go1.", "Copyright 2009 The Go Authors", "=== github.com/google/go-containerregistry v",
+		"Apache License", "=== golang.org/x/crypto",
+	} {
+		if !bytes.Contains(text, []byte(want)) {
+			t.Errorf("it does not hold %q", want)
+		}
+	}
+	if _, err := notice(t.Context(), ".", []byte("no binary")); err == nil {
+		t.Error("what is no binary has a notice")
+	}
+}
+
+// TestLicenceTexts shows that a module without a licence stops a release, and that one with a notice keeps it.
+func TestLicenceTexts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("NOTICE.txt", "made by x")
+	if text, err := licenceTexts(dir); err == nil {
+		t.Errorf("a module without a licence has the texts %q", text)
+	}
+	write("LICENSE.md", "do as you like")
+	if text, err := licenceTexts(dir); err != nil || string(text) != "do as you like\n\nmade by x\n\n" {
+		t.Errorf("the texts are %q, %v", text, err)
+	}
+}
