@@ -287,7 +287,8 @@ func TestUnsafeMigrationsAreUndone(t *testing.T) {
 		{"R11", `CREATE TABLE app.crossed (tenant_id uuid, other uuid, id int, PRIMARY KEY (tenant_id, id),
 			FOREIGN KEY (other, id) REFERENCES app.good (tenant_id, id))`},
 		{"R13", `CREATE VIEW app.v AS SELECT * FROM app.good; GRANT SELECT ON app.v TO rowhouse_app`},
-		{"R14", `CREATE MATERIALIZED VIEW app.v AS SELECT 1 AS one; GRANT SELECT ON app.v TO rowhouse_app`},
+		{"R14", `CREATE MATERIALIZED VIEW app.v AS SELECT * FROM app.good WITH NO DATA; GRANT SELECT ON app.v TO rowhouse_app`},
+		{"R25", `CREATE MATERIALIZED VIEW app.v AS SELECT 1 AS one; GRANT SELECT ON app.v TO rowhouse_app`},
 		{"R15", `CREATE FUNCTION app.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
 			GRANT EXECUTE ON FUNCTION app.f() TO rowhouse_app`},
 		{"R17", `GRANT TRUNCATE ON app.good TO rowhouse_app`},

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/catalog"
 )
 
 // Rung is how far PostgreSQL is trusted with the tenant; higher is stronger.
@@ -87,6 +89,11 @@ func or[T comparable](v, fallback T) T {
 // asked, nor on a weaker one than the database had. It may be run again at any time, and
 // must be after a restore or a template clone: those do not carry the database's rights.
 //
+// At its end, when all that is done, it audits what it set up: roles, rights on the database
+// and on PostgreSQL's functions, schema rowhouse. An error is [ErrUnsafe], with what is to be
+// mended: Init takes nothing from a role that it did not give. Tables are not judged here,
+// see [Audit].
+//
 // Roles belong to the whole server; concurrent calls, in any databases of it, wait for
 // each other. Without superuser the rights of pg_catalog's functions stay as they are.
 func Init(ctx context.Context, conn Conn, config Config) error {
@@ -114,6 +121,9 @@ func Init(ctx context.Context, conn Conn, config Config) error {
 	if err := tx(ctx, conn, func(t pgx.Tx) error { return setUpDatabase(ctx, t, &config, super) }); err != nil {
 		return fmt.Errorf("cell init: %w", err)
 	}
+	if err := auditPlatform(ctx, conn); err != nil {
+		return fmt.Errorf("cell init: %w", err)
+	}
 	return nil
 }
 
@@ -134,8 +144,13 @@ func checkServer(ctx context.Context, t pgx.Tx) error {
 	if err := t.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
 		return fmt.Errorf("ask the server's version: %w", err)
 	}
-	if version < 15_00_18 {
-		return fmt.Errorf("%w: version %d.%d, want 15.18 or later", ErrServer, version/10000, version%10000)
+	major, minor := version/10000, version%10000
+	floor, known := catalog.Floors()[major]
+	switch {
+	case !known:
+		return fmt.Errorf("%w: version %d.%d, want 15 to 18", ErrServer, major, minor)
+	case minor < floor:
+		return fmt.Errorf("%w: version %d.%d, want %d.%d or later", ErrServer, major, minor, major, floor)
 	}
 	return nil
 }

@@ -23,11 +23,14 @@ func (r Rung) carriers() []string {
 	}
 }
 
-func (r Rung) script() string {
+// scripts make the functions of a rung. That of tenant_id names functions of enter.sql and
+// the reverse; plpgsql binds late, so the order is free.
+func (r Rung) scripts() []string {
+	first := "rung_l2a.sql"
 	if r == L2b {
-		return "rung_l2b.sql"
+		first = "rung_l2b.sql"
 	}
-	return "rung_l2a.sql"
+	return []string{first, "enter.sql", "secure.sql"}
 }
 
 // climb installs the functions of a rung and tries them.
@@ -83,9 +86,7 @@ func install(ctx context.Context, t pgx.Tx, rung Rung) error {
 	if _, err := t.Exec(ctx, "SET LOCAL ROLE rowhouse_sec"); err != nil {
 		return fmt.Errorf("become rowhouse_sec: %w", err)
 	}
-	// rung_l2a's body names functions of enter.sql and the reverse; plpgsql binds late, so
-	// the order is free.
-	for _, name := range []string{rung.script(), "enter.sql", "secure.sql"} {
+	for _, name := range rung.scripts() {
 		if err := run(ctx, t, name, rung.carriers()...); err != nil {
 			return err
 		}

@@ -1,0 +1,147 @@
+-- What the rules look at. Every rule is a SELECT over these; package catalog puts the chosen
+-- ones behind them, so that one statement reads each catalog once. It runs with search_path
+-- = pg_catalog, pg_temp, as any role: nothing here is readable by superusers only.
+--
+-- Only columns that PostgreSQL 15 to 18 have are named; among the catalogs pg_parameter_acl
+-- and pg_publication_namespace are of 15. Rights are read from the ACLs themselves, so that
+-- privileges which a release adds (MAINTAIN, in 17) need no function that knows them.
+WITH RECURSIVE input AS MATERIALIZED (
+	SELECT $1::text AS app, $2::text AS owner, $3::text AS security, $4::text AS tenant_column, $5::text AS schemas,
+		$6::text[] AS context, $7::text AS own_schema, $8::text[] AS carriers, $9::text[] AS definers, $10::int[] AS floors,
+		$11::boolean AS dedicated, $12::boolean AS touched, $13::jsonb AS shipped
+),
+
+-- Roles. The app is its group role and the logins that may connect to this database.
+login AS MATERIALIZED (
+	SELECT r.oid FROM pg_roles r, input
+	WHERE r.rolname = input.app OR starts_with(r.rolname::text, input.app || '_')
+		AND has_database_privilege(r.oid, current_database(), 'CONNECT')
+),
+-- Every membership counts, also one without INHERIT or SET (16 and later): an ADMIN option turns it into the others.
+becomes(oid) AS (
+	SELECT oid FROM login
+	UNION SELECT m.roleid FROM becomes b JOIN pg_auth_members m ON m.member = b.oid
+),
+-- Whose rights are the app's. That it can become the owner or a predefined role is a finding by itself, and would
+-- otherwise be one for each table.
+who AS MATERIALIZED (
+	SELECT r.oid, quote_ident(r.rolname) AS name FROM becomes JOIN pg_roles r USING (oid), input
+	WHERE r.rolname NOT IN (input.owner, input.security) AND r.rolname NOT LIKE 'pg\_%'
+	UNION ALL SELECT 0, 'PUBLIC'
+),
+
+-- Schemas that hold what is judged.
+ns AS MATERIALIZED (
+	SELECT n.oid, n.nspname, coalesce(n.nspacl, acldefault('n', n.nspowner)) AS acl, NOT input.touched OR age(n.xmin) <= 0 AS judged
+	FROM pg_namespace n, input
+	WHERE n.nspname NOT IN ('information_schema', input.own_schema) AND n.nspname NOT LIKE 'pg\_%' AND n.nspname ~ input.schemas
+),
+rel AS MATERIALIZED (
+	SELECT c.oid, c.relkind, c.relowner, c.relacl, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relreplident, c.relnamespace,
+		c.xmin, format('%I.%I', ns.nspname, c.relname) AS name, a.attnum AS tenant, a.attnotnull, quote_ident(input.tenant_column) AS col
+	FROM input, ns JOIN pg_class c ON c.relnamespace = ns.oid
+	LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = (SELECT tenant_column FROM input) AND NOT a.attisdropped
+	WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+),
+
+-- Which view reads which relation.
+uses AS MATERIALIZED (
+	SELECT DISTINCT w.ev_class AS view, d.refobjid AS of
+	FROM rel JOIN pg_rewrite w ON w.ev_class = rel.oid
+	JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+	WHERE rel.relkind IN ('v', 'm') AND d.refobjid <> w.ev_class
+),
+
+-- A migration is judged by what it touched: relations on which it holds a lock that readers and writers do not take,
+-- which is left of dropped policies and comments, too; and those with a new row in the catalogs, which is left of a
+-- GRANT. A row is ours when it is not older than our transaction; one that another committed meanwhile may count.
+touched(oid) AS MATERIALIZED (
+	SELECT l.relation FROM pg_locks l, input
+	WHERE input.touched AND l.locktype = 'relation' AND l.pid = pg_backend_pid()
+		AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+		AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+	UNION SELECT rel.oid FROM rel, input WHERE input.touched AND age(rel.xmin) <= 0
+	UNION SELECT a.attrelid FROM input, rel JOIN pg_attribute a ON a.attrelid = rel.oid
+		WHERE input.touched AND a.attnum > 0 AND age(a.xmin) <= 0
+),
+-- Views are judged with the tables they read, and the reverse.
+judged(oid) AS (
+	SELECT rel.oid FROM rel, input WHERE NOT input.touched OR rel.oid IN (SELECT oid FROM touched)
+	UNION SELECT e.b FROM judged j JOIN (SELECT view AS a, of AS b FROM uses UNION ALL SELECT of, view FROM uses) e ON e.a = j.oid
+),
+
+-- Tables of tenants, and those of them that are judged.
+tt AS MATERIALIZED (SELECT * FROM rel WHERE tenant IS NOT NULL AND relkind IN ('r', 'p')),
+jt AS MATERIALIZED (SELECT * FROM tt WHERE oid IN (SELECT oid FROM judged)),
+
+-- Rights on relations that the app has and did not get by owning them.
+granted AS MATERIALIZED (
+	SELECT rel.oid, x.privilege_type AS privilege, who.name AS to
+	FROM rel, aclexplode(rel.relacl) x JOIN who ON who.oid = x.grantee WHERE x.grantee <> rel.relowner
+	UNION
+	SELECT rel.oid, x.privilege_type, who.name
+	FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attacl IS NOT NULL, aclexplode(a.attacl) x JOIN who ON who.oid = x.grantee
+	WHERE x.grantee <> rel.relowner
+),
+-- Rows that the app can read or write, and the REVOKE that ends it.
+reached AS MATERIALIZED (
+	SELECT g.oid, format('REVOKE ALL ON %s FROM %s;', rel.name, string_agg(DISTINCT g.to, ', ')) AS mend
+	FROM granted g JOIN rel ON rel.oid = g.oid
+	WHERE g.privilege IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') AND rel.relkind <> 'S' GROUP BY g.oid, rel.name
+),
+-- Views above tenants' tables, and views that the app reads, itself or through others.
+over(oid) AS (
+	SELECT u.view FROM uses u JOIN tt ON tt.oid = u.of
+	UNION SELECT u.view FROM over o JOIN uses u ON u.of = o.oid
+),
+shown(oid) AS (
+	SELECT r.oid FROM reached r JOIN rel ON rel.oid = r.oid WHERE rel.relkind IN ('v', 'm')
+	UNION SELECT u.of FROM shown s JOIN uses u ON u.view = s.oid JOIN rel ON rel.oid = u.of WHERE rel.relkind IN ('v', 'm')
+),
+
+-- Policies as text. A thousand tables share a few expressions, and showing one costs more than comparing it; the
+-- stored form names columns by number, so two tables share one where the tenant column has the same number. Showing one
+-- opens its table, so a migration shows those of tables that it holds anyway.
+shape AS MATERIALIZED (
+	SELECT p.polqual::text AS tree, jt.tenant, min(p.oid) AS qual, NULL::oid AS chk
+	FROM pg_policy p JOIN jt ON jt.oid = p.polrelid WHERE p.polqual IS NOT NULL GROUP BY 1, 2
+	UNION ALL SELECT p.polwithcheck::text, jt.tenant, NULL, min(p.oid)
+	FROM pg_policy p JOIN jt ON jt.oid = p.polrelid WHERE p.polwithcheck IS NOT NULL GROUP BY 1, 2
+),
+expr AS MATERIALIZED (
+	SELECT s.tree, s.tenant, min(pg_get_expr(CASE WHEN s.qual IS NULL THEN p.polwithcheck ELSE p.polqual END, p.polrelid)) AS text
+	FROM shape s JOIN pg_policy p ON p.oid = coalesce(s.qual, s.chk) GROUP BY s.tree, s.tenant
+),
+pol AS MATERIALIZED (
+	SELECT p.polrelid, p.polname, p.polpermissive, p.polcmd, p.polroles, q.text AS qual, c.text AS chk
+	FROM pg_policy p JOIN jt ON jt.oid = p.polrelid
+	LEFT JOIN expr q ON q.tree = p.polqual::text AND q.tenant = jt.tenant
+	LEFT JOIN expr c ON c.tree = p.polwithcheck::text AND c.tenant = jt.tenant
+),
+-- The expressions that bind a row to the context, as PostgreSQL shows them; sub says that the context is asked once.
+own AS MATERIALIZED (
+	SELECT format(f.form, quote_ident(input.tenant_column), fn, quote_ident(split_part(fn, '.', 2))) AS qual, f.sub
+	FROM input, unnest(input.context) fn, (VALUES
+		('(%1$s = ( SELECT %2$s() AS %3$s))', true), ('(( SELECT %2$s() AS %3$s) = %1$s)', true),
+		('(%1$s = %2$s())', false), ('(%2$s() = %1$s)', false)) f(form, sub)
+),
+
+-- Functions that the audit knows by name and the app should not call.
+builtin AS MATERIALIZED (
+	SELECT p.oid, p.proname, p.proacl, p.proowner FROM pg_proc p
+	WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (p.proname IN (
+		'set_config', 'pg_cancel_backend', 'pg_terminate_backend', 'pg_notify',
+		'pg_stat_get_activity', 'pg_stat_get_backend_activity', 'pg_stat_get_backend_client_addr',
+		'pg_logical_emit_message', 'pg_export_snapshot', 'currtid2', 'loread', 'lowrite')
+		OR p.proname LIKE 'lo\_%' OR p.proname LIKE 'pg\_%advisory%')
+),
+
+-- Where the tenant is carried shows in tenant_id(): it checks again, as its owner, on rung L2a only. Whether the
+-- rights in pg_catalog are ours to take shows in whether any was taken; lo_import and lo_export are so from the start.
+facts AS MATERIALIZED (
+	SELECT current_setting('server_version_num')::int AS version,
+		(SELECT CASE WHEN p.prosecdef THEN 'L2a' ELSE 'L2b' END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+			WHERE n.nspname = (SELECT own_schema FROM input) AND p.proname = 'tenant_id' AND p.pronargs = 0) AS rung,
+		EXISTS (SELECT FROM builtin b WHERE b.proname NOT IN ('lo_import', 'lo_export') AND b.proacl IS NOT NULL
+			AND NOT EXISTS (SELECT FROM aclexplode(b.proacl) x WHERE x.grantee = 0)) AS revoked
+)
