@@ -33,6 +33,35 @@ func (r Rung) scripts() []string {
 	return []string{first, "enter.sql", "secure.sql"}
 }
 
+// ReachableRung returns the rung that [Init] tries when none is asked for, and why: the
+// highest that the login can set up, or the one on which the database stands if that is higher.
+func ReachableRung(ctx context.Context, conn Conn) (rung Rung, why string, err error) {
+	err = tx(ctx, conn, func(t pgx.Tx) error {
+		super, err := isSuperuser(ctx, t)
+		if err != nil {
+			return err
+		}
+		var high bool // by its function: who may not read the record may see that
+		err = t.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = 'rowhouse' AND p.proname = 'tenant_id' AND NOT p.prosecdef)`).Scan(&high)
+		switch {
+		case err != nil:
+			return fmt.Errorf("look for an earlier rung: %w", err)
+		case super:
+			rung, why = L2b, "the login is a superuser"
+		case high:
+			rung, why = L2b, "the database stands on it"
+		default:
+			rung, why = L2a, "the login is no superuser"
+		}
+		return nil
+	})
+	if err != nil {
+		return "", "", fmt.Errorf("reachable rung: %w", err)
+	}
+	return rung, why, nil
+}
+
 // climb installs the functions of a rung and tries them.
 func climb(ctx context.Context, t pgx.Tx, config *Config, super bool) error {
 	had, err := standing(ctx, t, config.App)

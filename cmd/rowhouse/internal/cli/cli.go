@@ -61,7 +61,11 @@ func (a *app) addTo(root *cobra.Command) {
 		c.GroupID = groupRun
 	}
 	for _, n := range nouns() {
-		root.AddCommand(a.nounCommand(n))
+		c := a.nounCommand(n)
+		if n.name == "cells" {
+			c.AddCommand(a.cellDatabaseCommands()...)
+		}
+		root.AddCommand(c)
 	}
 	root.AddCommand(a.callCommand())
 	for _, c := range root.Commands() {

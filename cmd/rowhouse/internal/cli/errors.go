@@ -224,11 +224,12 @@ func steps() map[string]string {
 // caller who is not known or not allowed, and other for all else.
 func ExitCode(err error, other int) int {
 	var m mistake
+	var blind auditError
 	var wait *waitError
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &m):
+	case errors.As(err, &m), errors.As(err, &blind):
 		return exitUsage
 	case errors.As(err, &wait) && wait.cause == nil:
 		return exitTimeout
