@@ -78,8 +78,8 @@ type (
 )
 
 // WriteSARIF writes the report as a SARIF 2.1.0 log with one run. An object of a database is
-// in no file; code hosts insist on one, so it is named as a path, <database>/<object>, besides
-// the logical location. Accepted findings are suppressed results.
+// in no file; code hosts insist on one, so it is named as a path, postgresql/<database>/<object>,
+// besides the logical location. Accepted findings are suppressed results.
 func (r Report) WriteSARIF(w io.Writer) error {
 	run := sarifRun{
 		ColumnKind: "unicodeCodePoints",
@@ -113,7 +113,7 @@ func (r Report) result(f Finding, rule int) sarifResult {
 	if f.Mend != "" {
 		text += " Mend: " + f.Mend
 	}
-	path := url.PathEscape(r.Database) + "/" + url.PathEscape(f.Object)
+	path := "postgresql/" + url.PathEscape(r.Database) + "/" + url.PathEscape(f.Object)
 	sum := sha256.Sum256([]byte(f.Rule + "\x00" + r.Database + "\x00" + f.Object))
 	result := sarifResult{
 		RuleID: f.Rule, RuleIndex: rule, Level: f.Severity, Message: sarifText{text},

@@ -309,6 +309,60 @@ CREATE TABLE app.p0 PARTITION OF app.p FOR VALUES WITH (MODULUS 1, REMAINDER 0);
 	}
 }
 
+// Faults that were there before do not stop a migration, until it touches what has them.
+func TestMigrationsAreJudgedByWhatTheyTouch(t *testing.T) {
+	t.Parallel()
+	_, admin := ready(t, "")
+	files := []string{goodTable, `
+CREATE TABLE app.p (tenant_id uuid, id int, PRIMARY KEY (tenant_id, id)) PARTITION BY HASH (tenant_id);
+CREATE TABLE app.p0 PARTITION OF app.p FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+CREATE TABLE app.g (id int); COMMENT ON TABLE app.g IS 'tenancy:global currencies'; GRANT SELECT ON app.g TO rowhouse_app;
+CREATE VIEW app.below AS SELECT * FROM app.good; CREATE VIEW app.v WITH (security_invoker) AS SELECT * FROM app.below;
+CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER f BEFORE INSERT ON app.good FOR EACH ROW EXECUTE FUNCTION app.f();`}
+	if err := migrate(t, admin, files...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.Exec(t.Context(), "ALTER TABLE app.p NO FORCE ROW LEVEL SECURITY"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ rule, sql string }{
+		{"R02", `ALTER TABLE app.p ADD note text`},
+		{"R16", `GRANT SELECT (id) ON app.p0 TO rowhouse_app`},
+		{"R25", `COMMENT ON TABLE app.g IS NULL`},
+		{"R13", `GRANT SELECT ON app.v TO rowhouse_app`},
+		{"R31", `ALTER FUNCTION app.f() SECURITY DEFINER`},
+		{"R17", `DO $$ BEGIN
+			BEGIN GRANT TRUNCATE ON app.good TO rowhouse_app; EXCEPTION WHEN division_by_zero THEN NULL; END;
+		END $$`},
+	} {
+		if err := migrate(t, admin, append(files, test.sql)...); !errors.Is(err, cell.ErrUnsafe) || !strings.Contains(err.Error(), test.rule+" ") {
+			t.Errorf("%s: %s: %v", test.rule, test.sql, err)
+		}
+	}
+	err := migrate(t, admin, append(files, `ALTER TABLE app.good ADD note text; CREATE TABLE app.new (tenant_id uuid PRIMARY KEY)`,
+		`ALTER TABLE app.p FORCE ROW LEVEL SECURITY`)...)
+	if err != nil {
+		t.Errorf("migrations that touch no fault, and one that mends it: %v", err)
+	}
+}
+
+// What Init sets up and somebody else keeps open is told, after the rest is done.
+func TestInitAuditsWhatItSetUp(t *testing.T) {
+	t.Parallel()
+	db, admin := ready(t, "")
+	if _, err := admin.Exec(t.Context(), "ALTER DATABASE "+db.Name()+" SET row_security = off"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.Exec(t.Context(), "GRANT CONNECT ON DATABASE "+db.Name()+" TO PUBLIC"); err != nil {
+		t.Fatal(err)
+	}
+	err := cell.Init(t.Context(), admin, cell.Config{App: app})
+	if !errors.Is(err, cell.ErrUnsafe) || !strings.Contains(err.Error(), "R26") || strings.Contains(err.Error(), "R35") {
+		t.Errorf("%v, want R26 alone", err)
+	}
+}
+
 func TestMigrationsThatEndTheirTransaction(t *testing.T) {
 	t.Parallel()
 	_, admin := ready(t, "")
