@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rowhouse-platform/rowhouse/bench/catalogaudit"
 	"github.com/rowhouse-platform/rowhouse/bench/contextcheck"
 	"github.com/rowhouse-platform/rowhouse/bench/measure"
 	"github.com/rowhouse-platform/rowhouse/bench/proxy"
@@ -33,7 +34,7 @@ import (
 
 // benchmarks are all that can be asked for.
 func benchmarks() []measure.Benchmark {
-	return []measure.Benchmark{contextcheck.Benchmark(), txread.Benchmark(), proxy.Benchmark()}
+	return []measure.Benchmark{contextcheck.Benchmark(), txread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark()}
 }
 
 func main() {

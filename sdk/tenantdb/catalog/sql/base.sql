@@ -74,6 +74,9 @@ judged(oid) AS (
 tt AS MATERIALIZED (SELECT * FROM rel WHERE tenant IS NOT NULL AND relkind IN ('r', 'p')),
 jt AS MATERIALIZED (SELECT * FROM tt WHERE oid IN (SELECT oid FROM judged)),
 
+-- Schemas that hold tenants' tables.
+tenants AS MATERIALIZED (SELECT DISTINCT relnamespace AS oid FROM tt),
+
 -- Rights on relations that the app has and did not get by owning them.
 granted AS MATERIALIZED (
 	SELECT rel.oid, x.privilege_type AS privilege, who.name AS to
@@ -99,31 +102,40 @@ shown(oid) AS (
 	UNION SELECT u.of FROM shown s JOIN uses u ON u.view = s.oid JOIN rel ON rel.oid = u.of WHERE rel.relkind IN ('v', 'm')
 ),
 
--- Policies as text. A thousand tables share a few expressions, and showing one costs more than comparing it; the
--- stored form names columns by number, so two tables share one where the tenant column has the same number. Showing one
+-- Policies as text. A thousand tables share a few expressions, and showing one costs more than a digest of its stored
+-- form. That names columns by number, so two tables share one where the tenant column has the same number. Showing one
 -- opens its table, so a migration shows those of tables that it holds anyway.
-shape AS MATERIALIZED (
-	SELECT p.polqual::text AS tree, jt.tenant, min(p.oid) AS qual, NULL::oid AS chk
-	FROM pg_policy p JOIN jt ON jt.oid = p.polrelid WHERE p.polqual IS NOT NULL GROUP BY 1, 2
-	UNION ALL SELECT p.polwithcheck::text, jt.tenant, NULL, min(p.oid)
-	FROM pg_policy p JOIN jt ON jt.oid = p.polrelid WHERE p.polwithcheck IS NOT NULL GROUP BY 1, 2
-),
-expr AS MATERIALIZED (
-	SELECT s.tree, s.tenant, min(pg_get_expr(CASE WHEN s.qual IS NULL THEN p.polwithcheck ELSE p.polqual END, p.polrelid)) AS text
-	FROM shape s JOIN pg_policy p ON p.oid = coalesce(s.qual, s.chk) GROUP BY s.tree, s.tenant
-),
-pol AS MATERIALIZED (
-	SELECT p.polrelid, p.polname, p.polpermissive, p.polcmd, p.polroles, q.text AS qual, c.text AS chk
+stored AS MATERIALIZED (
+	SELECT p.oid, jt.oid AS rel, jt.name, jt.tenant, p.polname, p.polpermissive, p.polcmd, p.polroles,
+		sha256(convert_to(p.polqual::text, 'UTF8')) AS qual, sha256(convert_to(p.polwithcheck::text, 'UTF8')) AS chk
 	FROM pg_policy p JOIN jt ON jt.oid = p.polrelid
-	LEFT JOIN expr q ON q.tree = p.polqual::text AND q.tenant = jt.tenant
-	LEFT JOIN expr c ON c.tree = p.polwithcheck::text AND c.tenant = jt.tenant
 ),
--- The expressions that bind a row to the context, as PostgreSQL shows them; sub says that the context is asked once.
-own AS MATERIALIZED (
-	SELECT format(f.form, quote_ident(input.tenant_column), fn, quote_ident(split_part(fn, '.', 2))) AS qual, f.sub
-	FROM input, unnest(input.context) fn, (VALUES
-		('(%1$s = ( SELECT %2$s() AS %3$s))', true), ('(( SELECT %2$s() AS %3$s) = %1$s)', true),
-		('(%1$s = %2$s())', false), ('(%2$s() = %1$s)', false)) f(form, sub)
+shown_as AS MATERIALIZED (
+	SELECT s.tree, s.tenant, min(pg_get_expr(CASE WHEN s.is_qual THEN p.polqual ELSE p.polwithcheck END, p.polrelid)) AS text
+	FROM (
+		SELECT qual AS tree, tenant, min(oid) AS oid, true AS is_qual FROM stored WHERE qual IS NOT NULL GROUP BY 1, 2
+		UNION ALL SELECT chk, tenant, min(oid), false FROM stored WHERE chk IS NOT NULL GROUP BY 1, 2
+	) s JOIN pg_policy p ON p.oid = s.oid GROUP BY s.tree, s.tenant
+),
+-- What an expression does: own says that it binds a row to the context and nothing else, aware that it asks for the
+-- context at all, often that it asks outside of a scalar sub-select.
+expr AS MATERIALIZED (
+	SELECT x.tree, x.tenant, coalesce(bool_or(x.text = format(f.form, quote_ident(input.tenant_column), fn, quote_ident(split_part(fn, '.', 2)))), false) AS own,
+		coalesce(bool_or(position(fn || '(' IN x.text) > 0), false) AS aware,
+		coalesce(bool_or(position(fn || '(' IN replace(x.text, '( SELECT ' || fn || '(', '')) > 0), false) AS often
+	FROM input, unnest(input.context) fn, shown_as x, (VALUES
+		('(%1$s = ( SELECT %2$s() AS %3$s))'), ('(( SELECT %2$s() AS %3$s) = %1$s)'), ('(%1$s = %2$s())'), ('(%2$s() = %1$s)')) f(form)
+	GROUP BY x.tree, x.tenant
+),
+-- bound are the commands for which the table's restrictive policies bind rows to the context.
+pol AS MATERIALIZED (
+	SELECT p.*, coalesce(array_agg(p.polcmd) FILTER (WHERE NOT p.polpermissive AND p.polroles = '{0}' AND (p.qual_own OR p.polcmd = 'a' AND p.chk_own))
+		OVER (PARTITION BY p.oid), '{}') AS bound
+	FROM (
+		SELECT s.rel AS oid, s.name, s.polname, s.polpermissive, s.polcmd, s.polroles, coalesce(q.own, false) AS qual_own, coalesce(c.own, false) AS chk_own,
+			coalesce(q.aware, c.aware, false) AS aware, coalesce(c.aware, false) AS chk_aware, coalesce(q.often, false) OR coalesce(c.often, false) AS often
+		FROM stored s LEFT JOIN expr q ON q.tree = s.qual AND q.tenant = s.tenant LEFT JOIN expr c ON c.tree = s.chk AND c.tenant = s.tenant
+	) p
 ),
 
 -- Functions that the audit knows by name and the app should not call.

@@ -83,7 +83,7 @@ UNION ALL
 SELECT format('publication %I', b.pubname), format('it publishes every tenant''s rows in schema %I', ns.nspname),
 	format('ALTER PUBLICATION %I DROP TABLES IN SCHEMA %I;', b.pubname, ns.nspname)
 FROM input, ns JOIN pg_publication_namespace s ON s.pnnspid = ns.oid JOIN pg_publication b ON b.oid = s.pnpubid
-WHERE EXISTS (SELECT FROM tt WHERE tt.relnamespace = ns.oid) AND (NOT input.touched OR age(s.xmin) <= 0)
+WHERE ns.oid IN (SELECT oid FROM tenants) AND (NOT input.touched OR age(s.xmin) <= 0)
 UNION ALL
 SELECT format('publication %I', b.pubname), 'it publishes every tenant''s rows', format('DROP PUBLICATION %I;', b.pubname)
 FROM pg_publication b, input WHERE b.puballtables AND (NOT input.touched OR age(b.xmin) <= 0)

@@ -11,31 +11,22 @@ FROM jt WHERE NOT relforcerowsecurity
 -- R03
 SELECT name AS object, 'there is no restrictive policy on the tenant for all commands and all roles' AS what,
 	format('SELECT %I.secure(%L);', (SELECT own_schema FROM input), name) AS mend
-FROM jt WHERE NOT EXISTS (SELECT FROM pol JOIN own ON own.qual = pol.qual
-	WHERE pol.polrelid = jt.oid AND NOT pol.polpermissive AND pol.polcmd = '*' AND pol.polroles = '{0}')
+FROM jt WHERE oid NOT IN (SELECT pol.oid FROM pol WHERE '*' = ANY (pol.bound))
 
 -- R04
-SELECT format('%s policy %I', jt.name, pol.polname) AS object, 'the policy on the tenant does not check new rows as it checks old ones' AS what,
-	format('SELECT %I.secure(%L);', (SELECT own_schema FROM input), jt.name) AS mend
-FROM jt JOIN pol ON pol.polrelid = jt.oid AND NOT pol.polpermissive
-WHERE (pol.polcmd IN ('*', 'w') AND EXISTS (SELECT FROM own WHERE own.qual = pol.qual)
-		OR pol.polcmd = 'a' AND position((SELECT context[1] FROM input) IN coalesce(pol.chk, '')) > 0)
-	AND NOT EXISTS (SELECT FROM own WHERE own.qual = pol.chk)
+SELECT format('%s policy %I', name, polname) AS object, 'the policy on the tenant does not check new rows as it checks old ones' AS what,
+	format('SELECT %I.secure(%L);', (SELECT own_schema FROM input), name) AS mend
+FROM pol WHERE NOT polpermissive AND (polcmd IN ('*', 'w') AND qual_own OR polcmd = 'a' AND chk_aware) AND NOT chk_own
 
 -- R05
-SELECT format('%s policy %I', jt.name, pol.polname) AS object, 'a permissive policy ignores the tenant, and no restrictive one binds it' AS what,
-	format('SELECT %I.secure(%L);', (SELECT own_schema FROM input), jt.name) AS mend
-FROM jt JOIN pol ON pol.polrelid = jt.oid AND pol.polpermissive
-WHERE NOT EXISTS (SELECT FROM input, unnest(input.context) fn WHERE position(fn || '(' IN coalesce(pol.qual, pol.chk, '')) > 0)
-	AND NOT EXISTS (SELECT FROM pol r JOIN own ON own.qual = coalesce(r.qual, r.chk)
-		WHERE r.polrelid = jt.oid AND NOT r.polpermissive AND r.polroles = '{0}' AND r.polcmd IN ('*', pol.polcmd))
+SELECT format('%s policy %I', name, polname) AS object, 'a permissive policy ignores the tenant, and no restrictive one binds it' AS what,
+	format('SELECT %I.secure(%L);', (SELECT own_schema FROM input), name) AS mend
+FROM pol WHERE polpermissive AND NOT aware AND NOT bound && ARRAY['*', polcmd]::"char"[]
 
 -- R34
-SELECT format('%s policy %I', jt.name, pol.polname) AS object, 'the policy asks for the context once per row: call it in a scalar sub-select' AS what,
-	format('SELECT %I.secure(%L);', (SELECT own_schema FROM input), jt.name) AS mend
-FROM jt JOIN pol ON pol.polrelid = jt.oid
-WHERE EXISTS (SELECT FROM input, unnest(input.context) fn
-	WHERE position(fn || '(' IN replace(concat(pol.qual, ' ', pol.chk), '( SELECT ' || fn || '(', '')) > 0)
+SELECT format('%s policy %I', name, polname) AS object, 'the policy asks for the context once per row: call it in a scalar sub-select' AS what,
+	format('SELECT %I.secure(%L);', (SELECT own_schema FROM input), name) AS mend
+FROM pol WHERE often
 
 -- R23
 SELECT name AS object, format('column %s may be null', col) AS what, format('ALTER TABLE %s ALTER COLUMN %s SET NOT NULL;', name, col) AS mend
@@ -49,6 +40,5 @@ FROM jt JOIN pg_attribute a ON a.attrelid = jt.oid AND a.attnum > 0 AND a.attide
 -- R39
 SELECT format_type(t.oid, NULL) AS object, format('%s in a schema of tenants: its number differs from schema to schema',
 	CASE t.typtype WHEN 'e' THEN 'an enum' WHEN 'd' THEN 'a domain' ELSE 'a composite type' END) AS what, '' AS mend
-FROM ns JOIN pg_type t ON t.typnamespace = ns.oid, input
-WHERE (t.typtype IN ('e', 'd') OR t.typtype = 'c' AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c'))
-	AND EXISTS (SELECT FROM tt WHERE tt.relnamespace = ns.oid) AND (NOT input.touched OR age(t.xmin) <= 0)
+FROM input, tenants JOIN pg_type t ON t.typnamespace = tenants.oid LEFT JOIN pg_class c ON c.oid = t.typrelid
+WHERE (t.typtype IN ('e', 'd') OR t.typtype = 'c' AND c.relkind = 'c') AND (NOT input.touched OR age(t.xmin) <= 0)
