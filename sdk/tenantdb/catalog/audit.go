@@ -166,7 +166,8 @@ func statement(chosen []Rule) (string, error) {
 	}
 	var b strings.Builder
 	b.WriteString(base)
-	b.WriteString("SELECT '' AS rule, current_database()::text AS object, concat_ws(' ', version, revoked, rung) AS what, '' AS mend, false AS note FROM facts\n")
+	b.WriteString("SELECT '' AS rule, current_database()::text AS object, concat_ws(' ', version, revoked, rung) AS what, " +
+		"'' AS mend, false AS note FROM facts\n")
 	for _, r := range chosen {
 		section, there := sections[r.ID]
 		if !there {

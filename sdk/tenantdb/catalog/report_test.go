@@ -146,8 +146,8 @@ func TestSARIF(t *testing.T) {
 		if (from.Accepted != "") != (len(r.Suppressions) == 1 && r.Suppressions[0].Kind == "external") {
 			t.Errorf("%s has the suppressions %+v", r.RuleID, r.Suppressions)
 		}
-		for _, print := range r.PartialFingerprints {
-			prints[print] = true
+		for _, sum := range r.PartialFingerprints {
+			prints[sum] = true
 		}
 	}
 	if len(prints) != len(sample().Findings) {

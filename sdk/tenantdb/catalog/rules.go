@@ -54,48 +54,203 @@ func RuleOf(id string) (Rule, bool) {
 }
 
 // Rules returns all rules in the order of their ids.
-func Rules() []Rule {
+func Rules() []Rule { return slices.Concat(rulesTo14(), rulesTo28(), rulesTo40()) }
+
+// rulesTo14 are R01 to R14.
+func rulesTo14() []Rule {
 	return []Rule{
-		{"R01", "Row security is not enabled", Error, Tables, "Every table with the tenant column has row security enabled, or everybody with a right on it sees everybody's rows."},
-		{"R02", "Row security is not forced", Error, Tables, "Without FORCE the owner passes its policies: backfills, and functions that run with the owner's rights, see all tenants."},
-		{"R03", "No restrictive policy on the tenant", Error, Tables, "A policy that is RESTRICTIVE, FOR ALL and TO PUBLIC compares the tenant column with the context and nothing else. Permissive policies are OR-ed, so a later one could widen them; it cannot widen a restrictive one."},
-		{"R04", "The policy on the tenant does not check new rows", Error, Tables, "WITH CHECK is written out and is the same as USING, so that no row can be written into another tenant."},
-		{"R05", "A permissive policy ignores the tenant", Error, Tables, "A permissive policy that does not ask for the context lets every row through where no restrictive policy binds it for that command."},
-		{"R06", "The context function is not STABLE", Error, Platform, "An IMMUTABLE one is folded into prepared statements, which then serve the first tenant to all; a VOLATILE one keeps policies from using indexes."},
-		{"R07", "The app role has an attribute of power", Error, Platform, "The app's roles, and all that they can become, have neither SUPERUSER, BYPASSRLS, CREATEROLE, CREATEDB nor REPLICATION."},
-		{"R08", "The app role can become a predefined role", Error, Platform, "Roles such as pg_read_all_data reach past grants, and some past row security."},
-		{"R09", "A tenant table is not its owner's", Error, Tables, "Tables of tenants and views above them belong to the owner role, which nobody logs in as. The app owns none and cannot become their owner, who may drop policies."},
-		{"R10", "A unique index lacks the tenant column", Error, Tables, "Its conflicts tell whether another tenant has a value. A UUID alone is a note: it is not guessed."},
-		{"R11", "A foreign key does not pair the tenant columns", Error, Tables, "Checks of foreign keys pass row security: without the tenant column on both sides a row may hang on another tenant's."},
-		{"R12", "An index does not lead with the tenant column", Warning, Tables, "Row security adds the tenant to every query, so other indexes read everybody's entries, and EXPLAIN ANALYZE counts them."},
-		{"R13", "A view has its owner's rights", Error, Tables, "A view over tenants' tables that the app reaches, itself or through other views, has security_invoker."},
-		{"R14", "A materialized view holds tenants' rows", Error, Tables, "Materialized views have no row security: the app reaches none that was made of tenants' tables."},
-		{"R15", "The app may call a function with its owner's rights", Error, Tables, "SECURITY DEFINER functions in reach of the app are on a list, and pin their search_path."},
-		{"R16", "A partition or child is reached past its parent", Error, Tables, "Policies are those of the table that a query names: the app has no rights on partitions, and none on a parent that lacks the tenant column of its children."},
-		{"R17", "A right that row security does not bind", Error, Tables, "TRUNCATE, REFERENCES, TRIGGER and MAINTAIN act on all tenants' rows."},
-		{"R18", "The app may create objects", Error, Tables, "With CREATE on a schema or the database the app could shadow names and make objects that it owns."},
-		{"R19", "The app may create temporary tables", Error, Platform, "They outlive a transaction on a pooled session and shadow names. Rights of PUBLIC on the database are R35."},
-		{"R20", "The app may use a procedural language", Error, Platform, "With one, DO runs any code inside one statement. On rung L2a without a superuser this right is not ours to take, and is reported as accepted."},
-		{"R21", "The app may call a dangerous function", Error, Platform, "Functions of PostgreSQL that change settings inside a statement, stop or watch other sessions, signal to them, write large objects or take the advisory locks of moves. On rung L2a without a superuser as R20."},
-		{"R22", "Statements of others can be read", Error, Platform, "pg_stat_statements shows all tenants' statements, with literals."},
-		{"R23", "The tenant column may be null", Error, Tables, "A row without a tenant belongs to nobody and is found by no policy, erase or export."},
-		{"R24", "The app may use a sequence", Warning, Tables, "A sequence's next value tells how much others write."},
-		{"R25", "The app reaches rows that no tenant owns", Error, Tables, "A table without the tenant column that the app reaches is the same for all tenants and says so: its comment begins with tenancy:global."},
-		{"R26", "A role or database presets what a session sees", Error, Platform, "No setting of the app's roles or of the database presets the carrier of the tenant, row_security, search_path, role or session_replication_role."},
-		{"R27", "A foreign table holds tenants' rows", Error, Tables, "Foreign tables have no row security: the app reaches none with the tenant column."},
-		{"R28", "A publication has no row filter", Warning, Tables, "It streams the rows of every tenant to whoever subscribes."},
-		{"R29", "The replica identity lacks the tenant column", Warning, Tables, "Changes of such a table cannot be told apart by tenant, so a move stops at it."},
-		{"R30", "An operator class is not leakproof", Warning, Tables, "Behind row security the planner uses an index only for leakproof operators; this one is read in full by every query."},
-		{"R31", "A trigger runs with its owner's rights", Error, Tables, "A SECURITY DEFINER trigger on a tenant table acts past the policies."},
-		{"R32", "The server lacks security fixes", Error, Server, "Each supported major has a floor: the first release with all known fixes of row security. See Floors and Advisories."},
-		{"R33", "An identity column", Warning, Tables, "It counts over all tenants; keys are UUIDs of version 7."},
-		{"R34", "A policy asks for the context once per row", Warning, Tables, "Called in a scalar sub-select it is asked once per statement."},
-		{"R35", "Everybody has rights on the database", Error, Platform, "PUBLIC has CONNECT and TEMPORARY on a new database, and on a clone: rights are no part of a template."},
-		{"R36", "The carrier of the tenant is open", Error, Platform, "The setting that carries the verified tenant is preset nowhere, and nobody but the owner of schema rowhouse may set it."},
-		{"R37", "Schema rowhouse is not as shipped", Error, Platform, "Owners, grants and bodies of what verifies the tenant are those of this release."},
-		{"R38", "A function was marked LEAKPROOF", Error, Server, "The planner runs leakproof functions before policies. In a database with more than one tenant only PostgreSQL's own marks stand."},
-		{"R39", "A type in a tenant schema", Warning, Tables, "Enums, domains and composite types have another number in every schema, which breaks cached statements in the SCHEMA model."},
-		{"R40", "Durability or TLS is off", Error, Server, "fsync and synchronous_commit are on, and a server that listens on the network has TLS. Judged by the settings: sessions come and go."},
+		{
+			"R01", "Row security is not enabled", Error, Tables,
+			"Every table with the tenant column has row security enabled, or everybody with a right on it sees everybody's " +
+				"rows.",
+		},
+		{
+			"R02", "Row security is not forced", Error, Tables,
+			"Without FORCE the owner passes its policies: backfills, and functions that run with the owner's rights, see all " +
+				"tenants.",
+		},
+		{
+			"R03", "No restrictive policy on the tenant", Error, Tables,
+			"A policy that is RESTRICTIVE, FOR ALL and TO PUBLIC compares the tenant column with the context and nothing " +
+				"else. Permissive policies are OR-ed, so a later one could widen them; it cannot widen a restrictive one.",
+		},
+		{
+			"R04", "The policy on the tenant does not check new rows", Error, Tables,
+			"WITH CHECK is written out and is the same as USING, so that no row can be written into another tenant.",
+		},
+		{
+			"R05", "A permissive policy ignores the tenant", Error, Tables,
+			"A permissive policy that does not ask for the context lets every row through where no restrictive policy binds " +
+				"it for that command.",
+		},
+		{
+			"R06", "The context function is not STABLE", Error, Platform,
+			"An IMMUTABLE one is folded into prepared statements, which then serve the first tenant to all; a VOLATILE one " +
+				"keeps policies from using indexes.",
+		},
+		{
+			"R07", "The app role has an attribute of power", Error, Platform,
+			"The app's roles, and all that they can become, have neither SUPERUSER, BYPASSRLS, CREATEROLE, CREATEDB nor " +
+				"REPLICATION.",
+		},
+		{
+			"R08", "The app role can become a predefined role", Error, Platform,
+			"Roles such as pg_read_all_data reach past grants, and some past row security.",
+		},
+		{
+			"R09", "A tenant table is not its owner's", Error, Tables,
+			"Tables of tenants and views above them belong to the owner role, which nobody logs in as. The app owns none and " +
+				"cannot become their owner, who may drop policies.",
+		},
+		{
+			"R10", "A unique index lacks the tenant column", Error, Tables,
+			"Its conflicts tell whether another tenant has a value. A UUID alone is a note: it is not guessed.",
+		},
+		{
+			"R11", "A foreign key does not pair the tenant columns", Error, Tables,
+			"Checks of foreign keys pass row security: without the tenant column on both sides a row may hang on another " +
+				"tenant's.",
+		},
+		{
+			"R12", "An index does not lead with the tenant column", Warning, Tables,
+			"Row security adds the tenant to every query, so other indexes read everybody's entries, and EXPLAIN ANALYZE " +
+				"counts them.",
+		},
+		{
+			"R13", "A view has its owner's rights", Error, Tables,
+			"A view over tenants' tables that the app reaches, itself or through other views, has security_invoker.",
+		},
+		{
+			"R14", "A materialized view holds tenants' rows", Error, Tables,
+			"Materialized views have no row security: the app reaches none that was made of tenants' tables.",
+		},
+	}
+}
+
+// rulesTo28 are R15 to R28.
+func rulesTo28() []Rule {
+	return []Rule{
+		{
+			"R15", "The app may call a function with its owner's rights", Error, Tables,
+			"SECURITY DEFINER functions in reach of the app are on a list, and pin their search_path.",
+		},
+		{
+			"R16", "A partition or child is reached past its parent", Error, Tables,
+			"Policies are those of the table that a query names: the app has no rights on partitions, and none on a parent " +
+				"that lacks the tenant column of its children.",
+		},
+		{
+			"R17", "A right that row security does not bind", Error, Tables,
+			"TRUNCATE, REFERENCES, TRIGGER and MAINTAIN act on all tenants' rows.",
+		},
+		{
+			"R18", "The app may create objects", Error, Tables,
+			"With CREATE on a schema or the database the app could shadow names and make objects that it owns.",
+		},
+		{
+			"R19", "The app may create temporary tables", Error, Platform,
+			"They outlive a transaction on a pooled session and shadow names. Rights of PUBLIC on the database are R35.",
+		},
+		{
+			"R20", "The app may use a procedural language", Error, Platform,
+			"With one, DO runs any code inside one statement. On rung L2a without a superuser this right is not ours to take, " +
+				"and is reported as accepted.",
+		},
+		{
+			"R21", "The app may call a dangerous function", Error, Platform,
+			"Functions of PostgreSQL that change settings inside a statement, stop or watch other sessions, signal to them, " +
+				"write large objects or take the advisory locks of moves. On rung L2a without a superuser as R20.",
+		},
+		{
+			"R22", "Statements of others can be read", Error, Platform,
+			"pg_stat_statements shows all tenants' statements, with literals.",
+		},
+		{
+			"R23", "The tenant column may be null", Error, Tables,
+			"A row without a tenant belongs to nobody and is found by no policy, erase or export.",
+		},
+		{
+			"R24", "The app may use a sequence", Warning, Tables,
+			"A sequence's next value tells how much others write.",
+		},
+		{
+			"R25", "The app reaches rows that no tenant owns", Error, Tables,
+			"A table without the tenant column that the app reaches is the same for all tenants and says so: its comment " +
+				"begins with tenancy:global.",
+		},
+		{
+			"R26", "A role or database presets what a session sees", Error, Platform,
+			"No setting of the app's roles or of the database presets the carrier of the tenant, row_security, search_path, " +
+				"role or session_replication_role.",
+		},
+		{
+			"R27", "A foreign table holds tenants' rows", Error, Tables,
+			"Foreign tables have no row security: the app reaches none with the tenant column.",
+		},
+		{
+			"R28", "A publication has no row filter", Warning, Tables,
+			"It streams the rows of every tenant to whoever subscribes.",
+		},
+	}
+}
+
+// rulesTo40 are R29 to R40.
+func rulesTo40() []Rule {
+	return []Rule{
+		{
+			"R29", "The replica identity lacks the tenant column", Warning, Tables,
+			"Changes of such a table cannot be told apart by tenant, so a move stops at it.",
+		},
+		{
+			"R30", "An operator class is not leakproof", Warning, Tables,
+			"Behind row security the planner uses an index only for leakproof operators; this one is read in full by every " +
+				"query.",
+		},
+		{
+			"R31", "A trigger runs with its owner's rights", Error, Tables,
+			"A SECURITY DEFINER trigger on a tenant table acts past the policies.",
+		},
+		{
+			"R32", "The server lacks security fixes", Error, Server,
+			"Each supported major has a floor: the first release with all known fixes of row security. See Floors and " +
+				"Advisories.",
+		},
+		{
+			"R33", "An identity column", Warning, Tables,
+			"It counts over all tenants; keys are UUIDs of version 7.",
+		},
+		{
+			"R34", "A policy asks for the context once per row", Warning, Tables,
+			"Called in a scalar sub-select it is asked once per statement.",
+		},
+		{
+			"R35", "Everybody has rights on the database", Error, Platform,
+			"PUBLIC has CONNECT and TEMPORARY on a new database, and on a clone: rights are no part of a template.",
+		},
+		{
+			"R36", "The carrier of the tenant is open", Error, Platform,
+			"The setting that carries the verified tenant is preset nowhere, and nobody but the owner of schema rowhouse may " +
+				"set it.",
+		},
+		{
+			"R37", "Schema rowhouse is not as shipped", Error, Platform,
+			"Owners, grants and bodies of what verifies the tenant are those of this release.",
+		},
+		{
+			"R38", "A function was marked LEAKPROOF", Error, Server,
+			"The planner runs leakproof functions before policies. In a database with more than one tenant only PostgreSQL's " +
+				"own marks stand.",
+		},
+		{
+			"R39", "A type in a tenant schema", Warning, Tables,
+			"Enums, domains and composite types have another number in every schema, which breaks cached statements in the " +
+				"SCHEMA model.",
+		},
+		{
+			"R40", "Durability or TLS is off", Error, Server,
+			"fsync and synchronous_commit are on, and a server that listens on the network has TLS. Judged by the settings: " +
+				"sessions come and go.",
+		},
 	}
 }
 

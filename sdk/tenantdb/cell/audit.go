@@ -88,7 +88,8 @@ func shipped() (*catalog.Shipped, error) {
 
 // functions finds those that scripts make.
 func functions(rung Rung, text string) []catalog.ShippedFunction {
-	made := regexp.MustCompile(`(?s)CREATE OR REPLACE FUNCTION rowhouse\.(\w+)\(([^)]*)\) RETURNS (.*?)(?:\nAS \$body\$(.*?)\$body\$;|\n(RETURN .*?);\n)`)
+	made := regexp.MustCompile(`(?s)CREATE OR REPLACE FUNCTION rowhouse\.(\w+)\(([^)]*)\) RETURNS (.*?)` +
+		`(?:\nAS \$body\$(.*?)\$body\$;|\n(RETURN .*?);\n)`)
 	var all []catalog.ShippedFunction
 	for _, m := range made.FindAllStringSubmatch(text, -1) {
 		f := catalog.ShippedFunction{

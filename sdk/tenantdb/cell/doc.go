@@ -5,7 +5,8 @@
 // rowhouse dev, and tests. A product service does not need it, except that it hands
 // its migrations to [Migrate]. Nothing here reads or writes a tenant's rows.
 //
-// Start at [Init]; then [InstallKey], [SetPlacement] and [Migrate]. sdk/tenantdb is
+// Start at [Init]; then [InstallKey], [SetPlacement] and [Migrate]; [Audit] looks whether all
+// of it still stands. sdk/tenantdb is
 // the other side: how a service enters a tenant.
 //
 // All functions take a connection whose login is a superuser, or, on rung [L2a], a

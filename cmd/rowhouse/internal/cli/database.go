@@ -105,8 +105,10 @@ Exit status: 0 no error was found, 1 errors were found, 2 it could not be audite
 	c.Flags().StringSliceVar(&config.Accept, "accept", nil, "rules whose findings are risks that somebody took, such as R20")
 	c.Flags().StringSliceVar(&config.Rules, "rules", nil, "look for these rules only")
 	c.Flags().StringVar(&config.Schemas, "schemas", "", "a regular expression for the schemas to judge (default: all but PostgreSQL's own)")
-	c.Flags().StringSliceVar(&config.Definers, "definers", nil, "functions with their owner's rights that the app may call, as schema.name(types)")
-	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json", "sarif"}, cobra.ShellCompDirectiveNoFileComp)) // defined above
+	c.Flags().StringArrayVar(&config.Definers, "definer", nil,
+		"a function with its owner's rights that the app may call, as schema.name(types); may be repeated")
+	_ = c.RegisterFlagCompletionFunc("output", // defined above
+		cobra.FixedCompletions([]string{"text", "json", "sarif"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
