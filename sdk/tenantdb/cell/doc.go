@@ -6,8 +6,7 @@
 // its migrations to [Migrate]. Nothing here reads or writes a tenant's rows.
 //
 // Start at [Init]; then [InstallKey], [SetPlacement] and [Migrate]; [Audit] looks whether all
-// of it still stands. sdk/tenantdb is
-// the other side: how a service enters a tenant.
+// of it still stands. sdk/tenantdb is the other side: how a service enters a tenant.
 //
 // All functions take a connection whose login is a superuser, or, on rung [L2a], a
 // role that owns the database and may create roles. [Migrate] is content with
