@@ -49,11 +49,14 @@ func TestOneTraceFromDoorToRows(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*settle)
 	defer cancel()
-	if err := receiver.Wait(ctx, func(r *otlptest.Receiver) bool { return len(whole(r.Spans(), id)) >= 2 }); err != nil {
+	// Without a log record, looking for the spoof in the logs would show nothing.
+	if err := receiver.Wait(ctx, func(r *otlptest.Receiver) bool {
+		return len(whole(r.Spans(), id)) >= 2 && len(r.Logs()) > 0
+	}); err != nil {
 		for _, s := range receiver.Spans() {
 			t.Logf("%x %s %s %s", s.TraceId, s.Service, s.Name, s.Attr(string(tenantotel.KeyTenantID)))
 		}
-		t.Fatalf("no two whole traces: %v", err)
+		t.Fatalf("no two whole traces, or none of %d log records: %v", len(receiver.Logs()), err)
 	}
 	for trace, spans := range whole(receiver.Spans(), id) {
 		for _, s := range spans {
