@@ -39,7 +39,8 @@ func configs() noun {
 					"JSON, or else text; null removes what this layer sets. A dot in a key is written \\. .",
 				more: setFlags, ownFile: true, before: readContent, preset: map[string]string{"document.content": "{}", "allow_missing": "true"},
 				example: "rowhouse config set acme portal --set page.size=50 --set title=\"Our notes\" --reason \"ticket 4711\"\n" +
-					"rowhouse config set plans/free portal --file portal.json\nrowhouse config get acme portal | rowhouse config set globex portal --file -",
+					"rowhouse config set plans/free portal --file portal.json\n" +
+					"rowhouse config get acme portal | rowhouse config set globex portal --file -",
 			},
 			{
 				name: "delete", rpc: "DeleteDocument", short: "Remove what a layer sets in a namespace", fields: named(configForm),

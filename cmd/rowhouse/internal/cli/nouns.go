@@ -194,7 +194,8 @@ func apps() noun {
 		columns: "APP=name@apps NAME=display_name BIT=audience_bit SERVICES=grpc_services HOSTS=shared_hosts",
 	}
 	n.verbs = standard(standards{
-		noun: "App", one: "app", form: appForm, known: "notes", id: "crm", create: "--file app.yaml", change: "--file app.yaml", verbs: "list get create update delete",
+		noun: "App", one: "app", form: appForm, known: "notes", id: "crm",
+		create: "--file app.yaml", change: "--file app.yaml", verbs: "list get create update delete",
 		flags: []flag{
 			{path: "app.display_name", usage: "name for people"},
 			{path: "app.grpc_services", usage: "the gRPC services that the gateway forwards"},
