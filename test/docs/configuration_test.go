@@ -58,7 +58,7 @@ func fieldsAbout(t *testing.T, of reflect.Type) map[string]string {
 				return true
 			}
 			last := ""
-			for _, f := range spec.Type.(*ast.StructType).Fields.List { //nolint:forcetypeassert // a type with fields
+			for _, f := range spec.Type.(*ast.StructType).Fields.List {
 				if f.Doc != nil {
 					last = strings.Join(strings.Fields(f.Doc.Text()), " ")
 				}
@@ -119,8 +119,8 @@ func keysOf(t *testing.T, b *strings.Builder, of reflect.Type, prefix string) {
 // fields are the exported fields that are read.
 func fields(of reflect.Type) func(yield func(reflect.StructField) bool) {
 	return func(yield func(reflect.StructField) bool) {
-		for i := range of.NumField() {
-			if f := of.Field(i); f.IsExported() && f.Tag.Get("yaml") != "-" && !yield(f) {
+		for f := range of.Fields() {
+			if f.IsExported() && f.Tag.Get("yaml") != "-" && !yield(f) {
 				return
 			}
 		}

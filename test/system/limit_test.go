@@ -90,10 +90,10 @@ func wantWait(t *testing.T, a answer) {
 	if err != nil || after < 1 || after > int(time.Hour/time.Second) {
 		t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
 	}
-	if got, want := a.header.Get("RateLimit-Policy"), `"requests";q=5;w=3600`; !strings.HasPrefix(got, want) {
+	if got, want := a.header.Get("Ratelimit-Policy"), `"requests";q=5;w=3600`; !strings.HasPrefix(got, want) {
 		t.Errorf("RateLimit-Policy is %q, want %s", got, want)
 	}
-	if got, want := a.header.Get("RateLimit"), fmt.Sprintf(`"requests";r=0;t=%d`, after); got != want {
+	if got, want := a.header.Get("Ratelimit"), fmt.Sprintf(`"requests";r=0;t=%d`, after); got != want {
 		t.Errorf("RateLimit is %q, want %s", got, want)
 	}
 	if a.reason() != "RATE_LIMIT_EXCEEDED" || !strings.Contains(a.body, `"limit":"requests"`) {
