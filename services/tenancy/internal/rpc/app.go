@@ -79,7 +79,9 @@ func (s *apps) CreateApp(ctx context.Context, req *tenancyv1.CreateAppRequest) (
 		}
 		return &tenancyv1.CreateAppResponse{App: m}, s.spread(ctx, tx, m)
 	})
-	s.afterChange(ctx, err)
+	if err == nil && !req.GetValidateOnly() {
+		s.afterChange(ctx, req.GetAppId())
+	}
 	return resp, err
 }
 
@@ -99,14 +101,13 @@ func (s *apps) spread(ctx context.Context, tx *change.Tx, m *tenancyv1.App) erro
 	return nil
 }
 
-// afterChange has the workers tell the app's databases. Keys come first: without them no seal is accepted there.
-func (s *apps) afterChange(ctx context.Context, err error) {
-	if err != nil {
-		return
-	}
-	if err := s.Worker.InstallSealKeys(context.WithoutCancel(ctx)); err != nil {
-		s.Work.Log.WarnContext(ctx, "seal keys are not installed yet; the worker goes on", "error", err)
-	}
+// afterChange tells the app's databases what they lack, for a moment itself; the workers go on. Keys come first: without
+// them no seal is accepted there.
+func (s *apps) afterChange(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, inlineTime)
+	defer cancel()
+	s.Worker.InstallApp(ctx, id)
+	s.Worker.KickKeys()
 	s.Worker.Kick()
 }
 
@@ -187,7 +188,9 @@ func (s *apps) UpdateApp(ctx context.Context, req *tenancyv1.UpdateAppRequest) (
 		}
 		return &tenancyv1.UpdateAppResponse{App: m}, s.spread(ctx, tx, m)
 	})
-	s.afterChange(ctx, err)
+	if err == nil && !req.GetValidateOnly() {
+		s.afterChange(ctx, id)
+	}
 	return resp, err
 }
 

@@ -78,9 +78,10 @@ func (s *cells) CreateCell(ctx context.Context, req *tenancyv1.CreateCellRequest
 		return &tenancyv1.CreateCellResponse{Cell: m}, nil
 	})
 	if err == nil && !req.GetValidateOnly() {
-		if err := s.Worker.Upkeep(context.WithoutCancel(ctx)); err != nil {
-			s.Work.Log.WarnContext(ctx, "keys for the new cell are not made yet; the worker goes on", "error", err)
+		if err := s.Worker.TurnSigningKey(ctx); err != nil {
+			s.Work.Log.WarnContext(ctx, "the new cell has no signing key yet; the worker makes it", "error", err)
 		}
+		s.Worker.KickKeys()
 	}
 	return resp, err
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/worker"
 )
 
-// inlineTime is how long CreateTenant itself works on its operation before workers go on.
+// inlineTime is how long a call itself works on what its change owes to cells before workers go on.
 const inlineTime = 2 * time.Second
 
 // CreateTenant implements rowhouse.tenancy.v1.TenantService.

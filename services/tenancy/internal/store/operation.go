@@ -23,6 +23,8 @@ type Operation struct {
 	Target string
 	// Verb is what it does, for example "create".
 	Verb string
+	// Cell is where the target lives; "" when it is gone.
+	Cell string
 	// Fence grows with each claim and stands in the WHERE of every write, so that a worker that lost its lease is
 	// refused.
 	Fence int64
@@ -40,8 +42,14 @@ type Operation struct {
 // Done reports whether the operation has ended.
 func (o Operation) Done() bool { return !o.EndTime.IsZero() }
 
-const selectOperation = `SELECT id::text, target, verb, phase, attempt, fence, input, metadata, output, error, create_time, end_time,
-	request_id FROM kernel.operations `
+// cellOfTarget is the id of the cell that an operation's target lives in, or NULL.
+const cellOfTarget = `(SELECT p.cell FROM registry.tenant t JOIN registry.placement p ON p.tenant_uid = t.uid
+	WHERE t.id = substr(o.target, length('tenants/') + 1))`
+
+const operationColumns = `id::text, target, verb, coalesce(` + cellOfTarget + `, ''), phase, attempt, fence, input, metadata, output, error,
+	create_time, end_time, request_id`
+
+const selectOperation = `SELECT ` + operationColumns + ` FROM kernel.operations o `
 
 func scanOperation(row pgx.CollectableRow) (Operation, error) {
 	var (
@@ -52,7 +60,7 @@ func scanOperation(row pgx.CollectableRow) (Operation, error) {
 		ended     *time.Time
 		requestID string
 	)
-	err := row.Scan(&o.ID, &o.Target, &o.Verb, &phase, &o.Attempt, &o.Fence, &o.Input, &metadata, &o.Output, &o.Error,
+	err := row.Scan(&o.ID, &o.Target, &o.Verb, &o.Cell, &phase, &o.Attempt, &o.Fence, &o.Input, &metadata, &o.Output, &o.Error,
 		&created, &ended, &requestID)
 	if err != nil {
 		return Operation{}, err
@@ -112,15 +120,15 @@ func ListOperations(ctx context.Context, q Querier, target, before string, limit
 		ORDER BY id DESC LIMIT $3`, target, before, limit)
 }
 
-const claimSet = `UPDATE kernel.operations SET lease_until = now() + $1::interval, fence = fence + 1, update_time = now() WHERE `
-const claimReturn = ` RETURNING id::text, target, verb, phase, attempt, fence, input, metadata, output, error, create_time, end_time,
-	request_id`
+const claimSet = `UPDATE kernel.operations o SET lease_until = now() + $1::interval, fence = fence + 1, update_time = now() WHERE `
+const claimReturn = ` RETURNING ` + operationColumns
 
-// ClaimOperation takes the operation that has been due for longest; ok is false when none is.
-func ClaimOperation(ctx context.Context, q Querier, lease time.Duration) (o Operation, ok bool, err error) {
-	return claimed(ctx, q, claimSet+`id = (SELECT id FROM kernel.operations
+// ClaimOperation takes the operation that has been due for longest outside the cells full; ok is false when none is.
+func ClaimOperation(ctx context.Context, q Querier, lease time.Duration, full []string) (o Operation, ok bool, err error) {
+	return claimed(ctx, q, claimSet+`id = (SELECT id FROM kernel.operations o
 		WHERE end_time IS NULL AND next_time <= now() AND (lease_until IS NULL OR lease_until < now())
-		ORDER BY next_time LIMIT 1 FOR UPDATE SKIP LOCKED)`+claimReturn, lease)
+		AND coalesce(`+cellOfTarget+`, '') <> ALL ($2)
+		ORDER BY next_time LIMIT 1 FOR UPDATE SKIP LOCKED)`+claimReturn, lease, full)
 }
 
 // ClaimOperationByID takes one operation, due or not, unless another worker holds it or it has ended.

@@ -82,16 +82,17 @@ func Debts(ctx context.Context, q Querier, uid tenant.UID) ([]Debt, error) {
 	return collect(ctx, q, scanDebt, selectDebt+`WHERE a.tenant_uid = $1 AND a.owed ORDER BY a.app`, [16]byte(uid))
 }
 
-// ClaimDebts takes up to limit debts that are due and puts them off by lease, so that other workers leave them alone
-// meanwhile. Two who pay one debt do no harm: the cell keeps the later revision.
-func ClaimDebts(ctx context.Context, q Querier, limit int, lease time.Duration) ([]Debt, error) {
+// ClaimDebts takes up to limit debts that are due, to other cells than full, and puts them off by lease, so that other
+// workers leave them alone meanwhile. Two who pay one debt do no harm: the cell keeps the later revision.
+func ClaimDebts(ctx context.Context, q Querier, limit int, lease time.Duration, full []string) ([]Debt, error) {
 	return collect(ctx, q, scanDebt, `WITH due AS (
-		SELECT tenant_uid, app FROM registry.placement_app WHERE owed AND next_time <= now()
-		ORDER BY next_time LIMIT $1 FOR UPDATE SKIP LOCKED
+		SELECT a.tenant_uid, a.app FROM registry.placement_app a JOIN registry.placement p ON p.tenant_uid = a.tenant_uid
+		WHERE a.owed AND a.next_time <= now() AND p.cell <> ALL ($3)
+		ORDER BY a.next_time LIMIT $1 FOR UPDATE OF a SKIP LOCKED
 	), claimed AS (
 		UPDATE registry.placement_app a SET next_time = now() + $2::interval FROM due
 		WHERE a.tenant_uid = due.tenant_uid AND a.app = due.app RETURNING a.tenant_uid, a.app
-	) `+selectDebt+`JOIN claimed ON claimed.tenant_uid = a.tenant_uid AND claimed.app = a.app`, limit, lease)
+	) `+selectDebt+`JOIN claimed ON claimed.tenant_uid = a.tenant_uid AND claimed.app = a.app`, limit, lease, full)
 }
 
 // Paid records that the app's database knows the revision in state. A debt that grew meanwhile stays owed.

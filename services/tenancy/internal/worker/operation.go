@@ -139,6 +139,8 @@ func (h *holder) step(ctx context.Context, name string, fn func(context.Context)
 // payAll tells every database of the tenant's cell. One that is not made yet holds nobody up: it serves no tenant, and
 // is told when it is there.
 func (h *holder) payAll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lease/2) // a silent cell must not outlast the hold
+	defer cancel()
 	debts, err := store.Debts(ctx, h.w.cfg.Pool, h.uid)
 	if err != nil {
 		return err

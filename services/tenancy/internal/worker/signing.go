@@ -34,8 +34,8 @@ const (
 // errNumberTaken undoes the key of a replica that was second.
 var errNumberTaken = errors.New("another replica has made the key")
 
-// turnSigningKey makes a signing key, certified for all cells there are, when the newest one is old or lacks a cell.
-func (w *Worker) turnSigningKey(ctx context.Context) error {
+// TurnSigningKey makes a signing key, certified for all cells there are, when the newest one is old or lacks a cell.
+func (w *Worker) TurnSigningKey(ctx context.Context) error {
 	all, err := store.AllCells(ctx, w.cfg.Pool)
 	if err != nil || len(all) == 0 {
 		return err

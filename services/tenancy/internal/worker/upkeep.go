@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -30,12 +32,10 @@ const (
 	maxKID      = 255
 )
 
-// Upkeep turns keys over and forgets what is past its time. Run calls it; tests may.
-func (w *Worker) Upkeep(ctx context.Context) error {
+// turnKeys turns keys over and forgets what is past its time. It asks no cell.
+func (w *Worker) turnKeys(ctx context.Context) error {
 	var errs []error
-	for _, job := range []func(context.Context) error{
-		w.turnSealKeys, w.InstallSealKeys, w.expireContextKeys, w.turnSigningKey, w.forget,
-	} {
+	for _, job := range []func(context.Context) error{w.turnSealKeys, w.expireContextKeys, w.TurnSigningKey, w.forget} {
 		errs = append(errs, job(ctx))
 	}
 	return errors.Join(errs...)
@@ -99,52 +99,75 @@ func OpenSealKey(cfg Config, k store.SealKey) (tenant.SealKey, error) {
 	return key, nil
 }
 
-// InstallSealKeys gives databases the keys that they lack, and has gateways seal with keys that are everywhere.
-func (w *Worker) InstallSealKeys(ctx context.Context) error {
+// InstallApp gives the databases of one app the keys that they lack, all at once. Failures are logged: the loop goes on
+// with them, and has gateways use new keys.
+func (w *Worker) InstallApp(ctx context.Context, app string) {
 	missing, err := store.Installs(ctx, w.cfg.Pool, w.cfg.Clock())
-	if err != nil {
-		return err
-	}
-	type keyName struct {
-		cell string
-		kid  uint8
-	}
-	behind := map[keyName]bool{}
+	w.logged(ctx, err)
+	var all sync.WaitGroup
 	for _, i := range missing {
-		key, err := OpenSealKey(w.cfg, i.Key)
-		if err == nil {
-			err = w.cfg.Cells.Install(ctx, i, key)
-		}
-		if err == nil {
-			err = store.Installed(ctx, w.cfg.Pool, i)
-		}
-		if err != nil {
-			behind[keyName{i.Key.Cell, i.Key.KID}] = true
-			w.cfg.Log.WarnContext(ctx, "worker: a seal key is not installed", "app", i.App, "cell", i.Key.Cell, "error", err)
+		if i.App == app {
+			all.Go(func() { w.install(ctx, i) })
 		}
 	}
+	all.Wait()
+}
+
+// startInstalls gives databases the keys that they lack, each cell for itself.
+func (w *Worker) startInstalls(ctx context.Context) error {
 	cells, err := store.AllCells(ctx, w.cfg.Pool)
 	if err != nil {
 		return err
 	}
+	missing, err := store.Installs(ctx, w.cfg.Pool, w.cfg.Clock())
+	if err != nil {
+		return err
+	}
+	full := w.installs.full()
 	for _, c := range cells {
 		id := strings.TrimPrefix(c.GetName(), "cells/")
-		keys, err := store.SealKeys(ctx, w.cfg.Pool, []string{id}, w.cfg.Clock())
-		if err != nil {
-			return err
-		}
-		if len(keys) == 0 || !keys[0].UseTime.IsZero() {
+		if slices.Contains(full, id) {
 			continue
 		}
-		late := w.cfg.Clock().Sub(keys[0].CreateTime) > sealPatience
-		if behind[keyName{id, keys[0].KID}] && !late {
-			continue
-		}
-		if err := w.useSealKey(ctx, id, keys[0].KID); err != nil {
-			return err
-		}
+		own := slices.DeleteFunc(slices.Clone(missing), func(i store.Install) bool { return i.Key.Cell != id })
+		w.installs.start(id, func() { w.logged(ctx, w.installCell(ctx, id, own)) }, func() {})
 	}
 	return nil
+}
+
+// installCell gives a cell's databases the keys that they lack, and has gateways seal with the newest key once it is
+// everywhere.
+func (w *Worker) installCell(ctx context.Context, cell string, missing []store.Install) error {
+	behind := map[uint8]bool{}
+	for _, i := range missing {
+		if !w.install(ctx, i) {
+			behind[i.Key.KID] = true
+		}
+	}
+	keys, err := store.SealKeys(ctx, w.cfg.Pool, []string{cell}, w.cfg.Clock())
+	if err != nil || len(keys) == 0 || !keys[0].UseTime.IsZero() {
+		return err
+	}
+	late := w.cfg.Clock().Sub(keys[0].CreateTime) > sealPatience
+	if behind[keys[0].KID] && !late {
+		return nil
+	}
+	return w.useSealKey(ctx, cell, keys[0].KID)
+}
+
+// install gives one database one key and reports whether it has it now.
+func (w *Worker) install(ctx context.Context, i store.Install) bool {
+	key, err := OpenSealKey(w.cfg, i.Key)
+	if err == nil {
+		err = w.cfg.Cells.Install(ctx, i, key)
+	}
+	if err == nil {
+		err = store.Installed(ctx, w.cfg.Pool, i)
+	}
+	if err != nil {
+		w.cfg.Log.WarnContext(ctx, "worker: a seal key is not installed", "app", i.App, "cell", i.Key.Cell, "error", err)
+	}
+	return err == nil
 }
 
 // useSealKey tells gateways to seal with the key.

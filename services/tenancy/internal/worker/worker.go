@@ -3,7 +3,8 @@
 //
 // Every step is look, act, record, so that it may be repeated; what is owed is in the database, so that whoever crashes
 // is replaced. Several workers, in one process or many, share the work: an operation is held by a lease, and a worker
-// that slept past its lease is refused by the fence. Start at Worker.Run.
+// that slept past its lease is refused by the fence. A cell that does not answer holds up nothing of other cells. Start
+// at Worker.Run.
 package worker
 
 import (
@@ -38,7 +39,10 @@ const (
 	awaitWait = 200 * time.Millisecond
 	// attention is the number of failed tries after which a person should look; the work goes on all the same.
 	attention = 10
-	// debtBatch bounds the debts that are paid in one go.
+	// operationsPerCell bounds the operations of one cell that run at a time in one process; it has as many connections
+	// to each database.
+	operationsPerCell = 4
+	// debtBatch bounds the debts that are claimed in one go.
 	debtBatch   = 64
 	keepEnded   = 30 * 24 * time.Hour
 	upkeepEvery = 10 * time.Second
@@ -70,8 +74,11 @@ type Config struct {
 
 // Worker does the work. It is safe for concurrent use.
 type Worker struct {
-	cfg  Config
-	kick chan struct{}
+	cfg Config
+
+	operations, debts, installs *lanes
+	// One bell per loop.
+	operationDue, debtDue, keyDue, installDue bell
 
 	mu    sync.Mutex
 	moved chan struct{} // closed when an operation has made progress here
@@ -79,15 +86,33 @@ type Worker struct {
 
 // New returns a worker; nothing happens by itself before Run.
 func New(cfg Config) *Worker {
-	return &Worker{cfg: cfg, kick: make(chan struct{}, 1), moved: make(chan struct{})}
+	return &Worker{
+		cfg: cfg, moved: make(chan struct{}),
+		operations: newLanes(operationsPerCell), debts: newLanes(1), installs: newLanes(1),
+		operationDue: make(bell, 1), debtDue: make(bell, 1), keyDue: make(bell, 1), installDue: make(bell, 1),
+	}
 }
 
-// Kick says that there may be work, for example after a commit.
-func (w *Worker) Kick() {
+// bell wakes a loop.
+type bell chan struct{}
+
+func (b bell) ring() {
 	select {
-	case w.kick <- struct{}{}:
-	default: // a kick is waiting and stands for this one too
+	case b <- struct{}{}:
+	default: // it has rung and stands for this time too
 	}
+}
+
+// Kick says that there may be operations or debts, for example after a commit.
+func (w *Worker) Kick() {
+	w.operationDue.ring()
+	w.debtDue.ring()
+}
+
+// KickKeys says that keys may be missing, for example for a new cell or in a new app's databases.
+func (w *Worker) KickKeys() {
+	w.keyDue.ring()
+	w.installDue.ring()
 }
 
 // Moved returns a channel that is closed when an operation makes progress in this process.
@@ -105,44 +130,57 @@ func (w *Worker) progressed() {
 }
 
 // Run works until ctx ends. Failures are logged and tried again.
+//
+// Each kind of work has a loop of its own, and within it each cell its lane: neither many debts nor a cell that is silent
+// hold up what is not theirs.
 func (w *Worker) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return w.loop(ctx, pollEvery, w.kick, w.round) })
-	g.Go(func() error { return w.loop(ctx, upkeepEvery, nil, w.Upkeep) })
-	return g.Wait()
+	g.Go(func() error { return w.loop(ctx, pollEvery, w.operationDue, w.startOperations) })
+	g.Go(func() error { return w.loop(ctx, pollEvery, w.debtDue, w.startDebts) })
+	g.Go(func() error { return w.loop(ctx, upkeepEvery, w.keyDue, w.turnKeys) })
+	g.Go(func() error { return w.loop(ctx, upkeepEvery, w.installDue, w.startInstalls) })
+	err := g.Wait()
+	for _, l := range []*lanes{w.operations, w.debts, w.installs} {
+		l.wait()
+	}
+	return err
 }
 
-func (w *Worker) loop(ctx context.Context, every time.Duration, kick <-chan struct{}, work func(context.Context) error) error {
+func (w *Worker) loop(ctx context.Context, every time.Duration, due bell, work func(context.Context) error) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		if err := work(ctx); err != nil && ctx.Err() == nil {
-			w.cfg.Log.WarnContext(ctx, "worker: will try again", "error", err)
-		}
+		w.logged(ctx, work(ctx))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-		case <-kick:
+		case <-due:
 		}
 	}
 }
 
-// round does all that is due now.
-func (w *Worker) round(ctx context.Context) error {
-	for ctx.Err() == nil {
-		o, ok, err := store.ClaimOperation(ctx, w.cfg.Pool, lease)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		if err := w.advance(ctx, o); err != nil && !errors.Is(err, store.ErrFenced) {
-			return err
-		}
+// logged is for errors whose cause is tried again by itself.
+func (w *Worker) logged(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		w.cfg.Log.WarnContext(ctx, "worker: will try again", "error", err)
 	}
-	return w.payDue(ctx)
+}
+
+// startOperations begins all operations that are due, up to what one cell may have at a time.
+func (w *Worker) startOperations(ctx context.Context) error {
+	for ctx.Err() == nil {
+		o, ok, err := store.ClaimOperation(ctx, w.cfg.Pool, lease, w.operations.full())
+		if err != nil || !ok {
+			return err
+		}
+		w.operations.start(o.Cell, func() {
+			if err := w.advance(ctx, o); !errors.Is(err, store.ErrFenced) {
+				w.logged(ctx, err)
+			}
+		}, w.operationDue.ring)
+	}
+	return nil
 }
 
 // Inline works on one operation until it has ended, it must rest, or ctx ends. What is left a later round does.
@@ -158,27 +196,46 @@ func (w *Worker) Inline(ctx context.Context, id string) error {
 	return err
 }
 
-// payDue tells databases what no operation waits for: places in a new app, timeouts of a changed plan.
-func (w *Worker) payDue(ctx context.Context) error {
-	for full := true; full && ctx.Err() == nil; {
-		debts, err := store.ClaimDebts(ctx, w.cfg.Pool, debtBatch, lease)
-		if err != nil {
+// startDebts tells databases what no operation waits for: places in a new app, timeouts of a changed plan. Each cell has
+// one batch at a time.
+func (w *Worker) startDebts(ctx context.Context) error {
+	for ctx.Err() == nil {
+		debts, err := store.ClaimDebts(ctx, w.cfg.Pool, debtBatch, lease, w.debts.full())
+		if err != nil || len(debts) == 0 {
 			return err
 		}
+		cells := map[string][]store.Debt{}
 		for _, d := range debts {
-			if err := w.pay(ctx, d); err != nil {
-				w.cfg.Log.WarnContext(ctx, "worker: a cell's database is not told", "app", d.App, "cell", d.Cell, "error", err)
-			}
+			cells[d.Cell] = append(cells[d.Cell], d)
 		}
-		full = len(debts) == debtBatch
+		for cell, batch := range cells {
+			w.debts.start(cell, func() { w.payBatch(ctx, batch) }, w.debtDue.ring)
+		}
 	}
 	return nil
+}
+
+// payBatch pays debts of one cell. A silent cell is given up halfway through the lease: what is left comes due again
+// when that has ended.
+func (w *Worker) payBatch(ctx context.Context, debts []store.Debt) {
+	ctx, cancel := context.WithTimeout(ctx, lease/2)
+	defer cancel()
+	for _, d := range debts {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := w.pay(ctx, d); err != nil {
+			w.cfg.Log.WarnContext(ctx, "worker: a cell's database is not told", "app", d.App, "cell", d.Cell, "error", err)
+		}
+	}
 }
 
 // pay tells one database about one tenant. The record of a failure outlives the caller's patience.
 func (w *Worker) pay(ctx context.Context, d store.Debt) error {
 	if err := w.cfg.Cells.Place(ctx, d); err != nil {
-		return errors.Join(err, store.Unpaid(context.WithoutCancel(ctx), w.cfg.Pool, d, backOff(d.Attempt)))
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		return errors.Join(err, store.Unpaid(ctx, w.cfg.Pool, d, backOff(d.Attempt)))
 	}
 	return store.Paid(ctx, w.cfg.Pool, d, cellState(d))
 }

@@ -1,0 +1,178 @@
+package worker_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/worker"
+)
+
+// silentCells does not answer what is asked of one cell, as a black hole does not.
+type silentCells struct {
+	*fakeCells
+	silent func(cell string, uid tenant.UID) bool
+}
+
+func (s silentCells) Place(ctx context.Context, d store.Debt) error {
+	if s.silent(d.Cell, d.UID) {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.fakeCells.Place(ctx, d)
+}
+
+func (s silentCells) Install(ctx context.Context, i store.Install, key tenant.SealKey) error {
+	if s.silent(i.Key.Cell, tenant.UID{}) {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.fakeCells.Install(ctx, i, key)
+}
+
+// run runs a worker until the test ends.
+func (b *bench) run() *worker.Worker {
+	b.t.Helper()
+	w := worker.New(b.config)
+	ctx, cancel := context.WithCancel(b.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	b.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.t.Error(err)
+		}
+	})
+	return w
+}
+
+// eventually asks until it is true.
+func (b *bench) eventually(what string, is func() bool) {
+	b.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			b.t.Fatalf("never came: %s", what)
+		}
+	}
+}
+
+// secondCell makes cell-2, where the app is, too.
+func (b *bench) secondCell() {
+	b.t.Helper()
+	ctx := b.t.Context()
+	shared := []tenancyv1.IsolationModel{tenancyv1.IsolationModel_ISOLATION_MODEL_SHARED}
+	b.must(store.InsertCell(ctx, b.pool, "cell-2", &tenancyv1.Cell{
+		Uid: uid(b.t).String(), Region: "local", CredentialsRef: "x", Models: shared, Capacity: 1000, State: 1, CreateTime: timestamppb.Now(),
+	}))
+	_, err := b.super.Exec(ctx, `INSERT INTO registry.app_upstream VALUES ('notes', 'cell-2', 1, 'h:1', '', 'spiffe://x')`)
+	b.must(err)
+}
+
+// createIn is create in a cell.
+func (b *bench) createIn(cell, id string) tenant.UID {
+	b.t.Helper()
+	ctx := b.t.Context()
+	u := b.place(cell, id, registry.StateCreating)
+	b.must(store.InsertOperation(ctx, b.pool, store.Operation{
+		ID: uuid.Must(uuid.NewV7()).String(), Target: "tenants/" + id, Verb: worker.VerbCreate, Input: []byte(u.String()),
+		Meta: &apiv1.OperationMetadata{Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps(worker.VerbCreate)},
+	}, "", 0))
+	return u
+}
+
+// place stores a tenant, which its cell is owed.
+func (b *bench) place(cell, id string, state registry.State) tenant.UID {
+	b.t.Helper()
+	parsed, err := tenant.ParseID(id)
+	b.must(err)
+	u := uid(b.t)
+	b.must(store.InsertTenant(b.t.Context(), b.pool, registry.Tenant{
+		UID: u, ID: parsed, Plan: "free", State: state, Generation: 1, CreateTime: b.now,
+		Placement: registry.Placement{Model: tenant.ModelShared, Cell: cell, Generation: 1},
+	}))
+	return u
+}
+
+// TestSilentCellHoldsUpNoOther gives a cell that does not answer more of everything than it may have at a time.
+func TestSilentCellHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.secondCell()
+	for _, id := range []string{"silent-a", "silent-b", "silent-c", "silent-d", "silent-e", "silent-f"} {
+		b.createIn("cell-2", id)
+	}
+	for _, id := range []string{"owed-a", "owed-b"} {
+		b.place("cell-2", id, registry.StateActive)
+	}
+	made, owed := b.createIn("cell-1", "healthy"), b.place("cell-1", "told", registry.StateActive)
+	b.config.Cells = silentCells{b.cells, func(cell string, _ tenant.UID) bool { return cell == "cell-2" }}
+	w := b.run()
+	b.eventually("the tenant of the other cell is active", func() bool { return b.state(made) == registry.StateActive })
+	b.eventually("what the other cell is owed is paid", func() bool { return b.cells.knows(owed).Revision == 1 })
+	b.eventually("the other cell's key is in use", func() bool {
+		w.KickKeys()
+		kid, err := store.CurrentSealKID(t.Context(), b.pool, "cell-1")
+		b.must(err)
+		return kid == 1
+	})
+}
+
+// TestDebtsHoldUpNoOperation lets a debt hang in the cell of a tenant that is made.
+func TestDebtsHoldUpNoOperation(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	owed := b.place("cell-1", "owed", registry.StateActive)
+	reached := make(chan struct{}, 100)
+	b.config.Cells = silentCells{b.cells, func(_ string, u tenant.UID) bool {
+		if u == owed {
+			reached <- struct{}{}
+		}
+		return u == owed
+	}}
+	w := b.run()
+	<-reached
+	made := b.createIn("cell-1", "acme")
+	w.Kick()
+	b.eventually("the tenant is active", func() bool { return b.state(made) == registry.StateActive })
+}
+
+// TestInstallAppAsksItsOwnCellsAtOnce installs the keys of an app of which one cell is silent, and of an app in another.
+func TestInstallAppAsksItsOwnCellsAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.secondCell()
+	b.must(store.InsertApp(t.Context(), b.pool, "tasks", &tenancyv1.App{
+		Uid: uid(t).String(), CreateTime: timestamppb.Now(),
+		Upstreams: []*tenancyv1.AppUpstream{{Cell: "cells/cell-2", GrpcAddress: "h:2", SpiffeId: "spiffe://y"}},
+	}))
+	b.config.Cells = silentCells{b.cells, func(cell string, _ tenant.UID) bool { return cell == "cell-1" }}
+	w := worker.New(b.config)
+	b.must(w.TurnKeys(t.Context()))
+	w.InstallApp(t.Context(), "tasks") // would hang if it asked cell-1
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.InstallApp(ctx, "notes")
+	}()
+	b.eventually("the cell that answers has the key", func() bool {
+		b.cells.mu.Lock()
+		defer b.cells.mu.Unlock()
+		return len(b.cells.installed) == 2
+	})
+	cancel()
+	<-done
+}
