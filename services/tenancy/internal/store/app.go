@@ -89,6 +89,9 @@ func InsertApp(ctx context.Context, q Querier, id string, a *tenancyv1.App) erro
 	if err != nil {
 		return fmt.Errorf("give app %s a bit: %w", id, err)
 	}
+	if err := lockCells(ctx, q, id, a); err != nil {
+		return err
+	}
 	return insertRoutes(ctx, q, id, a)
 }
 
@@ -101,10 +104,28 @@ func UpdateApp(ctx context.Context, q Querier, id string, a *tenancyv1.App) erro
 	if err != nil {
 		return fmt.Errorf("update app %s: %w", id, err)
 	}
+	if err := lockCells(ctx, q, id, a); err != nil {
+		return err
+	}
 	if err := deleteRoutes(ctx, q, id); err != nil {
 		return err
 	}
 	return insertRoutes(ctx, q, id, a)
+}
+
+// lockCells waits for tenants that are being placed in the cells where the app is or was, and keeps new ones waiting:
+// whoever comes second sees what the other did, so that no tenant lacks its place in an app.
+func lockCells(ctx context.Context, q Querier, id string, a *tenancyv1.App) error {
+	cells := make([]string, 0, len(a.GetUpstreams()))
+	for _, u := range a.GetUpstreams() {
+		cells = append(cells, strings.TrimPrefix(u.GetCell(), "cells/"))
+	}
+	_, err := q.Exec(ctx, `SELECT FROM registry.cell WHERE id = ANY ($1)
+		OR id IN (SELECT cell FROM registry.app_upstream WHERE app = $2) ORDER BY id FOR SHARE`, cells, id)
+	if err != nil {
+		return fmt.Errorf("lock the cells of app %s: %w", id, err)
+	}
+	return nil
 }
 
 func insertRoutes(ctx context.Context, q Querier, id string, a *tenancyv1.App) error {
@@ -168,8 +189,12 @@ func StampApp(ctx context.Context, q Querier, id string, revision int64) error {
 	return err
 }
 
-// IsSharedHost reports whether an app's paths or tokens name the tenant on host.
+// IsSharedHost reports whether an app's paths or tokens name the tenant on host, which stays so until the transaction
+// ends; see lockHost.
 func IsSharedHost(ctx context.Context, q Querier, host string) (bool, error) {
+	if err := lockHost(ctx, q, host); err != nil {
+		return false, err
+	}
 	var is bool
 	err := q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.app_shared_host WHERE host = $1)`, host).Scan(&is)
 	return is, err

@@ -131,9 +131,21 @@ func StampDomain(ctx context.Context, q Querier, uid string, revision int64) err
 	return err
 }
 
-// IsServed reports whether a domain of some tenant serves on host.
+// IsServed reports whether a domain of some tenant serves on host, which stays so until the transaction ends; see
+// lockHost.
 func IsServed(ctx context.Context, q Querier, host string) (bool, error) {
+	if err := lockHost(ctx, q, host); err != nil {
+		return false, err
+	}
 	var is bool
 	err := q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.domain WHERE host = $1 AND state = 2)`, host).Scan(&is)
 	return is, err
+}
+
+// lockHost keeps a host from becoming a tenant's and an app's at once. They are in two tables, so no constraint does.
+func lockHost(ctx context.Context, q Querier, host string) error {
+	if _, err := q.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('host/' || $1, 0))`, host); err != nil {
+		return fmt.Errorf("lock host %s: %w", host, err)
+	}
+	return nil
 }

@@ -172,8 +172,9 @@ func ListTenants(ctx context.Context, q Querier, l TenantList) ([]registry.Tenan
 	return collect(ctx, q, scanTenant, b.String(), args...)
 }
 
-// InsertTenant stores a new tenant with its placement, and owes it to the database of every app in its cell. Errors:
-// TENANT_ID_TAKEN; RESOURCE_EXISTS for the external id.
+// InsertTenant stores a new tenant with its placement, and owes it to the database of every app in its cell. TakeRoom took
+// its room there before: apps that come or go meanwhile wait for that lock. Errors: TENANT_ID_TAKEN; RESOURCE_EXISTS for
+// the external id.
 func InsertTenant(ctx context.Context, q Querier, t registry.Tenant) error {
 	_, err := q.Exec(ctx, `INSERT INTO registry.tenant (uid, id, display_name, plan, state, generation, labels, external_id,
 		delete_protection, loss, create_time, update_time) VALUES ($1, $2, $3, $4, $5, $6, $7, nullif($8, ''), $9, $10, $11, $11)`,

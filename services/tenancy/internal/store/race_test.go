@@ -1,0 +1,220 @@
+package store_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/change/changetest"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
+)
+
+var cluster *changetest.Cluster
+
+func TestMain(m *testing.M) { changetest.Main(m, &cluster) }
+
+// bench is a registry with the plan "free", the cell "cell-1" and the app "notes" in it.
+type bench struct {
+	t           *testing.T
+	pool, super *pgxpool.Pool
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	db := cluster.Database(t, store.Migrations())
+	b := &bench{t: t, pool: db.Pool, super: db.Connect(t, "postgres")}
+	shared := []tenancyv1.IsolationModel{tenancyv1.IsolationModel_ISOLATION_MODEL_SHARED}
+	five := durationpb.New(5 * time.Second)
+	b.must(store.InsertPlan(t.Context(), b.pool, "free", &tenancyv1.Plan{
+		Uid: b.uid().String(), AllowedModels: shared, DefaultModel: shared[0], StatementTimeout: five, LockTimeout: five,
+		IdleTransactionTimeout: five, Retention: durationpb.New(time.Hour), LossPolicy: 1, CreateTime: timestamppb.Now(),
+	}))
+	b.must(store.InsertCell(t.Context(), b.pool, "cell-1", &tenancyv1.Cell{
+		Uid: b.uid().String(), Region: "local", CredentialsRef: "x", Models: shared, Capacity: 10, State: 1, CreateTime: timestamppb.Now(),
+	}))
+	b.must(b.insertApp(t.Context(), b.pool, "notes"))
+	return b
+}
+
+func (b *bench) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) uid() tenant.UID {
+	b.t.Helper()
+	uid, err := tenant.NewUID(time.Now(), rand.Reader)
+	b.must(err)
+	return uid
+}
+
+func (b *bench) insertApp(ctx context.Context, q store.Querier, id string) error {
+	err := store.InsertApp(ctx, q, id, &tenancyv1.App{
+		Uid: b.uid().String(), CreateTime: timestamppb.Now(),
+		Upstreams: []*tenancyv1.AppUpstream{{Cell: "cells/cell-1", GrpcAddress: "h:1", SpiffeId: "spiffe://x"}},
+	})
+	if err != nil {
+		return err
+	}
+	return store.OweApp(ctx, q, id)
+}
+
+// withdrawApp takes the app out of all cells.
+func (b *bench) withdrawApp(ctx context.Context, q store.Querier) error {
+	app, err := store.LockApp(ctx, q, "notes")
+	if err != nil {
+		return err
+	}
+	app.Upstreams = nil
+	if err := store.UpdateApp(ctx, q, "notes", app); err != nil {
+		return err
+	}
+	return store.OweApp(ctx, q, "notes")
+}
+
+func (b *bench) insertTenant(ctx context.Context, q store.Querier) error {
+	id, err := tenant.ParseID("acme")
+	if err != nil {
+		return err
+	}
+	if _, err := store.TakeRoom(ctx, q, "cell-1"); err != nil {
+		return err
+	}
+	return store.InsertTenant(ctx, q, registry.Tenant{
+		UID: b.uid(), ID: id, Plan: "free", State: registry.StateCreating, Generation: 1, CreateTime: time.Now(),
+		Placement: registry.Placement{Model: tenant.ModelShared, Cell: "cell-1", Generation: 1},
+	})
+}
+
+// step is what one of two transactions does.
+type step func(ctx context.Context, q store.Querier) error
+
+// race begins first, begins second before first has committed, and returns when both have.
+func (b *bench) race(first, second step) {
+	b.t.Helper()
+	ctx := b.t.Context()
+	one, err := b.pool.Begin(ctx)
+	b.must(err)
+	b.must(first(ctx, one))
+	done := make(chan error, 1)
+	go func() { done <- pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error { return second(ctx, tx) }) }()
+	ended := b.waits(done)
+	b.must(one.Commit(ctx))
+	if !ended {
+		b.must(<-done)
+	}
+}
+
+// waits returns when a transaction of the database waits for another, or, with true, when the second one has ended.
+func (b *bench) waits(done <-chan error) bool {
+	b.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var waiting bool
+		b.must(b.super.QueryRow(b.t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waiting))
+		if waiting {
+			return false
+		}
+		select {
+		case err := <-done:
+			b.must(err)
+			return true
+		case <-tick.C:
+		}
+	}
+}
+
+// TestTenantsAndAppsMadeAtOnce holds that a tenant has a place in exactly the apps of its cell, whatever came first.
+func TestTenantsAndAppsMadeAtOnce(t *testing.T) {
+	t.Parallel()
+	newApp := func(b *bench) step {
+		return func(ctx context.Context, q store.Querier) error { return b.insertApp(ctx, q, "tasks") }
+	}
+	withdrawn := func(b *bench) step { return b.withdrawApp }
+	newTenant := func(b *bench) step { return b.insertTenant }
+	for name, test := range map[string]struct {
+		first, second func(*bench) step
+		want          []string
+	}{
+		"tenant, new app":       {newTenant, newApp, []string{"notes", "tasks"}},
+		"new app, tenant":       {newApp, newTenant, []string{"notes", "tasks"}},
+		"tenant, withdrawn app": {newTenant, withdrawn, []string{}},
+		"withdrawn app, tenant": {withdrawn, newTenant, []string{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.race(test.first(b), test.second(b))
+			var got []string
+			b.must(b.super.QueryRow(t.Context(), `SELECT ARRAY(SELECT app FROM registry.placement_app ORDER BY app)`).Scan(&got))
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("places (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestHostIsOfOneKind lets a host become a tenant's domain and an app's shared host at once.
+func TestHostIsOfOneKind(t *testing.T) {
+	t.Parallel()
+	const host = "app.localhost"
+	share := func(ctx context.Context, q store.Querier) error {
+		if served, err := store.IsServed(ctx, q, host); err != nil || served {
+			return err
+		}
+		app, err := store.LockApp(ctx, q, "notes")
+		if err != nil {
+			return err
+		}
+		app.SharedHosts = []string{host}
+		return store.UpdateApp(ctx, q, "notes", app)
+	}
+	serve := func(b *bench) step {
+		return func(ctx context.Context, q store.Querier) error {
+			if shared, err := store.IsSharedHost(ctx, q, host); err != nil || shared {
+				return err
+			}
+			owner, err := store.ReadTenant(ctx, q, store.TenantKey{ID: "acme"})
+			if err != nil {
+				return err
+			}
+			now := timestamppb.Now()
+			return store.InsertDomain(ctx, q, owner.UID, &tenancyv1.Domain{
+				Uid: b.uid().String(), Host: host, State: tenancyv1.DomainState_DOMAIN_STATE_ACTIVE, CreateTime: now, VerifyTime: now,
+			}, "tasks")
+		}
+	}
+	for name, turn := range map[string]bool{"domain, shared host": false, "shared host, domain": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.must(errors.Join(b.insertApp(t.Context(), b.pool, "tasks"), b.insertTenant(t.Context(), b.pool)))
+			first, second := serve(b), step(share)
+			if turn {
+				first, second = second, first
+			}
+			b.race(first, second)
+			var domains, shared int
+			b.must(b.super.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM registry.domain), (SELECT count(*) FROM registry.app_shared_host)`).
+				Scan(&domains, &shared))
+			if domains+shared != 1 {
+				t.Errorf("the host is %d tenants' domain and %d apps' shared host", domains, shared)
+			}
+		})
+	}
+}
