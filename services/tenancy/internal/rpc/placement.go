@@ -6,6 +6,7 @@ import (
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 )
 
@@ -20,8 +21,11 @@ func (s *placements) GetPlacement(ctx context.Context, req *tenancyv1.GetPlaceme
 	id := strings.TrimSuffix(idOf(req.GetName()), "/placement")
 	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.GetPlacementResponse, error) {
 		t, err := store.ReadTenant(ctx, tx, store.TenantKey{ID: id})
+		if fault.KindOf(err) == fault.NotFound {
+			return nil, store.NotFound(req.GetName())
+		}
 		if err != nil {
-			return nil, store.NotFound(req.GetName()).WithCause(err)
+			return nil, err
 		}
 		tx.Tenant(t.UID.String())
 		tx.Audit(req.GetName())
