@@ -109,7 +109,9 @@ type OperationMetadata struct {
 	Steps []*OperationStep `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
 	// Share of the work that is done, 0 to 100.
 	ProgressPercent int32 `protobuf:"varint,5,opt,name=progress_percent,json=progressPercent,proto3" json:"progress_percent,omitempty"`
-	// Consumers that have not applied the change yet, by replica name.
+	// Consumers that have not applied the change yet, by replica name, at most 100. They
+	// are waited for while they report, up to 30 s; an operation that ended names those
+	// that had not by then.
 	Laggards []string `protobuf:"bytes,7,rep,name=laggards,proto3" json:"laggards,omitempty"`
 	// Whether CancelOperation can still have an effect.
 	Cancellable bool `protobuf:"varint,8,opt,name=cancellable,proto3" json:"cancellable,omitempty"`

@@ -41,7 +41,10 @@ type RoutingServiceClient interface {
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchTenants(ctx context.Context, in *WatchTenantsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTenantsResponse], error)
 	// ReportApplied tells which revision a consumer has applied. Consumers call it once a
-	// second and after each change; operations such as a suspension wait for them.
+	// second and after each change; operations such as a suspension wait up to 30 s for
+	// those that report, and then name them. The feed "routes" needs the permission
+	// tenancy.routes.watch. An identity has at most 500 live replicas in a feed.
+	// Errors: PERMISSION_MISSING; OVERLOADED.
 	ReportApplied(ctx context.Context, in *ReportAppliedRequest, opts ...grpc.CallOption) (*ReportAppliedResponse, error)
 	// ListConsumers lists the consumers that reported in the last minute.
 	ListConsumers(ctx context.Context, in *ListConsumersRequest, opts ...grpc.CallOption) (*ListConsumersResponse, error)
@@ -129,7 +132,10 @@ type RoutingServiceServer interface {
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchTenants(*WatchTenantsRequest, grpc.ServerStreamingServer[WatchTenantsResponse]) error
 	// ReportApplied tells which revision a consumer has applied. Consumers call it once a
-	// second and after each change; operations such as a suspension wait for them.
+	// second and after each change; operations such as a suspension wait up to 30 s for
+	// those that report, and then name them. The feed "routes" needs the permission
+	// tenancy.routes.watch. An identity has at most 500 live replicas in a feed.
+	// Errors: PERMISSION_MISSING; OVERLOADED.
 	ReportApplied(context.Context, *ReportAppliedRequest) (*ReportAppliedResponse, error)
 	// ListConsumers lists the consumers that reported in the last minute.
 	ListConsumers(context.Context, *ListConsumersRequest) (*ListConsumersResponse, error)

@@ -9,6 +9,7 @@ import (
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/wire"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/worker"
@@ -42,18 +43,36 @@ func (s *routing) WatchTenants(
 	})
 }
 
+// watchRoutes is the permission of WatchRoutes; the rule of ReportApplied asks for that of WatchTenants.
+const watchRoutes = "tenancy.routes.watch"
+
+// maxReplicas bounds the live replicas of one identity in a feed.
+const maxReplicas = 500
+
 // ReportApplied implements rowhouse.tenancy.v1.RoutingService.
+//
+// Whoever reports may lie about its own replicas, and no more: it needs the right to the feed, has a bounded number of
+// replicas, and holds up an operation only for worker.AwaitFor. That its watch is open is not asked, since the watch may
+// be at another replica of ours, and would prove nothing about what is applied.
 func (s *routing) ReportApplied(ctx context.Context, req *tenancyv1.ReportAppliedRequest) (*tenancyv1.ReportAppliedResponse, error) {
 	call, err := callOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = store.PutConsumer(ctx, s.Pool, store.Consumer{
+	if req.GetFeed() == wire.FeedRoutes && !call.Principal.Has(watchRoutes) {
+		return nil, fault.New(fault.PermissionDenied, fault.ReasonPermissionMissing, "the caller lacks the permission %s", watchRoutes).
+			WithMetadata("permission", watchRoutes)
+	}
+	stored, err := store.PutConsumer(ctx, s.Pool, store.Consumer{
 		Feed: req.GetFeed(), Identity: call.Principal.Name, Replica: req.GetReplica(), Revision: req.GetAppliedRevision(),
 		Quarantined: req.GetQuarantined(),
-	})
+	}, maxReplicas, worker.KnownFor)
 	if err != nil {
 		return nil, err
+	}
+	if !stored {
+		return nil, fault.New(fault.ResourceExhausted, fault.ReasonOverloaded, "more than %d replicas of one identity", maxReplicas).
+			WithRetry(worker.KnownFor)
 	}
 	s.Worker.Kick() // an operation may have waited for this
 	return &tenancyv1.ReportAppliedResponse{}, nil

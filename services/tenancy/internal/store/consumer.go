@@ -17,13 +17,16 @@ type Consumer struct {
 	Silent time.Duration
 }
 
-// PutConsumer stores a report.
-func PutConsumer(ctx context.Context, q Querier, c Consumer) error {
-	_, err := q.Exec(ctx, `INSERT INTO registry.consumer (feed, identity, replica, revision, quarantined, report_time)
-		VALUES ($1, $2, $3, $4, $5, now()) ON CONFLICT (feed, identity, replica) DO UPDATE
+// PutConsumer stores a report and reports whether it did: one identity has at most that many replicas in a feed, counting
+// those that reported within the last d.
+func PutConsumer(ctx context.Context, q Querier, c Consumer, most int, d time.Duration) (bool, error) {
+	tag, err := q.Exec(ctx, `INSERT INTO registry.consumer (feed, identity, replica, revision, quarantined, report_time)
+		SELECT $1, $2, $3, $4, $5, now() WHERE $6 > (SELECT count(*) FROM registry.consumer
+			WHERE feed = $1 AND identity = $2 AND replica <> $3 AND report_time > now() - $7::interval)
+		ON CONFLICT (feed, identity, replica) DO UPDATE
 		SET revision = excluded.revision, quarantined = excluded.quarantined, report_time = excluded.report_time`,
-		c.Feed, c.Identity, c.Replica, c.Revision, append([]string{}, c.Quarantined...))
-	return err
+		c.Feed, c.Identity, c.Replica, c.Revision, append([]string{}, c.Quarantined...), most, d)
+	return tag.RowsAffected() == 1, err
 }
 
 // Consumers returns those that reported within the last d, by identity, replica and feed.

@@ -94,7 +94,7 @@ func (h *holder) create(ctx context.Context) error {
 
 // undo: take the tenant's place back and free the room it took.
 func (h *holder) undo(ctx context.Context) error {
-	if !slices.ContainsFunc(h.o.Meta.GetSteps(), func(s *apiv1.OperationStep) bool { return s.GetName() == stepUndo }) {
+	if h.stepNamed(stepUndo) == nil {
 		h.o.Meta.Steps = append(h.o.Meta.Steps, &apiv1.OperationStep{Name: stepUndo})
 	}
 	return h.step(ctx, stepUndo, func(ctx context.Context) error {
@@ -112,11 +112,10 @@ func (h *holder) spread(ctx context.Context) error {
 
 // step runs one step unless it is done already, and writes down how it went.
 func (h *holder) step(ctx context.Context, name string, fn func(context.Context) error) error {
-	i := slices.IndexFunc(h.o.Meta.GetSteps(), func(s *apiv1.OperationStep) bool { return s.GetName() == name })
-	if i < 0 {
+	s := h.stepNamed(name)
+	if s == nil {
 		return fmt.Errorf("operation %s has no step %q", h.o.ID, name)
 	}
-	s := h.o.Meta.GetSteps()[i]
 	if s.GetState() == apiv1.OperationPhase_OPERATION_PHASE_SUCCEEDED {
 		return nil
 	}
@@ -134,6 +133,16 @@ func (h *holder) step(ctx context.Context, name string, fn func(context.Context)
 	}
 	s.Error = nil
 	return err
+}
+
+// stepNamed returns a step, or nil when there is none of this name.
+func (h *holder) stepNamed(name string) *apiv1.OperationStep {
+	for _, s := range h.o.Meta.GetSteps() {
+		if s.GetName() == name {
+			return s
+		}
+	}
+	return nil
 }
 
 // payAll tells every database of the tenant's cell. One that is not made yet holds nobody up: it serves no tenant, and
@@ -246,7 +255,7 @@ func (h *holder) end(ctx context.Context, q store.Querier, m *tenancyv1.Tenant, 
 }
 
 // await ends the operation when every live consumer has applied the tenant's change. Those that fell silent before they
-// had are not waited for, but named.
+// had, or took longer than AwaitFor, are not waited for, but named.
 func (h *holder) await(ctx context.Context) error {
 	t, err := store.ReadTenant(ctx, h.w.cfg.Pool, store.TenantKey{UID: h.uid})
 	if err != nil {
@@ -266,11 +275,12 @@ func (h *holder) await(ctx context.Context) error {
 			continue
 		}
 		waiting = waiting || c.Silent <= LiveFor
-		if name := c.Replica; !slices.Contains(h.o.Meta.GetLaggards(), name) {
-			h.o.Meta.Laggards = append(h.o.Meta.Laggards, name)
+		if named := h.o.Meta.GetLaggards(); len(named) < maxLaggards && !slices.Contains(named, c.Replica) {
+			h.o.Meta.Laggards = append(named, c.Replica)
 		}
 	}
-	if waiting {
+	if s := h.stepNamed(stepConsumers); waiting && h.w.cfg.Clock().Sub(s.GetStartTime().AsTime()) < AwaitFor {
+		s.State, s.EndTime = apiv1.OperationPhase_OPERATION_PHASE_RUNNING, nil
 		return h.wait(ctx)
 	}
 	t.Operation = ""
@@ -283,11 +293,6 @@ func (h *holder) await(ctx context.Context) error {
 
 // wait puts the operation down for a moment: nothing is wrong.
 func (h *holder) wait(ctx context.Context) error {
-	for _, s := range h.o.Meta.GetSteps() {
-		if s.GetName() == stepConsumers {
-			s.State, s.EndTime = apiv1.OperationPhase_OPERATION_PHASE_RUNNING, nil
-		}
-	}
 	h.o.Meta.Phase, h.o.Attempt, h.o.Meta.LastError = apiv1.OperationPhase_OPERATION_PHASE_RUNNING, 0, nil
 	h.o.Meta.ProgressPercent = 50
 	h.put = true

@@ -217,7 +217,7 @@ func (w *Worker) forget(ctx context.Context) error {
 	old := w.cfg.Clock().Add(-24 * time.Hour)
 	return errors.Join(
 		store.ForgetOperations(ctx, w.cfg.Pool, keepEnded),
-		store.ForgetConsumers(ctx, w.cfg.Pool, 10*KnownFor),
+		store.ForgetConsumers(ctx, w.cfg.Pool, KnownFor),
 		store.ForgetContextKeys(ctx, w.cfg.Pool, old),
 		store.ForgetSealKeys(ctx, w.cfg.Pool, old),
 	)

@@ -35,6 +35,10 @@ const (
 	LiveFor = 5 * time.Second
 	// KnownFor is how long a silent consumer is still named.
 	KnownFor = time.Minute
+	// AwaitFor is how long an operation waits for live consumers that have not applied its change; then they are only named.
+	AwaitFor = 30 * time.Second
+	// maxLaggards bounds the consumers that an operation names.
+	maxLaggards = 100
 	// awaitWait is the rest between two looks at the consumers; their reports wake the worker of their own replica.
 	awaitWait = 200 * time.Millisecond
 	// attention is the number of failed tries after which a person should look; the work goes on all the same.

@@ -501,3 +501,40 @@ func (c crashingCells) Place(ctx context.Context, d store.Debt) error {
 func (c crashingCells) Install(ctx context.Context, i store.Install, key tenant.SealKey) error {
 	return c.inner.Install(ctx, i, key)
 }
+
+// TestLaggardsAreAwaitedForAWhile has a consumer report for ever that it has applied nothing.
+func TestLaggardsAreAwaitedForAWhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, w := t.Context(), worker.New(b.config)
+	u, o := b.create("acme")
+	b.must(w.Inline(ctx, o))
+	b.must(store.StampTenant(ctx, b.pool, u, 7))
+	id := uuid.Must(uuid.NewV7()).String()
+	b.must(store.InsertOperation(ctx, b.pool, store.Operation{
+		ID: id, Target: "tenants/acme", Verb: "suspend", Input: []byte(u.String()),
+		Meta: &apiv1.OperationMetadata{Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps("suspend")},
+	}, "", 0))
+	advanced := func() store.Operation {
+		_, err := store.PutConsumer(ctx, b.pool, store.Consumer{Feed: "tenants", Identity: "spiffe://x", Replica: "stuck", Revision: 1}, 1, worker.KnownFor)
+		b.must(err)
+		b.must(w.Inline(ctx, id))
+		o, err := store.ReadOperation(ctx, b.pool, id)
+		b.must(err)
+		if names := o.Meta.GetLaggards(); len(names) != 1 || names[0] != "stuck" {
+			t.Errorf("laggards: %v", names)
+		}
+		return o
+	}
+	if advanced().Done() {
+		t.Fatal("the operation does not wait for a live consumer")
+	}
+	b.now = b.now.Add(worker.AwaitFor - time.Millisecond)
+	if advanced().Done() {
+		t.Error("the operation waits too little")
+	}
+	b.now = b.now.Add(time.Millisecond)
+	if o := advanced(); !o.Done() || o.Error != nil {
+		t.Errorf("the operation waits for ever: %v", o.Meta)
+	}
+}
