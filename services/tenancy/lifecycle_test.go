@@ -444,6 +444,43 @@ func TestCancelledCreationIsUndone(t *testing.T) {
 	r.tenant(a, "acme") // the id is free again
 }
 
+// TestRemovedTenantLeavesNothing removes a tenant that was cancelled, of which a gateway and a cell had heard.
+func TestRemovedTenantLeavesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.furnish(), t.Context()
+	_, err := r.inCell().Exec(ctx, `ALTER TABLE rowhouse.placement RENAME COLUMN state TO elsewhere`)
+	r.must(err)
+	resp, err := a.CreateTenant(ctx, &tenancyv1.CreateTenantRequest{TenantId: "acme"})
+	r.must(err)
+	_, err = a.CreateDomain(ctx, &tenancyv1.CreateDomainRequest{
+		Parent: "tenants/acme", DomainId: "acme.localhost", Domain: &tenancyv1.Domain{App: "apps/" + r.app},
+	})
+	r.must(err)
+	_, err = a.CancelOperation(ctx, &longrunningpb.CancelOperationRequest{Name: resp.GetOperation().GetName()})
+	r.must(err)
+	_, err = a.WaitOperation(ctx, &longrunningpb.WaitOperationRequest{Name: resp.GetOperation().GetName(), Timeout: durationpb.New(20 * time.Second)})
+	r.must(err)
+	_, err = r.super.Exec(ctx, `UPDATE registry.placement_app SET revision = 1`) // the first of two databases was told
+	r.must(err)
+	remove := func() error {
+		_, err := a.DeleteTenant(ctx, &tenancyv1.DeleteTenantRequest{Name: "tenants/acme", Reason: why})
+		return err
+	}
+	refused(t, "a tenant that its cell still knows", remove(), codes.Unavailable, "CELL_UNREACHABLE")
+	_, err = r.inCell().Exec(ctx, `ALTER TABLE rowhouse.placement RENAME COLUMN elsewhere TO state`)
+	r.must(err)
+	eventually(t, "the tenant is removed", func() bool { return remove() == nil })
+	if got := r.cellRow(resp.GetTenant().GetUid()).State; got != "moved" {
+		t.Errorf("the cell was told that the tenant is %q", got)
+	}
+	var entries []string
+	r.must(r.super.QueryRow(ctx, `SELECT ARRAY(SELECT feed || '/' || key FROM kernel.feed_state WHERE key LIKE ANY ('{domain/%,tenant/%}'))`).Scan(&entries))
+	if len(entries) != 0 {
+		t.Errorf("the feeds still hold %v", entries)
+	}
+}
+
 func TestRestartResumes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

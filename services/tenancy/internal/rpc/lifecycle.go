@@ -260,7 +260,7 @@ func (s *tenants) next(
 	}
 	seen(tx, t, "state")
 	if effects.Remove {
-		if err := store.RemoveTenant(ctx, tx, t.UID); err != nil {
+		if err := s.remove(ctx, tx, t); err != nil {
 			return nil, nil, err
 		}
 		return finished(wire.Tenant(t))
@@ -274,6 +274,29 @@ func (s *tenants) next(
 		return nil, nil, err
 	}
 	return o, stamped(tx, next), nil
+}
+
+// remove forgets a tenant that never was served. Whoever was told of it must be told first that it is gone: a database
+// by the worker, gateways of its domains here.
+func (s *tenants) remove(ctx context.Context, tx *change.Tx, t registry.Tenant) error {
+	known, err := store.KnownInCell(ctx, tx, t.UID)
+	if err != nil {
+		return err
+	}
+	if known {
+		return fault.New(fault.Unavailable, registry.ReasonCellUnreachable, "cells/%s must be told first that the tenant is gone",
+			t.Placement.Cell).WithDomain(registry.Domain).WithRetry(time.Second)
+	}
+	domains, err := store.DomainsOf(ctx, tx, t.UID)
+	if err != nil {
+		return err
+	}
+	for _, d := range domains {
+		if err := wire.RemoveDomain(tx, d.GetHost()); err != nil {
+			return err
+		}
+	}
+	return store.RemoveTenant(ctx, tx, t.UID)
 }
 
 // finished answers for what needs no work.

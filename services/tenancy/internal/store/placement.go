@@ -82,6 +82,13 @@ func Debts(ctx context.Context, q Querier, uid tenant.UID) ([]Debt, error) {
 	return collect(ctx, q, scanDebt, selectDebt+`WHERE a.tenant_uid = $1 AND a.owed ORDER BY a.app`, [16]byte(uid))
 }
 
+// KnownInCell reports whether a database of the cell has heard of the tenant, and not yet of what became of it.
+func KnownInCell(ctx context.Context, q Querier, uid tenant.UID) (known bool, err error) {
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.placement_app WHERE tenant_uid = $1 AND owed AND revision > 0)`,
+		[16]byte(uid)).Scan(&known)
+	return known, err
+}
+
 // ClaimDebts takes up to limit debts that are due, to other cells than full, and puts them off by lease, so that other
 // workers leave them alone meanwhile. Two who pay one debt do no harm: the cell keeps the later revision.
 func ClaimDebts(ctx context.Context, q Querier, limit int, lease time.Duration, full []string) ([]Debt, error) {

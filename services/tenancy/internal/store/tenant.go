@@ -240,7 +240,8 @@ func ReplaceSuspensions(ctx context.Context, q Querier, t registry.Tenant) error
 	return nil
 }
 
-// RemoveTenant removes a tenant that never was served, with all that hangs on it.
+// RemoveTenant removes a tenant that never was served, with all that hangs on it. Its domains leave the feed before, and
+// no cell may know it; see KnownInCell.
 func RemoveTenant(ctx context.Context, q Querier, uid tenant.UID) error {
 	for _, sql := range []string{
 		`DELETE FROM registry.domain WHERE tenant_uid = $1`,
