@@ -91,6 +91,10 @@ func TestBadInput(t *testing.T) {
 		{"resume active", call(a.ResumeTenant, &tenancyv1.ResumeTenantRequest{Name: acme, Cause: abuse}), pre, "WRONG_STATE"},
 		{"delete unknown", call(a.DeleteTenant, &tenancyv1.DeleteTenantRequest{Name: "tenants/none", Reason: why}), missing, "RESOURCE_NOT_FOUND"},
 		{"delete stale", call(a.DeleteTenant, &tenancyv1.DeleteTenantRequest{Name: acme, Reason: why, Etag: `"x"`}), codes.Aborted, "ETAG_MISMATCH"},
+		{"suspend with a short reason", call(a.SuspendTenant, &tenancyv1.SuspendTenantRequest{Name: acme, Cause: abuse, Reason: "too short"}), arg, "INVALID_FIELD"},
+		{"delete with a short reason", call(a.DeleteTenant, &tenancyv1.DeleteTenantRequest{Name: acme, Reason: "too short"}), arg, "INVALID_FIELD"},
+		{"delete with a blank reason", call(a.DeleteTenant, &tenancyv1.DeleteTenantRequest{Name: acme, Reason: "            "}), arg, "REASON_REQUIRED"},
+		{"revoke with a short reason", call(a.RevokeContextKey, &tenancyv1.RevokeContextKeyRequest{Name: "contextKeys/0011223344556677", Reason: "too short"}), arg, "INVALID_FIELD"},
 		{"delete without reason", call(a.DeleteTenant, &tenancyv1.DeleteTenantRequest{Name: acme}), arg, "REASON_REQUIRED"},
 		{"undelete live", call(a.UndeleteTenant, &tenancyv1.UndeleteTenantRequest{Name: acme}), codes.AlreadyExists, "NOT_DELETED"},
 
@@ -149,6 +153,7 @@ func TestBadInput(t *testing.T) {
 		{"update stale domain", call(a.UpdateDomain, &tenancyv1.UpdateDomainRequest{Domain: &tenancyv1.Domain{Name: domain, App: app, Etag: `"x"`}}), codes.Aborted, "ETAG_MISMATCH"},
 		{"update domain to no app", call(a.UpdateDomain, &tenancyv1.UpdateDomainRequest{Domain: &tenancyv1.Domain{Name: domain, App: "apps/none"}}), missing, "RESOURCE_NOT_FOUND"},
 		{"verify active domain", call(a.VerifyDomain, &tenancyv1.VerifyDomainRequest{Name: domain, Reason: why}), pre, "WRONG_STATE"},
+		{"verify with a short reason", call(a.VerifyDomain, &tenancyv1.VerifyDomainRequest{Name: domain, Reason: "too short"}), arg, "INVALID_FIELD"},
 		{"verify without reason", call(a.VerifyDomain, &tenancyv1.VerifyDomainRequest{Name: domain}), arg, "REASON_REQUIRED"},
 		{"delete another's domain", call(a.DeleteDomain, &tenancyv1.DeleteDomainRequest{Name: "tenants/globex/domains/acme.localhost"}), missing, "RESOURCE_NOT_FOUND"},
 		{"delete stale domain", call(a.DeleteDomain, &tenancyv1.DeleteDomainRequest{Name: domain, Etag: `"x"`}), codes.Aborted, "ETAG_MISMATCH"},

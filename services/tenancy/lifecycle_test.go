@@ -481,6 +481,23 @@ func TestRemovedTenantLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestUndeleteEndsWithThePurgeTime(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.furnish(), t.Context()
+	r.tenant(a, "acme")
+	_, err := a.DeleteTenant(ctx, &tenancyv1.DeleteTenantRequest{Name: "tenants/acme", Reason: why})
+	r.must(err)
+	_, err = r.super.Exec(ctx, `UPDATE registry.tenant SET purge_time = now()`)
+	r.must(err)
+	_, err = a.UndeleteTenant(ctx, &tenancyv1.UndeleteTenantRequest{Name: "tenants/acme", Reason: why})
+	refused(t, "undelete after the purge time", err, codes.FailedPrecondition, "WRONG_STATE")
+	_, err = r.super.Exec(ctx, `UPDATE registry.tenant SET purge_time = now() + interval '1 minute'`)
+	r.must(err)
+	_, err = a.UndeleteTenant(ctx, &tenancyv1.UndeleteTenantRequest{Name: "tenants/acme", Reason: why})
+	r.must(err)
+}
+
 func TestRestartResumes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -371,13 +371,15 @@ const file_rowhouse_tenancy_v1_context_service_proto_rawDesc = "" +
 	"\x16ListContextKeysRequest\x12\x1f\n" +
 	"\x06parent\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x00R\x06parent\"]\n" +
 	"\x17ListContextKeysResponse\x12B\n" +
-	"\fcontext_keys\x18\x01 \x03(\v2\x1f.rowhouse.tenancy.v1.ContextKeyR\vcontextKeys\"\xc3\x01\n" +
+	"\fcontext_keys\x18\x01 \x03(\v2\x1f.rowhouse.tenancy.v1.ContextKeyR\vcontextKeys\"\xc8\x01\n" +
 	"\x17RevokeContextKeyRequest\x125\n" +
 	"\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c2\x1a^contextKeys/[0-9a-f]{16}$R\x04name\x12*\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12 \n" +
-	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"\\\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12%\n" +
+	"\x06reason\x18\x04 \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\x06reason\"\\\n" +
 	"\x18RevokeContextKeyResponse\x12@\n" +
 	"\vcontext_key\x18\x01 \x01(\v2\x1f.rowhouse.tenancy.v1.ContextKeyR\n" +
 	"contextKey2\xd9\x03\n" +

@@ -772,14 +772,16 @@ const file_rowhouse_tenancy_v1_domain_service_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12#\n" +
 	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\"\x16\n" +
-	"\x14DeleteDomainResponse\"\xf7\x01\n" +
+	"\x14DeleteDomainResponse\"\xfc\x01\n" +
 	"\x13VerifyDomainRequest\x12O\n" +
 	"\x04name\x18\x01 \x01(\tB;\xbaH8r6\x18\xca\x0221^tenants/[a-z](-?[a-z0-9])*/domains/[a-z0-9._-]+$R\x04name\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12 \n" +
-	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"K\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12%\n" +
+	"\x06reason\x18\x05 \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\x06reason\"K\n" +
 	"\x14VerifyDomainResponse\x123\n" +
 	"\x06domain\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.DomainR\x06domain2\xef\x06\n" +
 	"\rDomainService\x12\x84\x01\n" +

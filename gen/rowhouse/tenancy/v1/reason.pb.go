@@ -48,7 +48,8 @@ const (
 	Reason_REASON_MODEL_NOT_ALLOWED Reason = 9
 	// RESOURCE_EXHAUSTED: no open cell has room; metadata says what each filter dropped.
 	Reason_REASON_NO_CELL_CAPACITY Reason = 10
-	// UNAVAILABLE: the tenant's cell cannot be reached; the operation goes on by itself.
+	// UNAVAILABLE: the tenant's cell cannot be reached; the operation goes on by itself. The
+	// removal of a tenant that never was ready is refused until its cell has been told.
 	Reason_REASON_CELL_UNREACHABLE Reason = 11
 )
 

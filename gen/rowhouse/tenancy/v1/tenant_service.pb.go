@@ -1230,14 +1230,16 @@ const file_rowhouse_tenancy_v1_tenant_service_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnlyJ\x04\b\x03\x10\x04\"K\n" +
 	"\x14UpdateTenantResponse\x123\n" +
-	"\x06tenant\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.TenantR\x06tenant\"\xad\x02\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.TenantR\x06tenant\"\xb2\x02\n" +
 	"\x14SuspendTenantRequest\x12<\n" +
 	"\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^tenants/[a-z](-?[a-z0-9]){2,62}$R\x04name\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12 \n" +
-	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12F\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12%\n" +
+	"\x06reason\x18\x05 \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\x06reason\x12F\n" +
 	"\x05cause\x18\n" +
 	" \x01(\x0e2$.rowhouse.tenancy.v1.SuspensionCauseB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05cause\"\x89\x01\n" +
@@ -1256,15 +1258,17 @@ const file_rowhouse_tenancy_v1_tenant_service_proto_rawDesc = "" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05cause\"\x88\x01\n" +
 	"\x14ResumeTenantResponse\x12;\n" +
 	"\toperation\x18\x01 \x01(\v2\x1d.google.longrunning.OperationR\toperation\x123\n" +
-	"\x06tenant\x18\x02 \x01(\v2\x1b.rowhouse.tenancy.v1.TenantR\x06tenant\"\x8f\x02\n" +
+	"\x06tenant\x18\x02 \x01(\v2\x1b.rowhouse.tenancy.v1.TenantR\x06tenant\"\x94\x02\n" +
 	"\x13DeleteTenantRequest\x12<\n" +
 	"\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^tenants/[a-z](-?[a-z0-9]){2,62}$R\x04name\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12#\n" +
-	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\x12 \n" +
-	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reasonJ\x04\b\x06\x10\a\"\x88\x01\n" +
+	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\x12%\n" +
+	"\x06reason\x18\a \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\x06reasonJ\x04\b\x06\x10\a\"\x88\x01\n" +
 	"\x14DeleteTenantResponse\x12;\n" +
 	"\toperation\x18\x01 \x01(\v2\x1d.google.longrunning.OperationR\toperation\x123\n" +
 	"\x06tenant\x18\x02 \x01(\v2\x1b.rowhouse.tenancy.v1.TenantR\x06tenant\"\xe6\x01\n" +

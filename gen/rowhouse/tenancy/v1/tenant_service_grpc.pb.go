@@ -65,11 +65,14 @@ type TenantServiceClient interface {
 	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE when that cause is not in force; ETAG_MISMATCH.
 	ResumeTenant(ctx context.Context, in *ResumeTenantRequest, opts ...grpc.CallOption) (*ResumeTenantResponse, error)
 	// DeleteTenant refuses the tenant everywhere and keeps its data, name and domains
-	// until its purge_time; UndeleteTenant restores it.
-	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE; DELETE_PROTECTED; ETAG_MISMATCH.
+	// until its purge_time; UndeleteTenant restores it. One whose creation failed is removed
+	// at once.
+	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE; DELETE_PROTECTED; ETAG_MISMATCH;
+	// CELL_UNREACHABLE.
 	DeleteTenant(ctx context.Context, in *DeleteTenantRequest, opts ...grpc.CallOption) (*DeleteTenantResponse, error)
-	// UndeleteTenant restores a deleted tenant to the state it had before.
-	// Errors: RESOURCE_NOT_FOUND; NOT_DELETED; ETAG_MISMATCH.
+	// UndeleteTenant restores a deleted tenant to the state it had before, until its
+	// purge_time.
+	// Errors: RESOURCE_NOT_FOUND; NOT_DELETED; WRONG_STATE after purge_time; ETAG_MISMATCH.
 	UndeleteTenant(ctx context.Context, in *UndeleteTenantRequest, opts ...grpc.CallOption) (*UndeleteTenantResponse, error)
 }
 
@@ -206,11 +209,14 @@ type TenantServiceServer interface {
 	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE when that cause is not in force; ETAG_MISMATCH.
 	ResumeTenant(context.Context, *ResumeTenantRequest) (*ResumeTenantResponse, error)
 	// DeleteTenant refuses the tenant everywhere and keeps its data, name and domains
-	// until its purge_time; UndeleteTenant restores it.
-	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE; DELETE_PROTECTED; ETAG_MISMATCH.
+	// until its purge_time; UndeleteTenant restores it. One whose creation failed is removed
+	// at once.
+	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE; DELETE_PROTECTED; ETAG_MISMATCH;
+	// CELL_UNREACHABLE.
 	DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error)
-	// UndeleteTenant restores a deleted tenant to the state it had before.
-	// Errors: RESOURCE_NOT_FOUND; NOT_DELETED; ETAG_MISMATCH.
+	// UndeleteTenant restores a deleted tenant to the state it had before, until its
+	// purge_time.
+	// Errors: RESOURCE_NOT_FOUND; NOT_DELETED; WRONG_STATE after purge_time; ETAG_MISMATCH.
 	UndeleteTenant(context.Context, *UndeleteTenantRequest) (*UndeleteTenantResponse, error)
 	mustEmbedUnimplementedTenantServiceServer()
 }

@@ -31,8 +31,11 @@ type Delete struct {
 	Retention time.Duration
 }
 
-// Undelete restores what was deleted.
-type Undelete struct{}
+// Undelete restores what was deleted, before its purge time.
+type Undelete struct {
+	// Time is now.
+	Time time.Time
+}
 
 func (Activated) verb() string { return "activate" }
 func (Failed) verb() string    { return "fail" }
@@ -77,7 +80,7 @@ func Next(t Tenant, event Event) (Tenant, Effects, error) {
 	case Delete:
 		effects, err = next.delete(e)
 	case Undelete:
-		effects, err = next.undelete()
+		effects, err = next.undelete(e)
 	default:
 		err = fault.New(fault.Internal, "INTERNAL", "unknown event")
 	}
@@ -137,10 +140,14 @@ func (t *Tenant) delete(e Delete) (Effects, error) {
 	return t.become(StateDeleted), nil
 }
 
-func (t *Tenant) undelete() (Effects, error) {
+func (t *Tenant) undelete(e Undelete) (Effects, error) {
 	if t.State != StateDeleted {
 		return Effects{}, refuse(fault.AlreadyExists, ReasonNotDeleted, "the tenant is not deleted").
 			WithMetadata("state", t.State.String())
+	}
+	if !e.Time.Before(t.PurgeTime) {
+		return Effects{}, fault.New(fault.FailedPrecondition, fault.ReasonWrongState, "the tenant could be restored until %s",
+			t.PurgeTime.UTC().Format(time.RFC3339)).WithMetadata("state", t.State.String())
 	}
 	t.DeleteTime, t.PurgeTime = time.Time{}, time.Time{}
 	return t.become(t.living()), nil

@@ -145,6 +145,7 @@ func TestReasons(t *testing.T) {
 		reason string
 	}{
 		{active, registry.Undelete{}, "NOT_DELETED"},
+		{registry.Tenant{State: registry.StateDeleted, PurgeTime: now}, registry.Undelete{Time: now}, "WRONG_STATE"},
 		{active, registry.Resume{Cause: registry.CauseAbuse}, "WRONG_STATE"},
 		{active, registry.Activated{}, "WRONG_STATE"},
 		{protected, registry.Delete{}, "DELETE_PROTECTED"},

@@ -229,8 +229,8 @@ func (s *tenants) DeleteTenant(ctx context.Context, req *tenancyv1.DeleteTenantR
 
 // UndeleteTenant implements rowhouse.tenancy.v1.TenantService.
 func (s *tenants) UndeleteTenant(ctx context.Context, req *tenancyv1.UndeleteTenantRequest) (*tenancyv1.UndeleteTenantResponse, error) {
-	return happen(ctx, s, verb{req.GetName(), req.GetEtag(), "undelete"}, func(*change.Tx, registry.Tenant) (registry.Event, error) {
-		return registry.Undelete{}, nil
+	return happen(ctx, s, verb{req.GetName(), req.GetEtag(), "undelete"}, func(tx *change.Tx, _ registry.Tenant) (registry.Event, error) {
+		return registry.Undelete{Time: tx.Now()}, nil
 	}, func(o *longrunningpb.Operation, m *tenancyv1.Tenant) *tenancyv1.UndeleteTenantResponse {
 		return &tenancyv1.UndeleteTenantResponse{Operation: o, Tenant: m}
 	})
