@@ -37,8 +37,9 @@ type CellServiceClient interface {
 	// ListCells lists cells by name.
 	// Errors: PAGE_TOKEN_INVALID.
 	ListCells(ctx context.Context, in *ListCellsRequest, opts ...grpc.CallOption) (*ListCellsResponse, error)
-	// CreateCell registers a cell and makes its first seal key.
-	// Errors: RESOURCE_EXISTS.
+	// CreateCell registers a cell and makes its first seal key. There are at most 64 cells,
+	// as many as the certificate of a context key names.
+	// Errors: RESOURCE_EXISTS; OVERLOADED when there are 64.
 	CreateCell(ctx context.Context, in *CreateCellRequest, opts ...grpc.CallOption) (*CreateCellResponse, error)
 	// UpdateCell changes a cell's capacity, state or endpoint.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID.
@@ -105,8 +106,9 @@ type CellServiceServer interface {
 	// ListCells lists cells by name.
 	// Errors: PAGE_TOKEN_INVALID.
 	ListCells(context.Context, *ListCellsRequest) (*ListCellsResponse, error)
-	// CreateCell registers a cell and makes its first seal key.
-	// Errors: RESOURCE_EXISTS.
+	// CreateCell registers a cell and makes its first seal key. There are at most 64 cells,
+	// as many as the certificate of a context key names.
+	// Errors: RESOURCE_EXISTS; OVERLOADED when there are 64.
 	CreateCell(context.Context, *CreateCellRequest) (*CreateCellResponse, error)
 	// UpdateCell changes a cell's capacity, state or endpoint.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID.

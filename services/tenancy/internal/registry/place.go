@@ -8,6 +8,9 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
+// MaxCells is how many cells there may be: a certificate names at most that many, and some keys speak for all.
+const MaxCells = 64
+
 // Cell is what the choice of a place must know of a cell.
 type Cell struct {
 	ID       string

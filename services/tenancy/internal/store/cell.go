@@ -10,6 +10,8 @@ import (
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/etag"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
 )
 
 const selectCell = `SELECT id, uid::text, number, region, credentials_ref, models, capacity, used, state, create_time,
@@ -64,11 +66,16 @@ func AllCells(ctx context.Context, q Querier) ([]*tenancyv1.Cell, error) {
 	return collect(ctx, q, scanCell, selectCell+`ORDER BY id`)
 }
 
-// InsertCell stores a new cell under the next number, which it writes into c. Error: RESOURCE_EXISTS.
+// InsertCell stores a new cell under the next number, which it writes into c. Errors: RESOURCE_EXISTS; ResourceExhausted
+// when there are as many cells as there may be.
 func InsertCell(ctx context.Context, q Querier, id string, c *tenancyv1.Cell) error {
 	err := q.QueryRow(ctx, `UPDATE registry.counter SET last = last + 1 WHERE name = 'cell' RETURNING last`).Scan(&c.Number)
 	if err != nil {
 		return fmt.Errorf("number a cell: %w", err)
+	}
+	if c.GetNumber() > registry.MaxCells { // cells are never removed, so their numbers count them
+		return fault.New(fault.ResourceExhausted, fault.ReasonOverloaded, "there are %d cells; a certificate names no more",
+			registry.MaxCells)
 	}
 	_, err = q.Exec(ctx, `INSERT INTO registry.cell (id, uid, number, region, credentials_ref, models, capacity, state,
 		create_time, update_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)`,

@@ -27,8 +27,7 @@ const (
 	// SigningSettles is what all verifiers may need to hear of a new key. Until then the one before it signs.
 	SigningSettles = time.Minute
 	// keySkew lets a new certificate be good at once where the clock is behind ours.
-	keySkew  = time.Minute
-	maxCells = 64
+	keySkew = time.Minute
 )
 
 // errNumberTaken undoes the key of a replica that was second.
@@ -41,7 +40,7 @@ func (w *Worker) TurnSigningKey(ctx context.Context) error {
 		return err
 	}
 	cells := make([]string, 0, len(all))
-	for _, c := range all[:min(len(all), maxCells)] {
+	for _, c := range all {
 		cells = append(cells, strings.TrimPrefix(c.GetName(), "cells/"))
 	}
 	slices.Sort(cells)
