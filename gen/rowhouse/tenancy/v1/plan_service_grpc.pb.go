@@ -41,7 +41,7 @@ type PlanServiceClient interface {
 	// CreatePlan makes a plan that tenants can be put on.
 	// Errors: RESOURCE_EXISTS.
 	CreatePlan(ctx context.Context, in *CreatePlanRequest, opts ...grpc.CallOption) (*CreatePlanResponse, error)
-	// UpdatePlan changes a plan; its tenants follow at once.
+	// UpdatePlan changes a plan; its tenants follow within moments, in batches.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID.
 	UpdatePlan(ctx context.Context, in *UpdatePlanRequest, opts ...grpc.CallOption) (*UpdatePlanResponse, error)
 	// DeletePlan removes a plan.
@@ -122,7 +122,7 @@ type PlanServiceServer interface {
 	// CreatePlan makes a plan that tenants can be put on.
 	// Errors: RESOURCE_EXISTS.
 	CreatePlan(context.Context, *CreatePlanRequest) (*CreatePlanResponse, error)
-	// UpdatePlan changes a plan; its tenants follow at once.
+	// UpdatePlan changes a plan; its tenants follow within moments, in batches.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID.
 	UpdatePlan(context.Context, *UpdatePlanRequest) (*UpdatePlanResponse, error)
 	// DeletePlan removes a plan.

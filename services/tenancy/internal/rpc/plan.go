@@ -16,7 +16,6 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/page"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
-	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/wire"
 )
 
 // plans serves PlanService.
@@ -166,7 +165,7 @@ func (s *plans) UpdatePlan(ctx context.Context, req *tenancyv1.UpdatePlanRequest
 	return resp, err
 }
 
-// update stores the plan; its tenants follow.
+// update stores the plan; the worker has its tenants follow, of which one revision of a feed does not hold all.
 func (s *plans) update(ctx context.Context, tx *change.Tx, id string, m *tenancyv1.Plan, paths []string) error {
 	if err := completePlan(m); err != nil {
 		return err
@@ -180,14 +179,8 @@ func (s *plans) update(ctx context.Context, tx *change.Tx, id string, m *tenancy
 		}
 	}
 	if slices.Contains(paths, "loss_policy") {
-		followers, err := store.TenantsOfPlan(ctx, tx, id)
-		if err != nil {
+		if err := store.OweFeeds(ctx, tx, id); err != nil {
 			return err
-		}
-		for _, t := range followers {
-			if err := wire.PublishTenant(tx, t, m.GetLossPolicy()); err != nil {
-				return err
-			}
 		}
 	}
 	stampPlan(tx, m)

@@ -152,7 +152,11 @@ func (s *tenants) update(ctx context.Context, tx *change.Tx, t registry.Tenant, 
 		m.Plan = defaultPlan
 	}
 	next.Plan, next.UpdateTime = idOf(m.GetPlan()), tx.Now()
-	plan, err := store.ReadPlan(ctx, tx, next.Plan)
+	readPlan := store.ReadPlan
+	if next.Plan != t.Plan {
+		readPlan = store.SharePlan
+	}
+	plan, err := readPlan(ctx, tx, next.Plan)
 	if err != nil {
 		return nil, err
 	}

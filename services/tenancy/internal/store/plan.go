@@ -74,6 +74,15 @@ func ReadPlan(ctx context.Context, q Querier, id string) (*tenancyv1.Plan, error
 	return plans[0], nil
 }
 
+// SharePlan is ReadPlan for a tenant that comes to the plan: it waits for a change of the plan, and keeps others waiting,
+// so that a change reaches every tenant.
+func SharePlan(ctx context.Context, q Querier, id string) (*tenancyv1.Plan, error) {
+	if err := lock(ctx, q, "plans/"+id, `SELECT 1 FROM registry.plan WHERE id = $1 FOR SHARE`, id); err != nil {
+		return nil, err
+	}
+	return ReadPlan(ctx, q, id)
+}
+
 // LockPlan is ReadPlan with the row's lock.
 func LockPlan(ctx context.Context, q Querier, id string) (*tenancyv1.Plan, error) {
 	if err := lock(ctx, q, "plans/"+id, `SELECT 1 FROM registry.plan WHERE id = $1 FOR UPDATE`, id); err != nil {

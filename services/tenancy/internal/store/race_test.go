@@ -218,3 +218,50 @@ func TestHostIsOfOneKind(t *testing.T) {
 		})
 	}
 }
+
+// TestPlanReachesTenantsThatComeToIt changes a plan while a tenant moves to it: either the tenant reads the plan as it is
+// now, or it is owed to the feeds.
+func TestPlanReachesTenantsThatComeToIt(t *testing.T) {
+	t.Parallel()
+	const deny = tenancyv1.LossPolicy_LOSS_POLICY_DENY
+	for name, planFirst := range map[string]bool{"plan, tenant": true, "tenant, plan": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			_, err := b.super.Exec(t.Context(), `INSERT INTO registry.plan SELECT (jsonb_populate_record(p, '{"id": "gold", "uid": "01890000-0000-7000-8000-000000000002"}')).*
+				FROM registry.plan p`)
+			b.must(errors.Join(err, b.insertTenant(t.Context(), b.pool)))
+			var read tenancyv1.LossPolicy
+			move := func(ctx context.Context, q store.Querier) error {
+				moving, err := store.LockTenant(ctx, q, store.TenantKey{ID: "acme"})
+				if err != nil {
+					return err
+				}
+				plan, err := store.SharePlan(ctx, q, "gold")
+				if err != nil {
+					return err
+				}
+				read, moving.Plan, moving.UpdateTime = plan.GetLossPolicy(), "gold", time.Now()
+				return store.UpdateTenant(ctx, q, moving)
+			}
+			change := func(ctx context.Context, q store.Querier) error {
+				plan, err := store.LockPlan(ctx, q, "gold")
+				if err != nil {
+					return err
+				}
+				plan.LossPolicy = deny
+				return errors.Join(store.UpdatePlan(ctx, q, "gold", plan), store.OweFeeds(ctx, q, "gold"))
+			}
+			first, second := step(move), step(change)
+			if planFirst {
+				first, second = second, first
+			}
+			b.race(first, second)
+			owed, err := store.FeedsOwed(t.Context(), b.pool)
+			b.must(err)
+			if !owed && read != deny {
+				t.Errorf("the tenant goes on with %v, and is not owed", read)
+			}
+		})
+	}
+}

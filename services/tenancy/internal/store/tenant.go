@@ -263,7 +263,25 @@ func StampTenant(ctx context.Context, q Querier, uid tenant.UID, revision int64)
 	return err
 }
 
-// TenantsOfPlan returns the tenants on a plan that verifiers know.
-func TenantsOfPlan(ctx context.Context, q Querier, plan string) ([]registry.Tenant, error) {
-	return collect(ctx, q, scanTenant, selectTenant+`WHERE t.plan = $1 AND t.state IN (2, 3, 4) ORDER BY t.id`, plan)
+// OweFeeds owes the feeds the tenants whose loss policy is their plan's. It waits for changes of these tenants, which may
+// have read the plan as it was before.
+func OweFeeds(ctx context.Context, q Querier, plan string) error {
+	_, err := q.Exec(ctx, `UPDATE registry.tenant SET publish_owed = true WHERE plan = $1 AND loss = 0`, plan)
+	return err
+}
+
+// FeedsOwed reports whether TakeOwed would return a tenant.
+func FeedsOwed(ctx context.Context, q Querier) (owed bool, err error) {
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.tenant WHERE publish_owed)`).Scan(&owed)
+	return owed, err
+}
+
+// TakeOwed locks up to limit tenants that the feeds are owed, marks them as told and returns them.
+func TakeOwed(ctx context.Context, q Querier, limit int) ([]registry.Tenant, error) {
+	uids, err := collect(ctx, q, pgx.RowTo[[16]byte], `UPDATE registry.tenant SET publish_owed = false WHERE uid IN (
+		SELECT uid FROM registry.tenant WHERE publish_owed ORDER BY uid LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING uid`, limit)
+	if err != nil {
+		return nil, err
+	}
+	return collect(ctx, q, scanTenant, selectTenant+`WHERE t.uid = ANY ($1) ORDER BY t.id`, uids)
 }

@@ -82,7 +82,7 @@ type Worker struct {
 
 	operations, debts, installs *lanes
 	// One bell per loop.
-	operationDue, debtDue, keyDue, installDue bell
+	operationDue, debtDue, feedDue, keyDue, installDue bell
 
 	mu    sync.Mutex
 	moved chan struct{} // closed when an operation has made progress here
@@ -93,7 +93,7 @@ func New(cfg Config) *Worker {
 	return &Worker{
 		cfg: cfg, moved: make(chan struct{}),
 		operations: newLanes(operationsPerCell), debts: newLanes(1), installs: newLanes(1),
-		operationDue: make(bell, 1), debtDue: make(bell, 1), keyDue: make(bell, 1), installDue: make(bell, 1),
+		operationDue: make(bell, 1), debtDue: make(bell, 1), feedDue: make(bell, 1), keyDue: make(bell, 1), installDue: make(bell, 1),
 	}
 }
 
@@ -107,10 +107,11 @@ func (b bell) ring() {
 	}
 }
 
-// Kick says that there may be operations or debts, for example after a commit.
+// Kick says that there may be operations, or that cells or feeds are owed something, for example after a commit.
 func (w *Worker) Kick() {
 	w.operationDue.ring()
 	w.debtDue.ring()
+	w.feedDue.ring()
 }
 
 // KickKeys says that keys may be missing, for example for a new cell or in a new app's databases.
@@ -141,6 +142,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.loop(ctx, pollEvery, w.operationDue, w.startOperations) })
 	g.Go(func() error { return w.loop(ctx, pollEvery, w.debtDue, w.startDebts) })
+	g.Go(func() error { return w.loop(ctx, pollEvery, w.feedDue, w.tellFeeds) })
 	g.Go(func() error { return w.loop(ctx, upkeepEvery, w.keyDue, w.turnKeys) })
 	g.Go(func() error { return w.loop(ctx, upkeepEvery, w.installDue, w.startInstalls) })
 	err := g.Wait()

@@ -115,9 +115,11 @@ CREATE TABLE registry.tenant (
     revision bigint NOT NULL DEFAULT 0,
     delete_time       timestamptz,
     purge_time        timestamptz,
+    publish_owed      boolean     NOT NULL DEFAULT false, -- the feeds must be told anew, since the plan changed
     CHECK ((state = 4) = (delete_time IS NOT NULL AND purge_time IS NOT NULL))
 );
 CREATE INDEX tenant_plan ON registry.tenant (plan);
+CREATE INDEX tenant_publish_owed ON registry.tenant (uid) WHERE publish_owed;
 CREATE INDEX tenant_create_time ON registry.tenant (create_time, id);
 
 CREATE TABLE registry.suspension (
@@ -217,7 +219,7 @@ GRANT UPDATE (app, free_time) ON registry.audience_bit TO {{service}};
 GRANT INSERT, DELETE ON registry.app_upstream, registry.app_shared_host TO {{service}};
 GRANT INSERT, DELETE ON registry.seal_install TO {{service}};
 GRANT INSERT, DELETE, UPDATE (display_name, plan, state, generation, labels, external_id, delete_protection, loss,
-    update_time, revision, delete_time, purge_time) ON registry.tenant TO {{service}};
+    update_time, revision, delete_time, purge_time, publish_owed) ON registry.tenant TO {{service}};
 GRANT INSERT, DELETE ON registry.suspension TO {{service}};
 GRANT INSERT, DELETE, UPDATE (revision) ON registry.placement TO {{service}};
 GRANT INSERT, DELETE, UPDATE (revision, owed, state, attempt, next_time, write_time) ON registry.placement_app TO {{service}};

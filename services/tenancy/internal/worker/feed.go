@@ -1,0 +1,56 @@
+package worker
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/wire"
+)
+
+// feedBatch bounds the tenants that one revision tells of: two entries each, of which the longest take about 1 KiB, must
+// stay below what a revision may hold, 3 MiB.
+const feedBatch = 500
+
+// tellFeeds publishes the tenants that a change of their plan owes to the feeds, in batches.
+func (w *Worker) tellFeeds(ctx context.Context) error {
+	for ctx.Err() == nil {
+		owed, err := store.FeedsOwed(ctx, w.cfg.Pool)
+		if err != nil || !owed {
+			return err
+		}
+		told := 0
+		_, err = w.cfg.Kernel.Change(change.NewJob(ctx, service, "tenants.publish"), func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
+			told, err = publishOwed(ctx, tx)
+			return new(tenancyv1.Tenant), err
+		})
+		if err != nil || told == 0 { // what is left others hold
+			return err
+		}
+	}
+	return nil
+}
+
+// publishOwed publishes one batch and returns how many tenants were in it.
+func publishOwed(ctx context.Context, tx *change.Tx) (int, error) {
+	tenants, err := store.TakeOwed(ctx, tx, feedBatch)
+	if err != nil {
+		return 0, err
+	}
+	plans := map[string]*tenancyv1.Plan{}
+	for _, t := range tenants {
+		if plans[t.Plan] == nil {
+			if plans[t.Plan], err = store.ReadPlan(ctx, tx, t.Plan); err != nil {
+				return 0, err
+			}
+		}
+		tx.Audit("tenants/" + t.ID.String())
+		if err := wire.PublishTenant(tx, t, plans[t.Plan].GetLossPolicy()); err != nil {
+			return 0, err
+		}
+	}
+	return len(tenants), nil
+}

@@ -1,0 +1,45 @@
+package tenancy_test
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+)
+
+// TestPlanReachesTheFeeds changes the loss policy of a plan with more tenants than a revision of a feed holds.
+func TestPlanReachesTheFeeds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.furnish(), t.Context()
+	own := r.tenant(a, "own")
+	serve, deny := tenancyv1.LossPolicy_LOSS_POLICY_SERVE, tenancyv1.LossPolicy_LOSS_POLICY_DENY
+	_, err := a.UpdateTenant(ctx, &tenancyv1.UpdateTenantRequest{Tenant: &tenancyv1.Tenant{Name: own.GetName(), LossPolicy: serve}})
+	r.must(err)
+	_, err = r.super.Exec(ctx, `WITH n AS (SELECT g, ('01920000-0000-7000-8000-' || lpad(to_hex(g), 12, '0'))::uuid AS u FROM generate_series(1, 4000) g),
+		t AS (INSERT INTO registry.tenant (uid, id, display_name, plan, state, generation, labels, delete_protection, loss, create_time, update_time)
+			SELECT u, 'tenant-' || g, repeat('ü', 200), 'free', 2, 1, '{}', false, 0, now(), now() FROM n)
+		INSERT INTO registry.placement (tenant_uid, model, cell, generation, revision) SELECT u, 1, 'cell-1', 1, 1 FROM n`)
+	r.must(err)
+	_, err = a.UpdatePlan(ctx, &tenancyv1.UpdatePlanRequest{Plan: &tenancyv1.Plan{Name: "plans/free", LossPolicy: deny}})
+	r.must(err)
+	told := func() map[tenancyv1.LossPolicy]int {
+		rows, err := r.super.Query(ctx, `SELECT value FROM kernel.feed_state WHERE key LIKE 'tenant/%'`)
+		r.must(err)
+		n := map[tenancyv1.LossPolicy]int{}
+		for rows.Next() {
+			var b []byte
+			r.must(rows.Scan(&b))
+			e := new(tenancyv1.RouteEntry)
+			r.must(proto.Unmarshal(b, e))
+			n[e.GetTenant().GetLossPolicy()]++
+		}
+		r.must(rows.Err())
+		return n
+	}
+	eventually(t, "both feeds know all tenants' policy", func() bool { return told()[deny] == 2*4000 })
+	if n := told()[serve]; n != 2 {
+		t.Errorf("%d entries of the tenant with a policy of its own", n)
+	}
+}
