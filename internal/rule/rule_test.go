@@ -320,7 +320,7 @@ func TestOrder(t *testing.T) {
 	get := &tenancyv1.GetTenantRequest{Name: "tenants/acme"}
 	create := &tenancyv1.CreateTenantRequest{TenantId: "acme", Tenant: &tenancyv1.Tenant{Plan: "plans/free"}}
 	noReason := validSuspend()
-	noReason.Reason = " \t"
+	noReason.Reason = strings.Repeat(" \t", 5)
 	long := validSuspend()
 	long.Etag = strings.Repeat("x", 1<<20)
 	control := &tenancyv1.GetTenantRequest{Name: "tenants/ac\x00me"}

@@ -228,8 +228,8 @@ func TestPlanReachesTenantsThatComeToIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
-			_, err := b.super.Exec(t.Context(), `INSERT INTO registry.plan SELECT (jsonb_populate_record(p, '{"id": "gold", "uid": "01890000-0000-7000-8000-000000000002"}')).*
-				FROM registry.plan p`)
+			_, err := b.super.Exec(t.Context(), `INSERT INTO registry.plan
+				SELECT (jsonb_populate_record(p, '{"id": "gold", "uid": "01890000-0000-7000-8000-000000000002"}')).* FROM registry.plan p`)
 			b.must(errors.Join(err, b.insertTenant(t.Context(), b.pool)))
 			var read tenancyv1.LossPolicy
 			move := func(ctx context.Context, q store.Querier) error {

@@ -23,7 +23,8 @@ func (w *Worker) tellFeeds(ctx context.Context) error {
 			return err
 		}
 		told := 0
-		_, err = w.cfg.Kernel.Change(change.NewJob(ctx, service, "tenants.publish"), func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
+		job := change.NewJob(ctx, service, "tenants.publish")
+		_, err = w.cfg.Kernel.Change(job, func(ctx context.Context, tx *change.Tx) (_ proto.Message, err error) {
 			told, err = publishOwed(ctx, tx)
 			return new(tenancyv1.Tenant), err
 		})

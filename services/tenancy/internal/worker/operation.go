@@ -268,17 +268,18 @@ func (h *holder) await(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.o.Meta.Laggards = nil
+	var laggards []string
 	waiting := false
 	for _, c := range consumers {
 		if c.Revision >= h.o.Meta.GetRevision() {
 			continue
 		}
 		waiting = waiting || c.Silent <= LiveFor
-		if named := h.o.Meta.GetLaggards(); len(named) < maxLaggards && !slices.Contains(named, c.Replica) {
-			h.o.Meta.Laggards = append(named, c.Replica)
+		if !slices.Contains(laggards, c.Replica) {
+			laggards = append(laggards, c.Replica)
 		}
 	}
+	h.o.Meta.Laggards = laggards[:min(len(laggards), maxLaggards)]
 	if s := h.stepNamed(stepConsumers); waiting && h.w.cfg.Clock().Sub(s.GetStartTime().AsTime()) < AwaitFor {
 		s.State, s.EndTime = apiv1.OperationPhase_OPERATION_PHASE_RUNNING, nil
 		return h.wait(ctx)
