@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -425,6 +427,7 @@ func TestDeniedIsBounded(t *testing.T) {
 	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
 	f := &fixture{db, change.New(change.Config{Pool: db.Pool, Service: "test", Clock: clock})}
 	call, _ := rule.CallFrom(changetest.Call(t.Context(), wrapperspb.String("x"), ""))
+	call.Target = "things/a"
 	denied := fault.New(fault.PermissionDenied, "PERMISSION_MISSING", "no")
 	flood := func(n int) {
 		for range n {
@@ -433,10 +436,11 @@ func TestDeniedIsBounded(t *testing.T) {
 	}
 	flood(130)
 	events := f.events(t, audit.Platform)
-	if len(events) != 100 || f.kernel.Suppressed() != 30 {
-		t.Errorf("%d events, %d suppressed", len(events), f.kernel.Suppressed())
+	if len(events) != 100 {
+		t.Errorf("%d events", len(events))
 	}
-	if events[0].GetOutcome() != auditv1.Outcome_OUTCOME_DENIED || events[0].GetReasonCode() != "PERMISSION_MISSING" {
+	if events[0].GetOutcome() != auditv1.Outcome_OUTCOME_DENIED || events[0].GetReasonCode() != "PERMISSION_MISSING" ||
+		strings.Join(events[0].GetResources(), ",") != "things/a" {
 		t.Errorf("event %v", events[0])
 	}
 	call.Method = "/another"
@@ -454,6 +458,87 @@ func TestDeniedIsBounded(t *testing.T) {
 	f.kernel.Denied(gone, call, denied)
 	if n := len(f.events(t, audit.Platform)); n != 103 {
 		t.Errorf("%d events; a caller that hung up left none", n)
+	}
+}
+
+// What a unit of work had named until it failed is in its event.
+func TestFailureSaysOnWhat(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	a, b := uuid.NewString(), uuid.NewString()
+	call, _ := rule.CallFrom(changetest.Call(t.Context(), wrapperspb.String("x"), ""))
+	call.Target = "things/" + strings.Repeat("ü", 300)
+	fail := func(name func(*change.Tx)) {
+		t.Helper()
+		_, err := f.kernel.Change(rule.NewContext(t.Context(), call), func(_ context.Context, tx *change.Tx) (proto.Message, error) {
+			name(tx)
+			return nil, fault.New(fault.FailedPrecondition, fault.ReasonWrongState, "no")
+		})
+		if fault.ReasonOf(err) != fault.ReasonWrongState {
+			t.Fatal(err)
+		}
+	}
+	fail(func(tx *change.Tx) { tx.Tenant(b); tx.Tenant(a); tx.Audit("things/a"); tx.Audit("things/b") })
+	for _, chain := range []string{a, b} {
+		events := f.events(t, chain)
+		if len(events) != 1 || strings.Join(events[0].GetResources(), ",") != "things/a,things/b" ||
+			events[0].GetOutcome() != auditv1.Outcome_OUTCOME_FAILED || events[0].GetTime() == nil {
+			t.Errorf("chain %s: %v", chain, events)
+		}
+	}
+	if n := len(f.events(t, audit.Platform)); n != 0 {
+		t.Errorf("%d events of tenants in the platform's chain", n)
+	}
+	fail(func(*change.Tx) {})
+	events := f.events(t, audit.Platform)
+	if len(events) != 1 || len(events[0].GetResources()) != 1 {
+		t.Fatalf("of a call that named nothing: %v", events)
+	}
+	if got := events[0].GetResources()[0]; len(got) > 512 || !strings.HasPrefix(call.Target, got) {
+		t.Errorf("resource %q", got)
+	}
+}
+
+// What is over the budget is counted and told; who fails much cannot hide that they were denied.
+func TestSuppressedIsReported(t *testing.T) {
+	t.Parallel()
+	db := cluster.Database(t)
+	metrics := sdkmetric.NewManualReader()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	f := &fixture{db, change.New(change.Config{
+		Pool: db.Pool, Service: "test", Clock: func() time.Time { return now },
+		Meters: sdkmetric.NewMeterProvider(sdkmetric.WithReader(metrics)),
+	})}
+	call, _ := rule.CallFrom(changetest.Call(t.Context(), nil, ""))
+	for range 103 {
+		f.kernel.Denied(t.Context(), call, fault.New(fault.InvalidArgument, fault.ReasonReasonRequired, "no"))
+	}
+	f.kernel.Denied(t.Context(), call, fault.New(fault.PermissionDenied, fault.ReasonPermissionMissing, "no"))
+	events := f.events(t, audit.Platform)
+	if len(events) != 101 || events[0].GetOutcome() != auditv1.Outcome_OUTCOME_DENIED {
+		t.Errorf("%d events, the last %v", len(events), events[0])
+	}
+	var got metricdata.ResourceMetrics
+	if err := metrics.Collect(t.Context(), &got); err != nil {
+		t.Fatal(err)
+	}
+	sum, ok := got.ScopeMetrics[0].Metrics[0].Data.(metricdata.Sum[int64])
+	if !ok || got.ScopeMetrics[0].Metrics[0].Name != "rowhouse.audit.suppressed" || sum.DataPoints[0].Value != 3 {
+		t.Errorf("metrics %v", got.ScopeMetrics)
+	}
+	// One that cannot be written now is told later, and each is told once. Run tells the rest at its end.
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if f.kernel.ReportSuppressed(gone) == nil {
+		t.Error("reported without a database")
+	}
+	if err := errors.Join(f.kernel.Run(gone), f.kernel.ReportSuppressed(t.Context())); err != nil {
+		t.Error(err)
+	}
+	events = f.events(t, audit.Platform)
+	if len(events) != 102 || events[0].GetMethod() != "job/suppressed" || events[0].GetPrincipal() != "service:test" ||
+		events[0].GetReason() != "3 refused calls left no event" {
+		t.Errorf("%d events, the last %v", len(events), events[0])
 	}
 }
 

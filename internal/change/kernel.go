@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
@@ -26,6 +28,8 @@ type Config struct {
 	Service string
 	// Clock is the time for bounds that need no agreement between replicas. Default time.Now.
 	Clock func() time.Time
+	// Meters makes the kernel's counters. Default: nothing is counted.
+	Meters metric.MeterProvider
 	// Log gets what callers are not told. Default slog.Default().
 	Log *slog.Logger
 }
@@ -38,7 +42,9 @@ type Kernel struct {
 	log     *slog.Logger
 	wake    chan struct{}
 	refused *refusals
-	pages   atomic.Pointer[[]byte] // the key that seals page tokens, once read
+	// suppressed counts refused calls that left no event.
+	suppressed metric.Int64Counter
+	pages      atomic.Pointer[[]byte] // the key that seals page tokens, once read
 }
 
 // New returns a Kernel. [Kernel.Run] must run beside it, or watchers learn of changes only by polling.
@@ -49,6 +55,9 @@ func New(cfg Config) *Kernel {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.Meters == nil {
+		cfg.Meters = noop.NewMeterProvider()
+	}
 	return &Kernel{
 		pool:    cfg.Pool,
 		service: cfg.Service,
@@ -56,6 +65,8 @@ func New(cfg Config) *Kernel {
 		log:     cfg.Log,
 		wake:    make(chan struct{}, 1),
 		refused: newRefusals(),
+
+		suppressed: newSuppressed(cfg.Meters),
 	}
 }
 
@@ -132,18 +143,18 @@ func (k *Kernel) run(ctx context.Context, fn Func, writable bool) (proto.Message
 		return nil, fault.New(fault.Internal, reasonInternal, "the unit of work has no call")
 	}
 	var m proto.Message
-	published := false
+	last := &unit{tx: new(Tx)} // try; what it named is audited also when it fails
 	err := pg.Tx(ctx, k.pool, pg.TxOptions{}, func(ctx context.Context, tx pgx.Tx) (err error) {
 		u := &unit{kernel: k, tx: &Tx{kernel: k, tx: tx, call: call, tenant: actingTenant(ctx, call), writable: writable}, fn: fn}
+		last = u
 		m, err = u.run(ctx)
-		published = u.published
 		return err
 	})
 	if err != nil {
-		k.refuse(ctx, call, err)
+		k.refuse(ctx, call, err, last.tx)
 		return nil, err
 	}
-	if published {
+	if last.published {
 		k.notify()
 	}
 	return m, nil

@@ -9,18 +9,25 @@ const (
 	// keepChanges is how far back a watcher may resume.
 	keepChanges = time.Hour
 	sweepEvery  = 10 * time.Minute
+	reportEvery = time.Minute
 	notifyLimit = time.Second
 )
 
-// Run wakes watch servers after commits and forgets what is past its time, until ctx ends. It is the one caller of
+// Run wakes watch servers after commits, forgets what is past its time, and reports refused calls that left no event,
+// until ctx ends. It is the one caller of
 // NOTIFY, and never inside a transaction that writes: PostgreSQL serializes the commits of those.
 func (k *Kernel) Run(ctx context.Context) error {
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
+	report := time.NewTicker(reportEvery)
+	defer report.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			k.report(context.WithoutCancel(ctx))
 			return nil
+		case <-report.C:
+			k.report(ctx)
 		case <-k.wake:
 			k.relay(ctx)
 		case <-sweep.C:
@@ -28,6 +35,15 @@ func (k *Kernel) Run(ctx context.Context) error {
 				k.log.WarnContext(ctx, "cannot forget old changes and request ids", "error", err)
 			}
 		}
+	}
+}
+
+// report is ReportSuppressed; what cannot be written now is part of the next report.
+func (k *Kernel) report(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, refusalTimeout)
+	defer cancel()
+	if err := k.ReportSuppressed(ctx); err != nil {
+		k.log.ErrorContext(ctx, "cannot report refused calls that left no event", "error", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package change
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/rowhouse-platform/rowhouse/internal/audit"
 	"github.com/rowhouse-platform/rowhouse/internal/page"
 	"github.com/rowhouse-platform/rowhouse/internal/rule"
 )
@@ -79,6 +81,15 @@ func (t *Tx) Tenant(uid string) {
 	if uid != "" && !slices.Contains(t.chains, uid) {
 		t.chains = append(t.chains, uid)
 	}
+}
+
+// chainsOr returns the chains that get the call's event: those of the tenants that were named, or else the acting
+// tenant's or the platform's.
+func (t *Tx) chainsOr(acting string) []string {
+	if len(t.chains) > 0 {
+		return t.chains
+	}
+	return []string{cmp.Or(acting, audit.Platform)}
 }
 
 // Audit names a resource that the call concerns, and the field paths that it changed.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -146,7 +147,7 @@ func sameRequest(request proto.Message, first []byte) bool {
 	return proto.Unmarshal(first, stored) == nil && proto.Equal(stored, request)
 }
 
-// audit appends the call's event to each chain, in the order of their names so that no two calls wait in a circle.
+// audit appends the call's event to its chains.
 func (u *unit) audit(ctx context.Context) error {
 	if !audited(u.tx.call) {
 		return nil
@@ -154,13 +155,17 @@ func (u *unit) audit(ctx context.Context) error {
 	e := u.kernel.event(u.tx.call, u.tx.now)
 	e.Resources, e.ChangedPaths = u.tx.resources, u.tx.paths
 	e.Outcome = auditv1.Outcome_OUTCOME_OK
-	chains := slices.Sorted(slices.Values(u.tx.chains))
-	if len(chains) == 0 {
-		chains = []string{cmp.Or(u.tx.tenant, audit.Platform)}
+	if err := appendTo(ctx, u.tx.tx, u.tx.chainsOr(u.tx.tenant), e); err != nil {
+		return auditError(err)
 	}
-	for _, chain := range chains {
-		if err := audit.Append(ctx, u.tx.tx, chain, e); err != nil {
-			return auditError(err)
+	return nil
+}
+
+// appendTo appends e to each chain, in the order of their names so that no two calls wait in a circle.
+func appendTo(ctx context.Context, tx pgx.Tx, chains []string, e *auditv1.Event) error {
+	for _, chain := range slices.Sorted(slices.Values(chains)) {
+		if err := audit.Append(ctx, tx, chain, e); err != nil {
+			return err
 		}
 	}
 	return nil

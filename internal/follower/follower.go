@@ -156,7 +156,7 @@ func build(ctx context.Context, k Kind, c Config, p *serve.Process, s *serve.Ser
 	}
 	b := &Base{
 		Process: p, Pool: pool, Feeds: feeds, Trust: tenant.NewTrust(p.Clock),
-		Kernel: change.New(change.Config{Pool: pool, Service: k.Name, Clock: p.Clock, Log: p.Log}),
+		Kernel: change.New(change.Config{Pool: pool, Service: k.Name, Meters: p.Telemetry.MeterProvider(), Clock: p.Clock, Log: p.Log}),
 	}
 	tenants, err := b.follow(ctx, c, s)
 	if err != nil {

@@ -347,7 +347,7 @@ func (h *house) openAPI(ctx context.Context) error {
 		return fmt.Errorf("database: %w", err)
 	}
 	h.close(db.Close)
-	kernel := change.New(change.Config{Pool: db, Service: "gateway", Clock: h.p.Clock, Log: h.p.Log})
+	kernel := change.New(change.Config{Pool: db, Service: "gateway", Meters: h.p.Telemetry.MeterProvider(), Clock: h.p.Clock, Log: h.p.Log})
 	h.background(kernel.Run)
 	h.service.Denied = kernel.Denied
 	edgeService := &rpc.Edge{Kernel: kernel, Table: h.routes.Table, Source: h.source}

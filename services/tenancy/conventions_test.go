@@ -421,9 +421,10 @@ func TestEveryCallLeavesAnEvent(t *testing.T) {
 	a, ctx := r.furnish(), t.Context()
 	viewer := apiOf(r.as("viewer"))
 	acme := r.tenant(a, "acme")
+	var on []string // the resources of the last event that was counted
 	count := func(chain, method string, outcome auditv1.Outcome) (n int) {
 		t.Helper()
-		rows, err := r.super.Query(ctx, `SELECT event FROM audit.event WHERE chain = $1`, chain)
+		rows, err := r.super.Query(ctx, `SELECT event FROM audit.event WHERE chain = $1 ORDER BY seq`, chain)
 		r.must(err)
 		for rows.Next() {
 			var b []byte
@@ -432,6 +433,12 @@ func TestEveryCallLeavesAnEvent(t *testing.T) {
 			r.must(proto.Unmarshal(b, e))
 			if strings.HasSuffix(e.GetMethod(), "/"+method) && e.GetOutcome() == outcome {
 				n++
+				on = e.GetResources()
+				for i, name := range on {
+					if strings.HasPrefix(name, "operations/") {
+						on[i] = "operations/-"
+					}
+				}
 			}
 		}
 		r.must(rows.Err())
@@ -442,24 +449,27 @@ func TestEveryCallLeavesAnEvent(t *testing.T) {
 	for _, c := range []struct {
 		what, chain, method string
 		outcome             auditv1.Outcome
+		on                  string
 		call                func(context.Context) error
 	}{
-		{"a read", uid, "GetTenant", ok, call(a.GetTenant, &tenancyv1.GetTenantRequest{Name: "tenants/acme"})},
-		{"a read of nothing", "platform", "GetTenant", failed, call(a.GetTenant, &tenancyv1.GetTenantRequest{Name: "tenants/none"})},
-		{"a look-up", uid, "LookupTenant", ok, call(a.LookupTenant, &tenancyv1.LookupTenantRequest{Key: "uid:" + uid})},
-		{"a list", "platform", "ListTenants", ok, call(a.ListTenants, &tenancyv1.ListTenantsRequest{})},
-		{"a change", uid, "UpdateTenant", ok, call(a.UpdateTenant, &tenancyv1.UpdateTenantRequest{Tenant: &tenancyv1.Tenant{Name: "tenants/acme", DisplayName: "A"}})},
-		{"a validation", uid, "SuspendTenant", ok, call(a.SuspendTenant, &tenancyv1.SuspendTenantRequest{Name: "tenants/acme", Cause: 1, Reason: why, ValidateOnly: true})},
-		{"a denied change", "platform", "SuspendTenant", denied, call(viewer.SuspendTenant, &tenancyv1.SuspendTenantRequest{Name: "tenants/acme", Cause: 1, Reason: why})},
-		{"a denied read", "platform", "ListContextKeys", denied, call(viewer.ListContextKeys, &tenancyv1.ListContextKeysRequest{})},
-		{"a refused change", "platform", "ResumeTenant", failed, call(a.ResumeTenant, &tenancyv1.ResumeTenantRequest{Name: "tenants/acme", Cause: 1})},
-		{"a list of operations", "platform", "ListOperations", ok, call(a.ListOperations, &longrunningpb.ListOperationsRequest{})},
-		{"a read of the chain", "platform", "ListEvents", ok, call(a.ListEvents, &auditv1.ListEventsRequest{Parent: "chains/platform"})},
+		{"a read", uid, "GetTenant", ok, "tenants/acme", call(a.GetTenant, &tenancyv1.GetTenantRequest{Name: "tenants/acme"})},
+		{"a read of nothing", "platform", "GetTenant", failed, "tenants/none", call(a.GetTenant, &tenancyv1.GetTenantRequest{Name: "tenants/none"})},
+		{"a look-up", uid, "LookupTenant", ok, "tenants/acme", call(a.LookupTenant, &tenancyv1.LookupTenantRequest{Key: "uid:" + uid})},
+		{"a list", "platform", "ListTenants", ok, "tenants/acme", call(a.ListTenants, &tenancyv1.ListTenantsRequest{})},
+		{"a change", uid, "UpdateTenant", ok, "tenants/acme", call(a.UpdateTenant, &tenancyv1.UpdateTenantRequest{Tenant: &tenancyv1.Tenant{Name: "tenants/acme", DisplayName: "A"}})},
+		{"a validation", uid, "SuspendTenant", ok, "tenants/acme", call(a.SuspendTenant, &tenancyv1.SuspendTenantRequest{Name: "tenants/acme", Cause: 1, Reason: why, ValidateOnly: true})},
+		{"a denied change", "platform", "SuspendTenant", denied, "tenants/acme", call(viewer.SuspendTenant, &tenancyv1.SuspendTenantRequest{Name: "tenants/acme", Cause: 1, Reason: why})},
+		{"a denied read", "platform", "ListContextKeys", denied, "", call(viewer.ListContextKeys, &tenancyv1.ListContextKeysRequest{})},
+		{"a refused change", uid, "ResumeTenant", failed, "tenants/acme", call(a.ResumeTenant, &tenancyv1.ResumeTenantRequest{Name: "tenants/acme", Cause: 1})},
+		{"a list of operations", "platform", "ListOperations", ok, "operations/-", call(a.ListOperations, &longrunningpb.ListOperationsRequest{})},
+		{"a read of the chain", "platform", "ListEvents", ok, "chains/platform", call(a.ListEvents, &auditv1.ListEventsRequest{Parent: "chains/platform"})},
 	} {
 		before := count(c.chain, c.method, c.outcome)
 		_ = c.call(ctx)
 		if n := count(c.chain, c.method, c.outcome) - before; n != 1 {
 			t.Errorf("%s left %d events in its chain", c.what, n)
+		} else if got := strings.Join(on, ","); got != c.on {
+			t.Errorf("%s is on %q, want %q", c.what, got, c.on)
 		}
 	}
 	for _, chain := range []string{"platform", uid} {

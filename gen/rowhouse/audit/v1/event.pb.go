@@ -104,7 +104,8 @@ type Event struct {
 	Peer string `protobuf:"bytes,8,opt,name=peer,proto3" json:"peer,omitempty"`
 	// Uid of the tenant concerned; empty for platform calls.
 	TenantUid string `protobuf:"bytes,9,opt,name=tenant_uid,json=tenantUid,proto3" json:"tenant_uid,omitempty"`
-	// Names of the resources concerned, at most 100.
+	// Names of the resources concerned, at most 100. Of a call that was refused
+	// before it began: the one that its request named, as the caller wrote it.
 	Resources []string `protobuf:"bytes,10,rep,name=resources,proto3" json:"resources,omitempty"`
 	// How it ended.
 	Outcome Outcome `protobuf:"varint,11,opt,name=outcome,proto3,enum=rowhouse.audit.v1.Outcome" json:"outcome,omitempty"`
@@ -114,7 +115,8 @@ type Event struct {
 	RequestDigest []byte `protobuf:"bytes,13,opt,name=request_digest,json=requestDigest,proto3" json:"request_digest,omitempty"`
 	// Field paths that the call changed.
 	ChangedPaths []string `protobuf:"bytes,14,rep,name=changed_paths,json=changedPaths,proto3" json:"changed_paths,omitempty"`
-	// The reason that the caller gave.
+	// The reason that the caller gave. For the method "job/suppressed": how many
+	// refused calls left no event of their own since the last such event.
 	Reason string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The call's request_id.
 	RequestId string `protobuf:"bytes,16,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -123,7 +125,10 @@ type Event struct {
 	// Whether the call only validated.
 	ValidateOnly bool `protobuf:"varint,18,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// The chain's hash up to and including this event.
-	Hash          []byte `protobuf:"bytes,19,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash []byte `protobuf:"bytes,19,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Whether the call repeated a request_id and got the first answer again, so
+	// that nothing was done this time.
+	Replay        bool `protobuf:"varint,20,opt,name=replay,proto3" json:"replay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -291,11 +296,18 @@ func (x *Event) GetHash() []byte {
 	return nil
 }
 
+func (x *Event) GetReplay() bool {
+	if x != nil {
+		return x.Replay
+	}
+	return false
+}
+
 var File_rowhouse_audit_v1_event_proto protoreflect.FileDescriptor
 
 const file_rowhouse_audit_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1drowhouse/audit/v1/event.proto\x12\x11rowhouse.audit.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x04\n" +
+	"\x1drowhouse/audit/v1/event.proto\x12\x11rowhouse.audit.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x04\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05chain\x18\x02 \x01(\tR\x05chain\x12\x10\n" +
@@ -319,7 +331,8 @@ const file_rowhouse_audit_v1_event_proto_rawDesc = "" +
 	"request_id\x18\x10 \x01(\tR\trequestId\x12\x19\n" +
 	"\btrace_id\x18\x11 \x01(\tR\atraceId\x12#\n" +
 	"\rvalidate_only\x18\x12 \x01(\bR\fvalidateOnly\x12\x12\n" +
-	"\x04hash\x18\x13 \x01(\fR\x04hash*Z\n" +
+	"\x04hash\x18\x13 \x01(\fR\x04hash\x12\x16\n" +
+	"\x06replay\x18\x14 \x01(\bR\x06replay*Z\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

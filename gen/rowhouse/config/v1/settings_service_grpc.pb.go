@@ -33,7 +33,9 @@ type SettingsServiceClient interface {
 	// tenant without documents gets the schema's defaults.
 	// Errors: RESOURCE_NOT_FOUND; CONTEXT_MISSING; CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
-	// WatchSettings streams all namespaces and documents to services that merge locally.
+	// WatchSettings streams all namespaces and documents to services that merge locally:
+	// whoever may watch reads the settings of every tenant in every namespace. Settings
+	// are therefore no place for secrets, nor for what one app must keep from another.
 	// Values are SettingsEntry messages; the feed's name is "settings".
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchSettings(ctx context.Context, in *WatchSettingsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSettingsResponse], error)
@@ -86,7 +88,9 @@ type SettingsServiceServer interface {
 	// tenant without documents gets the schema's defaults.
 	// Errors: RESOURCE_NOT_FOUND; CONTEXT_MISSING; CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
-	// WatchSettings streams all namespaces and documents to services that merge locally.
+	// WatchSettings streams all namespaces and documents to services that merge locally:
+	// whoever may watch reads the settings of every tenant in every namespace. Settings
+	// are therefore no place for secrets, nor for what one app must keep from another.
 	// Values are SettingsEntry messages; the feed's name is "settings".
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchSettings(*WatchSettingsRequest, grpc.ServerStreamingServer[WatchSettingsResponse]) error
