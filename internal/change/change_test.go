@@ -184,8 +184,48 @@ func TestTwinsHaveOneEffectAndOneAnswer(t *testing.T) {
 	if got, want := f.state(t), "things 1, late 0, head 1, log 1, feed 1, requests 1"; got != want {
 		t.Errorf("state %q, want %q", got, want)
 	}
-	if n := len(f.events(t, audit.Platform)); n != 1 {
-		t.Errorf("%d events", n)
+	replays := 0
+	for _, e := range f.events(t, audit.Platform) {
+		if strings.Join(e.GetResources(), ",") != "things/a" || e.GetOutcome() != auditv1.Outcome_OUTCOME_OK {
+			t.Errorf("event %v", e)
+		}
+		if e.GetReplay() {
+			replays++
+		}
+	}
+	if replays != twins-1 {
+		t.Errorf("%d of %d replays were audited", replays, twins-1)
+	}
+}
+
+// A replay is on record where the first call is, and a caller gets no answer that is not.
+func TestReplayIsAuditedLikeTheFirst(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	chain := uuid.NewString()
+	ctx := changetest.Call(t.Context(), wrapperspb.String("x"), uuid.NewString())
+	ask := func() error {
+		_, err := f.kernel.Change(ctx, func(_ context.Context, tx *change.Tx) (proto.Message, error) {
+			tx.Tenant(chain)
+			tx.Audit("things/a", "size")
+			return wrapperspb.String("x"), nil
+		})
+		return err
+	}
+	if err := errors.Join(ask(), ask()); err != nil {
+		t.Fatal(err)
+	}
+	events := f.events(t, chain)
+	if len(events) != 2 || !events[0].GetReplay() || events[1].GetReplay() ||
+		strings.Join(events[0].GetResources(), ",") != "things/a" || len(events[0].GetChangedPaths()) != 0 {
+		t.Errorf("events %v", events)
+	}
+	owner := f.Connect(t, "")
+	if _, err := owner.Exec(t.Context(), `ALTER TABLE audit.event ADD CONSTRAINT full_disk CHECK (false) NOT VALID`); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(); fault.ReasonOf(err) != fault.ReasonAuditUnavailable {
+		t.Errorf("without an audit: %v", err)
 	}
 }
 

@@ -30,10 +30,11 @@ type unit struct {
 	fn        Func
 	id        uuid.UUID // of the request
 	stored    bool      // a row of the request log waits for the answer
+	replayed  bool      // the answer is the first one's
 	published bool      // watchers will see something once it is committed
 }
 
-// run does all but the commit. A replay leaves nothing to commit.
+// run does all but the commit. Of a replay only its audit event is committed.
 func (u *unit) run(ctx context.Context) (proto.Message, error) {
 	if err := u.begin(ctx); err != nil {
 		return nil, err
@@ -117,19 +118,23 @@ func (u *unit) claim(ctx context.Context) (err error) {
 	return err
 }
 
-// replay returns the first answer.
+// replay returns the first answer, once it is on record that it was asked for again.
 func (u *unit) replay(ctx context.Context) (proto.Message, error) {
 	call := u.tx.call
 	var first, response []byte
-	err := u.tx.QueryRow(ctx, `SELECT request, response FROM kernel.request_log
+	err := u.tx.QueryRow(ctx, `SELECT request, response, chains, resources FROM kernel.request_log
 		WHERE caller = $1 AND method = $2 AND request_id = $3`, caller(u.tx.tenant, call), call.Method, u.id).
-		Scan(&first, &response)
+		Scan(&first, &response, &u.tx.chains, &u.tx.resources)
 	if err != nil {
 		return nil, fmt.Errorf("read the first answer: %w", err)
 	}
 	if !sameRequest(call.Request, first) {
 		return nil, fault.New(fault.InvalidArgument, fault.ReasonRequestIDReused,
 			"request_id %s was used with another request", u.id)
+	}
+	u.replayed = true
+	if err := u.audit(ctx); err != nil {
+		return nil, err
 	}
 	var packed anypb.Any
 	if err := proto.Unmarshal(response, &packed); err != nil {
@@ -154,7 +159,7 @@ func (u *unit) audit(ctx context.Context) error {
 	}
 	e := u.kernel.event(u.tx.call, u.tx.now)
 	e.Resources, e.ChangedPaths = u.tx.resources, u.tx.paths
-	e.Outcome = auditv1.Outcome_OUTCOME_OK
+	e.Outcome, e.Replay = auditv1.Outcome_OUTCOME_OK, u.replayed
 	if err := appendTo(ctx, u.tx.tx, u.tx.chainsOr(u.tx.tenant), e); err != nil {
 		return auditError(err)
 	}
@@ -218,9 +223,9 @@ func (u *unit) store(ctx context.Context, m proto.Message) error {
 	if err != nil {
 		return err
 	}
-	_, err = u.tx.Exec(ctx, `UPDATE kernel.request_log SET response = $4
+	_, err = u.tx.Exec(ctx, `UPDATE kernel.request_log SET response = $4, chains = $5, resources = $6
 		WHERE caller = $1 AND method = $2 AND request_id = $3`,
-		caller(u.tx.tenant, u.tx.call), u.tx.call.Method, u.id, b)
+		caller(u.tx.tenant, u.tx.call), u.tx.call.Method, u.id, b, append([]string{}, u.tx.chains...), append([]string{}, u.tx.resources...))
 	return err
 }
 

@@ -48,13 +48,16 @@ CREATE TABLE kernel.feed_state (
     PRIMARY KEY (feed, key)
 );
 
--- The first answers to calls that carried a request_id, kept 24 hours.
+-- The first answers to calls that carried a request_id, kept 24 hours. A repetition is audited in the same chains and on
+-- the same resources as the first call.
 CREATE TABLE kernel.request_log (
     caller      text        NOT NULL,
     method      text        NOT NULL,
     request_id  uuid        NOT NULL,
     request     bytea       NOT NULL,
     response    bytea,      -- NULL only inside the transaction that is writing it
+    chains      text[]      NOT NULL DEFAULT '{}',
+    resources   text[]      NOT NULL DEFAULT '{}',
     create_time timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (caller, method, request_id)
 );
@@ -189,7 +192,7 @@ GRANT USAGE ON SCHEMA kernel, audit TO {{service}};
 GRANT SELECT ON kernel.revision_head, kernel.change_log, kernel.change_floor, kernel.feed_head, kernel.feed_state,
     kernel.page_key, audit.head, audit.event TO {{service}};
 GRANT SELECT, INSERT, DELETE ON kernel.request_log TO {{service}};
-GRANT UPDATE (request, response, create_time) ON kernel.request_log TO {{service}};
+GRANT UPDATE (request, response, chains, resources, create_time) ON kernel.request_log TO {{service}};
 GRANT SELECT, INSERT, DELETE ON kernel.operations TO {{service}};
 GRANT UPDATE (phase, step, attempt, next_time, lease_until, fence, output, metadata, error, update_time, end_time)
     ON kernel.operations TO {{service}};
