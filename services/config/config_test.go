@@ -301,6 +301,26 @@ func TestViolationsNameWhatAndWhere(t *testing.T) {
 	must(t, err) // without high there is nothing that could be too low
 }
 
+// A write reads what it is judged by and nothing else: of a tenant its own layers, of a plan those of its tenants.
+func TestWritesReadOnlyWhatTheyConcern(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.as("owner")
+	r.namespace(a, "notes", `{}`)
+	for _, owner := range []string{"tenants/globex", "tenants/initech", "plans/free"} {
+		r.set(a, owner+"/config/notes", `{"a":1}`)
+	}
+	_, err := r.db.Owner(t).Exec(t.Context(), `UPDATE settings.document SET content = '{' WHERE layer = 'tenant'`)
+	must(t, err)
+	r.set(a, "tenants/acme/config/notes", `{"b":1}`)
+	r.set(a, "plans/business/config/notes", `{"b":2}`)
+	for _, owner := range []string{"platform", "plans/free", "tenants/globex"} {
+		if _, err := a.UpdateDocument(t.Context(), setting(owner+"/config/notes", `{"b":3}`)); status.Code(err) != codes.Internal {
+			t.Errorf("a write of %s did not read the tenants that it concerns: %v", owner, err)
+		}
+	}
+}
+
 func TestListDocuments(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

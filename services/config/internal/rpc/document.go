@@ -251,7 +251,7 @@ func (s *documentService) open(ctx context.Context, tx *change.Tx, field, name, 
 	if err := etag.Check(given, w.document.GetEtag()); err != nil {
 		return nil, err
 	}
-	w.before, err = s.state(ctx, tx, n)
+	w.before, err = s.around(ctx, tx, n, p)
 	return w, err
 }
 

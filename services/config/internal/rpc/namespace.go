@@ -159,7 +159,7 @@ func (s *namespaceService) UpdateNamespace(
 func (s *namespaceService) reschema(
 	ctx context.Context, tx *change.Tx, id string, n *configv1.Namespace, req *configv1.UpdateNamespaceRequest,
 ) ([]string, error) {
-	before, err := s.state(ctx, tx, n)
+	before, err := s.state(ctx, tx, n, store.Scope{})
 	if err != nil {
 		return nil, err
 	}

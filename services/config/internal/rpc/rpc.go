@@ -122,33 +122,86 @@ func constant(rule string) string {
 	return strings.Trim(b.String(), "_")
 }
 
-// state reads all that is written in a namespace.
-func (c Config) state(ctx context.Context, q store.Querier, n *configv1.Namespace) (settings.State, error) {
+// stateOf is what stands in a namespace before anything in it changes.
+func stateOf(n *configv1.Namespace) (settings.State, error) {
 	id := strings.TrimPrefix(n.GetName(), "namespaces/")
 	schema, err := settings.Compile(id, n.GetSchema())
 	if err != nil {
 		return settings.State{}, fmt.Errorf("the stored schema of %s: %w", id, err)
 	}
-	s := settings.State{Schema: schema, Plans: make(map[string]*sdk.Layer), Tenants: make(map[string]settings.Own)}
-	found, err := store.Documents(ctx, q, n.GetUid())
+	return settings.State{Schema: schema, Plans: make(map[string]*sdk.Layer), Tenants: make(map[string]settings.Own)}, nil
+}
+
+// around reads what a write of the document at p is judged by: of a tenant its own layers alone, however many other
+// tenants have documents.
+func (c Config) around(ctx context.Context, q store.Querier, n *configv1.Namespace, p store.Place) (settings.State, error) {
+	switch p.Owner.Kind {
+	case settings.Tenant:
+		s, err := stateOf(n)
+		if err != nil {
+			return s, err
+		}
+		found, err := store.Layers(ctx, q, n.GetUid(), p.Plan, p.ID)
+		for _, w := range found {
+			switch l := &w.Layer; w.Kind {
+			case settings.Platform:
+				s.Platform = l
+			case settings.Plan:
+				s.Plans[w.ID] = l
+			case settings.Tenant:
+				s.Tenants[p.Owner.Name] = settings.Own{Plan: p.Plan, Layer: l}
+			}
+		}
+		return s, err
+	case settings.Plan:
+		return c.state(ctx, q, n, store.Scope{Plan: p.Owner.Name})
+	default:
+		return c.state(ctx, q, n, store.Scope{})
+	}
+}
+
+// state reads what is written in a namespace; documents with the same text share their layer.
+func (c Config) state(ctx context.Context, q store.Querier, n *configv1.Namespace, scope store.Scope) (settings.State, error) {
+	s, err := stateOf(n)
 	if err != nil {
 		return s, err
 	}
-	for _, w := range found {
-		l := &w.Layer
-		switch w.Kind {
+	return s, store.EachText(ctx, q, n.GetUid(), scope, func(k settings.Kind, ids []string, text string) error {
+		var owners []tenant.TenantState
+		if k == settings.Tenant {
+			if owners = c.tenants(ids, scope.Plan); len(owners) == 0 {
+				return nil
+			}
+		}
+		o, err := sdk.Parse([]byte(text))
+		if err != nil {
+			return err
+		}
+		l := &sdk.Layer{Object: o}
+		switch k {
 		case settings.Platform:
 			s.Platform = l
 		case settings.Plan:
-			s.Plans[w.ID] = l
+			for _, id := range ids {
+				s.Plans[id] = l
+			}
 		case settings.Tenant:
-			// A tenant that is gone for good has no effective value.
-			if t, ok := c.tenant(w.ID); ok {
+			for _, t := range owners {
 				s.Tenants[t.ID.String()] = settings.Own{Plan: t.Plan, Layer: l}
 			}
 		}
+		return nil
+	})
+}
+
+// tenants returns those with the uids that have the plan, "" for any. One that is gone for good has no effective value.
+func (c Config) tenants(uids []string, plan string) (found []tenant.TenantState) {
+	for _, uid := range uids {
+		if t, ok := c.tenant(uid); ok && (plan == "" || t.Plan == plan) {
+			found = append(found, t)
+		}
 	}
-	return s, nil
+	return found
 }
 
 func (c Config) tenant(uid string) (tenant.TenantState, bool) {

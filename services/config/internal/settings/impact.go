@@ -8,7 +8,7 @@ import (
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
 
-// State is all that is written in one namespace.
+// State is what is written in one namespace, as far as a change of it is concerned.
 type State struct {
 	Schema *Schema
 	// Platform is the platform's document, nil when there is none.
@@ -145,11 +145,17 @@ func (s State) groups(c Change) []group {
 func (s State) ownGroups(concerned func(plan string) bool) []group {
 	type same struct{ plan, content string }
 	at := make(map[same]*group)
+	texts := make(map[*sdk.Layer]string) // tenants may share one
 	for id, own := range s.Tenants {
 		if !concerned(own.Plan) {
 			continue
 		}
-		k := same{own.Plan, string(sdk.Canonical(own.Layer.Object))}
+		text, known := texts[own.Layer]
+		if !known {
+			text = string(sdk.Canonical(own.Layer.Object))
+			texts[own.Layer] = text
+		}
+		k := same{own.Plan, text}
 		if at[k] == nil {
 			at[k] = &group{plan: own.Plan, tenant: id}
 		}

@@ -145,19 +145,33 @@ type Written struct {
 	Layer sdk.Layer
 }
 
-// Documents returns all documents of a namespace. Their layers have no names yet.
-func Documents(ctx context.Context, q Querier, namespaceUID string) ([]Written, error) {
-	return written(ctx, q, `SELECT layer, layer_id, content, revision FROM settings.document WHERE namespace_uid = $1`, namespaceUID)
+// Scope says which documents of a namespace [EachText] reads. The zero value is all of them.
+type Scope struct {
+	// Plan leaves out the documents of other plans.
+	Plan string
 }
 
-// Layers returns the documents of a namespace that hold for a tenant.
+// EachText gives fn the documents of a namespace as they come from the database, and holds none of them. Documents of
+// one layer with the same text come once, with the ids of all their owners.
+func EachText(ctx context.Context, q Querier, namespaceUID string, s Scope, fn func(k settings.Kind, ids []string, text string) error) error {
+	rows, err := q.Query(ctx, `SELECT layer, array_agg(layer_id), content FROM settings.document
+		WHERE namespace_uid = $1 AND ($2 = '' OR layer <> 'plan' OR layer_id = $2) GROUP BY layer, content`, namespaceUID, s.Plan)
+	if err != nil {
+		return fmt.Errorf("read documents: %w", err)
+	}
+	var kind settings.Kind
+	var ids []string
+	var text string
+	if _, err := pgx.ForEachRow(rows, []any{&kind, &ids, &text}, func() error { return fn(kind, ids, text) }); err != nil {
+		return fmt.Errorf("read documents: %w", err)
+	}
+	return nil
+}
+
+// Layers returns the documents of a namespace that hold for a tenant. Their layers have no names yet.
 func Layers(ctx context.Context, q Querier, namespaceUID, plan, tenantUID string) ([]Written, error) {
-	return written(ctx, q, `SELECT layer, layer_id, content, revision FROM settings.document WHERE namespace_uid = $1
+	rows, err := q.Query(ctx, `SELECT layer, layer_id, content, revision FROM settings.document WHERE namespace_uid = $1
 		AND (layer = 'platform' OR layer = 'plan' AND layer_id = $2 OR layer = 'tenant' AND layer_id = $3)`, namespaceUID, plan, tenantUID)
-}
-
-func written(ctx context.Context, q Querier, sql string, args ...any) ([]Written, error) {
-	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read documents: %w", err)
 	}
