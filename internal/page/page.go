@@ -1,7 +1,7 @@
-// Package page is the paging of our lists: how many rows a page holds, and tokens that say where the next one begins.
+// Package page is the paging of our lists: how many rows and bytes a page holds, and tokens that say where the next one begins.
 //
 // A token is sealed: it can be neither read nor made by a caller, and it opens only for the query that it was made
-// for. The package knows nothing of rows; it hands back the last key that it was given. Most callers reach it through
+// for. The package knows nothing of rows but their size; it hands back the last key that it was given. Most callers reach it through
 // [change.Tx.Page]. Start at [Open].
 //
 // [change.Tx.Page]: https://pkg.go.dev/github.com/rowhouse-platform/rowhouse/internal/change#Tx.Page
@@ -10,7 +10,6 @@ package page
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -18,6 +17,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
@@ -27,6 +28,8 @@ const (
 	DefaultSize = 50
 	// MaxSize is the most that a page holds.
 	MaxSize = 1000
+	// MaxBytes is the most that its rows have on the wire: clients take messages of 4 MiB.
+	MaxBytes = 3 << 20
 	// KeySize is the size of a sealing key.
 	KeySize = 32
 
@@ -97,15 +100,28 @@ func (p Page) Next(last ...string) (string, error) {
 	return token, nil
 }
 
-// Cut splits rows, of which up to Limit were read, into those of the page and the token of the next one. keyOf gives a
-// row's key in the list's order.
-func Cut[R any](p Page, rows []R, keyOf func(R) []string) ([]R, string, error) {
-	if len(rows) <= p.Size {
+// Cut splits rows, of which up to Limit were read, into those of the page and the token of the next one. A page ends
+// before MaxBytes, too, but holds at least one row. keyOf gives a row's key in the list's order.
+func Cut[R proto.Message](p Page, rows []R, keyOf func(R) []string) ([]R, string, error) {
+	n := p.fit(len(rows), func(i int) int { return proto.Size(rows[i]) })
+	if n == len(rows) {
 		return rows, "", nil
 	}
-	rows = rows[:p.Size]
-	token, err := p.Next(keyOf(rows[p.Size-1])...)
+	rows = rows[:n]
+	token, err := p.Next(keyOf(rows[n-1])...)
 	return rows, token, err
+}
+
+// fit is how many of n rows the page holds.
+func (p Page) fit(n int, sizeOf func(i int) int) int {
+	const framing = 8 // a tag and a length
+	bytes := 0
+	for i := range min(n, p.Size) {
+		if bytes += sizeOf(i) + framing; bytes > MaxBytes {
+			return max(i, 1)
+		}
+	}
+	return min(n, p.Size)
 }
 
 func size(asked int32) (int, error) {
@@ -149,11 +165,4 @@ func (q Query) digest() []byte {
 		h.Write([]byte(part))
 	}
 	return h.Sum(nil)
-}
-
-// NewKey makes a sealing key.
-func NewKey() []byte {
-	key := make([]byte, KeySize)
-	_, _ = rand.Read(key) // never fails
-	return key
 }

@@ -1,27 +1,36 @@
 package page_test
 
 import (
+	"crypto/rand"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
 	"github.com/rowhouse-platform/rowhouse/internal/page"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
+
+func newKey() []byte {
+	key := make([]byte, page.KeySize)
+	_, _ = rand.Read(key) // never fails
+	return key
+}
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	for asked, want := range map[int32]int{0: 50, 1: 1, 1000: 1000, 1001: 1000, 1 << 30: 1000} {
-		p, err := page.Open(page.NewKey(), start, page.Query{Size: asked})
+		p, err := page.Open(newKey(), start, page.Query{Size: asked})
 		if err != nil || p.Size != want || p.Limit() != want+1 {
 			t.Errorf("size %d: %d, limit %d, %v; want %d", asked, p.Size, p.Limit(), err, want)
 		}
 	}
-	if _, err := page.Open(page.NewKey(), start, page.Query{Size: -1}); fault.ReasonOf(err) != fault.ReasonInvalidField {
+	if _, err := page.Open(newKey(), start, page.Query{Size: -1}); fault.ReasonOf(err) != fault.ReasonInvalidField {
 		t.Errorf("negative size: %v", err)
 	}
 	if _, err := page.Open(make([]byte, 16), start, page.Query{}); err == nil {
@@ -31,7 +40,7 @@ func TestSizes(t *testing.T) {
 
 func TestTokenOpensForItsQueryOnly(t *testing.T) {
 	t.Parallel()
-	key := page.NewKey()
+	key := newKey()
 	q := page.Query{Method: "/s/List", Parent: "tenants/a", Filter: "x=1", Order: "name"}
 	first, err := page.Open(key, start, q)
 	if err != nil {
@@ -55,7 +64,7 @@ func TestTokenOpensForItsQueryOnly(t *testing.T) {
 		}
 	}
 	refused("expired", key, start.Add(24*time.Hour), q)
-	refused("other key", page.NewKey(), start, q)
+	refused("other key", newKey(), start, q)
 	for i, change := range []func(*page.Query){
 		func(q *page.Query) { q.Method = "/s/Other" },
 		func(q *page.Query) { q.Parent = "tenants/b" },
@@ -79,14 +88,17 @@ func TestTokenOpensForItsQueryOnly(t *testing.T) {
 	}
 }
 
-func TestCut(t *testing.T) {
-	t.Parallel()
-	key := page.NewKey()
-	all := []int{1, 2, 3, 4, 5}
-	keyOf := func(n int) []string { return []string{strconv.Itoa(n)} }
-	q := page.Query{Method: "/s/List", Size: 2}
-	var seen []int
-	for pages := 1; ; pages++ {
+// pages lists all rows page by page and returns how many each held.
+func pages(t *testing.T, all []*wrapperspb.StringValue, asked int32) (sizes []int) {
+	t.Helper()
+	key := newKey()
+	at := make(map[*wrapperspb.StringValue]int)
+	for i, row := range all {
+		at[row] = i
+	}
+	keyOf := func(row *wrapperspb.StringValue) []string { return []string{strconv.Itoa(at[row] + 1)} }
+	q := page.Query{Method: "/s/List", Size: asked}
+	for seen := 0; ; {
 		p, err := page.Open(key, start, q)
 		if err != nil {
 			t.Fatal(err)
@@ -98,16 +110,43 @@ func TestCut(t *testing.T) {
 			}
 		}
 		rows, token, err := page.Cut(p, all[from:min(from+p.Limit(), len(all))], keyOf)
-		if err != nil || len(rows) > 2 {
-			t.Fatalf("page %d: %v, %v", pages, rows, err)
+		if err != nil || from != seen {
+			t.Fatalf("page %d begins at %d, want %d: %v", len(sizes), from, seen, err)
 		}
-		seen = append(seen, rows...)
-		if token == "" {
-			break
+		seen += len(rows)
+		sizes = append(sizes, len(rows))
+		if q.Token = token; token == "" {
+			if seen != len(all) {
+				t.Errorf("%d of %d rows seen", seen, len(all))
+			}
+			return sizes
 		}
-		q.Token = token
 	}
-	if !slices.Equal(seen, all) {
-		t.Errorf("seen %v", seen)
+}
+
+func TestCut(t *testing.T) {
+	t.Parallel()
+	rows := func(sizes ...int) (all []*wrapperspb.StringValue) {
+		for _, n := range sizes {
+			all = append(all, wrapperspb.String(strings.Repeat("x", n)))
+		}
+		return all
+	}
+	const half = page.MaxBytes/2 - 100
+	for _, tt := range []struct {
+		name  string
+		all   []*wrapperspb.StringValue
+		asked int32
+		want  []int
+	}{
+		{"none", nil, 2, []int{0}},
+		{"by number", rows(1, 1, 1, 1, 1), 2, []int{2, 2, 1}},
+		{"whole pages", rows(1, 1, 1, 1), 2, []int{2, 2}},
+		{"by size", rows(half, half, half, 1, half), 1000, []int{2, 3}},
+		{"larger than a page", rows(page.MaxBytes, 1, page.MaxBytes+1), 1000, []int{1, 1, 1}},
+	} {
+		if got := pages(t, tt.all, tt.asked); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: pages of %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }

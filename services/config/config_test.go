@@ -386,6 +386,22 @@ func TestLargePagesFitAMessage(t *testing.T) {
 	if seen != revisions {
 		t.Errorf("%d revisions", seen)
 	}
+	const schemas = 40
+	for i := range schemas {
+		r.namespace(a, fmt.Sprintf("large-%d", i), `{"title":"`+strings.Repeat("x", 120<<10)+`"}`)
+	}
+	seen = 0
+	for token := ""; ; {
+		resp, err := a.ListNamespaces(ctx, &configv1.ListNamespacesRequest{PageToken: token})
+		must(t, err)
+		seen += len(resp.GetNamespaces())
+		if token = resp.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	if seen != schemas+2 {
+		t.Errorf("%d namespaces", seen)
+	}
 }
 
 func TestRevisionsAndRollback(t *testing.T) {

@@ -99,7 +99,7 @@ func (s *documentService) ListDocuments(ctx context.Context, req *configv1.ListD
 		if err != nil {
 			return nil, err
 		}
-		found, next, err := page.Cut(fitted(p, found), found, func(d *configv1.Document) []string {
+		found, next, err := page.Cut(p, found, func(d *configv1.Document) []string {
 			_, namespace, _ := settings.ParseName(d.GetName())
 			return []string{namespace}
 		})
@@ -134,30 +134,17 @@ func (s *documentService) ListDocumentRevisions(
 		if len(found) == 0 && len(p.After) == 0 {
 			return nil, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "%s does not exist", where)
 		}
-		found, next, err := page.Cut(fitted(p, found), found, func(d *configv1.Document) []string {
+		found, next, err := page.Cut(p, found, func(d *configv1.Document) []string {
 			return []string{strconv.FormatInt(d.GetRevision(), 10)}
 		})
 		return &configv1.ListDocumentRevisionsResponse{Documents: found, NextPageToken: next}, err
 	})
 }
 
-// few bounds a page of documents by their number, which is what is read.
+// few bounds a page of documents or schemas by their number, which is what is read.
 func few(p page.Page) page.Page {
 	const most = 100
 	p.Size = min(p.Size, most)
-	return p
-}
-
-// fitted bounds it by their size, so that it fits a message of 4 MiB.
-func fitted(p page.Page, found []*configv1.Document) page.Page {
-	const most = 3 << 20
-	size := 0
-	for i, d := range found {
-		if size += len(d.GetContent()); size > most {
-			p.Size = min(p.Size, i)
-			break
-		}
-	}
 	return p
 }
 

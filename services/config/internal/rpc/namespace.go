@@ -58,6 +58,7 @@ func (s *namespaceService) ListNamespaces(
 		if err != nil {
 			return nil, err
 		}
+		p = few(p)
 		found, err := store.ListNamespaces(ctx, tx, last(p), p.Limit())
 		if err != nil {
 			return nil, err

@@ -134,20 +134,17 @@ func (s *operations) ListOperations(
 		if err != nil {
 			return nil, err
 		}
-		found, next, err := page.Cut(p, found, func(o store.Operation) []string { return []string{o.ID} })
-		if err != nil {
-			return nil, err
-		}
-		resp := &longrunningpb.ListOperationsResponse{NextPageToken: next}
-		for _, o := range found {
-			m, err := operationOf(o)
-			if err != nil {
+		all := make([]*longrunningpb.Operation, len(found))
+		for i, o := range found {
+			if all[i], err = operationOf(o); err != nil {
 				return nil, err
 			}
-			tx.Audit(m.GetName())
-			resp.Operations = append(resp.Operations, m)
 		}
-		return resp, nil
+		all, next, err := page.Cut(p, all, func(m *longrunningpb.Operation) []string { return []string{idOf(m.GetName())} })
+		for _, m := range all {
+			tx.Audit(m.GetName())
+		}
+		return &longrunningpb.ListOperationsResponse{Operations: all, NextPageToken: next}, err
 	})
 }
 

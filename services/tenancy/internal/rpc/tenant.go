@@ -90,18 +90,20 @@ func (s *tenants) ListTenants(ctx context.Context, req *tenancyv1.ListTenantsReq
 		if err != nil {
 			return nil, err
 		}
-		found, next, err := page.Cut(p, found, func(t registry.Tenant) []string {
-			if list.ByTime {
-				return []string{t.CreateTime.UTC().Format(time.RFC3339Nano), t.ID.String()}
-			}
-			return []string{t.ID.String()}
-		})
-		resp := &tenancyv1.ListTenantsResponse{NextPageToken: next}
-		for _, t := range found {
-			tx.Audit("tenants/" + t.ID.String())
-			resp.Tenants = append(resp.Tenants, wire.Tenant(t))
+		all := make([]*tenancyv1.Tenant, len(found))
+		for i, t := range found {
+			all[i] = wire.Tenant(t)
 		}
-		return resp, err
+		all, next, err := page.Cut(p, all, func(m *tenancyv1.Tenant) []string {
+			if list.ByTime {
+				return []string{m.GetCreateTime().AsTime().Format(time.RFC3339Nano), idOf(m.GetName())}
+			}
+			return []string{idOf(m.GetName())}
+		})
+		for _, m := range all {
+			tx.Audit(m.GetName())
+		}
+		return &tenancyv1.ListTenantsResponse{Tenants: all, NextPageToken: next}, err
 	})
 }
 
