@@ -50,7 +50,9 @@ func Migrate(ctx context.Context, conn *pgx.Conn, db Database) error {
 			return fmt.Errorf("become %s: %w", db.Owner(), err)
 		}
 		defer func() {
-			_, resetErr := conn.Exec(context.WithoutCancel(ctx), "reset role")
+			ctx, cancel := cleanup(ctx)
+			defer cancel()
+			_, resetErr := conn.Exec(ctx, "reset role")
 			err = errors.Join(err, resetErr)
 		}()
 		return migrate(ctx, conn, db, files)
@@ -124,7 +126,9 @@ func apply(ctx context.Context, conn *pgx.Conn, db Database, m migration) error 
 		_, err = tx.Exec(ctx, record, m.name, m.sum)
 	}
 	if err != nil {
-		return errors.Join(err, tx.Rollback(context.WithoutCancel(ctx)))
+		ctx, cancel := cleanup(ctx)
+		defer cancel()
+		return errors.Join(err, tx.Rollback(ctx))
 	}
 	return tx.Commit(ctx)
 }
@@ -217,7 +221,9 @@ func withLock(ctx context.Context, conn *pgx.Conn, fn func() error) error {
 		return fmt.Errorf("wait for the migration lock: %w", err)
 	}
 	err := fn()
-	_, unlockErr := conn.Exec(context.WithoutCancel(ctx), "select pg_advisory_unlock($1)", migrationLock)
+	ctx, cancel := cleanup(ctx)
+	defer cancel()
+	_, unlockErr := conn.Exec(ctx, "select pg_advisory_unlock($1)", migrationLock)
 	return errors.Join(err, unlockErr)
 }
 

@@ -17,7 +17,8 @@ const (
 	defaultTries = 5
 	firstWait    = 5 * time.Millisecond
 	// answerTime is kept back from a deadline so that the answer still reaches its caller.
-	answerTime = 20 * time.Millisecond
+	answerTime  = 20 * time.Millisecond
+	cleanupTime = time.Second
 )
 
 // Beginner starts transactions: a *pgxpool.Pool or a *pgx.Conn.
@@ -73,7 +74,9 @@ func attempt(
 	}
 	defer func() {
 		// After a commit this does nothing; after a lost connection its error says nothing new.
-		_ = tx.Rollback(context.WithoutCancel(ctx))
+		ctx, cancel := cleanup(ctx)
+		defer cancel()
+		_ = tx.Rollback(ctx)
 	}()
 	if err := fn(ctx, tx); err != nil {
 		return err
@@ -82,6 +85,12 @@ func attempt(
 		return commitError(err)
 	}
 	return nil
+}
+
+// cleanup is the time for what must be tried also when ctx has ended. A server that went silent does not hold the caller
+// for longer; the connection is closed then, which undoes as well.
+func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 }
 
 // beginSQL puts the statement timeout into the round trip of BEGIN.
