@@ -14,12 +14,15 @@ import (
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
 
 const (
 	fetchTimeout = 5 * time.Second
+	// discoverEvery is how long a failed discovery of an issuer is remembered.
+	discoverEvery = 3 * time.Second
 	// fetchEvery bounds how often an issuer is asked, however many forged tokens name unknown keys.
 	fetchEvery = time.Second
 	fetchBurst = 3
@@ -29,10 +32,14 @@ const (
 
 // issuer verifies the tokens of one OIDC issuer.
 type issuer struct {
-	discover func() (*oidc.IDTokenVerifier, error)
+	discover  func() (*oidc.IDTokenVerifier, error) // takes up to fetchTimeout
+	discovery singleflight.Group
+	clock     func() time.Time
 
-	mu     sync.Mutex
-	tokens *oidc.IDTokenVerifier // nil until the issuer was discovered
+	mu      sync.Mutex
+	tokens  *oidc.IDTokenVerifier // nil until the issuer was discovered
+	failure error                 // of the last discovery
+	again   time.Time             // when to try another after a failure
 }
 
 func newIssuer(ctx context.Context, is Issuer, cfg Config) (*issuer, error) {
@@ -53,7 +60,7 @@ func newIssuer(ctx context.Context, is Issuer, cfg Config) (*issuer, error) {
 	// go-oidc takes its HTTP client from a context and ignores the context's end.
 	ctx = oidc.ClientContext(context.WithoutCancel(ctx), pacedClient(cfg))
 	config := &oidc.Config{ClientID: is.Audience, SupportedSigningAlgs: []string{is.Algorithm}, Now: cfg.Clock}
-	return &issuer{discover: func() (*oidc.IDTokenVerifier, error) {
+	return &issuer{clock: cfg.Clock, discover: func() (*oidc.IDTokenVerifier, error) {
 		provider, err := oidc.NewProvider(ctx, is.URL)
 		if err != nil {
 			return nil, err
@@ -76,7 +83,7 @@ func pacedClient(cfg Config) *http.Client {
 
 // verify checks signature, issuer, audience, times and shape.
 func (is *issuer) verify(ctx context.Context, token string) (subject, error) {
-	verifier, err := is.verifier()
+	verifier, err := is.verifier(ctx)
 	if err != nil {
 		return subject{}, err
 	}
@@ -93,24 +100,51 @@ func (is *issuer) verify(ctx context.Context, token string) (subject, error) {
 	return subject{verified.Issuer, verified.Subject}, nil
 }
 
-// verifier discovers the issuer at first use, so that a service starts while the issuer is away.
-func (is *issuer) verifier() (*oidc.IDTokenVerifier, error) {
+// verifier discovers the issuer at first use, so that a service starts while the issuer is away. All who ask meanwhile
+// wait for one discovery, each no longer than its own context; whoever can name an issuer reaches this with a token that
+// nobody signed, so a failure is remembered, too.
+func (is *issuer) verifier(ctx context.Context) (*oidc.IDTokenVerifier, error) {
+	if tokens, err := is.known(); tokens != nil || err != nil {
+		return tokens, err
+	}
+	found := is.discovery.DoChan("", func() (any, error) {
+		if tokens, err := is.known(); tokens != nil || err != nil {
+			return tokens, err // another discovery ended just now
+		}
+		return is.keep(is.discover())
+	})
+	select {
+	case r := <-found:
+		tokens, _ := r.Val.(*oidc.IDTokenVerifier)
+		return tokens, r.Err
+	case <-ctx.Done():
+		return nil, unreachable(ctx.Err())
+	}
+}
+
+// known is what the last discovery gave, and neither when there is to be another.
+func (is *issuer) known() (*oidc.IDTokenVerifier, error) {
 	is.mu.Lock()
 	defer is.mu.Unlock()
-	if is.tokens != nil {
-		return is.tokens, nil
+	if is.failure != nil && is.clock().Before(is.again) {
+		return nil, is.failure
 	}
-	tokens, err := is.discover()
+	return is.tokens, nil
+}
+
+func (is *issuer) keep(tokens *oidc.IDTokenVerifier, err error) (*oidc.IDTokenVerifier, error) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	is.tokens, is.failure = tokens, nil
 	if err != nil {
-		return nil, unreachable(err)
+		is.tokens, is.failure, is.again = nil, unreachable(err), is.clock().Add(discoverEvery)
 	}
-	is.tokens = tokens
-	return tokens, nil
+	return is.tokens, is.failure
 }
 
 func unreachable(cause error) error {
 	return fault.New(fault.Unavailable, fault.ReasonDependency, "the issuer of the credential cannot be reached").
-		WithRetry(fetchEvery).WithCause(cause)
+		WithRetry(discoverEvery).WithCause(cause)
 }
 
 // inspect looks at a token's shape and says which issuer it claims. There is one spelling per token: three segments

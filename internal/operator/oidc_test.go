@@ -1,6 +1,7 @@
 package operator_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -268,6 +270,61 @@ func TestUnreachableIssuer(t *testing.T) {
 	_, err := a.Bearer(t.Context(), token)
 	if fault.KindOf(err) != fault.Unavailable || fault.ReasonOf(err) != "DEPENDENCY_UNAVAILABLE" {
 		t.Errorf("error = %v", err)
+	}
+}
+
+// gate holds back what is sent until it is opened or told to fail.
+type gate struct {
+	next  http.RoundTripper
+	sent  atomic.Int64
+	asked chan struct{}
+	open  chan error
+}
+
+func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
+	g.sent.Add(1)
+	g.asked <- struct{}{}
+	if err := <-g.open; err != nil {
+		return nil, err
+	}
+	return g.next.RoundTrip(r)
+}
+
+// Nobody needs a signed token to have an issuer discovered. So a silent issuer holds no caller beyond its own deadline,
+// and one that fails is not asked for each token.
+func TestSilentIssuerHoldsNobody(t *testing.T) {
+	t.Parallel()
+	p := newIDP(t)
+	cfg := p.config(t)
+	c := &clock{now: time.Now()}
+	g := &gate{next: cfg.HTTPClient.Transport, asked: make(chan struct{}, 10), open: make(chan error, 10)}
+	cfg.HTTPClient, cfg.Clock = &http.Client{Transport: g}, c.Now
+	a := mustNew(t, cfg)
+	away := func(what string, err error) {
+		t.Helper()
+		if fault.KindOf(err) != fault.Unavailable || fault.ReasonOf(err) != fault.ReasonDependency {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	first := make(chan error, 1)
+	go func() { _, err := a.Bearer(t.Context(), p.good(t)); first <- err }()
+	<-g.asked
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := a.Bearer(gone, p.good(t)) // would wait for the first
+	away("a caller that cannot wait", err)
+	g.open <- errors.New("it is down")
+	away("the first", <-first)
+	_, err = a.Bearer(t.Context(), p.good(t))
+	away("right after a failure", err)
+	if n := g.sent.Load(); n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+	c.Advance(3 * time.Second)
+	g.open <- nil
+	g.open <- nil // the keys
+	if _, err := a.Bearer(t.Context(), p.good(t)); err != nil {
+		t.Errorf("when it is back: %v", err)
 	}
 }
 
