@@ -32,7 +32,7 @@ type Config = follower.Config
 func Run(ctx context.Context, c Config, options ...follower.Option) error {
 	kind := follower.Kind{Name: "config", Feed: sdk.FeedName, Audience: tenant.AudienceConfig}
 	return follower.Run(ctx, kind, c, func(b *follower.Base) follower.Parts {
-		api := rpc.Config{Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Feeds: b.Feeds, Clock: b.Clock}
+		api := rpc.Config{Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log}
 		furnisher := rpc.NewFurnisher(api)
 		return follower.Parts{
 			Register:   func(server *grpc.Server) { rpc.Register(server, api) },

@@ -57,6 +57,17 @@ func TestBrandExistsFromTheStart(t *testing.T) {
 	if got := get(); got.GetSchema() != `{}` || got.GetUid() != first.GetUid() {
 		t.Errorf("after a restart: %v", got)
 	}
+	events, err := r.as("auditor").ListEvents(t.Context(), &auditv1.ListEventsRequest{Parent: "chains/platform"})
+	must(t, err)
+	jobs := 0
+	for _, e := range events.GetEvents() {
+		if e.GetMethod() == "job/furnish" {
+			jobs++
+		}
+	}
+	if jobs != 1 {
+		t.Errorf("%d events of the job that made it, which had to work once: %v", jobs, events)
+	}
 	// A schema that lets everything pass does not let through what could do harm in a page.
 	_, err = r.as("operator").UpdateDocument(t.Context(), setting("tenants/acme/config/brand", `{"light":{"text":"red}}</style>"}}`))
 	refused(t, "a colour that is none", err, codes.InvalidArgument, "SCHEMA_VIOLATION")

@@ -184,7 +184,7 @@ func (r *rig) writePolicies() {
 	r.tokens = make(map[string]string)
 	var people strings.Builder
 	people.WriteString("operators:\n")
-	for _, role := range []string{"viewer", "operator", "owner"} {
+	for _, role := range []string{"viewer", "operator", "owner", "auditor"} {
 		token, sum, err := operator.NewToken(rand.Reader)
 		must(r.tb, err)
 		r.tokens[role] = token

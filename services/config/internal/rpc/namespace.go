@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"strings"
 	"time"
 
@@ -228,7 +227,14 @@ func (f *Furnisher) Ready() <-chan struct{} { return f.done }
 func (f *Furnisher) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for f.furnish(ctx) != nil {
+	for {
+		err := f.furnish(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() == nil {
+			f.config.Log.WarnContext(ctx, "cannot make the built-in namespaces yet", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -240,23 +246,18 @@ func (f *Furnisher) Run(ctx context.Context) error {
 	return nil
 }
 
-var errThere = errors.New("it is there")
-
-// furnish makes the namespace of brands, unless it is there.
+// furnish makes the namespace of brands, unless it is there: a look that finds it is nothing to audit.
 func (f *Furnisher) furnish(ctx context.Context) error {
+	_, err := store.ReadNamespace(ctx, f.config.Pool, sdk.BrandNamespace)
+	if fault.KindOf(err) != fault.NotFound {
+		return err
+	}
 	ctx = change.NewJob(ctx, "config", "furnish")
-	_, err := change.Do(ctx, f.config.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateNamespaceResponse, error) {
-		_, err := store.ReadNamespace(ctx, tx, sdk.BrandNamespace)
-		if err == nil {
-			return nil, errThere // nothing to do is nothing to audit
-		}
-		if fault.KindOf(err) != fault.NotFound {
-			return nil, err
-		}
+	_, err = change.Do(ctx, f.config.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateNamespaceResponse, error) {
 		n, err := f.config.create(ctx, tx, sdk.BrandNamespace, sdk.BrandSchema())
 		return &configv1.CreateNamespaceResponse{Namespace: n}, err
 	})
-	if errors.Is(err, errThere) || fault.KindOf(err) == fault.AlreadyExists {
+	if fault.KindOf(err) == fault.AlreadyExists {
 		return nil // another replica was first
 	}
 	return err

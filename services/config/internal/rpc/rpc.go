@@ -4,6 +4,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +33,8 @@ type Config struct {
 	// Feeds serves the feed of settings.
 	Feeds *feedserver.Server
 	Clock func() time.Time
+	// Log gets what no caller is told.
+	Log *slog.Logger
 }
 
 // Register registers all services.
