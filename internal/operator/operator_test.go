@@ -75,7 +75,7 @@ func TestRoles(t *testing.T) {
 	}
 	for _, forbidden := range []struct{ role, permission string }{
 		{"viewer", "tenancy.tenants.update"}, {"support", "tenancy.tenants.suspend"},
-		{"auditor", "tenancy.tenants.get"}, {"operator", "audit.events.list"}, {"operator", "tenancy.plans.update"},
+		{"auditor", "tenancy.tenants.list"}, {"operator", "audit.events.list"}, {"operator", "tenancy.plans.update"},
 		{"owner", "quota.leases.grant"}, {"owner", "tenancy.contextKeys.certify"},
 		{"app", "tenancy.contextKeys.certify"}, {"app", "tenancy.routes.watch"}, {"gateway", "tenancy.tenants.get"},
 	} {

@@ -13,7 +13,7 @@ const (
 	RoleOperator = "operator" // tenants, their domains, settings and limits
 	RolePlacer   = "placer"   // apps, cells and where tenants live
 	RoleSecurity = "security" // suspends, blocks, revokes
-	RoleAuditor  = "auditor"  // reads the audit chains and nothing else
+	RoleAuditor  = "auditor"  // reads the audit chains, and the tenants that they are named after
 	RoleOwner    = "owner"    // all that people may do
 
 	RoleGateway = "gateway"
@@ -136,8 +136,9 @@ func securityPermissions() []string {
 	}
 }
 
+// A tenant's chain is named by its uid, which auditors find out from its id.
 func auditorPermissions() []string {
-	return []string{"audit.chains.verify", "audit.events.get", "audit.events.list"}
+	return []string{"audit.chains.verify", "audit.events.get", "audit.events.list", "tenancy.tenants.get"}
 }
 
 func ownerPermissions() []string {

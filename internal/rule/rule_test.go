@@ -139,7 +139,7 @@ func (w *world) callers(t *testing.T) *operator.Authenticator {
 	t.Helper()
 	var people strings.Builder
 	people.WriteString("operators:\n")
-	for _, role := range []string{"viewer", "operator", "security", "auditor"} {
+	for _, role := range []string{"viewer", "operator", "security", "quota"} {
 		token, sum, err := operator.NewToken(rand.Reader)
 		if err != nil {
 			t.Fatal(err)
@@ -346,7 +346,7 @@ func TestOrder(t *testing.T) {
 		"field rule":             {"", "viewer", methodSuspend, &tenancyv1.SuspendTenantRequest{Name: "acme"}, codes.InvalidArgument, "INVALID_FIELD", ""},
 		"control character":      {"", "viewer", methodGet, control, codes.InvalidArgument, "INVALID_FIELD", ""},
 		"no permission":          {"", "viewer", methodSuspend, noReason, codes.PermissionDenied, "PERMISSION_MISSING", "PERMISSION_MISSING"},
-		"no permission, auditor": {"", "auditor", methodGet, get, codes.PermissionDenied, "PERMISSION_MISSING", "PERMISSION_MISSING"},
+		"no permission, quota":   {"", "quota", methodGet, get, codes.PermissionDenied, "PERMISSION_MISSING", "PERMISSION_MISSING"},
 		"no reason":              {"", "security", methodSuspend, noReason, codes.InvalidArgument, "REASON_REQUIRED", "REASON_REQUIRED"},
 		"sensitive":              {"", "security", methodSuspend, validSuspend(), codes.OK, "", ""},
 		"viewer reads":           {"", "viewer", methodGet, get, codes.OK, "", ""},
@@ -356,13 +356,13 @@ func TestOrder(t *testing.T) {
 		"unlisted workload":      {"app/notes", "", methodGet, get, codes.PermissionDenied, "PERMISSION_MISSING", "PERMISSION_MISSING"},
 		"operator by a workload": {"app/notes", "viewer", methodGet, get, codes.OK, "", ""},
 		"workload's rights are not lent": {
-			"service/console", "auditor", methodGet, get, codes.PermissionDenied, "PERMISSION_MISSING", "PERMISSION_MISSING",
+			"service/console", "quota", methodGet, get, codes.PermissionDenied, "PERMISSION_MISSING", "PERMISSION_MISSING",
 		},
 		"data without certificate": {"", "viewer", methodSettings, &configv1.GetSettingsRequest{}, codes.Unauthenticated, "CONTEXT_MISSING", ""},
 		"data without context":     {"service/gateway", "", methodSettings, &configv1.GetSettingsRequest{}, codes.Unauthenticated, "CONTEXT_MISSING", ""},
 		"operation":                {"", "viewer", methodGetOp, &longrunningpb.GetOperationRequest{Name: "operations/1"}, codes.OK, "", ""},
 		"operation that is gone":   {"", "viewer", methodGetOp, &longrunningpb.GetOperationRequest{Name: "operations/gone"}, codes.NotFound, "RESOURCE_NOT_FOUND", ""},
-		"operation, no right":      {"", "auditor", methodGetOp, &longrunningpb.GetOperationRequest{Name: "operations/1"}, codes.PermissionDenied, "PERMISSION_MISSING", "PERMISSION_MISSING"},
+		"operation, no right":      {"", "quota", methodGetOp, &longrunningpb.GetOperationRequest{Name: "operations/1"}, codes.PermissionDenied, "PERMISSION_MISSING", "PERMISSION_MISSING"},
 		"operation, other right": {
 			"", "viewer", "/google.longrunning.Operations/CancelOperation",
 			&longrunningpb.CancelOperationRequest{Name: "operations/1"}, codes.NotFound, "RESOURCE_NOT_FOUND", "PERMISSION_MISSING",

@@ -523,7 +523,7 @@ func golden() map[string]string {
 	const read = "viewer support operator placer security owner"
 	const run, place = "operator owner", "placer owner"
 	return map[string]string{
-		"GetTenant": read, "LookupTenant": read, "ListTenants": read, "GetPlan": read, "ListPlans": read, "GetApp": read,
+		"GetTenant": read + " auditor", "LookupTenant": read + " auditor", "ListTenants": read, "GetPlan": read, "ListPlans": read, "GetApp": read,
 		"ListApps": read, "GetCell": read, "ListCells": read, "GetDomain": read, "ListDomains": read, "GetPlacement": read,
 		"ListConsumers": read, "CreateTenant": run, "UpdateTenant": run, "DeleteTenant": run, "UndeleteTenant": run,
 		"SuspendTenant": "operator security owner", "ResumeTenant": "operator security owner",
@@ -542,7 +542,7 @@ func TestDeniedLooksLikeMissing(t *testing.T) {
 	r.tenant(a, "acme")
 	auditor := apiOf(r.as("auditor"))
 	answer := func(name string) string {
-		_, err := auditor.GetTenant(t.Context(), &tenancyv1.GetTenantRequest{Name: name})
+		_, err := auditor.GetPlacement(t.Context(), &tenancyv1.GetPlacementRequest{Name: name + "/placement"})
 		return fmt.Sprint(err)
 	}
 	if there, not := answer("tenants/acme"), answer("tenants/none"); there != not {
