@@ -20,22 +20,24 @@ type runner func(ctx context.Context, path string, check bool) error
 // runners are the services by name.
 func runners() map[string]runner {
 	return map[string]runner{
-		"tenancy": of(func(c tenancy.Config) serve.Config { return c.Process }, tenancy.Run),
-		"config":  of(func(c config.Config) serve.Config { return c.Process }, config.Run),
-		"quota":   of(func(c quota.Config) serve.Config { return c.Process }, quota.Run),
-		"gateway": of(func(c gateway.Config) serve.Config { return c.Process }, gateway.Run),
+		"tenancy": of(tenancy.Run), "config": of(config.Run), "quota": of(quota.Run), "gateway": of(gateway.Run),
 	}
 }
 
+// checker is the configuration of a service; its Check does all that a start does short of connecting and listening.
+type checker interface {
+	Check(ctx context.Context) error
+}
+
 // of makes the runner of a service whose configuration is a C and whose options are Os.
-func of[C, O any](process func(C) serve.Config, run func(context.Context, C, ...O) error) runner {
+func of[C checker, O any](run func(context.Context, C, ...O) error) runner {
 	return func(ctx context.Context, path string, check bool) error {
 		c, err := serve.Load[C](path)
 		if err != nil {
 			return err
 		}
 		if check {
-			return process(c).Check(ctx)
+			return c.Check(ctx)
 		}
 		return run(ctx, c)
 	}

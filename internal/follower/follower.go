@@ -68,6 +68,28 @@ func (c Config) Validate() error {
 	return c.Process.Validate()
 }
 
+// Check does all that a start does short of connecting and listening: it reads every file that c names.
+func (c Config) Check(ctx context.Context) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	faults := []error{c.Process.Check(ctx)}
+	look := func(key string, err error) {
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", key, err))
+		}
+	}
+	look("database", pg.Config{DSNFile: string(c.Database)}.Validate())
+	_, err := keyfile.Private(string(c.FeedKey))
+	look("feed_key", err)
+	_, err = keyfile.Public(string(c.TrustRoots))
+	look("trust_roots", err)
+	_, err = keyfile.Public(string(c.Tenancy.FeedKeys))
+	look("tenancy.feed_keys", err)
+	look("state", c.State.CheckFolder())
+	return errors.Join(faults...)
+}
+
 // Option changes how [Run] works; for tests and for rowhouse dev.
 type Option func(*serve.Options)
 

@@ -57,6 +57,12 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
+// Validate reads the DSN and says why it can never work, without connecting and without showing the DSN.
+func (cfg Config) Validate() error {
+	_, err := cfg.pool()
+	return err
+}
+
 // Check asks the database for a sign of life. The error is a fault of kind Unavailable when there is none.
 func Check(ctx context.Context, pool *pgxpool.Pool) error {
 	return Fault(pool.Ping(ctx))

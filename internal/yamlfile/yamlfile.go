@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -37,6 +38,22 @@ func (p Path) Read() ([]byte, error) {
 		return nil, err
 	}
 	return bytes.TrimRight(b, " \t\r\n"), nil
+}
+
+// CheckFolder says why p cannot be a folder of the process's own state: it is none, or none can be made there. It makes
+// nothing.
+func (p Path) CheckFolder() error {
+	for at := filepath.Clean(string(p)); ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		switch {
+		case err == nil && info.IsDir():
+			return nil
+		case err == nil:
+			return fmt.Errorf("%s is not a folder", at)
+		case !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at):
+			return err
+		}
+	}
 }
 
 // Validator is what a type offers that checks itself after it was read.

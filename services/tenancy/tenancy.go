@@ -132,17 +132,6 @@ func (c Config) minters() (rpc.Minters, error) {
 	return minters, nil
 }
 
-// Check does all that a start does short of connecting and listening.
-func (c Config) Check(ctx context.Context) error {
-	if err := c.Validate(); err != nil {
-		return err
-	}
-	if _, err := c.keys(); err != nil {
-		return err
-	}
-	return c.Process.Check(ctx)
-}
-
 // Database returns the service's database with its migrations, for whoever provisions it: [pg.Provision] in development,
 // [Migrate] in production.
 func Database(databaseName string) pg.Database {
