@@ -20,6 +20,7 @@ import (
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	_ "github.com/rowhouse-platform/rowhouse/gen/rowhouse/gateway/v1" // for its descriptors
 	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/rule"
 )
 
@@ -254,22 +255,54 @@ func TestNoRPCCrossesTenants(t *testing.T) {
 	}
 }
 
-// Each case of the app's finds a table that lost its row security.
+// leaks give tenant B what is written at the layer of another tenant: what B would see if the look-up of
+// config or quota did not ask whose layer it is.
+var leaks = map[string]struct{ database, table, also string }{
+	"/rowhouse.config.v1.SettingsService/GetSettings": {"rowhouse_config", "settings.document", ""},
+	"/rowhouse.quota.v1.UsageService/ListLimitUsage":  {"rowhouse_quota", "meter.rate_limit", "NEW.uid := gen_random_uuid();"},
+}
+
+// leak has the service behind an RPC answer B from A's layer.
+func (n neighbours) leak(t *testing.T, full string) {
+	t.Helper()
+	at := leaks[full]
+	b, err := tenancyv1.NewTenantServiceClient(n.h.operator(t, "tenancy")).GetTenant(t.Context(), &tenancyv1.GetTenantRequest{Name: "tenants/" + n.b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sql := fmt.Sprintf(`CREATE FUNCTION public.leak() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+			IF NEW.layer = 'tenant' AND NEW.layer_id <> '%[1]s' THEN
+				NEW.layer_id := '%[1]s'; %[3]s
+				INSERT INTO %[2]s SELECT NEW.*;
+			END IF;
+			RETURN NULL;
+		END $$;
+		CREATE TRIGGER leak AFTER INSERT ON %[2]s FOR EACH ROW EXECUTE FUNCTION public.leak()`, b.GetTenant().GetUid(), at.table, at.also)
+	if _, err := n.h.superuser(t, at.database).Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each case finds that nothing keeps tenants apart any more: of the app's a table that lost its row security, of config's
+// and quota's an answer from another tenant's layer. The renewal of contexts has no look-up that could lose its filter;
+// its case changes the bytes that are signed.
 func TestCasesFindAMissingFilter(t *testing.T) {
 	t.Parallel()
-	h := start(t, plan{})
+	h := start(t, plan{bin: hostile})
 	admin := h.superuser(t, app)
 	if _, err := admin.Exec(t.Context(), "ALTER TABLE app.note DISABLE ROW LEVEL SECURITY"); err != nil {
 		t.Fatal(err)
 	}
-	i := 0
-	for full, cross := range crossings {
-		if !strings.HasPrefix(full, "/notes.") {
-			continue // their own contrast of A and B shows that they can fail
+	const signed = "/rowhouse.tenancy.v1.ContextRenewalService/RefreshContext"
+	for i, full := range slices.Sorted(maps.Keys(crossings)) {
+		if full == signed {
+			continue
 		}
-		i++
 		n := meet(t, h, fmt.Sprintf("bare-a-%d", i), fmt.Sprintf("bare-b-%d", i))
-		if err := cross(t.Context(), t, n); !errors.Is(err, errCrossed) {
+		if !strings.HasPrefix(full, "/notes.") {
+			n.leak(t, full)
+		}
+		if err := crossings[full](t.Context(), t, n); !errors.Is(err, errCrossed) {
 			t.Errorf("%s does not find that the filter is gone: %v", full, err)
 		}
 	}
