@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
@@ -38,6 +39,8 @@ type OperatorEntry struct { //nolint:revive // beside PeerEntry, Entry alone wou
 	Subject string `yaml:"subject,omitempty"`
 	// TokenSHA256 is the hex SHA-256 of a static token; the token itself is in no file of ours.
 	TokenSHA256 string `yaml:"token_sha256,omitempty"`
+	// ExpireTime is when the static token ends, "2026-03-01T12:00:00Z". Required with one, except in development.
+	ExpireTime time.Time `yaml:"expire_time,omitempty"`
 	// Roles are names of the roles table.
 	Roles []string `yaml:"roles"`
 }
@@ -81,10 +84,11 @@ type subject struct{ issuer, subject string }
 
 type tokenHolder struct {
 	sum       [sha256.Size]byte
+	expire    time.Time // zero for never, in development
 	principal Principal
 }
 
-func readPeople(roles Roles) func(path string) (people, error) {
+func readPeople(roles Roles, development bool) func(path string) (people, error) {
 	return func(path string) (people, error) {
 		var file OperatorsFile
 		if err := yamlfile.Load(path, &file); err != nil {
@@ -95,6 +99,9 @@ func readPeople(roles Roles) func(path string) (people, error) {
 		for i, entry := range file.Operators {
 			if err := p.add(entry, roles, names); err != nil {
 				return people{}, fmt.Errorf("%s: operators[%d]: %w", path, i, err)
+			}
+			if entry.TokenSHA256 != "" && entry.ExpireTime.IsZero() && !development {
+				return people{}, fmt.Errorf("%s: operators[%d]: the static token of %q needs an expire_time", path, i, entry.Name)
 			}
 		}
 		return p, nil
@@ -131,11 +138,20 @@ func (p *people) addToken(entry OperatorEntry, principal Principal) error {
 		return fmt.Errorf("token_sha256 of operator %q is not a SHA-256 in hex", entry.Name)
 	}
 	principal.Name = operatorName(entry.Name, staticRealm)
-	p.byToken = append(p.byToken, tokenHolder{[sha256.Size]byte(sum), principal})
+	holder := tokenHolder{[sha256.Size]byte(sum), entry.ExpireTime, principal}
+	for _, other := range p.byToken {
+		if other.sum == holder.sum {
+			return fmt.Errorf("operator %q has the token of %s", entry.Name, other.principal.Name)
+		}
+	}
+	p.byToken = append(p.byToken, holder)
 	return nil
 }
 
 func (p *people) addSubject(entry OperatorEntry, principal Principal) error {
+	if !entry.ExpireTime.IsZero() {
+		return fmt.Errorf("expire_time of operator %q is for a static token", entry.Name)
+	}
 	if entry.Issuer == "" || entry.Subject == "" {
 		return fmt.Errorf("operator %q needs both issuer and subject", entry.Name)
 	}

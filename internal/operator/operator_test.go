@@ -101,7 +101,7 @@ func TestStaticToken(t *testing.T) {
 	path := write(t, "operators.yaml", "operators:\n"+
 		"- {name: dev, token_sha256: "+sum+", roles: [viewer]}\n"+
 		"- {name: ci, token_sha256: "+other+", roles: [auditor]}\n")
-	a := mustNew(t, operator.Config{OperatorsFile: path})
+	a := mustNew(t, operator.Config{OperatorsFile: path, Development: true})
 	got, err := a.Bearer(t.Context(), token)
 	if err != nil {
 		t.Fatal(err)
@@ -122,6 +122,41 @@ func TestStaticToken(t *testing.T) {
 	}
 	if _, err := mustNew(t, operator.Config{}).Bearer(t.Context(), token); fault.KindOf(err) != fault.Unauthenticated {
 		t.Errorf("without a file: %v", err)
+	}
+}
+
+// Outside of development a static token ends, and no two operators have one.
+func TestStaticTokensEnd(t *testing.T) {
+	t.Parallel()
+	token, sum, err := operator.NewToken(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := func(name, more string) string {
+		return "- {name: " + name + ", token_sha256: " + sum + ", roles: [viewer]" + more + "}\n"
+	}
+	c := &clock{now: time.Date(2026, 3, 1, 11, 59, 59, 0, time.UTC)}
+	end := ", expire_time: 2026-03-01T12:00:00Z"
+	for name, bad := range map[string]string{
+		"without an end":        entry("a", ""),
+		"twice":                 entry("a", end) + entry("b", end),
+		"an end that is none":   entry("a", ", expire_time: tomorrow"),
+		"an end for a subject":  "- {name: a, issuer: 'https://x', subject: s, roles: [viewer]" + end + "}\n",
+		"twice, in development": entry("a", "") + entry("b", ""),
+	} {
+		path := write(t, "operators.yaml", "operators:\n"+bad)
+		_, err := operator.New(t.Context(), operator.Config{OperatorsFile: path, Development: strings.HasSuffix(name, "development")})
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	a := mustNew(t, operator.Config{OperatorsFile: write(t, "operators.yaml", "operators:\n"+entry("a", end)), Clock: c.Now})
+	if _, err := a.Bearer(t.Context(), token); err != nil {
+		t.Error(err)
+	}
+	c.Advance(time.Second)
+	if _, err := a.Bearer(t.Context(), token); fault.ReasonOf(err) != fault.ReasonCredentialInvalid {
+		t.Errorf("after its end: %v", err)
 	}
 }
 

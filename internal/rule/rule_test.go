@@ -156,7 +156,7 @@ func (w *world) callers(t *testing.T) *operator.Authenticator {
 		os.WriteFile(peers, []byte(policy), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	return must(operator.New(t.Context(), operator.Config{OperatorsFile: operators, PeersFile: peers}))(t)
+	return must(operator.New(t.Context(), operator.Config{OperatorsFile: operators, PeersFile: peers, Development: true}))(t)
 }
 
 func (w *world) recordDenial(_ context.Context, call rule.Call, err error) {

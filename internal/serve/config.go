@@ -27,7 +27,8 @@ type Config struct {
 	Ops string `yaml:"ops"`
 	// Identity is the process's own certificate.
 	Identity IdentityFiles `yaml:"identity"`
-	// Development lets the process trust roots that were made for development.
+	// Development lets the process trust roots that were made for development, and static tokens of operators that do
+	// not end.
 	Development bool `yaml:"development,omitempty"`
 	// Operators is operators.yaml; without it no operator may call.
 	Operators yamlfile.Path `yaml:"operators,omitempty"`
@@ -141,7 +142,7 @@ func (c Config) callers(
 	}
 	return operator.New(ctx, operator.Config{
 		OperatorsFile: string(c.Operators), PeersFile: string(c.Peers), Issuers: c.Issuers,
-		HTTPClient: client, Clock: clock, OnReload: onReload,
+		Development: c.Development, HTTPClient: client, Clock: clock, OnReload: onReload,
 	})
 }
 
