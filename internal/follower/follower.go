@@ -10,8 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -105,6 +105,9 @@ func WithLog(w io.Writer) Option { return func(o *serve.Options) { o.LogTo = w }
 type Kind struct {
 	// Name is the service, "config".
 	Name string
+	// Database and Migrations are what its database must have.
+	Database   string
+	Migrations []fs.FS
 	// Feed is the feed that it publishes.
 	Feed string
 	// Audience is its bit in tenant contexts.
@@ -138,7 +141,8 @@ type Parts struct {
 }
 
 // Run serves until ctx ends, then drains. It returns nil after an orderly end. parts is
-// called once, when the base is there.
+// called once, when the base is there. A database that lacks migrations is an error, one
+// that is away is not.
 func Run(ctx context.Context, k Kind, c Config, parts func(*Base) Parts, options ...Option) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%s configuration: %w", k.Name, err)
@@ -150,14 +154,7 @@ func Run(ctx context.Context, k Kind, c Config, parts func(*Base) Parts, options
 	}
 	return serve.Run(ctx, o, func(ctx context.Context, p *serve.Process) (*serve.Service, error) {
 		s := new(serve.Service)
-		err := build(ctx, k, c, p, s, parts)
-		if err != nil {
-			for _, done := range slices.Backward(s.Close) {
-				done()
-			}
-			return nil, err
-		}
-		return s, nil
+		return s, build(ctx, k, c, p, s, parts)
 	})
 }
 
@@ -168,6 +165,9 @@ func build(ctx context.Context, k Kind, c Config, p *serve.Process, s *serve.Ser
 		return fmt.Errorf("database: %w", err)
 	}
 	s.Close = append(s.Close, pool.Close)
+	if err := pg.VerifyReachable(ctx, pool, pg.Database{Name: k.Database, Migrations: k.Migrations}); err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
 	key, err := keyfile.Private(string(c.FeedKey))
 	if err != nil {
 		return fmt.Errorf("feed key: %w", err)

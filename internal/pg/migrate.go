@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
 
 // migrationLock is the key of the advisory lock that makes migrations take turns: "rowhouse" in ASCII.
@@ -81,6 +83,18 @@ func Verify(ctx context.Context, q Querier, db Database) error {
 		return fmt.Errorf("%w: %s is missing", ErrBehind, missing[0].name)
 	}
 	return nil
+}
+
+// VerifyReachable is [Verify] for a service that starts while its database is away: that alone is no error. It waits no
+// longer than a connection may take.
+func VerifyReachable(ctx context.Context, q Querier, db Database) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	err := Verify(ctx, q, db)
+	if fault.KindOf(err) == fault.Unavailable || ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // Querier is a pool, a connection or a transaction.

@@ -87,7 +87,8 @@ type Service struct {
 
 // Run runs the process until ctx ends, then drains it: not ready, the configured delay, no new calls, calls in flight
 // finish, background work ends, telemetry is flushed, Close. It returns nil after an orderly end. build makes the
-// service; an error of it, of a background function or of a listener is returned.
+// service; an error of it, of a background function or of a listener is returned. With an error build returns what it
+// has made so far, or nil, and Run closes that.
 func Run(ctx context.Context, opts Options, build func(ctx context.Context, p *Process) (*Service, error)) error {
 	if opts.Clock == nil {
 		opts.Clock = time.Now
@@ -105,10 +106,12 @@ func Run(ctx context.Context, opts Options, build func(ctx context.Context, p *P
 	}
 	defer p.flush(ctx)
 	s, err := build(ctx, p)
+	if s != nil {
+		defer s.close()
+	}
 	if err != nil {
 		return err
 	}
-	defer s.close()
 	return p.serve(ctx, opts, s)
 }
 
@@ -185,7 +188,12 @@ func (p *Process) serve(ctx context.Context, opts Options, s *Service) (err erro
 		run(fmt.Sprintf("background work %d", i), func() error { return p.background(working, work) })
 	}
 	running.Go(func() { state.mirror(working, server.health) })
-	run("gRPC port", func() error { return server.grpc.Serve(l.grpc) })
+	run("gRPC port", func() error {
+		if err := server.grpc.Serve(l.grpc); !errors.Is(err, grpc.ErrServerStopped) { // the end came before this began
+			return err
+		}
+		return nil
+	})
 	state.start()
 	p.Log.InfoContext(ctx, "serving", "service", opts.Name, "grpc", l.grpc.Addr().String(), "ops", l.ops.Addr().String())
 	select {

@@ -479,6 +479,27 @@ func TestWhatKeepsFromStarting(t *testing.T) {
 	}
 }
 
+// What a build has opened is closed when the rest of it fails, the last first.
+func TestFailedBuildIsClosed(t *testing.T) {
+	t.Parallel()
+	var closed []string
+	failure := errors.New("no key")
+	err := serve.Run(t.Context(), serve.Options{Name: "tenancy", Config: newHouse(t).config(), LogTo: io.Discard},
+		func(context.Context, *serve.Process) (*serve.Service, error) {
+			return &serve.Service{Close: []func(){
+				func() { closed = append(closed, "pool") }, func() { closed = append(closed, "connection") },
+			}}, failure
+		})
+	if !errors.Is(err, failure) || strings.Join(closed, ", ") != "connection, pool" {
+		t.Errorf("%v, closed: %v", err, closed)
+	}
+	err = serve.Run(t.Context(), serve.Options{Name: "tenancy", Config: newHouse(t).config(), LogTo: io.Discard},
+		func(context.Context, *serve.Process) (*serve.Service, error) { return nil, failure })
+	if !errors.Is(err, failure) {
+		t.Errorf("with nothing to close: %v", err)
+	}
+}
+
 func TestDialRetriesWithOneRequestID(t *testing.T) {
 	t.Parallel()
 	service := newTenants()

@@ -2,7 +2,9 @@ package config_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -16,12 +18,15 @@ import (
 
 	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/follower"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
+	"github.com/rowhouse-platform/rowhouse/services/config"
 )
 
 // notesSchema is that of an app: a theme, and how many rows a page has.
@@ -71,6 +76,24 @@ func TestBrandExistsFromTheStart(t *testing.T) {
 	// A schema that lets everything pass does not let through what could do harm in a page.
 	_, err = r.as("operator").UpdateDocument(t.Context(), setting("tenants/acme/config/brand", `{"light":{"text":"red}}</style>"}}`))
 	refused(t, "a colour that is none", err, codes.InvalidArgument, "SCHEMA_VIOLATION")
+}
+
+// A database that lacks a migration keeps the service from starting; one that is away does not.
+func TestStartLooksAtMigrations(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.stop()
+	_, err := r.db.Owner(t).Exec(t.Context(), `DELETE FROM public.rowhouse_migration WHERE name = (SELECT max(name) FROM public.rowhouse_migration)`)
+	must(t, err)
+	if err := config.Run(t.Context(), r.config, follower.WithLog(r.log)); !errors.Is(err, pg.ErrBehind) {
+		t.Errorf("behind its migrations: %v", err)
+	}
+	r.write("db.dsn", "postgres://nobody@127.0.0.1:1/none")
+	ctx, cancel := context.WithCancel(t.Context())
+	listening := func(net.Addr, net.Addr) { cancel() }
+	if err := config.Run(ctx, r.config, follower.WithLog(r.log), follower.WithListening(listening)); err != nil {
+		t.Errorf("without its database: %v", err)
+	}
 }
 
 func TestNamespaces(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -60,7 +59,7 @@ type house struct {
 	service serve.Service
 }
 
-// build makes all parts; what was opened is in service.Close also when it fails.
+// build makes all parts; serve.Run closes what was opened also when it fails.
 func (h *house) build(ctx context.Context, p *serve.Process) (*serve.Service, error) {
 	h.p = p
 	h.service.Ready = h.ready
@@ -68,10 +67,7 @@ func (h *house) build(ctx context.Context, p *serve.Process) (*serve.Service, er
 		h.identify, h.followTenancy, h.followQuota, h.followConfig, h.keepKeys, h.openDoors, h.openAPI,
 	} {
 		if err := part(ctx); err != nil {
-			for _, done := range slices.Backward(h.service.Close) {
-				done()
-			}
-			return nil, err
+			return &h.service, err
 		}
 	}
 	return &h.service, nil
@@ -340,13 +336,18 @@ func (h *house) tokens() (*token.Verifier, error) {
 }
 
 // openAPI registers the gateway's own gRPC services. Its database is opened, not
-// waited for: without it only the audited calls fail.
+// waited for: without it only the audited calls fail. One that answers must have all
+// migrations.
 func (h *house) openAPI(ctx context.Context) error {
 	db, err := pg.Open(ctx, pg.Config{DSNFile: string(h.c.Database), Name: "gateway", TracerProvider: h.p.Telemetry.TracerProvider()})
 	if err != nil {
 		return fmt.Errorf("database: %w", err)
 	}
 	h.close(db.Close)
+	// Whatever else keeps us from the database must not keep traffic from flowing.
+	if err := pg.VerifyReachable(ctx, db, pg.Database{Name: Database, Migrations: Migrations()}); errors.Is(err, pg.ErrBehind) {
+		return fmt.Errorf("database: %w", err)
+	}
 	kernel := change.New(change.Config{Pool: db, Service: "gateway", Meters: h.p.Telemetry.MeterProvider(), Clock: h.p.Clock, Log: h.p.Log})
 	h.background(kernel.Run)
 	h.service.Denied = kernel.Denied

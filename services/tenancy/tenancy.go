@@ -204,33 +204,26 @@ type house struct {
 	clock     func() time.Time
 }
 
-func (h *house) build(ctx context.Context, p *serve.Process) (_ *serve.Service, err error) {
+// build makes all parts; serve.Run closes what was opened also when it fails.
+func (h *house) build(ctx context.Context, p *serve.Process) (*serve.Service, error) {
 	s := &serve.Service{Table: rpc.Table()}
-	defer func() {
-		if err == nil {
-			return
-		}
-		for i := range s.Close {
-			s.Close[len(s.Close)-1-i]()
-		}
-	}()
 	k, err := h.c.keys()
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	pool, err := pg.Open(ctx, pg.Config{
 		DSNFile: string(h.c.Database), MaxConns: cmp.Or(h.c.Connections, defaultConnections), Name: "rowhouse-tenancy", TracerProvider: p.Tracer,
 	})
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	s.Close = append(s.Close, pool.Close)
-	if err := pg.Verify(ctx, pool, Database(DatabaseName)); err != nil && fault.KindOf(err) != fault.Unavailable {
-		return nil, fmt.Errorf("database: %w", err)
+	if err := pg.VerifyReachable(ctx, pool, Database(DatabaseName)); err != nil {
+		return s, fmt.Errorf("database: %w", err)
 	}
 	databases, err := cells.Open(string(h.c.CellSecrets))
 	if err != nil {
-		return nil, fmt.Errorf("cell_secrets: %w", err)
+		return s, fmt.Errorf("cell_secrets: %w", err)
 	}
 	s.Close = append(s.Close, databases.Close)
 	kernel := change.New(change.Config{Pool: pool, Service: name, Meters: p.Telemetry.MeterProvider(), Clock: p.Clock, Log: p.Log})
