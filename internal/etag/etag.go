@@ -28,12 +28,3 @@ func Check(given, current string) error {
 	}
 	return fault.New(fault.Aborted, fault.ReasonEtagMismatch, "the resource changed since its etag was read")
 }
-
-// Require is Check for calls that must give an etag.
-func Require(given, current string) error {
-	if given == "" {
-		return fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "etag is required").
-			WithField(fault.FieldViolation{Field: "etag", Description: "is required"})
-	}
-	return Check(given, current)
-}

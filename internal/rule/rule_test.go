@@ -339,7 +339,7 @@ func TestOrder(t *testing.T) {
 		"bad token":              {"", "raw:Bearer rho_x", methodGet, get, codes.Unauthenticated, "CREDENTIAL_INVALID", "CREDENTIAL_INVALID"},
 		"no bearer":              {"", "raw:Basic eDp5", methodGet, get, codes.Unauthenticated, "CREDENTIAL_INVALID", "CREDENTIAL_INVALID"},
 		"bad token, good cert":   {"service/console", "raw:Bearer rho_x", methodGet, get, codes.Unauthenticated, "CREDENTIAL_INVALID", "CREDENTIAL_INVALID"},
-		"too large":              {"", "viewer", methodSuspend, long, codes.InvalidArgument, "INVALID_FIELD", ""},
+		"too large":              {"", "viewer", methodSuspend, long, codes.InvalidArgument, "TOO_LARGE", ""},
 		"unknown field":          {"", "viewer", methodSuspend, unknown(validSuspend()), codes.InvalidArgument, "UNKNOWN_FIELD", ""},
 		"nested unknown field":   {"", "viewer", methodCreate, nested, codes.InvalidArgument, "UNKNOWN_FIELD", ""},
 		"unknown field in read":  {"", "viewer", methodGet, unknown(proto.Clone(get)), codes.OK, "", ""},

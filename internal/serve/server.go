@@ -23,7 +23,7 @@ const (
 	maxStreams       = 1000
 	maxConnAge       = 10 * time.Minute
 	maxConnAgeGrace  = 30 * time.Second
-	maxConnIdle      = 15 * time.Minute
+	maxConnIdle      = 5 * time.Minute // less than the age, which would end it anyway
 	serverPing       = time.Minute
 	pingTimeout      = 10 * time.Second
 	handshakeTimeout = 10 * time.Second

@@ -41,7 +41,7 @@ func Examine(msg proto.Message, how Examination) error {
 		how.MaxSize = MaxRequest
 	}
 	if size := proto.Size(msg); size > how.MaxSize {
-		return fault.New(fault.InvalidArgument, fault.ReasonInvalidField,
+		return fault.New(fault.InvalidArgument, fault.ReasonTooLarge,
 			"the request has %d bytes, the most is %d", size, how.MaxSize)
 	}
 	w := walker{unknown: !how.Newer}

@@ -79,7 +79,7 @@ func TestBadInput(t *testing.T) {
 		{"create unknown plan", call(a.CreateTenant, &tenancyv1.CreateTenantRequest{TenantId: "abc", Tenant: &tenancyv1.Tenant{Plan: "plans/none"}}), missing, "RESOURCE_NOT_FOUND"},
 		{"create unknown cell", call(a.CreateTenant, &tenancyv1.CreateTenantRequest{TenantId: "abc", Tenant: &tenancyv1.Tenant{Placement: &tenancyv1.TenantPlacement{Cell: "cells/none"}}}), missing, "RESOURCE_NOT_FOUND"},
 		{"create unallowed model", call(a.CreateTenant, &tenancyv1.CreateTenantRequest{TenantId: "abc", Tenant: &tenancyv1.Tenant{Placement: &tenancyv1.TenantPlacement{Model: tenancyv1.IsolationModel_ISOLATION_MODEL_SCHEMA}}}), pre, "MODEL_NOT_ALLOWED"},
-		{"create too large", call(a.CreateTenant, &tenancyv1.CreateTenantRequest{TenantId: "abc", Tenant: &tenancyv1.Tenant{DisplayName: strings.Repeat("x", 1<<20)}}), arg, "INVALID_FIELD"},
+		{"create too large", call(a.CreateTenant, &tenancyv1.CreateTenantRequest{TenantId: "abc", Tenant: &tenancyv1.Tenant{DisplayName: strings.Repeat("x", 1<<20)}}), arg, "TOO_LARGE"},
 		{"update unknown", call(a.UpdateTenant, &tenancyv1.UpdateTenantRequest{Tenant: &tenancyv1.Tenant{Name: "tenants/none", DisplayName: "x"}}), missing, "RESOURCE_NOT_FOUND"},
 		{"update nameless", call(a.UpdateTenant, &tenancyv1.UpdateTenantRequest{Tenant: &tenancyv1.Tenant{DisplayName: "x"}}), arg, "INVALID_FIELD"},
 		{"update nothing", call(a.UpdateTenant, &tenancyv1.UpdateTenantRequest{}), arg, "INVALID_FIELD"},
