@@ -32,8 +32,8 @@ func TestExamine(t *testing.T) {
 		"no UUID":              {in: create("x", "abc"), reason: "INVALID_FIELD", field: "request_id", rule: "STRING_UUID"},
 		"NUL":                  {in: create("a\x00b", ""), reason: "INVALID_FIELD", field: "note.title", rule: "CONTROL_CHARACTER"},
 		"not UTF-8":            {in: create("\xff\xfe", ""), reason: "INVALID_FIELD", field: "note.title", rule: "NOT_UTF8"},
-		"too large":            {in: create("x", ""), how: tenantgrpc.Examination{MaxSize: 1}, reason: "INVALID_FIELD"},
-		"too large by default": {in: &notesv1.ListNotesRequest{Query: strings.Repeat("x", tenantgrpc.MaxRequest)}, reason: "INVALID_FIELD"},
+		"too large":            {in: create("x", ""), how: tenantgrpc.Examination{MaxSize: 1}, reason: "TOO_LARGE"},
+		"too large by default": {in: &notesv1.ListNotesRequest{Query: strings.Repeat("x", tenantgrpc.MaxRequest)}, reason: "TOO_LARGE"},
 		"unknown":              {in: newer, reason: "UNKNOWN_FIELD", rule: "UNKNOWN_FIELD"},
 		"unknown to a read":    {in: newer, how: tenantgrpc.Examination{Newer: true}},
 	} {

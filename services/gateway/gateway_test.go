@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
 	gatewayv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/gateway/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -223,5 +225,16 @@ func TestRevokedKeyIsReplaced(t *testing.T) {
 	eventually(t, "it is ready", func() bool { return r.ready(g).status == 200 })
 	if fresh := r.shown(g, "acme.localhost"); fresh[1:9] == token[1:9] {
 		t.Error("it signs with the revoked key")
+	}
+}
+
+// A database that answers and lacks a migration keeps the gateway from starting.
+func TestStartLooksAtMigrations(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, err := r.db.Owner(t).Exec(t.Context(), `DELETE FROM public.rowhouse_migration`)
+	r.need(err)
+	if err := run(t, r); !errors.Is(err, pg.ErrBehind) {
+		t.Errorf("Run = %v", err)
 	}
 }
