@@ -110,8 +110,8 @@ func typed[T proto.Message](m proto.Message, err error) (T, error) {
 // together.
 //
 // A call with a request_id that was answered within 24 hours gets the first answer again, which is audited as a replay,
-// and fn does not run; a twin that is still running is waited for. The same id with another request is refused with REQUEST_ID_REUSED. A call that
-// only validates runs fn, takes back all its effects and is audited as such.
+// and fn does not run; a twin that is still running is waited for. The same id with another request is refused with
+// REQUEST_ID_REUSED. A call that only validates runs fn, takes back all its effects and is audited as such.
 //
 // Errors of fn are returned as [pg.Fault] makes them, after the failed call was audited. Beyond those:
 // AUDIT_UNAVAILABLE when the event cannot be written, DEPENDENCY_UNAVAILABLE when the database cannot be reached and

@@ -153,7 +153,9 @@ type Scope struct {
 
 // EachText gives fn the documents of a namespace as they come from the database, and holds none of them. Documents of
 // one layer with the same text come once, with the ids of all their owners.
-func EachText(ctx context.Context, q Querier, namespaceUID string, s Scope, fn func(k settings.Kind, ids []string, text string) error) error {
+func EachText(
+	ctx context.Context, q Querier, namespaceUID string, s Scope, fn func(k settings.Kind, ids []string, text string) error,
+) error {
 	rows, err := q.Query(ctx, `SELECT layer, array_agg(layer_id), content FROM settings.document
 		WHERE namespace_uid = $1 AND ($2 = '' OR layer <> 'plan' OR layer_id = $2) GROUP BY layer, content`, namespaceUID, s.Plan)
 	if err != nil {
