@@ -259,6 +259,7 @@ func (h *house) serve(ctx context.Context, s *serve.Service, p *serve.Process, k
 	if err != nil {
 		return err
 	}
+	s.Close = append(s.Close, follower.Close)
 	w := worker.New(work)
 	handlers, err := rpc.New(rpc.Config{
 		Kernel: work.Kernel, Pool: work.Pool, Worker: w, Work: work, Feeds: feeds, Trust: own, Zones: zones, Minters: minters,
@@ -267,7 +268,6 @@ func (h *house) serve(ctx context.Context, s *serve.Service, p *serve.Process, k
 	if err != nil {
 		return err
 	}
-	s.Close = append(s.Close, follower.Close)
 	s.Register = func(server *grpc.Server) {
 		handlers.Register(server)
 		auditv1.RegisterAuditServiceServer(server, auditrpc.New(work.Kernel, work.Pool))

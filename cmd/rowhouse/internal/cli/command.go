@@ -388,6 +388,9 @@ func (i *invocation) list(ctx context.Context, a *app, c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if limit < 0 {
+		return usageError(errors.New("--limit: want how many at most, or 0 for all"))
+	}
 	p := a.printer(c, i.noun.columns)
 	m := i.call.request.ProtoReflect()
 	for {

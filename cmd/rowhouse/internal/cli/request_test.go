@@ -117,6 +117,7 @@ func TestMistakesSendNothing(t *testing.T) {
 		"enum":             {"tenants resume acme --cause biling", "did you mean billing?"},
 		"number":           {"limits set acme requests --tokens many", `"many" is not a whole number`},
 		"duration":         {"limits set acme requests --period 5", "write 500ms, 5s, 10m or 24h"},
+		"negative":         {"tenants list --limit -1", "want how many at most"},
 		"bool":             {"tenants update acme --delete-protection=perhaps", "neither true nor false"},
 		"labels":           {"tenants update acme --labels a", "is not key=value"},
 		"reference":        {"tenants update acme --plan apps/x", `"apps/x" is no <plan>`},

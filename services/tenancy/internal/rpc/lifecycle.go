@@ -135,11 +135,11 @@ func (s *tenants) create(ctx context.Context, tx *change.Tx, t registry.Tenant) 
 	if err := store.InsertTenant(ctx, tx, t); err != nil {
 		return nil, err
 	}
-	seen(tx, t)
 	o, err := s.begin(ctx, tx, &t, worker.VerbCreate)
 	if err != nil {
 		return nil, err
 	}
+	seen(tx, t) // last: a failure is not to be told in the chain of a tenant that there never is
 	return &tenancyv1.CreateTenantResponse{Operation: o, Tenant: stamped(tx, t)}, nil
 }
 
