@@ -3,6 +3,7 @@ package docs
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
@@ -14,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // example is a line that the help of a verb shows.
@@ -117,7 +120,7 @@ func (h *house) runExamples(t *testing.T) {
 		t.Fatalf("the help shows %d examples, want at least %d", len(all), fewest)
 	}
 	work, env := t.TempDir(), h.environment(t)
-	for name, content := range exampleFiles(t) {
+	for name, content := range h.exampleFiles(t) {
 		if err := os.WriteFile(filepath.Join(work, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -132,15 +135,40 @@ func (h *house) runExamples(t *testing.T) {
 	}
 }
 
-// exampleFiles are those that examples name.
-func exampleFiles(t *testing.T) map[string][]byte {
+// exampleFiles are those that examples name. The databases are the example app's, and an empty one beside it.
+func (h *house) exampleFiles(t *testing.T) map[string][]byte {
 	t.Helper()
+	super, err := os.ReadFile(filepath.Join(h.dir, "cells", "cell-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := os.ReadFile(filepath.Join(h.dir, "secrets", "passwords.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var passwords map[string]string
+	if err := json.Unmarshal(secrets, &passwords); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(t.Context(), strings.TrimSpace(string(super)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	if _, err := conn.Exec(t.Context(), "CREATE DATABASE managed"); err != nil {
+		t.Fatal(err)
+	}
+	of := func(database string) []byte {
+		config := conn.Config()
+		return fmt.Appendf(nil, "host='%s' port=%d user='%s' password='%s' dbname=%s", config.Host, config.Port, config.User, config.Password, database)
+	}
 	var logo bytes.Buffer
 	if err := png.Encode(&logo, image.NewGray(image.Rect(0, 0, 64, 64))); err != nil {
 		t.Fatal(err)
 	}
 	return map[string][]byte{
 		"app.yaml": []byte("display_name: Customers\n"), "schema.json": []byte(`{"type": "object"}`), "portal.json": []byte(`{"title": "Ours"}`),
+		"notes.dsn": of("notes"), "managed.dsn": of("managed"), "app.password": []byte(passwords["notes"]),
 		"cell.json": []byte(`{"cell": {"name": "cells/cell-1", "capacity": 10000}, "updateMask": "capacity"}`), "acme.png": logo.Bytes(),
 	}
 }

@@ -201,7 +201,7 @@ func TestDevStartsAfterItsOperator(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = tenants.DeleteTenant(t.Context(), &tenancyv1.DeleteTenantRequest{Name: "tenants/globex", Reason: "they left"}); err != nil {
+	if _, err = tenants.DeleteTenant(t.Context(), &tenancyv1.DeleteTenantRequest{Name: "tenants/globex", Reason: "they left us"}); err != nil {
 		t.Fatal(err)
 	}
 	second := start(t, plan{dir: first.leave(t)})

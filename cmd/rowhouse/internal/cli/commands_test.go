@@ -99,7 +99,7 @@ func TestExamplesWork(t *testing.T) {
 	t.Chdir(dir)
 	for name, content := range map[string]string{
 		"app.yaml": "display_name: x", "schema.json": "{}", "portal.json": "{}", "cell.json": "{}", "acme.png": "\x89PNG\r\n\x1a\n", "roots.pem": "x", "token": "x",
-		"notes.dsn": "host=127.0.0.1 port=1", "app.password": "x",
+		"notes.dsn": "host=127.0.0.1 port=1", "managed.dsn": "host=127.0.0.1 port=1", "app.password": "x",
 	} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)

@@ -145,7 +145,7 @@ PostgreSQL, a login that owns the database and may create roles stands it on L2a
 --rung asks for one rung and takes no weaker one. What was set up is attacked as the
 app would, then audited; what the audit finds is printed.`,
 		Example: `  rowhouse cells init --dsn-file notes.dsn --app notes --password-file app.password
-  rowhouse cells init --dsn-file notes.dsn --app notes --rung L2a`,
+  rowhouse cells init --dsn-file managed.dsn --app notes --rung L2a`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			config.Rung = cell.Rung(rung)
