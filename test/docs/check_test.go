@@ -300,8 +300,8 @@ func TestHelpNamesRPCAndPermission(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range all {
-		if e.verb == "" { // call takes any RPC
-			continue
+		if e.verb == "" || e.noun == "cells" && (e.verb == "init" || e.verb == "audit") {
+			continue // call takes any RPC, and these two go to a database
 		}
 		text, err := h.of(t.Context(), []string{e.noun, e.verb})
 		if err != nil || !strings.Contains(text, "\nRPC: ") || strings.Contains(text, "\nPermission: ") == (e.noun == "operations") {

@@ -115,6 +115,7 @@ func TestEveryRPCRefusesBadInput(t *testing.T) {
 		noRight          = "PermissionDenied PERMISSION_MISSING"
 		badField         = "InvalidArgument INVALID_FIELD"
 		unknownField     = "InvalidArgument UNKNOWN_FIELD"
+		large            = "InvalidArgument TOO_LARGE"
 		tooLarge         = "ResourceExhausted OVERLOADED" // by grpc-go, which names no reason: OVERLOADED is what clients read
 	)
 	for _, m := range methods() {
@@ -143,7 +144,7 @@ func TestEveryRPCRefusesBadInput(t *testing.T) {
 					return // a newer client may read with fields that we do not know
 				}
 				want("an unknown field", m.call(t.Context(), operator, m.junk(1)), unknownField)
-				want("much", m.call(t.Context(), operator, m.junk(1<<20)), badField)
+				want("much", m.call(t.Context(), operator, m.junk(1<<20)), large)
 			case apiv1.Plane_PLANE_PEER:
 				want("no certificate", m.call(t.Context(), nobody, m.empty()), missing)
 				want("an operator without one", m.call(t.Context(), operator, m.empty()), missing)
@@ -199,7 +200,7 @@ func TestEveryRPCOfTheAppRefusesBadInput(t *testing.T) {
 				t.Errorf("%s with bad text: %s", m.full(), got)
 			}
 		}
-		if got := verdict(m.call(in(), gateway, m.junk(2<<20))); got != "InvalidArgument INVALID_FIELD" {
+		if got := verdict(m.call(in(), gateway, m.junk(2<<20))); got != "InvalidArgument TOO_LARGE" {
 			t.Errorf("%s with too much: %s", m.full(), got)
 		}
 		if rule.RuleOf(m).GetIdempotency() == apiv1.Idempotency_IDEMPOTENCY_SAFE {
