@@ -49,7 +49,7 @@ func signed(name string, b *apiv1.FeedBookmark) []byte {
 	m = append(m, signPrefix...)
 	m = append(m, name...)
 	m = append(m, 0)
-	m = binary.BigEndian.AppendUint64(m, uint64(b.GetRevision()))                       //nolint:gosec // any 64 bits do
-	m = binary.BigEndian.AppendUint64(m, uint64(b.GetServerTime().AsTime().UnixNano())) //nolint:gosec // the same
+	m = binary.BigEndian.AppendUint64(m, uint64(b.GetRevision())) //nolint:gosec // any 64 bits do
+	m = binary.BigEndian.AppendUint64(m, uint64(b.GetServerTime().AsTime().UnixNano()))
 	return append(m, b.GetRoot()...)
 }

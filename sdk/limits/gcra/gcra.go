@@ -58,7 +58,8 @@ func (t Ticks) Duration() time.Duration {
 }
 
 // ErrLimit is returned by [New] for numbers that make no limit.
-var ErrLimit = errors.New("gcra: a limit has 0 to 2^40 tokens, a period of 1 ms to 366 days and a burst of at least 1, earned within 9 years")
+var ErrLimit = errors.New("gcra: a limit has 0 to 2^40 tokens, a period of 1 ms to 366 days " +
+	"and a burst of at least 1, earned within 9 years")
 
 // Limit is a rate limit: tokens per period, with a burst. Only [New] makes a valid
 // one; the zero Limit refuses everything.

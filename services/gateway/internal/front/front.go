@@ -253,6 +253,12 @@ func (v *visit) identify() error {
 	return err
 }
 
+// served reports whether the host is served at all.
+func (v *visit) served() bool {
+	host, err := authority.ParseHost(v.r.Host)
+	return err == nil && v.h.c.Table().Knows(host)
+}
+
 // authenticate reads the customer's token where issuers are configured.
 func (v *visit) authenticate(ask *edge.Ask) error {
 	if !v.h.c.Tokens.Enabled() {
@@ -262,7 +268,7 @@ func (v *visit) authenticate(ask *edge.Ask) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	if host, err := authority.ParseHost(v.r.Host); err != nil || !v.h.c.Table().Knows(host) {
+	if !v.served() {
 		return nil // nobody has a signature checked for a host that is not served
 	}
 	scheme, raw, _ := strings.Cut(lines[0], " ")

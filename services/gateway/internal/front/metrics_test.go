@@ -56,7 +56,7 @@ func label(set attribute.Set) string {
 	var words []string
 	for _, key := range []attribute.Key{"http.response.status_code", "error.type", "rowhouse.app"} {
 		if v, ok := set.Value(key); ok {
-			words = append(words, v.Emit())
+			words = append(words, v.String())
 		}
 	}
 	return strings.Join(words, " ")

@@ -244,8 +244,8 @@ func (s *shard) put(k cacheKey, c cached, now time.Time) {
 		}
 	}
 	if len(s.tokens) >= maxCached/shards {
-		for any := range s.tokens {
-			delete(s.tokens, any)
+		for one := range s.tokens {
+			delete(s.tokens, one)
 			break
 		}
 	}

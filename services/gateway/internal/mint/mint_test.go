@@ -435,7 +435,7 @@ func TestManyUsersCrowdOutNobody(t *testing.T) {
 	others := []mint.Subject{subject(t), subject(t), subject(t)}
 	visit := func() {
 		for n := range 4000 {
-			binary.BigEndian.PutUint32(big.PrincipalDigest[:], uint32(n)+1) //nolint:gosec // small
+			binary.BigEndian.PutUint32(big.PrincipalDigest[:], uint32(n)+1)
 			if _, err := m.Mint(big); err != nil {
 				t.Fatal(err)
 			}

@@ -25,8 +25,8 @@ func TestUnreadStreamsStopNobodyElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := func(make func(domain, cell, name string) (identity.ID, error), name string) (*identity.Source, identity.ID) {
-		id, err := make("rowhouse.localhost", "cell-1", name)
+	source := func(identify func(domain, cell, name string) (identity.ID, error), name string) (*identity.Source, identity.ID) {
+		id, err := identify("rowhouse.localhost", "cell-1", name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +71,9 @@ func TestUnreadStreamsStopNobodyElse(t *testing.T) {
 		})
 	}
 	opening.Wait()
-	for before := int64(-1); before != written.Load(); time.Sleep(500 * time.Millisecond) { // the app writes all that it may
+	still := time.NewTicker(500 * time.Millisecond)
+	defer still.Stop()
+	for before := int64(-1); before != written.Load(); <-still.C { // the app writes all that it may
 		before = written.Load()
 	}
 	short, stop := context.WithTimeout(ctx, 5*time.Second)
