@@ -62,6 +62,12 @@ var attacks = []attack{
 		inject: ` UNION ALL SELECT most_common_vals::text FROM pg_stats WHERE tablename = 'note' ` +
 			`AND most_common_vals::text LIKE '%globex%'`, original: true},
 	{name: "other sessions' statements", inject: ` UNION ALL SELECT query FROM pg_stat_activity`},
+	{name: "statements that the session remembers", inject: ` UNION ALL SELECT statement FROM pg_prepared_statements`},
+	{name: "cursors of the session", inject: ` UNION ALL SELECT statement FROM pg_cursors`},
+	{name: "statements by query_to_xml",
+		inject: ` UNION ALL SELECT query_to_xml('SELECT * FROM pg_prepared_statements', true, false, '')::text`},
+	{name: "locks of other tenants", inject: ` UNION ALL SELECT objid::text FROM pg_locks WHERE locktype = 'advisory'`},
+	{name: "seed of the session", inject: ` OR setseed(0.5) IS NULL`},
 	{name: "error text", inject: ` AND title::int = 1`},
 	{name: "leaky function in front", inject: ` OR (title || '')::text LIKE '%globex%'`, original: true},
 	{name: "large object", inject: ` OR lo_create(0) > 0`},

@@ -1,6 +1,9 @@
 -- What only a superuser may take away. Each of these lets an application reach past its own
 -- rows: change a setting from inside a statement, stop other sessions or read their
 -- statements, store objects that no policy covers, or hold the locks that moves depend on.
+-- A pooled session serves one tenant after the other: what it remembers of their statements
+-- (pg_prepared_statements, pg_cursors) and the seed of random() are of that kind too, and
+-- pg_locks tells which tenants are at work.
 
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 
@@ -17,7 +20,8 @@ BEGIN
 		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (p.proname IN (
 			'set_config', 'pg_cancel_backend', 'pg_terminate_backend', 'pg_notify',
 			'pg_stat_get_activity', 'pg_stat_get_backend_activity', 'pg_stat_get_backend_client_addr',
-			'pg_logical_emit_message', 'pg_export_snapshot', 'currtid2', 'loread', 'lowrite')
+			'pg_logical_emit_message', 'pg_export_snapshot', 'currtid2', 'loread', 'lowrite',
+			'pg_prepared_statement', 'pg_cursor', 'pg_lock_status', 'setseed')
 			OR p.proname LIKE 'lo\_%' OR p.proname LIKE 'pg\_%advisory%')
 			AND (p.proacl IS NULL OR pg_catalog.has_function_privilege('rowhouse_app', p.oid, 'EXECUTE'))
 	LOOP
