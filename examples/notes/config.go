@@ -20,10 +20,9 @@ type Config struct {
 	Ops  string `yaml:"ops"`
 	// Identity is the process's certificate.
 	Identity Identity `yaml:"identity"`
-	// Database is a file with the connection string of the app's role in the cell;
-	// Migrator the one of the role that migrates, which only `notes migrate` reads.
+	// Database is a file with the connection string of the app's role in the cell. That of the
+	// role that migrates is not for a process that serves: `notes migrate` is told its file.
 	Database string `yaml:"database"`
-	Migrator string `yaml:"migrator,omitempty"`
 	// Cell is the cell whose tenants this process serves.
 	Cell string `yaml:"cell"`
 	// AudienceBit is the app's bit in tenant contexts, as tenancy gave it.

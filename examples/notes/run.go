@@ -50,9 +50,10 @@ func Migrations() fs.FS {
 	return sub
 }
 
-// Migrate brings the app's database up to date, as the role that may.
-func Migrate(ctx context.Context, c Config) error {
-	dsn, err := secret(c.Migrator)
+// Migrate brings the app's database up to date. dsnFile holds the connection string of the
+// role that may, rowhouse_migrator_notes.
+func Migrate(ctx context.Context, dsnFile string) error {
+	dsn, err := secret(dsnFile)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ var attacks = []attack{
 	{name: "RESET ALL", session: []string{"BEGIN", "{enter}", "RESET ALL", "SELECT title FROM {table}"}},
 	{name: "DISCARD ALL", session: []string{"{enter}", "DISCARD ALL", "SELECT title FROM {table}"}},
 	{name: "SET ROLE superuser", session: []string{"SET ROLE postgres", "SELECT title FROM {table}"}},
-	{name: "SET ROLE owner", session: []string{"SET ROLE rowhouse_owner", "SELECT title FROM {table}"}},
+	{name: "SET ROLE owner", session: []string{"SET ROLE rowhouse_owner_test", "SELECT title FROM {table}"}},
 	{name: "SET ROLE security", session: []string{"SET ROLE rowhouse_sec", "SELECT encode(ipad, 'hex') FROM rowhouse.mac_key"}},
 	{name: "SESSION AUTHORIZATION", session: []string{"SET SESSION AUTHORIZATION postgres", "SELECT title FROM {table}"}},
 	{name: "row_security off", session: []string{"BEGIN", "{enter}", "SET row_security = off", "SELECT title FROM {table}"}},

@@ -33,7 +33,7 @@ type Config struct {
 	// AppRole is the role with the app's grants; the roles of that name and _suffix that
 	// may connect to the database are the app, too. Empty means rowhouse_app.
 	AppRole string
-	// OwnerRole owns the tables; empty means rowhouse_owner.
+	// OwnerRole owns the tables; empty means the rowhouse_owner_<app> that owns schema app.
 	OwnerRole string
 	// SecurityRole owns OwnSchema; empty means rowhouse_sec.
 	SecurityRole string
@@ -123,7 +123,6 @@ func Audit(ctx context.Context, conn Conn, config Config) (Report, error) {
 
 func (c Config) withDefaults() Config {
 	c.AppRole = cmp.Or(c.AppRole, "rowhouse_app")
-	c.OwnerRole = cmp.Or(c.OwnerRole, "rowhouse_owner")
 	c.SecurityRole = cmp.Or(c.SecurityRole, "rowhouse_sec")
 	c.OwnSchema = cmp.Or(c.OwnSchema, "rowhouse")
 	c.TenantColumn = cmp.Or(c.TenantColumn, "tenant_id")

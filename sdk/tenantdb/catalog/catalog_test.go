@@ -44,7 +44,7 @@ GRANT EXECUTE ON FUNCTION app.shout(text) TO rowhouse_app;
 }
 
 // asOwner makes what a migration would make.
-const asOwner = "SET LOCAL ROLE rowhouse_owner; "
+const asOwner = "SET LOCAL ROLE rowhouse_owner_test; "
 
 // fault is a planted fault and all that must be found then, and nothing else. {db} is the database's name.
 type fault struct {
@@ -70,7 +70,7 @@ func faults() map[string][]fault {
 				"R03 app.note", "R05 app.note policy base"),
 			one("DROP POLICY tenant ON app.note; "+tenant+"USING (tenant_id = coalesce((SELECT rowhouse.tenant_id()), tenant_id))",
 				"R03 app.note", "R05 app.note policy base"),
-			one("ALTER POLICY tenant ON app.note TO rowhouse_migrator", "R03 app.note", "R05 app.note policy base"),
+			one("ALTER POLICY tenant ON app.note TO rowhouse_migrator_test", "R03 app.note", "R05 app.note policy base"),
 			one("DROP POLICY tenant ON app.note; "+tenant+"FOR SELECT USING (tenant_id = (SELECT rowhouse.tenant_id()))",
 				"R03 app.note", "R05 app.note policy base"),
 		},
@@ -141,7 +141,7 @@ func faultsOfReach(one func(string, ...string) fault) map[string][]fault {
 		"R09": {
 			one("ALTER TABLE app.note OWNER TO rowhouse_app", "R09 app.note"),
 			one("ALTER VIEW app.titles OWNER TO postgres", "R09 app.titles"),
-			one("GRANT rowhouse_owner TO rowhouse_app_test", "R09 role rowhouse_owner"),
+			one("GRANT rowhouse_owner_test TO rowhouse_app_test", "R09 role rowhouse_owner_test"),
 		},
 		"R13": {
 			one(asOwner+"CREATE VIEW app.v AS SELECT * FROM app.note; GRANT SELECT ON app.v TO rowhouse_app", "R13 app.v"),
@@ -193,7 +193,7 @@ func faultsOfReach(one func(string, ...string) fault) map[string][]fault {
 			one("ALTER ROLE rowhouse_app_test SET row_security = off", "R26 role rowhouse_app_test setting row_security"),
 			one("ALTER DATABASE {db} SET search_path = public", "R26 database {db} setting search_path"),
 			one("ALTER ROLE rowhouse_app_test IN DATABASE {db} SET rowhouse.seal = 'x'", "R26 role rowhouse_app_test in database {db} setting rowhouse.seal"),
-			one("ALTER ROLE rowhouse_owner SET search_path = app"),
+			one("ALTER ROLE rowhouse_owner_test SET search_path = app"),
 		},
 		"R27": {one(`CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE app.far (tenant_id uuid) SERVER s;
 			GRANT SELECT ON app.far TO rowhouse_app`, "R27 app.far")},
@@ -217,7 +217,7 @@ func faultsOfReach(one func(string, ...string) fault) map[string][]fault {
 		"R37": {
 			one("GRANT SELECT ON rowhouse.mac_key TO rowhouse_app", "R37 rowhouse.mac_key"),
 			one("GRANT USAGE ON SCHEMA rowhouse TO PUBLIC", "R37 schema rowhouse"),
-			one("ALTER TABLE rowhouse.placement OWNER TO rowhouse_owner", "R37 rowhouse.placement"),
+			one("ALTER TABLE rowhouse.placement OWNER TO rowhouse_owner_test", "R37 rowhouse.placement"),
 			one("ALTER FUNCTION rowhouse.enter(bytea) OWNER TO postgres", "R37 rowhouse.enter(bytea)"),
 			one("ALTER FUNCTION rowhouse.enter(bytea) RESET search_path", "R37 rowhouse.enter(bytea)"),
 			one("ALTER FUNCTION rowhouse.genuine(bytea, timestamptz) SECURITY DEFINER", "R37 rowhouse.genuine(bytea,timestamp with time zone)"),

@@ -16,13 +16,28 @@ import (
 // with, unless config says otherwise. conn may be any login, and a transaction.
 func Audit(ctx context.Context, conn catalog.Conn, config catalog.Config) (catalog.Report, error) {
 	if config.Shipped == nil {
-		shipped, err := shipped()
+		app, err := appOf(ctx, conn)
 		if err != nil {
 			return catalog.Report{}, fmt.Errorf("audit: %w", err)
 		}
-		config.Shipped = shipped
+		if config.Shipped, err = shipped(app); err != nil {
+			return catalog.Report{}, fmt.Errorf("audit: %w", err)
+		}
 	}
 	return catalog.Audit(ctx, conn, config)
+}
+
+// appOf returns for which app the database was made, by the name of the role that owns its
+// tables; any login may look. It is empty where there is no such role.
+func appOf(ctx context.Context, conn catalog.Conn) (app string, err error) {
+	err = tx(ctx, conn, func(t pgx.Tx) error {
+		return t.QueryRow(ctx, `SELECT coalesce(max(substring(r.rolname FROM '^rowhouse_owner_(.*)$')), '')
+FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner WHERE n.nspname = 'app'`).Scan(&app)
+	})
+	if err != nil {
+		return "", fmt.Errorf("look for the app: %w", err)
+	}
+	return app, nil
 }
 
 // auditPlatform looks for what Init sets up and something else undid, or never let be done.
@@ -62,15 +77,17 @@ func unsafeIf(report catalog.Report) error {
 	return fmt.Errorf("%w: %s", ErrUnsafe, strings.Join(all, "; "))
 }
 
-// shipped reads from our own scripts what schema rowhouse must hold.
-func shipped() (*catalog.Shipped, error) {
-	schema, err := scripts.ReadFile("sql/schema.sql")
+// shipped reads from our own scripts what schema rowhouse must hold in a database of app.
+func shipped(app string) (*catalog.Shipped, error) {
+	roles := []string{"{{owner}}", OwnerRole(app), "{{migrator}}", MigratorRole(app)}
+	b, err := scripts.ReadFile("sql/schema.sql")
 	if err != nil {
 		return nil, fmt.Errorf("script: %w", err)
 	}
-	s := &catalog.Shipped{Schema: grants(string(schema), `SCHEMA rowhouse`)}
-	for _, m := range regexp.MustCompile(`CREATE TABLE IF NOT EXISTS rowhouse\.(\w+)`).FindAllStringSubmatch(string(schema), -1) {
-		s.Tables = append(s.Tables, catalog.ShippedTable{Name: m[1], Grants: grants(string(schema), `rowhouse\.`+m[1])})
+	schema := strings.NewReplacer(roles...).Replace(string(b))
+	s := &catalog.Shipped{Schema: grants(schema, `SCHEMA rowhouse`)}
+	for _, m := range regexp.MustCompile(`CREATE TABLE IF NOT EXISTS rowhouse\.(\w+)`).FindAllStringSubmatch(schema, -1) {
+		s.Tables = append(s.Tables, catalog.ShippedTable{Name: m[1], Grants: grants(schema, `rowhouse\.`+m[1])})
 	}
 	for _, rung := range []Rung{L2a, L2b} {
 		var all strings.Builder
@@ -81,7 +98,7 @@ func shipped() (*catalog.Shipped, error) {
 			}
 			all.Write(b)
 		}
-		s.Functions = append(s.Functions, functions(rung, strings.NewReplacer(rung.carriers()...).Replace(all.String()))...)
+		s.Functions = append(s.Functions, functions(rung, strings.NewReplacer(append(rung.carriers(), roles...)...).Replace(all.String()))...)
 	}
 	return s, nil
 }
@@ -110,7 +127,7 @@ func functions(rung Rung, text string) []catalog.ShippedFunction {
 // grants are those on an object in a script, as an audit compares them.
 func grants(text, object string) []string {
 	all := []string{}
-	for _, m := range regexp.MustCompile(`(?m)^GRANT ([A-Z, ]+) ON `+object+` TO ([a-z_, ]+);`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^GRANT ([A-Z, ]+) ON `+object+` TO ([a-z0-9_, ]+);`).FindAllStringSubmatch(text, -1) {
 		for role := range strings.SplitSeq(m[2], ",") {
 			for privilege := range strings.SplitSeq(m[1], ",") {
 				all = append(all, strings.TrimSpace(role)+" "+strings.TrimSpace(privilege))

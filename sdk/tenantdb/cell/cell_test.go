@@ -138,7 +138,7 @@ func TestRolesOwnNothingAndReachNothingElse(t *testing.T) {
 			"SELECT * FROM rowhouse.mac_key", "SELECT * FROM rowhouse.placement", "SELECT * FROM rowhouse.migration",
 			"SELECT * FROM rowhouse.installed", "SELECT rowhouse.secure('pg_class')", "SELECT rowhouse.limit_time(NULL)",
 			"CREATE TABLE app.t ()", "CREATE TABLE public.t ()", "CREATE SCHEMA s", "CREATE TEMP TABLE t ()",
-			"DO 'BEGIN END'", "SET ROLE rowhouse_owner", "SELECT set_config('a.b', '', true)",
+			"DO 'BEGIN END'", "SET ROLE rowhouse_owner_cell_test", "SET ROLE rowhouse_migrator_cell_test", "SELECT set_config('a.b', '', true)",
 			"SELECT pg_try_advisory_lock(1)", "SELECT lo_creat(0)", "SELECT pg_notify('a', '')", "SELECT * FROM pg_stat_activity",
 			"SELECT pg_cancel_backend(1)", "SELECT rolpassword FROM pg_authid", "SELECT rowhouse.enter_checked(NULL)",
 		} {
@@ -227,7 +227,7 @@ const goodTable = `CREATE TABLE app.good (tenant_id uuid, id int, PRIMARY KEY (t
 func TestMigrate(t *testing.T) {
 	t.Parallel()
 	db, admin := ready(t, "")
-	migrator := db.Conn(t, "rowhouse_migrator")
+	migrator := db.Conn(t, cell.MigratorRole(app))
 	if err := migrate(t, migrator, goodTable); err != nil {
 		t.Fatal(err)
 	}
@@ -411,7 +411,7 @@ func TestInitWithoutSuperuser(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if err := migrate(t, db.Conn(t, "rowhouse_migrator"), goodTable); err != nil {
+	if err := migrate(t, db.Conn(t, cell.MigratorRole(app)), goodTable); err != nil {
 		t.Error(err)
 	}
 }

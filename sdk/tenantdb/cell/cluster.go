@@ -9,7 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Roles of the whole server.
+// Roles of the whole server. Of owner and migrator each app has its own, named after it: what one
+// app's migrator can become must own nothing of another app.
 const (
 	roleOwner    = "rowhouse_owner"    // owns the app's schemas
 	roleSecurity = "rowhouse_sec"      // owns schema rowhouse
@@ -18,7 +19,15 @@ const (
 )
 
 // AppRole returns the name of the role as which app logs in.
-func AppRole(app string) string { return roleApp + "_" + strings.ReplaceAll(app, "-", "_") }
+func AppRole(app string) string { return roleOf(roleApp, app) }
+
+// MigratorRole returns the name of the role as which app's migrations log in.
+func MigratorRole(app string) string { return roleOf(roleMigrator, app) }
+
+// OwnerRole returns the name of the role that owns app's tables. Nobody logs in as it.
+func OwnerRole(app string) string { return roleOf(roleOwner, app) }
+
+func roleOf(kind, app string) string { return kind + "_" + strings.ReplaceAll(app, "-", "_") }
 
 // setUpCluster makes the roles. Roles belong to the server, advisory locks to a database;
 // a lock on the shared catalog is the one that all inits of a server meet at. It does not
@@ -29,24 +38,24 @@ func setUpCluster(ctx context.Context, t pgx.Tx, config *Config, super bool) err
 			return fmt.Errorf("wait for other inits: %w", err)
 		}
 	}
-	app := AppRole(config.App)
+	app, owner, migrator := AppRole(config.App), OwnerRole(config.App), MigratorRole(config.App)
 	for _, role := range []struct{ name, attributes string }{
-		{roleOwner, "NOLOGIN"},
+		{owner, "NOLOGIN"},
 		{roleSecurity, "NOLOGIN"},
 		{roleApp, "NOLOGIN"},
-		{roleMigrator, "LOGIN NOINHERIT"},
+		{migrator, "LOGIN NOINHERIT"},
 		{app, fmt.Sprintf("LOGIN INHERIT CONNECTION LIMIT %d", config.Connections)},
 	} {
 		if err := ensureRole(ctx, t, role.name, role.attributes, super); err != nil {
 			return err
 		}
 	}
-	for role, password := range map[string]string{app: config.Password, roleMigrator: config.MigratorPassword} {
+	for role, password := range map[string]string{app: config.Password, migrator: config.MigratorPassword} {
 		if err := setPassword(ctx, t, role, password); err != nil {
 			return err
 		}
 	}
-	for member, group := range map[string]string{app: roleApp, roleMigrator: roleOwner} {
+	for member, group := range map[string]string{app: roleApp, migrator: owner} {
 		if err := ensureMember(ctx, t, member, group); err != nil {
 			return err
 		}
@@ -57,7 +66,7 @@ func setUpCluster(ctx context.Context, t pgx.Tx, config *Config, super bool) err
 	if super {
 		return grantCarrier(ctx, t)
 	}
-	for _, group := range []string{roleOwner, roleSecurity, roleApp, app} {
+	for _, group := range []string{owner, roleSecurity, roleApp, app} {
 		if err := ensureMember(ctx, t, "", group); err != nil {
 			return err
 		}
@@ -168,11 +177,13 @@ JOIN pg_catalog.pg_roles boot ON boot.oid = 10
 WHERE p.parname = 'backtrace_functions' AND g.grantee NOT IN (boot.oid, $1::text::regrole)`, roleSecurity)
 }
 
-// confine takes from the app's login role, and from rowhouse_app, which every app's login
-// is in, the memberships that somebody gave them: the first is in rowhouse_app, the second
-// in nothing.
+// confine takes from the app's login role, from rowhouse_app, which every app's login is in,
+// and from the app's migrator and owner the memberships that somebody gave them: the login is
+// in rowhouse_app, the migrator in the app's owner, the others in nothing.
 func confine(ctx context.Context, t pgx.Tx, app string) error {
-	for member, group := range map[string]string{AppRole(app): roleApp, roleApp: ""} {
+	for member, group := range map[string]string{
+		AppRole(app): roleApp, roleApp: "", MigratorRole(app): OwnerRole(app), OwnerRole(app): "",
+	} {
 		extra, err := names(ctx, t, `
 SELECT g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
 WHERE m.member = $1::text::regrole AND g.rolname <> $2`, member, group)

@@ -10,7 +10,7 @@
 //
 // All functions take a connection whose login is a superuser, or, on rung [L2a], a
 // role that owns the database and may create roles. [Migrate] is content with
-// rowhouse_migrator. No error of this package holds a key or a password.
+// rowhouse_migrator_<app>. No error of this package holds a key or a password.
 package cell
 
 import (

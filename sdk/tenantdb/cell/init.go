@@ -46,7 +46,7 @@ type Config struct {
 	// Empty leaves the password as it is, which is none at first: only another method
 	// of pg_hba.conf then lets the role in.
 	Password string
-	// MigratorPassword is the same for rowhouse_migrator.
+	// MigratorPassword is the same for rowhouse_migrator_<app>; see [MigratorRole].
 	MigratorPassword string
 	// Connections limits the app role's connections to the server; 0 means 100.
 	Connections int
@@ -162,11 +162,14 @@ func setUpDatabase(ctx context.Context, t pgx.Tx, config *Config, super bool) er
 	if err := databaseRights(ctx, t, config); err != nil {
 		return err
 	}
-	if err := run(ctx, t, "schema.sql"); err != nil {
+	if err := adopt(ctx, t, config); err != nil {
+		return err
+	}
+	if err := run(ctx, t, "schema.sql", config.roles()...); err != nil {
 		return err
 	}
 	if super {
-		if err := run(ctx, t, "superuser.sql"); err != nil {
+		if err := run(ctx, t, "superuser.sql", config.roles()...); err != nil {
 			return err
 		}
 	}
@@ -183,13 +186,46 @@ func databaseRights(ctx context.Context, t pgx.Tx, config *Config) error {
 	db, role := quote(name), quote(AppRole(config.App))
 	text := fmt.Sprintf(`
 REVOKE ALL ON DATABASE %[1]s FROM PUBLIC;
-GRANT CONNECT ON DATABASE %[1]s TO %[2]s, rowhouse_migrator;
-GRANT CREATE ON DATABASE %[1]s TO rowhouse_owner;
+GRANT CONNECT ON DATABASE %[1]s TO %[2]s, %[6]s;
+GRANT CREATE ON DATABASE %[1]s TO %[7]s;
 ALTER ROLE %[2]s IN DATABASE %[1]s SET statement_timeout = %[3]d;
 ALTER ROLE %[2]s IN DATABASE %[1]s SET lock_timeout = %[4]d;
 ALTER ROLE %[2]s IN DATABASE %[1]s SET idle_in_transaction_session_timeout = %[5]d;
-`, db, role, config.StatementTimeout.Milliseconds(), config.LockTimeout.Milliseconds(), config.IdleTimeout.Milliseconds())
+`, db, role, config.StatementTimeout.Milliseconds(), config.LockTimeout.Milliseconds(), config.IdleTimeout.Milliseconds(),
+		quote(MigratorRole(config.App)), quote(OwnerRole(config.App)))
 	return script(ctx, t, "database rights", text)
+}
+
+// adopt gives a database of the time when all apps shared rowhouse_owner and rowhouse_migrator
+// to its app's own owner, and takes it from those. The roles stay: databases that did not see
+// this Init need them.
+func adopt(ctx context.Context, t pgx.Tx, config *Config) error {
+	shared, err := names(ctx, t, "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname IN ($1, $2)", roleOwner, roleMigrator)
+	if err != nil {
+		return err
+	}
+	for _, role := range shared {
+		var name string
+		var owner bool
+		err := t.QueryRow(ctx, `SELECT pg_catalog.current_database(), EXISTS (
+	SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = 'app' AND n.nspowner = $1::text::regrole)`, role).Scan(&name, &owner)
+		if err != nil {
+			return fmt.Errorf("look for what %s owns: %w", role, err)
+		}
+		text := "REVOKE ALL ON DATABASE " + quote(name) + " FROM " + quote(role)
+		if owner {
+			text += "; REASSIGN OWNED BY " + quote(role) + " TO " + quote(OwnerRole(config.App))
+		}
+		if err := script(ctx, t, "adopt what "+role+" has", text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// roles are the pairs that put the app's own roles into a script.
+func (c *Config) roles() []string {
+	return []string{"{{owner}}", quote(OwnerRole(c.App)), "{{migrator}}", quote(MigratorRole(c.App))}
 }
 
 func quote(identifier string) string { return pgx.Identifier{identifier}.Sanitize() }

@@ -32,7 +32,7 @@ var validMigration = regexp.MustCompile(`^[0-9]{4}_[a-z0-9_]+\.sql$`)
 
 // Migrate brings the app's tables up to date: it runs the *.sql files at the root of
 // files that did not run yet, in the order of their names (0001_notes.sql), each in a
-// transaction of its own as rowhouse_owner. Tables belong in schema app. A new table with
+// transaction of its own as rowhouse_owner_<app>. Tables belong in schema app. A new table with
 // a column tenant_id that the file did not secure is secured; other tables are global and
 // say so in their comment, tenancy:global.
 //
@@ -40,7 +40,7 @@ var validMigration = regexp.MustCompile(`^[0-9]{4}_[a-z0-9_]+\.sql$`)
 // audited (package catalog); an error that it finds is [ErrUnsafe] and undoes the file.
 // Faults elsewhere do not stop it. [ErrDrift] and [ErrOrder] are found before anything runs. Applied migrations that
 // files lacks are ignored: a newer binary made them. Concurrent calls wait for each other.
-// conn logs in as rowhouse_migrator or as a superuser, who takes that role's place.
+// conn logs in as rowhouse_migrator_<app> or as a superuser, who takes that role's place.
 func Migrate(ctx context.Context, conn Conn, files fs.FS) error {
 	migrations, err := load(files)
 	if err != nil {
@@ -48,7 +48,7 @@ func Migrate(ctx context.Context, conn Conn, files fs.FS) error {
 	}
 	var pending []migration
 	err = tx(ctx, conn, func(t pgx.Tx) (err error) {
-		if err := becomeMigrator(ctx, t); err != nil {
+		if _, err := becomeMigrator(ctx, t); err != nil {
 			return err
 		}
 		pending, err = unapplied(ctx, t, migrations)
@@ -91,22 +91,27 @@ func load(files fs.FS) ([]migration, error) {
 	return list, nil
 }
 
-// becomeMigrator makes the transaction's login rowhouse_migrator and serialises it with
-// other migrations of the database.
-func becomeMigrator(ctx context.Context, t pgx.Tx) error {
+// becomeMigrator makes the transaction's login the app's migrator, serialises it with other
+// migrations of the database, and returns the role that owns the app's tables.
+func becomeMigrator(ctx context.Context, t pgx.Tx) (owner string, err error) {
 	super, err := isSuperuser(ctx, t)
 	if err != nil {
-		return err
+		return "", err
+	}
+	err = t.QueryRow(ctx, "SELECT n.nspowner::regrole::text FROM pg_catalog.pg_namespace n WHERE n.nspname = $1", schemaApp).Scan(&owner)
+	app, named := strings.CutPrefix(owner, roleOwner+"_")
+	if err != nil || !named {
+		return "", errors.Join(errors.New("schema app belongs to no app's owner: run Init"), err)
 	}
 	if super {
-		if _, err := t.Exec(ctx, "SET LOCAL SESSION AUTHORIZATION rowhouse_migrator"); err != nil {
-			return fmt.Errorf("become rowhouse_migrator: %w", err)
+		if _, err := t.Exec(ctx, "SET LOCAL SESSION AUTHORIZATION "+quote(MigratorRole(app))); err != nil {
+			return "", fmt.Errorf("become the app's migrator: %w", err)
 		}
 	}
 	if _, err := t.Exec(ctx, "SELECT pg_advisory_xact_lock($1, $2)", lockClass, lockMigration); err != nil {
-		return fmt.Errorf("wait for other migrations: %w", err)
+		return "", fmt.Errorf("wait for other migrations: %w", err)
 	}
-	return nil
+	return owner, nil
 }
 
 // unapplied returns the migrations that have not run.
@@ -144,7 +149,8 @@ func unapplied(ctx context.Context, t pgx.Tx, all []migration) ([]migration, err
 
 // apply runs one migration, unless another process did meanwhile.
 func (m *migration) apply(ctx context.Context, t pgx.Tx) error {
-	if err := becomeMigrator(ctx, t); err != nil {
+	owner, err := becomeMigrator(ctx, t)
+	if err != nil {
 		return err
 	}
 	pending, err := unapplied(ctx, t, []migration{*m})
@@ -159,9 +165,9 @@ func (m *migration) apply(ctx context.Context, t pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.Exec(ctx, "SET LOCAL lock_timeout = '5s'; SET LOCAL ROLE rowhouse_owner",
+	if _, err := t.Exec(ctx, "SET LOCAL lock_timeout = '5s'; SET LOCAL ROLE "+quote(owner),
 		pgx.QueryExecModeSimpleProtocol); err != nil {
-		return fmt.Errorf("become rowhouse_owner: %w", err)
+		return fmt.Errorf("become %s: %w", owner, err)
 	}
 	if err := script(ctx, t, m.version, m.text); err != nil {
 		return err
@@ -199,7 +205,7 @@ func tenantTables(ctx context.Context, t pgx.Tx) ([]uint32, error) {
 SELECT c.oid FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
-WHERE c.relkind IN ('r', 'p') AND c.relowner = 'rowhouse_owner'::regrole
+WHERE c.relkind IN ('r', 'p') AND c.relowner = (SELECT a.nspowner FROM pg_catalog.pg_namespace a WHERE a.nspname = 'app')
 	AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'rowhouse') AND n.nspname NOT LIKE 'pg\_%'
 ORDER BY c.relispartition, c.oid`)
 	if err != nil {

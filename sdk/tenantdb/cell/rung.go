@@ -77,7 +77,7 @@ func climb(ctx context.Context, t pgx.Tx, config *Config, super bool) error {
 	if had == L2b && rung != L2b {
 		return fmt.Errorf("%w: the database stands on %s, %s was asked for", ErrRung, had, rung)
 	}
-	if err := install(ctx, t, rung); err != nil {
+	if err := install(ctx, t, config, rung); err != nil {
 		return err
 	}
 	if err := attack(ctx, t, config.App, rung); err != nil {
@@ -111,12 +111,12 @@ func standing(ctx context.Context, t pgx.Tx, app string) (Rung, error) {
 	return rung, nil
 }
 
-func install(ctx context.Context, t pgx.Tx, rung Rung) error {
+func install(ctx context.Context, t pgx.Tx, config *Config, rung Rung) error {
 	if _, err := t.Exec(ctx, "SET LOCAL ROLE rowhouse_sec"); err != nil {
 		return fmt.Errorf("become rowhouse_sec: %w", err)
 	}
 	for _, name := range rung.scripts() {
-		if err := run(ctx, t, name, rung.carriers()...); err != nil {
+		if err := run(ctx, t, name, append(rung.carriers(), config.roles()...)...); err != nil {
 			return err
 		}
 	}

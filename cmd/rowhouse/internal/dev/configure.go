@@ -160,8 +160,8 @@ func (w writer) app() map[string]any {
 		"identity": map[string]any{
 			"cert": file(appName, identity.CertFile), "key": file(appName, identity.KeyFile), "roots": file("ca", identity.RootsFile),
 		},
-		"database": file("secrets", appName+".dsn"), "migrator": file("secrets", appName+"-migrate.dsn"),
-		"cell": cellName, "audience_bit": 16, "replica": appName + "-1", "state": file(appName, "copy"),
+		"database": file("secrets", appName+".dsn"),
+		"cell":     cellName, "audience_bit": 16, "replica": appName + "-1", "state": file(appName, "copy"),
 		"trust_roots": file("keys", "trust-root.pub"), "gateways": []string{w.ids["gateway"].String()},
 		"tenancy": follow("tenancy"), "config": follow("config"), "otlp": w.otlp,
 		"renewal": []map[string]any{{"address": loopback(w.p.GRPC["gateway"]), "identity": w.ids["gateway"].String()}},

@@ -46,6 +46,22 @@ func TestPortsApart(t *testing.T) {
 	}
 }
 
+// What the app serves with names no connection string of a role that may change tables.
+func TestAppIsNotToldItsMigrator(t *testing.T) {
+	t.Parallel()
+	l := Layout{filepath.Join(t.TempDir(), "state")}
+	if err := l.open(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.configure(fixedPorts(7100, 8080, 8443), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(l.Config(appName))
+	if err != nil || !strings.Contains(string(text), appName+".dsn") || strings.Contains(string(text), "migrat") {
+		t.Errorf("%v, the app's configuration is\n%s", err, text)
+	}
+}
+
 // A part of the state that cannot be used is named, with the way out; what follows from
 // another part is made anew.
 func TestDamagedState(t *testing.T) {

@@ -103,6 +103,9 @@ func (l Layout) prepareDatabases(ctx context.Context, server *pgserver.Server) e
 	return nil
 }
 
+// migrateDSN is the file with the connection string of the app's migrator. The app that serves is not told it.
+const migrateDSN = appName + "-migrate.dsn"
+
 // prepareCell makes the app's database in the cell, as an operator would with a
 // cluster of their own.
 func (l Layout) prepareCell(ctx context.Context, server *pgserver.Server, p passwords) error {
@@ -119,10 +122,10 @@ func (l Layout) prepareCell(ctx context.Context, server *pgserver.Server, p pass
 		return fmt.Errorf("cell init: %w", err)
 	}
 	for name, login := range map[string]pgserver.Login{
-		appName:              {User: cell.AppRole(appName), Password: p[appName], Database: appName},
-		appName + "-migrate": {User: "rowhouse_migrator", Password: p["migrator"], Database: appName},
+		appName + ".dsn": {User: cell.AppRole(appName), Password: p[appName], Database: appName},
+		migrateDSN:       {User: cell.MigratorRole(appName), Password: p["migrator"], Database: appName},
 	} {
-		if err := writeSecret(l.path("secrets", name+".dsn"), server.DSN(login)); err != nil {
+		if err := writeSecret(l.path("secrets", name), server.DSN(login)); err != nil {
 			return err
 		}
 	}

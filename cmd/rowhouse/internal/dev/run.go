@@ -119,7 +119,7 @@ func (h *house) postgres(ctx context.Context) (err error) {
 
 // services starts the processes; each follows tenancy's feed, so that comes first.
 func (h *house) services(ctx context.Context) error {
-	migrate := exec.CommandContext(ctx, h.app, "migrate", "--config", h.l.Config(appName))
+	migrate := exec.CommandContext(ctx, h.app, "migrate", "--dsn-file", h.l.path("secrets", migrateDSN))
 	if out, err := migrate.CombinedOutput(); err != nil {
 		return fmt.Errorf("migrate the app: %w\n%s", err, out)
 	}

@@ -12,7 +12,8 @@ import (
 	"github.com/rowhouse-platform/rowhouse/examples/notes"
 )
 
-const usage = "usage: notes {serve|migrate} --config FILE"
+const usage = `usage: notes serve --config FILE
+       notes migrate --dsn-file FILE`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -29,20 +30,24 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("%s", usage)
 	}
 	flags := flag.NewFlagSet("notes "+args[0], flag.ContinueOnError)
-	path := flags.String("config", "", "the configuration file")
-	if err := flags.Parse(args[1:]); err != nil {
-		return fmt.Errorf("%w\n%s", err, usage)
-	}
-	c, err := notes.Load(*path)
-	if err != nil {
-		return err
-	}
+	var path string
 	switch args[0] {
 	case "serve":
-		return notes.Run(ctx, c)
+		flags.StringVar(&path, "config", "", "the configuration file")
 	case "migrate":
-		return notes.Migrate(ctx, c)
+		flags.StringVar(&path, "dsn-file", "", "a file with the connection string of the role that migrates")
 	default:
 		return fmt.Errorf("there is no command %q\n%s", args[0], usage)
 	}
+	if err := flags.Parse(args[1:]); err != nil {
+		return fmt.Errorf("%w\n%s", err, usage)
+	}
+	if args[0] == "migrate" {
+		return notes.Migrate(ctx, path)
+	}
+	c, err := notes.Load(path)
+	if err != nil {
+		return err
+	}
+	return notes.Run(ctx, c)
 }

@@ -6,7 +6,9 @@
 -- and pg_publication_namespace are of 15. Rights are read from the ACLs themselves, so that
 -- privileges which a release adds (MAINTAIN, in 17) need no function that knows them.
 WITH RECURSIVE input AS MATERIALIZED (
-	SELECT $1::text AS app, $2::text AS owner, $3::text AS security, $4::text AS tenant_column, $5::text AS schemas,
+	SELECT $1::text AS app, coalesce(nullif($2::text, ''), (
+		SELECT r.rolname::text FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner
+		WHERE n.nspname = 'app' AND r.rolname LIKE 'rowhouse\_owner\_%'), 'rowhouse_owner') AS owner, $3::text AS security, $4::text AS tenant_column, $5::text AS schemas,
 		$6::text[] AS context, $7::text AS own_schema, $8::text[] AS carriers, $9::text[] AS definers, $10::int[] AS floors,
 		$11::boolean AS dedicated, $12::boolean AS touched, $13::jsonb AS shipped
 ),

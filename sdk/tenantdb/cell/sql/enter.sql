@@ -129,4 +129,4 @@ END
 $body$;
 
 GRANT EXECUTE ON FUNCTION rowhouse.enter(bytea) TO rowhouse_app;
-GRANT EXECUTE ON FUNCTION rowhouse.tenant_id() TO rowhouse_app, rowhouse_owner;
+GRANT EXECUTE ON FUNCTION rowhouse.tenant_id() TO rowhouse_app, {{owner}};

@@ -18,4 +18,4 @@ RETURN CASE pg_catalog.current_setting('backtrace_functions')
 	ELSE pg_catalog.current_setting('backtrace_functions')::uuid
 END;
 
-GRANT EXECUTE ON FUNCTION rowhouse.no_context() TO rowhouse_app, rowhouse_owner;
+GRANT EXECUTE ON FUNCTION rowhouse.no_context() TO rowhouse_app, {{owner}};

@@ -3,14 +3,14 @@
 -- placements: applications reach them through enter() and tenant_id() only.
 
 CREATE SCHEMA IF NOT EXISTS rowhouse AUTHORIZATION rowhouse_sec;
-CREATE SCHEMA IF NOT EXISTS app AUTHORIZATION rowhouse_owner;
+CREATE SCHEMA IF NOT EXISTS app AUTHORIZATION {{owner}};
 
 REVOKE ALL ON SCHEMA rowhouse, app FROM PUBLIC;
-GRANT USAGE ON SCHEMA rowhouse TO rowhouse_owner, rowhouse_app, rowhouse_migrator;
+GRANT USAGE ON SCHEMA rowhouse TO {{owner}}, rowhouse_app, {{migrator}};
 GRANT USAGE ON SCHEMA app TO rowhouse_app;
 
 -- Functions are executable by everyone unless somebody says otherwise.
-ALTER DEFAULT PRIVILEGES FOR ROLE rowhouse_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+ALTER DEFAULT PRIVILEGES FOR ROLE {{owner}} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE rowhouse_sec REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 
 SET LOCAL ROLE rowhouse_sec;
@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS rowhouse.migration (
 	applied_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	PRIMARY KEY (schema, version)
 );
-GRANT SELECT, INSERT ON rowhouse.migration TO rowhouse_migrator;
+GRANT SELECT, INSERT ON rowhouse.migration TO {{migrator}};
 
 -- installed has one row: the rung on which this database stands, and for which app.
 CREATE TABLE IF NOT EXISTS rowhouse.installed (

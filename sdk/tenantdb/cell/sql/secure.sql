@@ -34,4 +34,4 @@ BEGIN
 	END LOOP;
 END
 $body$;
-GRANT EXECUTE ON FUNCTION rowhouse.secure(regclass) TO rowhouse_owner;
+GRANT EXECUTE ON FUNCTION rowhouse.secure(regclass) TO {{owner}};

@@ -9,7 +9,7 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 
 -- Without a procedural language DO does not run.
 REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC;
-GRANT USAGE ON LANGUAGE plpgsql TO rowhouse_owner, rowhouse_sec;
+GRANT USAGE ON LANGUAGE plpgsql TO {{owner}}, rowhouse_sec;
 
 DO $body$
 DECLARE
@@ -35,4 +35,4 @@ GRANT EXECUTE ON FUNCTION
 	pg_catalog.pg_try_advisory_xact_lock_shared(bigint),
 	pg_catalog.pg_advisory_xact_lock_shared(bigint)
 TO rowhouse_sec;
-GRANT EXECUTE ON FUNCTION pg_catalog.pg_advisory_xact_lock(int, int) TO rowhouse_migrator;
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_advisory_xact_lock(int, int) TO {{migrator}};
