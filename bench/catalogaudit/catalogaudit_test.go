@@ -71,7 +71,7 @@ func fill(tb testing.TB, d *dbtest.Database, schemas int) {
 	tb.Helper()
 	for from := 1; from <= schemas; from += together {
 		text := fmt.Sprintf(`DO $$ BEGIN
-	SET LOCAL ROLE rowhouse_owner;
+	SET LOCAL ROLE rowhouse_owner_test;
 	FOR s IN %d..%d LOOP
 		EXECUTE format('CREATE SCHEMA t_%%s', s);
 		FOR r IN 1..%d LOOP

@@ -32,7 +32,7 @@ func TestCellsInitAndAudit(t *testing.T) {
 		t.Errorf("exit status %d: %s", code, said)
 	}
 	admin := db.Conn(t, pgserver.Superuser)
-	plant := "SET ROLE rowhouse_owner; CREATE TABLE app.note (tenant_id uuid PRIMARY KEY); SELECT rowhouse.secure('app.note'); " +
+	plant := "SET ROLE rowhouse_owner_cli_cell; CREATE TABLE app.note (tenant_id uuid PRIMARY KEY); SELECT rowhouse.secure('app.note'); " +
 		"ALTER TABLE app.note NO FORCE ROW LEVEL SECURITY; CREATE SEQUENCE app.s; GRANT USAGE ON SEQUENCE app.s TO rowhouse_app"
 	if _, err := admin.Exec(t.Context(), plant, pgx.QueryExecModeSimpleProtocol); err != nil {
 		t.Fatal(err)

@@ -171,7 +171,7 @@ app would, then audited; what the audit finds is printed.`,
 	c.Flags().StringVar(&config.App, "app", "", "the app whose tenants the database holds")
 	c.Flags().StringVar(&rung, "rung", "", "the rung to stand on, L2a or L2b (default: the highest that the login can set up)")
 	c.Flags().StringVar(&password, "password-file", "", "the file with the password of the app's role (default: leave it as it is)")
-	c.Flags().StringVar(&migratorPassword, "migrator-password-file", "", "the file with the password of rowhouse_migrator")
+	c.Flags().StringVar(&migratorPassword, "migrator-password-file", "", "the file with the password of rowhouse_migrator_<app>")
 	c.Flags().IntVar(&config.Connections, "connections", 0, "how many connections the app's role may have (default 100)")
 	_ = c.MarkFlagRequired("app") // defined above
 	return c

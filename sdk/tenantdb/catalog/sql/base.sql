@@ -146,7 +146,8 @@ builtin AS MATERIALIZED (
 	WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (p.proname IN (
 		'set_config', 'pg_cancel_backend', 'pg_terminate_backend', 'pg_notify',
 		'pg_stat_get_activity', 'pg_stat_get_backend_activity', 'pg_stat_get_backend_client_addr',
-		'pg_logical_emit_message', 'pg_export_snapshot', 'currtid2', 'loread', 'lowrite')
+		'pg_logical_emit_message', 'pg_export_snapshot', 'currtid2', 'loread', 'lowrite',
+		'pg_prepared_statement', 'pg_cursor', 'pg_lock_status', 'setseed')
 		OR p.proname LIKE 'lo\_%' OR p.proname LIKE 'pg\_%advisory%')
 ),
 

@@ -36,3 +36,5 @@ GRANT EXECUTE ON FUNCTION
 	pg_catalog.pg_advisory_xact_lock_shared(bigint)
 TO rowhouse_sec;
 GRANT EXECUTE ON FUNCTION pg_catalog.pg_advisory_xact_lock(int, int) TO {{migrator}};
+-- A migration's audit asks which relations its transaction has locked.
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_lock_status() TO {{owner}}, {{migrator}};
