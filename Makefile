@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up dev build test check test-long lint generate fmt bench images vuln licences tools
+.PHONY: help up dev build test check test-long lint generate fmt bench images rowlint vuln licences tools
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,10 @@ dev: up ## the same as up
 VERSION ?= $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null)
 
 build: ## build bin/rowhouse and the example app
-	go build -buildvcs=false -ldflags '-X github.com/rowhouse-platform/rowhouse/internal/version.stamp=$(VERSION)' -o bin/ ./cmd/rowhouse ./examples/notes/cmd/notes
+	CGO_ENABLED=0 go build -buildvcs=false -ldflags '-X github.com/rowhouse-platform/rowhouse/internal/version.stamp=$(VERSION)' -o bin/ ./cmd/rowhouse ./examples/notes/cmd/notes
+
+rowlint: ## build bin/rowlint
+	CGO_ENABLED=0 go build -buildvcs=false -o bin/ ./cmd/rowlint
 
 test: ## install what is missing and run every check (about 8 minutes, 15 the first time)
 	@scripts/install.sh test
