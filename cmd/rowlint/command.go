@@ -42,8 +42,9 @@ type options struct {
 	format string
 }
 
-func command() *cobra.Command {
-	o := &options{}
+// command returns the command; names of files are meant from the folder.
+func command(dir string) *cobra.Command {
+	o := &options{Options: driver.Options{Dir: dir}}
 	c := &cobra.Command{
 		Use:           "rowlint [packages]",
 		Short:         "find SQL and Go code that could let one tenant see another's rows",
@@ -70,7 +71,7 @@ func command() *cobra.Command {
 	c.PersistentFlags().StringVar(&o.Config, "config", "", "configuration instead of the module's "+lint.ConfigFile)
 	c.PersistentFlags().StringArrayVar(&o.BuildFlags, "build-flag", nil, "a flag for go list, such as -tags=integration")
 	c.Flags().StringArrayVar(&o.SQL, "sql", nil, "a folder of migrations to check as well")
-	c.AddCommand(rulesCommand())
+	c.AddCommand(rulesCommand(), planCommand(o))
 	return c
 }
 

@@ -56,7 +56,12 @@ func asVetTool(args []string) bool {
 
 // run is the command without its process. It returns the exit status.
 func run(ctx context.Context, args []string, out, errs io.Writer) int {
-	c := command()
+	return runIn(ctx, "", args, out, errs)
+}
+
+// runIn is run from another folder.
+func runIn(ctx context.Context, dir string, args []string, out, errs io.Writer) int {
+	c := command(dir)
 	c.SetArgs(args)
 	c.SetOut(out)
 	c.SetErr(errs)

@@ -37,7 +37,7 @@ func Rules() []Rule {
 		{"G5", "Tx or Rows escape their function or enter a goroutine", "they are used after the tenant's transaction, or by two at once"},
 		{"G6", "raw pool or connection taken out of tenantdb", "what goes through it is not sealed"},
 		{"P1", "plan: a scan of a tenant table lacks the tenant key in its index condition", "time grows with all tenants' rows"},
-		{"P2", "plan: sequential scan of a tenant table, or the tenant only as a filter", "time grows with all tenants' rows"},
+		{"P2", "plan: sequential scan of a tenant table, with the tenant only as a filter", "time grows with all tenants' rows"},
 		{"P3", "statement that plan lint could not plan", "nobody knows how it will run"},
 		{"S1", "suppression without a reason, or of an unknown rule", "the next reader cannot judge it"},
 	}

@@ -21,7 +21,7 @@ import (
 
 // Options say what to look at.
 type Options struct {
-	// Dir is the folder from which patterns are meant; empty is the working folder.
+	// Dir is the folder from which patterns and files are meant; empty is the working folder.
 	Dir string
 	// Patterns are packages as for go build.
 	Patterns []string
@@ -62,9 +62,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	house := &lint.House{}
 	if o.Config != "" {
-		if house.Config, err = filepath.Abs(o.Config); err != nil {
-			return Result{}, fmt.Errorf("configuration: %w", err)
-		}
+		house.Config = from(dir, o.Config)
 	}
 	r := &run{house: house, dir: dir, folders: map[string]lint.Place{}}
 	if len(o.Patterns) > 0 {
@@ -73,9 +71,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		}
 	}
 	for _, folder := range o.SQL {
-		if folder, err = filepath.Abs(folder); err != nil {
-			return Result{}, fmt.Errorf("folder of SQL: %w", err)
-		}
+		folder = from(dir, folder)
 		if len(lint.SQLFiles(folder)) == 0 {
 			return Result{}, fmt.Errorf("%s holds no *.sql file", folder)
 		}
@@ -86,6 +82,14 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	r.result.Findings = lint.Sort(r.result.Findings)
 	return r.result, nil
+}
+
+// from names a file from a folder.
+func from(dir, file string) string {
+	if filepath.IsAbs(file) {
+		return file
+	}
+	return filepath.Join(dir, file)
 }
 
 type run struct {
@@ -131,6 +135,9 @@ func (r *run) goCode(ctx context.Context, o Options) error {
 	if len(errs) > 0 {
 		return fmt.Errorf("load packages: %w", errors.Join(errs...))
 	}
+	if err := r.migrations(loaded); err != nil { // tells also of a broken configuration
+		return err
+	}
 	graph, err := checker.Analyze(gorule.Analyzers(r.house), loaded, nil)
 	if err != nil {
 		return fmt.Errorf("analyze: %w", err)
@@ -150,7 +157,7 @@ func (r *run) goCode(ctx context.Context, o Options) error {
 			}
 		}
 	}
-	return r.migrations(loaded)
+	return nil
 }
 
 // registered keeps the statements that plan lint plans.
