@@ -29,12 +29,15 @@ import (
 	"github.com/rowhouse-platform/rowhouse/bench/contextcheck"
 	"github.com/rowhouse-platform/rowhouse/bench/measure"
 	"github.com/rowhouse-platform/rowhouse/bench/proxy"
+	"github.com/rowhouse-platform/rowhouse/bench/rowlintspeed"
 	"github.com/rowhouse-platform/rowhouse/bench/txread"
 )
 
 // benchmarks are all that can be asked for.
 func benchmarks() []measure.Benchmark {
-	return []measure.Benchmark{contextcheck.Benchmark(), txread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark()}
+	return []measure.Benchmark{
+		contextcheck.Benchmark(), txread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
+	}
 }
 
 func main() {
