@@ -34,7 +34,7 @@ func TestCorpus(t *testing.T) {
 	t.Parallel()
 	const leastPrograms, leastRecall = 60, 0.95
 	wanted, found, programs := map[place]bool{}, map[place]string{}, 0
-	for _, name := range []string{"sql", "go", "migrations"} {
+	for _, name := range []string{"sql", "go", "migrations", "hard"} {
 		dir, n := unpack(t, name, wanted)
 		programs += n
 		for _, f := range lintModule(t, dir) {

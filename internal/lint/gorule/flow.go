@@ -311,8 +311,11 @@ func (p *pass) holds(e ast.Expr) (found bool) {
 	if u, ok := e.(*ast.UnaryExpr); ok {
 		e = u.X
 	}
-	switch e.(type) {
+	switch e := e.(type) {
 	case *ast.CompositeLit, *ast.FuncLit:
+	case *ast.CallExpr:
+		b, ok := p.object(e.Fun).(*types.Builtin)
+		return ok && b.Name() == "append" && slices.ContainsFunc(e.Args, p.holds)
 	default:
 		return false
 	}

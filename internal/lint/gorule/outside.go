@@ -83,7 +83,9 @@ func besideContext(p *pass) {
 			return
 		}
 		if _, literal := stack[max(len(stack)-2, 0)].(*ast.FuncLit); literal {
-			return // its parameters are those of whoever calls it
+			if _, defined := stack[max(len(stack)-3, 0)].(*ast.ValueSpec); !defined {
+				return // its parameters are those of whoever calls it
+			}
 		}
 		if !slices.ContainsFunc(t.Params.List, func(f *ast.Field) bool { return isContext(p.TypesInfo.TypeOf(f.Type)) }) {
 			return

@@ -32,7 +32,17 @@ func (c *checker) ddl(n *pg.Node) {
 		n.GetDropStmt() != nil && n.GetDropStmt().GetRemoveType() == pg.ObjectType_OBJECT_POLICY:
 		c.rewrite("Q1", 0, "SELECT rowhouse.secure('<table>')", "a policy written by hand can widen what rowhouse.secure allows")
 	case n.GetCreateFunctionStmt() != nil:
-		c.function(n.GetCreateFunctionStmt())
+		c.function(n.GetCreateFunctionStmt().GetFuncname(), n.GetCreateFunctionStmt().GetOptions())
+	case n.GetAlterFunctionStmt() != nil:
+		c.function(n.GetAlterFunctionStmt().GetFunc().GetObjname(), n.GetAlterFunctionStmt().GetActions())
+	case n.GetGrantRoleStmt() != nil:
+		c.grantRole(n.GetGrantRoleStmt())
+	case n.GetTruncateStmt() != nil:
+		for _, r := range n.GetTruncateStmt().GetRelations() {
+			if tenants, _ := c.table(r.GetRangeVar()); tenants {
+				c.report("Q10", r.GetRangeVar().GetLocation(), "a migration removes every tenant's rows of %s", name(r.GetRangeVar()))
+			}
+		}
 	case n.GetCreateRoleStmt() != nil:
 		c.role(n.GetCreateRoleStmt().GetOptions())
 	case n.GetAlterRoleStmt() != nil:
@@ -242,6 +252,10 @@ func (c *checker) alterTable(s *pg.AlterTableStmt) {
 		switch cmd.GetSubtype() {
 		case pg.AlterTableType_AT_DisableRowSecurity, pg.AlterTableType_AT_NoForceRowSecurity:
 			c.report("Q1", s.GetRelation().GetLocation(), "row security of %s is taken away", name(s.GetRelation()))
+		case pg.AlterTableType_AT_ChangeOwner:
+			if owner := cmd.GetNewowner().GetRolename(); owner != "rowhouse_owner" {
+				c.rewrite("Q1", s.GetRelation().GetLocation(), "OWNER TO rowhouse_owner", "an owner may switch row security off")
+			}
 		case pg.AlterTableType_AT_AddConstraint:
 			c.key(cmd.GetDef().GetConstraint())
 		case pg.AlterTableType_AT_AddColumn:
@@ -310,10 +324,19 @@ func (c *checker) grant(s *pg.GrantStmt) {
 	}
 }
 
-func (c *checker) function(s *pg.CreateFunctionStmt) {
-	for _, n := range s.GetOptions() {
+// grantRole judges membership in PostgreSQL's own roles, such as pg_read_all_data.
+func (c *checker) grantRole(s *pg.GrantRoleStmt) {
+	for _, n := range s.GetGrantedRoles() {
+		if role := n.GetAccessPriv().GetPrivName(); s.GetIsGrant() && strings.HasPrefix(role, "pg_") {
+			c.report("Q1", 0, "%s is a right over all tables, or over the server", role)
+		}
+	}
+}
+
+func (c *checker) function(of, options []*pg.Node) {
+	for _, n := range options {
 		if d := n.GetDefElem(); d.GetDefname() == "security" && d.GetArg().GetBoolean().GetBoolval() {
-			c.rewrite("Q1", 0, "SECURITY INVOKER", "%s runs with its owner's rights, whoever calls it", strings.Join(sqltext.Strings(s.GetFuncname()), "."))
+			c.rewrite("Q1", 0, "SECURITY INVOKER", "%s runs with its owner's rights, whoever calls it", strings.Join(sqltext.Strings(of), "."))
 		}
 	}
 }

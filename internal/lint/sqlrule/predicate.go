@@ -156,6 +156,12 @@ func (f *frame) fixed(r relation, seen map[string]bool) bool {
 			return true
 		}
 	}
+	for _, group := range f.paired {
+		if slices.ContainsFunc(group, func(of relation) bool { return of.rv == r.rv }) &&
+			slices.ContainsFunc(group, func(of relation) bool { return of.tenants && !seen[of.alias] && f.fixed(of, seen) }) {
+			return true
+		}
+	}
 	return false
 }
 

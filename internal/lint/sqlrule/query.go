@@ -19,6 +19,8 @@ type frame struct {
 	ctes   map[string]bool
 	// conditions are what WHERE and ON demand, all of it.
 	conditions []*pg.Node
+	// paired are relations whose tenants USING or NATURAL makes equal.
+	paired [][]relation
 }
 
 type relation struct {
@@ -90,8 +92,12 @@ func (c *checker) target(f *frame, r *pg.RangeVar) {
 func (c *checker) from(f *frame, nodes ...*pg.Node) {
 	for _, n := range nodes {
 		if j := n.GetJoinExpr(); j != nil {
+			first := len(f.from)
 			c.from(f, j.GetLarg(), j.GetRarg())
 			f.demand(j.GetQuals())
+			if j.GetIsNatural() || slices.Contains(sqltext.Strings(j.GetUsingClause()), schema.TenantColumn) {
+				f.paired = append(f.paired, slices.Clone(f.from[first:]))
+			}
 			continue
 		}
 		r := n.GetRangeVar()
