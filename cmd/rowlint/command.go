@@ -46,9 +46,10 @@ type options struct {
 func command(dir string) *cobra.Command {
 	o := &options{Options: driver.Options{Dir: dir}}
 	c := &cobra.Command{
-		Use:           "rowlint [packages]",
-		Short:         "find SQL and Go code that could let one tenant see another's rows",
-		Long:          "rowlint finds SQL and Go code that could let one tenant see another's rows.\n\nIt exits with 0 when there is nothing to say, 1 when there are findings, 2 when it could not look.",
+		Use:   "rowlint [packages]",
+		Short: "find SQL and Go code that could let one tenant see another's rows",
+		Long: "rowlint finds SQL and Go code that could let one tenant see another's rows.\n\n" +
+			"It exits with 0 when there is nothing to say, 1 when there are findings, 2 when it could not look.",
 		Example:       examples,
 		Args:          cobra.ArbitraryArgs,
 		SilenceErrors: true, SilenceUsage: true,

@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 
 // runIn is run from another folder.
 func runIn(ctx context.Context, dir string, args []string, out, errs io.Writer) int {
-	c := command(dir)
+	c := command(dir) //nolint:contextcheck // cobra hands the context to the commands
 	c.SetArgs(args)
 	c.SetOut(out)
 	c.SetErr(errs)

@@ -117,7 +117,7 @@ func wants(file, text string) map[place]bool {
 		if m[1] != "" {
 			at += int(m[1][0] - '0')
 		}
-		for _, rule := range strings.Fields(m[2]) {
+		for rule := range strings.FieldsSeq(m[2]) {
 			out[place{file, at, rule}] = true
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"golang.org/x/tools/go/analysis/checker"
 	"golang.org/x/tools/go/packages"
@@ -17,6 +18,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/lint/gorule"
 	"github.com/rowhouse-platform/rowhouse/internal/lint/schema"
 	"github.com/rowhouse-platform/rowhouse/internal/lint/sqlrule"
+	"github.com/rowhouse-platform/rowhouse/internal/lint/sqltext"
 )
 
 // Options say what to look at.
@@ -116,9 +118,13 @@ func (r *run) add(findings ...lint.Finding) {
 
 // goCode loads the packages and runs the analyzers. Dependencies are read as export data.
 func (r *run) goCode(ctx context.Context, o Options) error {
+	// The parser's first call takes a second, as long as go list does.
+	var start sync.WaitGroup
+	start.Go(func() { _, _ = sqltext.Parse("SELECT 1") })
+	defer start.Wait()
 	loaded, err := packages.Load(&packages.Config{
 		Context: ctx, Dir: o.Dir, BuildFlags: o.BuildFlags,
-		Mode: packages.LoadSyntax | packages.NeedModule, //nolint:staticcheck // the sum of what analysis needs
+		Mode: packages.LoadSyntax | packages.NeedModule,
 	}, o.Patterns...)
 	if err != nil {
 		return fmt.Errorf("load packages: %w", err)

@@ -24,7 +24,7 @@ func background(p *pass) {
 	for _, call := range f.calls {
 		for _, arg := range f.needed(call) {
 			if empty, _ := f.origin(arg, nil); empty {
-				p.report("G4", arg.Pos(), "this context comes from context.Background and holds no tenant; hand the caller's on")
+				p.reportf("G4", arg.Pos(), "this context comes from context.Background and holds no tenant; hand the caller's on")
 			}
 		}
 	}
@@ -228,7 +228,7 @@ func (p *pass) carried(call *ast.CallExpr, scope ast.Node) {
 			return true
 		}
 		done[o] = true
-		p.report("G5", id.Pos(), "%s enters a goroutine; it is for one goroutine, and ends with its function", id.Name)
+		p.reportf("G5", id.Pos(), "%s enters a goroutine; it is for one goroutine, and ends with its function", id.Name)
 		return true
 	})
 }
@@ -244,12 +244,12 @@ func (p *pass) kept(body *ast.BlockStmt) {
 			for i, left := range n.Lhs {
 				right := n.Rhs[min(i, len(n.Rhs)-1)]
 				if p.outlives(left, body) && (bound(p.TypesInfo.TypeOf(left)) || len(n.Lhs) == len(n.Rhs) && p.holds(right)) {
-					p.report("G5", left.Pos(), "the transaction or its rows outlive the function that they are for")
+					p.reportf("G5", left.Pos(), "the transaction or its rows outlive the function that they are for")
 				}
 			}
 		case *ast.SendStmt:
 			if p.holds(n.Value) {
-				p.report("G5", n.Value.Pos(), "the transaction or its rows are sent to another goroutine")
+				p.reportf("G5", n.Value.Pos(), "the transaction or its rows are sent to another goroutine")
 			}
 		}
 		return true

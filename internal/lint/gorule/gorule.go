@@ -76,8 +76,8 @@ type pass struct {
 	found findings
 }
 
-// report notes a finding unless the code suppresses it there.
-func (p *pass) report(rule string, at token.Pos, format string, args ...any) {
+// reportf notes a finding unless the code suppresses it there.
+func (p *pass) reportf(rule string, at token.Pos, format string, args ...any) {
 	p.add(at, lint.Finding{Rule: rule, Message: fmt.Sprintf(format, args...)})
 }
 
@@ -198,7 +198,7 @@ func simple(n ast.Node) bool {
 func suppressions(p *pass) {
 	for _, i := range p.ignores {
 		if i.Fault != "" {
-			p.report("S1", i.at, "%s", i.Fault)
+			p.reportf("S1", i.at, "%s", i.Fault)
 		}
 	}
 }

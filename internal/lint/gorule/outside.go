@@ -35,11 +35,11 @@ func outside(p *pass) {
 		case *ast.ImportSpec:
 			path, err := strconv.Unquote(n.Path.Value)
 			if err == nil && slices.ContainsFunc(mappers(), func(m string) bool { return path == m || strings.HasPrefix(path, m+"/") }) {
-				p.report("G1", n.Pos(), "%s sends SQL by itself, past tenantdb", path)
+				p.reportf("G1", n.Pos(), "%s sends SQL by itself, past tenantdb", path)
 			}
 		case *ast.CallExpr:
 			if f := p.callee(n); f != nil && reaches(f) {
-				p.report("G1", n.Pos(), "%s reaches PostgreSQL past tenantdb, where the database is not told the tenant", shortName(f))
+				p.reportf("G1", n.Pos(), "%s reaches PostgreSQL past tenantdb, where the database is not told the tenant", shortName(f))
 			}
 		}
 	})
@@ -94,11 +94,11 @@ func besideContext(p *pass) {
 			of := p.TypesInfo.TypeOf(field.Type)
 			for _, name := range field.Names {
 				if tenantID(name.Name, of) {
-					p.report("G3", name.Pos(), "%s names a tenant beside a context that holds one; take it from the context", name.Name)
+					p.reportf("G3", name.Pos(), "%s names a tenant beside a context that holds one; take it from the context", name.Name)
 				}
 			}
 			if len(field.Names) == 0 && tenantID("", of) {
-				p.report("G3", field.Pos(), "a parameter names a tenant beside a context that holds one; take it from the context")
+				p.reportf("G3", field.Pos(), "a parameter names a tenant beside a context that holds one; take it from the context")
 			}
 		}
 	})
@@ -140,11 +140,11 @@ func takenOut(p *pass) {
 		case *ast.SelectorExpr:
 			path, name := named(p.TypesInfo.TypeOf(n.X))
 			if path == tenantdb && name == "Cell" && n.Sel.Name == "DSN" && leaves(n, stack) {
-				p.report("G6", n.Sel.Pos(), "the cell's DSN is taken out of tenantdb's configuration; what connects with it is not sealed")
+				p.reportf("G6", n.Sel.Pos(), "the cell's DSN is taken out of tenantdb's configuration; what connects with it is not sealed")
 			}
 		case *ast.Comment:
 			if strings.HasPrefix(n.Text, "//go:linkname") && strings.Contains(n.Text, tenantdb+".") {
-				p.report("G6", n.Pos(), "linkname reaches into tenantdb")
+				p.reportf("G6", n.Pos(), "linkname reaches into tenantdb")
 			}
 		}
 	})
@@ -154,7 +154,7 @@ func takenOut(p *pass) {
 func (p *pass) opened(call *ast.CallExpr) {
 	f := p.callee(call)
 	if in(f) == tenantdb && f.Name() == "Conn" && f.Signature().Recv() != nil {
-		p.report("G6", call.Pos(), "a connection is taken out of tenantdb; it is nil, so that nothing goes unsealed")
+		p.reportf("G6", call.Pos(), "a connection is taken out of tenantdb; it is nil, so that nothing goes unsealed")
 		return
 	}
 	reflects := in(f) == "reflect" && f.Name() == "ValueOf"
@@ -164,8 +164,9 @@ func (p *pass) opened(call *ast.CallExpr) {
 	if !reflects || len(call.Args) != 1 {
 		return
 	}
-	if path, name := named(p.TypesInfo.TypeOf(call.Args[0])); path == tenantdb && slices.Contains([]string{"DB", "Tx", "ReadTx", "Rows"}, name) {
-		p.report("G6", call.Pos(), "tenantdb.%s is opened by reflection", name)
+	path, name := named(p.TypesInfo.TypeOf(call.Args[0]))
+	if path == tenantdb && slices.Contains([]string{"DB", "Tx", "ReadTx", "Rows"}, name) {
+		p.reportf("G6", call.Pos(), "tenantdb.%s is opened by reflection", name)
 	}
 }
 

@@ -117,7 +117,7 @@ func constantAnalyzer(scope, statements *analysis.Analyzer) *analysis.Analyzer {
 	a := goAnalyzer("g2", scope, func(p *pass) {
 		if c, ok := p.ResultOf[statements].(*collected); ok {
 			for _, f := range c.faults {
-				p.report("G2", f.at, "%s", f.message)
+				p.reportf("G2", f.at, "%s", f.message)
 			}
 		}
 	})
@@ -359,8 +359,8 @@ func sqlParameter(f *types.Func) int {
 // answersRows says whether a method returns what pgx or database/sql return of a statement.
 func answersRows(f *types.Func) bool {
 	results := f.Signature().Results()
-	for i := range results.Len() {
-		path, name := named(results.At(i).Type())
+	for v := range results.Variables() {
+		path, name := named(v.Type())
 		if isDriver(path) && slices.Contains([]string{"Rows", "Row", "CommandTag", "Result"}, name) {
 			return true
 		}

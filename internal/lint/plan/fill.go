@@ -90,7 +90,8 @@ func (p *planner) columns(ctx context.Context) (tables map[string][]column, orde
 	tables = map[string][]column{}
 	var schema, table string
 	var c column
-	_, err = pgx.ForEachRow(rows, []any{&schema, &table, &c.name, &c.kind.sql, &c.kind.name, &c.kind.category, &c.kind.element, &c.kind.modifier}, func() error {
+	into := []any{&schema, &table, &c.name, &c.kind.sql, &c.kind.name, &c.kind.category, &c.kind.element, &c.kind.modifier}
+	_, err = pgx.ForEachRow(rows, into, func() error {
 		name := schema + "." + table
 		if len(tables[name]) == 0 {
 			order = append(order, name)
@@ -152,7 +153,8 @@ func (p *planner) fillTable(ctx context.Context, table string, columns []column)
 		}
 		values = append(values, value)
 	}
-	_, err := p.conn.Exec(ctx, fmt.Sprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM generate_series(1, %d) n ON CONFLICT DO NOTHING",
+	_, err := p.conn.Exec(ctx, fmt.Sprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s "+
+		"FROM generate_series(1, %d) n ON CONFLICT DO NOTHING",
 		pgx.Identifier(strings.SplitN(table, ".", 2)).Sanitize(), strings.Join(names, ", "), strings.Join(values, ", "), allRows))
 	return err
 }

@@ -68,7 +68,7 @@ func (n node) scan() []problem {
 		}
 	case n.Type == "Bitmap Heap Scan":
 		if len(n.Plans) != 1 || !n.Plans[0].bitmapBound() {
-			return []problem{{"P1", fmt.Sprintf("%s is read by a bitmap without the tenant in its condition", table), n.Filter}}
+			return []problem{{"P1", table + " is read by a bitmap without the tenant in its condition", n.Filter}}
 		}
 	case strings.HasSuffix(n.Type, "Scan"):
 		return []problem{{"P2", fmt.Sprintf("%s is read from begin to end (%s)", table, n.Type), n.Filter}}

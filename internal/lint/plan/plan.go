@@ -59,7 +59,7 @@ func Run(ctx context.Context, dsn string, statements []driver.Statement) ([]lint
 
 func finding(s driver.Statement, rule, format string, args ...any) lint.Finding {
 	return lint.Finding{Rule: rule, File: s.File, Line: s.Line, Column: 1,
-		Message: fmt.Sprintf("%s: ", cmp.Or(s.Name, "statement")) + fmt.Sprintf(format, args...)}
+		Message: cmp.Or(s.Name, "statement") + ": " + fmt.Sprintf(format, args...)}
 }
 
 // planSet plans the statements of one app.

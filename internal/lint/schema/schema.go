@@ -4,6 +4,7 @@
 package schema
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -172,9 +173,7 @@ func (s *Schema) create(c *pg.CreateStmt) {
 	t := &Table{Schema: r.GetSchemaname(), Name: r.GetRelname(), Columns: map[string]string{}}
 	for _, parent := range c.GetInhRelations() { // a partition has its parent's columns
 		if p := s.relation(parent.GetRangeVar()); p != nil {
-			for name, of := range p.Columns {
-				t.Columns[name] = of
-			}
+			maps.Copy(t.Columns, p.Columns)
 			t.Indexes, t.Secured = append(t.Indexes, p.Indexes...), t.Secured || p.Secured
 		}
 	}

@@ -1,6 +1,7 @@
 package sqlrule
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -30,7 +31,7 @@ func (c *checker) ddl(n *pg.Node) {
 		c.grant(n.GetAlterDefaultPrivilegesStmt().GetAction())
 	case n.GetCreatePolicyStmt() != nil, n.GetAlterPolicyStmt() != nil,
 		n.GetDropStmt() != nil && n.GetDropStmt().GetRemoveType() == pg.ObjectType_OBJECT_POLICY:
-		c.rewrite("Q1", 0, "SELECT rowhouse.secure('<table>')", "a policy written by hand can widen what rowhouse.secure allows")
+		c.rewritef("Q1", 0, "SELECT rowhouse.secure('<table>')", "a policy written by hand can widen what rowhouse.secure allows")
 	case n.GetCreateFunctionStmt() != nil:
 		c.function(n.GetCreateFunctionStmt().GetFuncname(), n.GetCreateFunctionStmt().GetOptions())
 	case n.GetAlterFunctionStmt() != nil:
@@ -40,7 +41,7 @@ func (c *checker) ddl(n *pg.Node) {
 	case n.GetTruncateStmt() != nil:
 		for _, r := range n.GetTruncateStmt().GetRelations() {
 			if tenants, _ := c.table(r.GetRangeVar()); tenants {
-				c.report("Q10", r.GetRangeVar().GetLocation(), "a migration removes every tenant's rows of %s", name(r.GetRangeVar()))
+				c.reportf("Q10", r.GetRangeVar().GetLocation(), "a migration removes every tenant's rows of %s", name(r.GetRangeVar()))
 			}
 		}
 	case n.GetCreateRoleStmt() != nil:
@@ -61,7 +62,8 @@ func (c *checker) literals(n *pg.Node) {
 			c.literal(e)
 		case *pg.ColumnDef:
 			for _, k := range e.GetConstraints() {
-				if k := k.GetConstraint(); e.GetColname() == schema.TenantColumn && k.GetContype() == pg.ConstrType_CONSTR_DEFAULT && constant(k.GetRawExpr()) {
+				preset := k.GetConstraint().GetContype() == pg.ConstrType_CONSTR_DEFAULT && constant(k.GetConstraint().GetRawExpr())
+				if preset && e.GetColname() == schema.TenantColumn {
 					c.literalAt(e.GetLocation())
 				}
 			}
@@ -73,11 +75,11 @@ func (c *checker) literals(n *pg.Node) {
 func (c *checker) createTable(s *pg.CreateStmt) {
 	r := s.GetRelation()
 	if r.GetRelpersistence() == "t" {
-		c.report("Q4", r.GetLocation(), "temporary tables stay in the session and shadow names for the next tenant")
+		c.reportf("Q4", r.GetLocation(), "temporary tables stay in the session and shadow names for the next tenant")
 		return
 	}
 	if r.GetSchemaname() == "" {
-		c.rewrite("Q8", r.GetLocation(), schema.AppSchema+"."+r.GetRelname(), "table %s without its schema", r.GetRelname())
+		c.rewritef("Q8", r.GetLocation(), schema.AppSchema+"."+r.GetRelname(), "table %s without its schema", r.GetRelname())
 	}
 	if s.GetPartbound() != nil {
 		c.partition(s)
@@ -92,13 +94,13 @@ func (c *checker) createTable(s *pg.CreateStmt) {
 	_, known := c.table(r)
 	if tenant == nil {
 		if (known == nil || !known.Global && !known.Tenant()) && len(s.GetInhRelations()) == 0 {
-			c.rewrite("Q10", r.GetLocation(), "COMMENT ON TABLE "+name(r)+" IS 'tenancy:global <reason>'",
+			c.rewritef("Q10", r.GetLocation(), "COMMENT ON TABLE "+name(r)+" IS 'tenancy:global <reason>'",
 				"%s has no %s, so all tenants share its rows", name(r), schema.TenantColumn)
 		}
 		return
 	}
 	if known == nil || !known.Secured {
-		c.rewrite("Q1", r.GetLocation(), "SELECT rowhouse.secure('"+name(r)+"')", "%s holds tenants' rows and is not secured", name(r))
+		c.rewritef("Q1", r.GetLocation(), "SELECT rowhouse.secure('"+name(r)+"')", "%s holds tenants' rows and is not secured", name(r))
 	}
 	c.tableKeys(s, tenant)
 }
@@ -136,7 +138,7 @@ func (c *checker) tableKeys(s *pg.CreateStmt, tenant *pg.ColumnDef) {
 		}
 	}
 	if !notNull {
-		c.rewrite("Q1", tenant.GetLocation(), schema.TenantColumn+" uuid NOT NULL DEFAULT rowhouse.tenant_id()",
+		c.rewritef("Q1", tenant.GetLocation(), schema.TenantColumn+" uuid NOT NULL DEFAULT rowhouse.tenant_id()",
 			"%s may be null: such a row is nobody's", schema.TenantColumn)
 	}
 }
@@ -171,7 +173,7 @@ func (c *checker) key(k *pg.Constraint) {
 	case pg.ConstrType_CONSTR_EXCLUSION:
 		list := k.GetExclusions()
 		if len(list) > 0 && list[0].GetList().GetItems()[0].GetIndexElem().GetName() != schema.TenantColumn {
-			c.report("Q7", k.GetLocation(), "an exclusion that does not begin with %s meets rows of other tenants", schema.TenantColumn)
+			c.reportf("Q7", k.GetLocation(), "an exclusion that does not begin with %s meets rows of other tenants", schema.TenantColumn)
 		}
 	case pg.ConstrType_CONSTR_FOREIGN:
 		c.foreign(k, sqltext.Strings(k.GetFkAttrs()))
@@ -185,7 +187,7 @@ func (c *checker) keyAt(k *pg.Constraint, columns []string) {
 	if k.GetContype() == pg.ConstrType_CONSTR_PRIMARY {
 		word = "PRIMARY KEY"
 	}
-	c.rewrite("Q7", k.GetLocation(), word+" ("+schema.TenantColumn+", "+strings.Join(columns, ", ")+")",
+	c.rewritef("Q7", k.GetLocation(), word+" ("+schema.TenantColumn+", "+strings.Join(columns, ", ")+")",
 		"a key that does not begin with %s tells whether another tenant has the value", schema.TenantColumn)
 }
 
@@ -199,7 +201,8 @@ func (c *checker) foreign(k *pg.Constraint, columns []string) {
 	theirs := sqltext.Strings(k.GetPkAttrs())
 	paired := mine >= 0 && (len(theirs) == 0 || mine < len(theirs) && theirs[mine] == schema.TenantColumn)
 	if !paired {
-		c.rewrite("Q7", k.GetLocation(), "FOREIGN KEY ("+schema.TenantColumn+", …) REFERENCES "+name(k.GetPktable())+" ("+schema.TenantColumn+", …)",
+		c.rewritef("Q7", k.GetLocation(),
+			fmt.Sprintf("FOREIGN KEY (%[1]s, …) REFERENCES %[2]s (%[1]s, …)", schema.TenantColumn, name(k.GetPktable())),
 			"a foreign key that does not pair %s lets a row belong to another tenant's parent", schema.TenantColumn)
 	}
 }
@@ -208,11 +211,11 @@ func (c *checker) foreign(k *pg.Constraint, columns []string) {
 func (c *checker) createAs(s *pg.CreateTableAsStmt) {
 	r := s.GetInto().GetRel()
 	if r.GetRelpersistence() == "t" {
-		c.report("Q4", r.GetLocation(), "temporary tables stay in the session and shadow names for the next tenant")
+		c.reportf("Q4", r.GetLocation(), "temporary tables stay in the session and shadow names for the next tenant")
 		return
 	}
 	if from := c.readsTenants(s.GetQuery()); from != "" {
-		c.report("Q1", r.GetLocation(), "%s keeps a copy of %s, over which there is no row security", name(r), from)
+		c.reportf("Q1", r.GetLocation(), "%s keeps a copy of %s, over which there is no row security", name(r), from)
 	}
 }
 
@@ -237,7 +240,7 @@ func (c *checker) view(s *pg.ViewStmt) {
 		return d.GetDefname() == "security_invoker" && value != "false" && value != "off" && value != "0"
 	})
 	if from != "" && !invoker {
-		c.rewrite("Q1", s.GetView().GetLocation(), "CREATE VIEW "+name(s.GetView())+" WITH (security_invoker = true) AS …",
+		c.rewritef("Q1", s.GetView().GetLocation(), "CREATE VIEW "+name(s.GetView())+" WITH (security_invoker = true) AS …",
 			"the view reads %s with its owner's rights", from)
 	}
 }
@@ -251,10 +254,10 @@ func (c *checker) alterTable(s *pg.AlterTableStmt) {
 		cmd := n.GetAlterTableCmd()
 		switch cmd.GetSubtype() {
 		case pg.AlterTableType_AT_DisableRowSecurity, pg.AlterTableType_AT_NoForceRowSecurity:
-			c.report("Q1", s.GetRelation().GetLocation(), "row security of %s is taken away", name(s.GetRelation()))
+			c.reportf("Q1", s.GetRelation().GetLocation(), "row security of %s is taken away", name(s.GetRelation()))
 		case pg.AlterTableType_AT_ChangeOwner:
 			if owner := cmd.GetNewowner().GetRolename(); owner != "rowhouse_owner" {
-				c.rewrite("Q1", s.GetRelation().GetLocation(), "OWNER TO rowhouse_owner", "an owner may switch row security off")
+				c.rewritef("Q1", s.GetRelation().GetLocation(), "OWNER TO rowhouse_owner", "an owner may switch row security off")
 			}
 		case pg.AlterTableType_AT_AddConstraint:
 			c.key(cmd.GetDef().GetConstraint())
@@ -262,12 +265,12 @@ func (c *checker) alterTable(s *pg.AlterTableStmt) {
 			if d := cmd.GetDef().GetColumnDef(); d.GetColname() != schema.TenantColumn {
 				c.columnKeys(d)
 			} else if t != nil && !t.Secured {
-				c.rewrite("Q1", s.GetRelation().GetLocation(), "SELECT rowhouse.secure('"+name(s.GetRelation())+"')",
+				c.rewritef("Q1", s.GetRelation().GetLocation(), "SELECT rowhouse.secure('"+name(s.GetRelation())+"')",
 					"%s holds tenants' rows and is not secured", name(s.GetRelation()))
 			}
 		case pg.AlterTableType_AT_DropNotNull:
 			if cmd.GetName() == schema.TenantColumn {
-				c.report("Q1", s.GetRelation().GetLocation(), "%s may be null: such a row is nobody's", schema.TenantColumn)
+				c.reportf("Q1", s.GetRelation().GetLocation(), "%s may be null: such a row is nobody's", schema.TenantColumn)
 			}
 		default:
 		}
@@ -283,7 +286,7 @@ func (c *checker) createIndex(s *pg.IndexStmt) {
 	if s.GetUnique() {
 		rule, why = "Q7", "a unique index that does not lead with %s tells whether another tenant has the value"
 	}
-	c.rewrite(rule, s.GetRelation().GetLocation(), "("+schema.TenantColumn+", …)", why, schema.TenantColumn)
+	c.rewritef(rule, s.GetRelation().GetLocation(), "("+schema.TenantColumn+", …)", why, schema.TenantColumn)
 }
 
 // grant judges rights that row security does not bound.
@@ -293,7 +296,7 @@ func (c *checker) grant(s *pg.GrantStmt) {
 	}
 	for _, n := range s.GetGrantees() {
 		if n.GetRoleSpec().GetRoletype() == pg.RoleSpecType_ROLESPEC_PUBLIC {
-			c.report("Q1", 0, "a right for PUBLIC is one for every role of the server")
+			c.reportf("Q1", 0, "a right for PUBLIC is one for every role of the server")
 			return
 		}
 	}
@@ -305,13 +308,14 @@ func (c *checker) grant(s *pg.GrantStmt) {
 	switch s.GetObjtype() {
 	case pg.ObjectType_OBJECT_TABLE:
 		if len(rights) == 0 {
-			c.rewrite("Q1", 0, "SELECT rowhouse.secure('<table>'), which grants what an app needs", "ALL holds TRUNCATE, which row security does not bound")
+			c.rewritef("Q1", 0, "SELECT rowhouse.secure('<table>'), which grants what an app needs",
+				"ALL holds TRUNCATE, which row security does not bound")
 			return
 		}
 	case pg.ObjectType_OBJECT_SCHEMA, pg.ObjectType_OBJECT_DATABASE:
 		wide = []string{"CREATE", "TEMP", "TEMPORARY"}
 		if len(rights) == 0 {
-			c.report("Q1", 0, "ALL holds CREATE: who makes objects here can shadow those of tenants")
+			c.reportf("Q1", 0, "ALL holds CREATE: who makes objects here can shadow those of tenants")
 			return
 		}
 	default:
@@ -319,7 +323,7 @@ func (c *checker) grant(s *pg.GrantStmt) {
 	}
 	for _, right := range rights {
 		if slices.Contains(wide, right) {
-			c.report("Q1", 0, "row security does not bound %s", right)
+			c.reportf("Q1", 0, "row security does not bound %s", right)
 		}
 	}
 }
@@ -328,7 +332,7 @@ func (c *checker) grant(s *pg.GrantStmt) {
 func (c *checker) grantRole(s *pg.GrantRoleStmt) {
 	for _, n := range s.GetGrantedRoles() {
 		if role := n.GetAccessPriv().GetPrivName(); s.GetIsGrant() && strings.HasPrefix(role, "pg_") {
-			c.report("Q1", 0, "%s is a right over all tables, or over the server", role)
+			c.reportf("Q1", 0, "%s is a right over all tables, or over the server", role)
 		}
 	}
 }
@@ -336,7 +340,7 @@ func (c *checker) grantRole(s *pg.GrantRoleStmt) {
 func (c *checker) function(of, options []*pg.Node) {
 	for _, n := range options {
 		if d := n.GetDefElem(); d.GetDefname() == "security" && d.GetArg().GetBoolean().GetBoolval() {
-			c.rewrite("Q1", 0, "SECURITY INVOKER", "%s runs with its owner's rights, whoever calls it", strings.Join(sqltext.Strings(of), "."))
+			c.rewritef("Q1", 0, "SECURITY INVOKER", "%s runs with its owner's rights, whoever calls it", strings.Join(sqltext.Strings(of), "."))
 		}
 	}
 }
@@ -346,7 +350,7 @@ func (c *checker) role(options []*pg.Node) {
 		d := n.GetDefElem()
 		name := d.GetDefname()
 		if (name == "bypassrls" || name == "superuser") && d.GetArg().GetBoolean().GetBoolval() {
-			c.report("Q1", 0, "row security does not hold for a role with %s", strings.ToUpper(name))
+			c.reportf("Q1", 0, "row security does not hold for a role with %s", strings.ToUpper(name))
 		}
 	}
 }

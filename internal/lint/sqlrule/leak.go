@@ -50,7 +50,7 @@ func (c *checker) pattern(f *frame, e *pg.A_Expr) {
 	if r == nil {
 		return
 	}
-	prefix, anywhere := prefixOf(e.GetRexpr(), c.text)
+	prefix, anywhere := prefixOf(e.GetRexpr())
 	if anywhere && !indexed(r.table, column, "gin", "gist") {
 		return // no index could have served it
 	}
@@ -58,16 +58,17 @@ func (c *checker) pattern(f *frame, e *pg.A_Expr) {
 	switch {
 	case e.GetKind() == pg.A_Expr_Kind_AEXPR_ILIKE:
 		verb = "ILIKE"
-		instead = fmt.Sprintf("%[1]s_lower ^@ lower(%[2]s), with a column %[1]s_lower text GENERATED ALWAYS AS (lower(%[1]s)) STORED and an index (%[3]s, %[1]s_lower text_pattern_ops)",
+		instead = fmt.Sprintf("%[1]s_lower ^@ lower(%[2]s), with a column %[1]s_lower text GENERATED ALWAYS AS (lower(%[1]s)) STORED "+
+			"and an index (%[3]s, %[1]s_lower text_pattern_ops)",
 			column, prefix, schema.TenantColumn)
 	case !anywhere:
 		instead = fmt.Sprintf("%s ^@ %s for a prefix, with an index (%s, %s text_pattern_ops)", column, prefix, schema.TenantColumn, column)
 	}
-	c.rewrite("Q5", e.GetLocation(), instead, "%s is not leakproof, so that under row security no index on %s serves it", verb, column)
+	c.rewritef("Q5", e.GetLocation(), instead, "%s is not leakproof, so that under row security no index on %s serves it", verb, column)
 }
 
 // prefixOf returns the prefix that a pattern begins with, as SQL, and whether it may match anywhere.
-func prefixOf(n *pg.Node, text string) (prefix string, anywhere bool) {
+func prefixOf(n *pg.Node) (prefix string, anywhere bool) {
 	if cast := n.GetTypeCast(); cast != nil {
 		n = cast.GetArg()
 	}
@@ -82,7 +83,7 @@ func prefixOf(n *pg.Node, text string) (prefix string, anywhere bool) {
 	case n.GetParamRef() != nil:
 		return fmt.Sprintf("$%d", n.GetParamRef().GetNumber()), false
 	case n.GetAExpr() != nil && sqltext.Last(n.GetAExpr().GetName()) == "||":
-		return prefixOf(n.GetAExpr().GetLexpr(), text)
+		return prefixOf(n.GetAExpr().GetLexpr())
 	}
 	return "$n", false
 }
@@ -103,7 +104,8 @@ func (c *checker) operator(f *frame, e *pg.A_Expr, op string) {
 	if (op == "~" || op == "~*" || op == "<<" || op == ">>" || op == "%") && !indexed(r.table, column, "gin", "gist") {
 		return // arithmetic, or a search for which no index was made
 	}
-	c.rewrite("Q5", e.GetLocation(), remedy(op, column, of), "operator %s is not leakproof, so that under row security no index on %s serves it", op, column)
+	c.rewritef("Q5", e.GetLocation(), remedy(op, column, of),
+		"operator %s is not leakproof, so that under row security no index on %s serves it", op, column)
 }
 
 func remedy(op, column, of string) string {
@@ -117,7 +119,8 @@ func remedy(op, column, of string) string {
 	case strings.HasSuffix(of, "[]"):
 		return fmt.Sprintf("a table with a row for each element, keyed (%s, …, element), and =", schema.TenantColumn)
 	}
-	return fmt.Sprintf("%[1]s_key = …, with a column %[1]s_key text GENERATED ALWAYS AS (%[1]s->>'key') STORED and an index (%[2]s, %[1]s_key)",
+	return fmt.Sprintf("%[1]s_key = …, with a column %[1]s_key text GENERATED ALWAYS AS (%[1]s->>'key') STORED "+
+		"and an index (%[2]s, %[1]s_key)",
 		column, schema.TenantColumn)
 }
 
@@ -132,7 +135,7 @@ func (c *checker) comparison(f *frame, e *pg.A_Expr) {
 		case side.GetFuncCall() != nil:
 			c.computed(f, e, side.GetFuncCall())
 		case side.GetTypeCast() != nil && namesTenant(side):
-			c.rewrite("Q5", e.GetLocation(), schema.TenantColumn+" = $n", "a cast of %s keeps every index out", schema.TenantColumn)
+			c.rewritef("Q5", e.GetLocation(), schema.TenantColumn+" = $n", "a cast of %s keeps every index out", schema.TenantColumn)
 		}
 	}
 }
@@ -157,7 +160,8 @@ func (c *checker) plainColumn(f *frame, e *pg.A_Expr, ref *pg.ColumnRef) {
 	case of == "citext":
 		instead = "a stored generated column lower(" + column + ") of type text"
 	}
-	c.rewrite("Q5", e.GetLocation(), instead, "comparisons of type %s are not leakproof, so that under row security no index on %s serves them", of, column)
+	c.rewritef("Q5", e.GetLocation(), instead,
+		"comparisons of type %s are not leakproof, so that under row security no index on %s serves them", of, column)
 }
 
 // extracted judges doc->>'key' = ….
@@ -175,7 +179,7 @@ func (c *checker) extracted(f *frame, e, arrow *pg.A_Expr) {
 		key = strings.Trim(s, "{}")
 	}
 	as := column + "_" + strings.ReplaceAll(key, ",", "_")
-	c.rewrite("Q5", e.GetLocation(),
+	c.rewritef("Q5", e.GetLocation(),
 		fmt.Sprintf("%[1]s = …, with a column %[1]s text GENERATED ALWAYS AS (%[2]s %[3]s '%[4]s') STORED and an index (%[5]s, %[1]s)",
 			as, column, op, key, schema.TenantColumn),
 		"%s is not leakproof, so that under row security no index on it serves the comparison", op)
@@ -191,8 +195,9 @@ func (c *checker) computed(f *frame, e *pg.A_Expr, call *pg.FuncCall) {
 		}
 		for _, i := range r.table.Indexes {
 			if slices.ContainsFunc(i.Columns, func(c schema.Column) bool { return c.Function == function && c.Of == column }) {
-				c.rewrite("Q5", e.GetLocation(),
-					fmt.Sprintf("%[1]s_%[2]s = …, with a column %[1]s_%[2]s text GENERATED ALWAYS AS (%[2]s(%[1]s)) STORED and an index (%[3]s, %[1]s_%[2]s)",
+				c.rewritef("Q5", e.GetLocation(),
+					fmt.Sprintf("%[1]s_%[2]s = …, with a column %[1]s_%[2]s text GENERATED ALWAYS AS (%[2]s(%[1]s)) STORED "+
+						"and an index (%[3]s, %[1]s_%[2]s)",
 						column, function, schema.TenantColumn),
 					"%s() is not leakproof, so that under row security the index %s does not serve it", function, i.Name)
 				return

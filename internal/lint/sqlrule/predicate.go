@@ -68,7 +68,7 @@ func (c *checker) predicates(f *frame) {
 	}
 	for _, r := range f.from {
 		if r.tenants && !f.fixes(r) {
-			c.rewrite("Q1", r.rv.GetLocation(), "it through tenantdb, or add "+r.alias+"."+schema.TenantColumn+" = $n",
+			c.rewritef("Q1", r.rv.GetLocation(), "it through tenantdb, or add "+r.alias+"."+schema.TenantColumn+" = $n",
 				"%s is read or changed without %s, and outside tenantdb nothing adds it", name(r.rv), schema.TenantColumn)
 		}
 	}
@@ -108,7 +108,7 @@ func (c *checker) spans(f *frame, e *pg.A_Expr) {
 	default:
 	}
 	if several {
-		c.report("Q10", e.GetLocation(), "the condition lets several tenants through; say why in -- tenancy:admin <reason>")
+		c.reportf("Q10", e.GetLocation(), "the condition lets several tenants through; say why in -- tenancy:admin <reason>")
 	}
 }
 
@@ -198,7 +198,7 @@ func (c *checker) literal(e *pg.A_Expr) {
 }
 
 func (c *checker) literalAt(at int32) {
-	c.report("Q2", at, "a tenant's id is written into the code; every other tenant runs this code too")
+	c.reportf("Q2", at, "a tenant's id is written into the code; every other tenant runs this code too")
 }
 
 // cased finds CASE tenant_id WHEN 'constant'.

@@ -164,18 +164,18 @@ func (c *checker) named(r *pg.RangeVar, f *frame) {
 	relation := r.GetRelname()
 	switch in := r.GetSchemaname(); {
 	case r.GetRelpersistence() == "t" || in == "pg_temp":
-		c.report("Q4", at, "temporary tables stay in the session and shadow names for the next tenant")
+		c.reportf("Q4", at, "temporary tables stay in the session and shadow names for the next tenant")
 	case in == "pg_catalog", in == "information_schema", in == "" && strings.HasPrefix(relation, "pg_"):
 		if c.source != Migration {
-			c.report("Q6", at, "%s describes all tenants, not one", relation)
+			c.reportf("Q6", at, "%s describes all tenants, not one", relation)
 		}
 	case in == "rowhouse":
 		if c.source == Sealed {
-			c.report("Q10", at, "%s.%s is about all tenants", in, relation)
+			c.reportf("Q10", at, "%s.%s is about all tenants", in, relation)
 		}
 	case in == "" && !f.ctes[relation]:
 		if tenants, _ := c.table(r); tenants || c.source == Sealed && !c.global(r) {
-			c.rewrite("Q8", at, schema.AppSchema+"."+relation, "table %s without its schema is not found in a schema of its own", relation)
+			c.rewritef("Q8", at, schema.AppSchema+"."+relation, "table %s without its schema is not found in a schema of its own", relation)
 		}
 	}
 }
@@ -191,15 +191,15 @@ func (c *checker) call(n *pg.FuncCall) {
 	at := n.GetLocation()
 	switch {
 	case f == "set_config":
-		c.report("Q3", at, "set_config changes the session; the tenant is set by tenantdb alone")
+		c.reportf("Q3", at, "set_config changes the session; the tenant is set by tenantdb alone")
 	case strings.HasPrefix(f, "pg_advisory"), strings.HasPrefix(f, "pg_try_advisory"):
-		c.report("Q4", at, "advisory locks have one space for all tenants; one tenant can stop the others")
+		c.reportf("Q4", at, "advisory locks have one space for all tenants; one tenant can stop the others")
 	case f == "pg_notify":
-		c.report("Q4", at, "NOTIFY reaches every session of the database, of any tenant")
+		c.reportf("Q4", at, "NOTIFY reaches every session of the database, of any tenant")
 	case strings.HasPrefix(f, "lo_"), f == "loread", f == "lowrite":
-		c.report("Q4", at, "large objects are not under row security")
+		c.reportf("Q4", at, "large objects are not under row security")
 	case c.source != Migration && (strings.HasPrefix(f, "pg_stat") || strings.HasPrefix(f, "pg_") && strings.HasSuffix(f, "_size")):
-		c.report("Q6", at, "%s counts every tenant's rows", f)
+		c.reportf("Q6", at, "%s counts every tenant's rows", f)
 	}
 }
 
@@ -214,7 +214,7 @@ func (c *checker) stars(f *frame, list []*pg.Node, verb string) {
 		for _, r := range f.from {
 			named := len(fields) == 1 || fields[len(fields)-2].GetString_().GetSval() == r.alias
 			if r.tenants && named {
-				c.rewrite("Q8", ref.GetLocation(), columnList(r.table), "%s * of %s changes its meaning with the next migration", verb, name(r.rv))
+				c.rewritef("Q8", ref.GetLocation(), columnList(r.table), "%s * of %s changes its meaning with the next migration", verb, name(r.rv))
 				break
 			}
 		}
@@ -257,7 +257,8 @@ func (c *checker) conflict(f *frame, on *pg.OnConflictClause) {
 	if len(columns) > 0 {
 		instead = fmt.Sprintf("ON CONFLICT (%s, %s)", schema.TenantColumn, strings.Join(columns, ", "))
 	}
-	c.rewrite("Q7", on.GetLocation(), instead, "ON CONFLICT on %s without %s meets rows of other tenants", name(target.rv), schema.TenantColumn)
+	c.rewritef("Q7", on.GetLocation(), instead,
+		"ON CONFLICT on %s without %s meets rows of other tenants", name(target.rv), schema.TenantColumn)
 }
 
 // grouped finds queries that tell tenants apart.
@@ -277,7 +278,8 @@ func (c *checker) grouped(f *frame, s *pg.SelectStmt) {
 	}
 	for _, n := range lists {
 		if ref := n.GetColumnRef(); ref != nil && f.tenantColumn(ref) {
-			c.report("Q10", ref.GetLocation(), "%s in the result, GROUP BY or ORDER BY: the statement is about several tenants; say why in -- tenancy:admin <reason>",
+			c.reportf("Q10", ref.GetLocation(),
+				"%s in the result, GROUP BY or ORDER BY: the statement is about several tenants; say why in -- tenancy:admin <reason>",
 				schema.TenantColumn)
 			return
 		}
@@ -312,7 +314,8 @@ func (c *checker) page(f *frame, s *pg.SelectStmt) {
 		return
 	}
 	at = s.GetSortClause()[0].GetSortBy().GetNode().GetColumnRef().GetLocation()
-	c.rewrite("Q9", at, fmt.Sprintf("an index: CREATE INDEX ON %s (%s, %s)", t.QualifiedName(), schema.TenantColumn, strings.Join(order, ", ")),
+	c.rewritef("Q9", at,
+		fmt.Sprintf("an index: CREATE INDEX ON %s (%s, %s)", t.QualifiedName(), schema.TenantColumn, strings.Join(order, ", ")),
 		"no index of %s leads with %s and goes on in the order of %s", t.QualifiedName(), schema.TenantColumn, strings.Join(order, ", "))
 }
 

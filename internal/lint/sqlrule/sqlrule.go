@@ -74,11 +74,11 @@ type checker struct {
 	findings  []Finding
 }
 
-func (c *checker) report(rule string, at int32, format string, args ...any) {
-	c.rewrite(rule, at, "", format, args...)
+func (c *checker) reportf(rule string, at int32, format string, args ...any) {
+	c.rewritef(rule, at, "", format, args...)
 }
 
-func (c *checker) rewrite(rule string, at int32, instead, format string, args ...any) {
+func (c *checker) rewritef(rule string, at int32, instead, format string, args ...any) {
 	offset := int(at)
 	if offset <= 0 {
 		offset = c.statement.Start
@@ -134,9 +134,9 @@ func (c *checker) top() {
 	case n.GetCopyStmt() != nil:
 		c.copyFrom(n.GetCopyStmt())
 	case n.GetExplainStmt() != nil:
-		c.report("Q6", 0, "EXPLAIN tells how many rows other tenants have")
+		c.reportf("Q6", 0, "EXPLAIN tells how many rows other tenants have")
 	case c.source == Sealed:
-		c.report("Q0", 0, "tenantdb takes SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES only")
+		c.reportf("Q0", 0, "tenantdb takes SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES only")
 	}
 }
 
@@ -153,7 +153,7 @@ func inner(n *pg.Node) (m proto.Message) {
 
 func (c *checker) copyFrom(s *pg.CopyStmt) {
 	if s.GetIsFrom() {
-		c.report("Q8", 0, "COPY FROM is refused under row security; insert with tenantdb")
+		c.reportf("Q8", 0, "COPY FROM is refused under row security; insert with tenantdb")
 	}
 }
 
@@ -163,15 +163,15 @@ func (c *checker) session(n *pg.Node) bool {
 	case n.GetVariableSetStmt() != nil:
 		c.set(n.GetVariableSetStmt())
 	case n.GetDiscardStmt() != nil:
-		c.report("Q3", 0, "DISCARD changes the session, which the next tenant gets")
+		c.reportf("Q3", 0, "DISCARD changes the session, which the next tenant gets")
 	case n.GetAlterRoleSetStmt() != nil, n.GetAlterDatabaseSetStmt() != nil:
-		c.report("Q3", 0, "a setting of a role or database presets what each session begins with")
+		c.reportf("Q3", 0, "a setting of a role or database presets what each session begins with")
 	case n.GetDeclareCursorStmt() != nil, n.GetFetchStmt() != nil, n.GetClosePortalStmt() != nil:
-		c.report("Q4", 0, "a cursor of the session can outlive the tenant's transaction")
+		c.reportf("Q4", 0, "a cursor of the session can outlive the tenant's transaction")
 	case n.GetListenStmt() != nil, n.GetNotifyStmt() != nil, n.GetUnlistenStmt() != nil:
-		c.report("Q4", 0, "LISTEN and NOTIFY reach every session of the database, of any tenant")
+		c.reportf("Q4", 0, "LISTEN and NOTIFY reach every session of the database, of any tenant")
 	case n.GetPrepareStmt() != nil, n.GetExecuteStmt() != nil, n.GetDeallocateStmt() != nil:
-		c.report("Q4", 0, "a prepared statement of the session is lost or foreign behind a pooler; pgx prepares by itself")
+		c.reportf("Q4", 0, "a prepared statement of the session is lost or foreign behind a pooler; pgx prepares by itself")
 	default:
 		return false
 	}
@@ -187,10 +187,10 @@ func (c *checker) set(s *pg.VariableSetStmt) {
 		return
 	}
 	if c.source == Migration && !dangerous && name != "" {
-		c.rewrite("Q3", 0, "SET LOCAL "+name, "SET outlives the migration on its connection")
+		c.rewritef("Q3", 0, "SET LOCAL "+name, "SET outlives the migration on its connection")
 		return
 	}
-	c.report("Q3", 0, "SET and RESET of %s change whom or what the session works for", orAll(name))
+	c.reportf("Q3", 0, "SET and RESET of %s change whom or what the session works for", orAll(name))
 }
 
 func orAll(name string) string {
@@ -216,7 +216,7 @@ func (c *checker) backfill(n *pg.Node) {
 		return
 	}
 	if tenants, _ := c.table(r); tenants {
-		c.report("Q10", r.GetLocation(), "a migration changes rows of %s: under forced row security the owner touches no tenant's", name(r))
+		c.reportf("Q10", r.GetLocation(), "a migration changes rows of %s: under forced row security the owner touches no tenant's", name(r))
 	}
 }
 
