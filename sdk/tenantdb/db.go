@@ -192,7 +192,7 @@ func (db *DB) pause(try int) time.Duration {
 
 // send makes one try. After an error the connection is back in the pool, or gone.
 func (p *pool) send(ctx context.Context, tc tenant.Context, pro prologue) (flight, error) {
-	l, err := p.acquire(ctx)
+	l, err := p.acquire(ctx, tc.UID())
 	if err != nil {
 		return flight{}, err
 	}

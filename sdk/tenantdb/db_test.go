@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -645,6 +646,48 @@ func TestAdmission(t *testing.T) {
 	wantRefusal(t, err, tenantdb.ErrAdmission, fault.ResourceExhausted, fault.ReasonOverloaded)
 	rows.Close()
 	wantTitles(d.In(t, "globex"), t, d.DB, "globex one")
+}
+
+// One tenant's slow statements leave connections to others.
+func TestSlowTenantLeavesConnections(t *testing.T) {
+	t.Parallel()
+	const conns, slow, share = 10, 12, 5
+	d := notes(t, dbtest.Configure(func(c *tenantdb.Config) {
+		for name, to := range c.Cells {
+			to.MaxConns = conns
+			c.Cells[name] = to
+		}
+	}))
+	acme, globex := d.In(t, "acme"), d.In(t, "globex")
+	end, begun := make(chan struct{}), make(chan error, 2*slow)
+	var wg sync.WaitGroup
+	for range slow {
+		wg.Go(func() {
+			err := d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
+				_, err := tx.Exec(acme, allNotes)
+				begun <- err
+				<-end
+				return err
+			})
+			if err != nil && !errors.Is(err, tenantdb.ErrAdmission) {
+				t.Error(err)
+			}
+		})
+	}
+	defer wg.Wait()
+	defer close(end)
+	held := 0
+	for range slow {
+		if <-begun == nil {
+			held++
+		}
+	}
+	if held != share {
+		t.Errorf("a tenant holds %d of %d connections, want %d", held, conns, share)
+	}
+	for range 2 * conns {
+		wantTitles(globex, t, d.DB, "globex one")
+	}
 }
 
 func TestUnreachableCellShowsNoSecret(t *testing.T) {

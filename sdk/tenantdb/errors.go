@@ -30,7 +30,7 @@ var (
 	ErrSuspended = errors.New("tenant is suspended")
 	// ErrTimeout says that a statement took longer than the plan or the caller allows.
 	ErrTimeout = errors.New("statement timeout")
-	// ErrAdmission says that no connection was free in time.
+	// ErrAdmission says that no connection was free in time, or that the tenant held its share of them.
 	ErrAdmission = errors.New("no connection free")
 	// ErrUnreachable says that the cell's database could not be reached, or went away
 	// before anything was committed.

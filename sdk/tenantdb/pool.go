@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
 const (
@@ -30,9 +31,9 @@ const (
 type pool struct {
 	cell  string
 	conns *pgxpool.Pool
-	// slots has room for as many as there are connections, so callers queue here, for at most
+	// slots are as many as there are connections, so callers queue here, for at most
 	// admissionWait, and not in conns. What conns still takes time for is a new connection.
-	slots chan struct{}
+	slots *slots
 }
 
 func newPool(ctx context.Context, name string, cell Cell, config *Config) (*pool, error) {
@@ -65,53 +66,37 @@ func newPool(ctx context.Context, name string, cell Cell, config *Config) (*pool
 	if err != nil {
 		return nil, fmt.Errorf("cell %q: %w", name, err)
 	}
-	return &pool{cell: name, conns: conns, slots: make(chan struct{}, parsed.MaxConns)}, nil
+	return &pool{cell: name, conns: conns, slots: newSlots(int(parsed.MaxConns))}, nil
 }
 
 // lease is a connection that one call holds.
 type lease struct {
 	*pgxpool.Conn
 	pool *pool
+	uid  tenant.UID
 }
 
-// acquire waits for a slot, at most admissionWait, and takes a connection.
-func (p *pool) acquire(ctx context.Context) (lease, error) {
-	select {
-	case p.slots <- struct{}{}:
-	default:
-		if err := p.wait(ctx); err != nil {
-			return lease{}, err
-		}
+// acquire waits for a slot of the tenant's, at most admissionWait, and takes a connection.
+func (p *pool) acquire(ctx context.Context, uid tenant.UID) (lease, error) {
+	if err := p.slots.take(ctx, uid); err != nil {
+		return lease{}, err
 	}
 	conn, err := p.conns.Acquire(ctx)
 	if err != nil {
-		<-p.slots
+		p.slots.give(uid)
 		if ctx.Err() != nil {
 			return lease{}, explain(ctx.Err())
 		}
 		return lease{}, unreachable(err)
 	}
-	return lease{conn, p}, nil
-}
-
-func (p *pool) wait(ctx context.Context) error {
-	timer := time.NewTimer(admissionWait)
-	defer timer.Stop()
-	select {
-	case p.slots <- struct{}{}:
-		return nil
-	case <-timer.C:
-		return overloaded().WithCause(ErrAdmission)
-	case <-ctx.Done():
-		return explain(ctx.Err())
-	}
+	return lease{conn, p, uid}, nil
 }
 
 // release gives the connection back. pgxpool destroys one that is in a transaction or in
 // the middle of an answer; what enter() set ended with the transaction.
 func (l lease) release() {
 	l.Release()
-	<-l.pool.slots
+	l.pool.slots.give(l.uid)
 }
 
 // destroy closes the connection instead.
@@ -139,7 +124,8 @@ type Cell struct {
 	// DSN is a connection string or URL for the role rowhouse_app_<app>. Read it from a
 	// file; it may hold a password.
 	DSN string
-	// MaxConns bounds the connections; 0 means 10.
+	// MaxConns bounds the connections; 0 means 10. One tenant holds at most half of them at a
+	// time, rounded up; its further calls wait for its own, for at most two seconds.
 	MaxConns int32
 	// Pooler says what the DSN leads to.
 	Pooler Pooler

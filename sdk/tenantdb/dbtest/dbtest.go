@@ -94,7 +94,7 @@ func New(tb testing.TB, opts ...Option) *Database {
 	}))
 	d.Config = tenantdb.Config{
 		App:   App,
-		Cells: map[string]tenantdb.Cell{tenanttest.Cell: {DSN: database.DSN(cell.AppRole(App)), MaxConns: 4}},
+		Cells: map[string]tenantdb.Cell{tenanttest.Cell: {DSN: database.DSN(cell.AppRole(App)), MaxConns: 8}},
 		Clock: o.clock,
 	}
 	for _, edit := range o.configure {
