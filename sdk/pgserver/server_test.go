@@ -31,7 +31,7 @@ func TestSettingsOfTheTestProfile(t *testing.T) {
 	s := start(t, pgserver.Options{Settings: map[string]string{"work_mem": "5MB", "fsync": "on"}})
 	for name, want := range map[string]string{
 		"synchronous_commit": "off", "full_page_writes": "off", "fsync": "on", "work_mem": "5MB",
-		"wal_level": "logical", "max_connections": "200", "max_prepared_transactions": "200",
+		"wal_level": "logical", "max_connections": "200", "max_prepared_transactions": "0",
 		"max_locks_per_transaction": "256", "TimeZone": "UTC", "server_encoding": "UTF8",
 		"listen_addresses": "", "lc_messages": "C", "is_superuser": "on",
 	} {

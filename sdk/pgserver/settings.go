@@ -29,7 +29,7 @@ func (h *home) settings(o Options, socketDir string, port int) []string {
 		"port=" + strconv.Itoa(port),
 		"hba_file=" + filepath.Join(h.data(), hbaName),
 		"max_connections=" + strconv.Itoa(o.MaxConnections),
-		"max_prepared_transactions=" + strconv.Itoa(o.MaxConnections),
+		"max_prepared_transactions=0", // one outlives its session, with its locks
 		"max_locks_per_transaction=256",
 		"wal_level=logical",
 		"timezone=UTC",
