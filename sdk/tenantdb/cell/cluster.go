@@ -64,6 +64,9 @@ func setUpCluster(ctx context.Context, t pgx.Tx, config *Config, super bool) err
 		return err
 	}
 	if super {
+		if err := closeCommon(ctx, t); err != nil {
+			return err
+		}
 		return grantCarrier(ctx, t)
 	}
 	for _, group := range []string{owner, roleSecurity, roleApp, app} {
@@ -132,6 +135,24 @@ func setPassword(ctx context.Context, t pgx.Tx, role, password string) error {
 	}
 	if _, err := t.Exec(ctx, "ALTER ROLE "+quote(role)+" PASSWORD '"+verifier+"'"); err != nil {
 		return fmt.Errorf("password of %s: SQLSTATE %s", role, sqlState(err)) // not the statement's text
+	}
+	return nil
+}
+
+// closeCommon takes the databases that every server has from everybody: nothing was taken from
+// the functions there, and a login of an app would find all that Init takes in the app's own.
+func closeCommon(ctx context.Context, t pgx.Tx) error {
+	open, err := names(ctx, t, `
+SELECT d.datname::text FROM pg_catalog.pg_database d
+CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) g
+WHERE d.datname IN ('postgres', 'template1') AND g.grantee = 0 GROUP BY d.datname`)
+	if err != nil {
+		return err
+	}
+	for _, name := range open {
+		if _, err := t.Exec(ctx, "REVOKE ALL ON DATABASE "+quote(name)+" FROM PUBLIC"); err != nil {
+			return fmt.Errorf("close database %s: %w", name, err)
+		}
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ var (
 	// ErrRung says that the server does not reach the rung that was asked for, or that
 	// the database stands on a higher one.
 	ErrRung = errors.New("rung not reached")
-	// ErrServer says that this server is too old or has a known hole.
+	// ErrServer says that this server is too old, has a known hole, or a setting that opens one.
 	ErrServer = errors.New("server refused")
 )
 
@@ -95,7 +95,12 @@ func or[T comparable](v, fallback T) T {
 // see [Audit].
 //
 // Roles belong to the whole server; concurrent calls, in any databases of it, wait for
-// each other. Without superuser the rights of pg_catalog's functions stay as they are.
+// each other. So do the databases postgres and template1, from which a superuser's Init takes
+// PUBLIC's rights: grant CONNECT to monitoring roles that log in there. Without superuser they
+// and the rights of pg_catalog's functions stay as they are.
+//
+// A server that lets sessions prepare transactions (max_prepared_transactions) is refused: what
+// an app's login prepares keeps its locks, a tenant's too, after the session ended.
 func Init(ctx context.Context, conn Conn, config Config) error {
 	if err := config.check(); err != nil {
 		return fmt.Errorf("cell init: %w", err)
@@ -151,6 +156,13 @@ func checkServer(ctx context.Context, t pgx.Tx) error {
 		return fmt.Errorf("%w: version %d.%d, want 15 to 18", ErrServer, major, minor)
 	case minor < floor:
 		return fmt.Errorf("%w: version %d.%d, want %d.%d or later", ErrServer, major, minor, major, floor)
+	}
+	var prepared int
+	if err := t.QueryRow(ctx, "SELECT current_setting('max_prepared_transactions')::int").Scan(&prepared); err != nil {
+		return fmt.Errorf("ask for prepared transactions: %w", err)
+	}
+	if prepared > 0 {
+		return fmt.Errorf("%w: max_prepared_transactions is %d, want 0", ErrServer, prepared)
 	}
 	return nil
 }

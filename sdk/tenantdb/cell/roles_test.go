@@ -1,10 +1,13 @@
 package cell_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 )
@@ -92,5 +95,49 @@ GRANT CONNECT ON DATABASE `+db.Name()+` TO rowhouse_migrator`); err != nil {
 	refusedLogin(t, db, "rowhouse_migrator")
 	if err := migrate(t, db.Conn(t, cell.MigratorRole(config.App)), goodTable, `ALTER TABLE app.good ADD note text;`); err != nil {
 		t.Errorf("a migration of what was adopted: %v", err)
+	}
+}
+
+// In databases that every server has, nothing was taken from the functions.
+func TestAppsEnterNoCommonDatabase(t *testing.T) {
+	t.Parallel()
+	db, _ := ready(t, "")
+	for _, role := range []string{cell.AppRole(app), cell.MigratorRole(app)} {
+		for _, name := range []string{"postgres", "template1"} {
+			config, err := pgx.ParseConfig(db.DSN(role))
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.Database = name
+			conn, err := pgx.ConnectConfig(t.Context(), config)
+			if err == nil {
+				_ = conn.Close(t.Context())
+			}
+			if state(err) != "42501" {
+				t.Errorf("%s enters %s: %v, want SQLSTATE 42501", role, name, err)
+			}
+		}
+	}
+}
+
+// A prepared transaction would keep a tenant's lock after its session ended.
+func TestInitRefusesPreparedTransactions(t *testing.T) {
+	t.Parallel()
+	server, err := pgserver.Start(t.Context(), pgserver.Options{Settings: map[string]string{"max_prepared_transactions": "1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	conn, err := pgx.Connect(t.Context(), server.DSN(pgserver.Login{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	if err := cell.Init(t.Context(), conn, cell.Config{App: app}); !errors.Is(err, cell.ErrServer) {
+		t.Errorf("%v, want ErrServer", err)
 	}
 }
