@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/internal/lifetime"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
@@ -41,7 +42,7 @@ type successor struct {
 func (s *successors) of(ctx context.Context, old tenant.Context) string {
 	now := s.clock()
 	left := old.ExpireTime().Sub(now)
-	if left >= renewOutgoing || left <= 0 || !renewable(old) {
+	if left >= renewOutgoing || left <= 0 || !lifetime.Renewable(old) {
 		return old.Token()
 	}
 	next, first := s.find(old, now)
@@ -91,7 +92,7 @@ func (n *successor) failed(now time.Time) bool {
 func (s *successors) renew(ctx context.Context, next *successor, token string, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
 	defer cancel()
-	next.again = s.clock().Add(retryRenewal)
+	next.again = s.clock().Add(lifetime.RetryAfter)
 	defer close(next.done)
 	if renewed, err := s.refresher.RefreshContext(ctx, token); err == nil {
 		next.token = renewed
