@@ -48,7 +48,7 @@ func (s *site) unsafe(w http.ResponseWriter, r *http.Request) {
 func (s *site) stolen(w http.ResponseWriter, r *http.Request) {
 	c, err := tenant.FromContext(r.Context())
 	if err != nil {
-		s.problem(w, r, err)
+		tenanthttp.WriteProblem(w, r, err)
 		return
 	}
 	fmt.Fprint(w, base64.StdEncoding.EncodeToString([]byte(c.Token())))

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"html/template"
 	"io"
-	"log/slog"
 	"net/http"
 	"strconv"
 
@@ -46,14 +45,13 @@ type site struct {
 	notes *Notes
 	look  func(ctx context.Context) Look
 	page  *template.Template
-	log   *slog.Logger
 }
 
 // Handler returns the HTTP API and the page. look tells how the context's tenant
 // looks. It expects a verified tenant context in every request: see
 // [tenanthttp.Handler].
-func Handler(n *Notes, look func(ctx context.Context) Look, log *slog.Logger) http.Handler {
-	s := &site{notes: n, look: look, page: template.Must(template.New("page").Parse(page)), log: log}
+func Handler(n *Notes, look func(ctx context.Context) Look) http.Handler {
+	s := &site{notes: n, look: look, page: template.Must(template.New("page").Parse(page))}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /notes", s.answer(s.list))
 	mux.HandleFunc("POST /notes", s.answer(s.create))
@@ -72,23 +70,18 @@ func (s *site) answer(handle func(r *http.Request) (proto.Message, error)) http.
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		m, err := handle(r)
 		if err != nil {
-			s.problem(w, r, err)
+			tenanthttp.WriteProblem(w, r, err)
 			return
 		}
 		b, err := protojson.Marshal(m)
 		if err != nil {
-			s.problem(w, r, err)
+			tenanthttp.WriteProblem(w, r, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "private, no-store")
 		_, _ = w.Write(append(b, '\n')) // the client has gone: nobody to tell
 	}
-}
-
-func (s *site) problem(w http.ResponseWriter, r *http.Request, err error) {
-	s.log.InfoContext(r.Context(), "refused", "error", err)
-	tenanthttp.WriteProblem(w, r, err)
 }
 
 func (s *site) list(r *http.Request) (proto.Message, error) {
@@ -171,12 +164,12 @@ type view struct {
 func (s *site) show(w http.ResponseWriter, r *http.Request) {
 	tc, err := tenant.FromContext(r.Context())
 	if err != nil {
-		s.problem(w, r, err)
+		tenanthttp.WriteProblem(w, r, err)
 		return
 	}
 	notes, err := s.notes.List(r.Context(), 0, "")
 	if err != nil {
-		s.problem(w, r, err)
+		tenanthttp.WriteProblem(w, r, err)
 		return
 	}
 	h := w.Header()
@@ -193,12 +186,12 @@ func (s *site) show(w http.ResponseWriter, r *http.Request) {
 func (s *site) post(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
-		s.problem(w, r, fault.New(fault.PermissionDenied, "CROSS_SITE", "the form was sent from another site"))
+		tenanthttp.WriteProblem(w, r, fault.New(fault.PermissionDenied, "CROSS_SITE", "the form was sent from another site"))
 		return
 	}
 	note := &notesv1.Note{Title: r.PostFormValue("title"), Body: r.PostFormValue("body")}
 	if _, err := s.write(r, note); err != nil {
-		s.problem(w, r, err)
+		tenanthttp.WriteProblem(w, r, err)
 		return
 	}
 	http.Redirect(w, r, "/", http.StatusSeeOther)

@@ -188,8 +188,8 @@ func (a *app) serve(ctx context.Context) error {
 	if err := tenantgrpc.Check(api, config); err != nil {
 		return err
 	}
-	safe := a.telemetry.Handler(tenanthttp.Config{Verifier: a.verifier, Clock: a.clock}, "/notes",
-		Handler(notes, a.look, a.telemetry.Logger()))
+	safe := a.telemetry.Handler(tenanthttp.Config{Verifier: a.verifier, Refresher: a.refresher, Clock: a.clock}, "/notes",
+		Handler(notes, a.look))
 	web := &http.Server{
 		Handler: safe, ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout,
 		TLSConfig: a.source.ServerTLS(identity.WithHTTP1()),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"maps"
 	"math"
 	"net/http"
@@ -53,13 +54,17 @@ type ProblemField struct {
 
 // WriteProblem answers a request with what err says to callers, as
 // application/problem+json. Anything that is not a fault, and faults of kind
-// Internal, become a 500 with the trace id and nothing else: log err before. It
-// must be the first thing written. The request's id is that of w, where the one who
-// answers chose it, else that of r.
+// Internal, become a 500 with the trace id and nothing else. Below a [Handler] its
+// Config.Log is told err of each 500, under the id that the answer bears; elsewhere
+// log err before. It must be the first thing written. The request's id is that of w,
+// where the one who answers chose it, else that of r.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	problem, retry := problemOf(r, err)
 	header := w.Header()
 	problem.RequestID = cmp.Or(header.Get(RequestIDHeader), r.Header.Get(RequestIDHeader))
+	if problem.Status == http.StatusInternalServerError {
+		logDefect(r, problem, err)
+	}
 	header.Set("Content-Type", "application/problem+json")
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
@@ -72,6 +77,20 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.WriteHeader(problem.Status)
 	_, _ = w.Write(body) // A caller that went away is nobody's error.
+}
+
+// logKey is where a request's context holds the logger of its [Handler].
+type logKey struct{}
+
+// logDefect tells operators what the caller is not told.
+func logDefect(r *http.Request, problem Problem, err error) {
+	log, ok := r.Context().Value(logKey{}).(*slog.Logger)
+	if !ok || err == nil {
+		return
+	}
+	// The trace is in the context: a logger that knows of traces names it.
+	log.LogAttrs(r.Context(), slog.LevelError, "the request failed",
+		slog.String("error", err.Error()), slog.String("request_id", problem.RequestID))
 }
 
 func problemOf(r *http.Request, err error) (Problem, time.Duration) {

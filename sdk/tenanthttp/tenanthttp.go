@@ -15,12 +15,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/internal/lifetime"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 )
 
 // Header carries the tenant context: its bytes in standard base64, one value.
@@ -34,9 +35,13 @@ type Config struct {
 	Scopes tenant.Scopes
 	// AllowSuspended serves suspended tenants too.
 	AllowSuspended bool
+	// Refresher renews the contexts of requests that outlive them: long downloads,
+	// server-sent events. Without one a request ends when its context expires.
+	Refresher tenantgrpc.Refresher
 	// Clock is the verifier's time. Default: time.Now.
 	Clock func() time.Time
-	// Log is told the causes that callers are not. Default: slog.Default.
+	// Log is told the causes that callers are not: of refusals, and of each 500 that
+	// [WriteProblem] answers, with the request's id. Default: slog.Default.
 	Log *slog.Logger
 }
 
@@ -47,8 +52,9 @@ type Config struct {
 // gRPC call, whose digest a request over HTTP does not have.
 //
 // A request ends when its tenant is suspended, moved or deleted, and when its
-// context expires: the request's context is cancelled with the cause and nothing
-// more is written or read. The answer is then a problem, or is broken off when a
+// context expires and [Config.Refresher] has no successor for it: the request's
+// context is cancelled with the cause and nothing more is written or read. While it is
+// served, tenant.FromContext gives the newest of its contexts. The answer is then a problem, or is broken off when a
 // part of it was written, so that nobody takes it for whole. Responses cannot be
 // hijacked, because nobody could end what goes on there.
 //
@@ -100,17 +106,17 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *handler) serve(
 	w http.ResponseWriter, r *http.Request, verified tenant.Context, presenter identity.ID,
 ) (begun bool, cause error) {
-	ctx, cut := context.WithCancelCause(tenant.NewContext(r.Context(), verified))
+	ctx, cut := context.WithCancelCause(context.WithValue(r.Context(), logKey{}, h.cfg.Log))
+	live := lifetime.NewContext(ctx, verified)
 	guarded := guard(w)
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		if err := h.watch(ctx, verified, presenter); err != nil {
-			guarded.cut(err, func() { cut(err) })
-		}
-	})
-	defer watch.Wait()
+	keeper := lifetime.Keeper{
+		Verifier: h.cfg.Verifier, Refresher: h.cfg.Refresher, Fault: tenantgrpc.FromStatus, Clock: h.cfg.Clock,
+		Verify: func(token string) (tenant.Context, error) { return h.verify(token, presenter) },
+	}
+	wait := keeper.Keep(live, func(cause error) { guarded.cut(cause, func() { cut(cause) }) })
+	defer wait()
 	defer cut(nil)
-	inner := r.Clone(ctx)
+	inner := r.Clone(live)
 	inner.Header.Del(Header)
 	h.next.ServeHTTP(guarded, inner)
 	return guarded.end()
@@ -140,27 +146,6 @@ func (h *handler) verify(token string, presenter identity.ID) (tenant.Context, e
 func (h *handler) log(r *http.Request, presenter identity.ID, err error) {
 	h.cfg.Log.LogAttrs(r.Context(), slog.LevelInfo, "the request was refused",
 		slog.String("error", err.Error()), slog.String("peer", presenter.String()))
-}
-
-// watch returns nil when the request ended by itself, else why it must end.
-func (h *handler) watch(ctx context.Context, verified tenant.Context, presenter identity.ID) error {
-	expiry := time.NewTimer(verified.ExpireTime().Sub(h.cfg.Clock()))
-	defer expiry.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-expiry.C:
-			return fault.New(fault.Unauthenticated, fault.ReasonContextExpired,
-				"the tenant context expired while the request was served")
-		case <-h.cfg.Verifier.Watch(verified):
-			fresh, err := h.verify(verified.Token(), presenter)
-			if err != nil {
-				return err
-			}
-			verified = fresh
-		}
-	}
 }
 
 // tokenOf returns the one token of the request.

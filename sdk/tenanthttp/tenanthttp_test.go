@@ -1,12 +1,14 @@
 package tenanthttp_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -210,6 +212,33 @@ func TestStatusOfSomeReasons(t *testing.T) {
 	} {
 		if got := tenanthttp.Status(fault.New(fault.Unavailable, reason, "m")); got != want {
 			t.Errorf("%s is %d, expected %d", reason, got, want)
+		}
+	}
+}
+
+// A defect is one line in the log, under the id that the caller was given; a refusal by
+// the application is none.
+func TestDefectsAreLogged(t *testing.T) {
+	t.Parallel()
+	var err error
+	var log bytes.Buffer
+	a := newAppOf(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set(tenanthttp.RequestIDHeader, "r-1")
+		tenanthttp.WriteProblem(w, r, err)
+	}), func(c *tenanthttp.Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	gateway := a.client(a.source(a.Gateway()).ClientTLS(a.id))
+	err = fault.New(fault.NotFound, "R", "m")
+	if status, _ := a.ask(gateway, encode(a.Token(t, "acme"))); status != 404 || log.Len() != 0 {
+		t.Errorf("%d is logged as %q", status, &log)
+	}
+	err = errors.New("the disk is full")
+	if status, _ := a.ask(gateway, encode(a.Token(t, "acme"))); status != 500 {
+		t.Errorf("the answer is %d", status)
+	}
+	line := log.String()
+	for _, want := range []string{"level=ERROR", `"the disk is full"`, "request_id=r-1"} {
+		if !strings.Contains(line, want) || strings.Count(line, "\n") != 1 {
+			t.Errorf("%q has no %s", line, want)
 		}
 	}
 }

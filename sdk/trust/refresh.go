@@ -16,8 +16,8 @@ import (
 // refreshTry is how long one server may take while there is another to ask.
 const refreshTry = time.Second
 
-// Refresher renews tenant contexts, for streams and long calls that outlive theirs. It serves as the Refresher of
-// sdk/tenantgrpc and is safe for concurrent use.
+// Refresher renews tenant contexts, for streams and requests that outlive theirs. It serves as the Refresher of
+// sdk/tenantgrpc and sdk/tenanthttp and is safe for concurrent use.
 type Refresher struct {
 	servers []tenancyv1.ContextRenewalServiceClient
 }
