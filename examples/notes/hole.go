@@ -9,6 +9,7 @@ import (
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
 )
 
 // hole is what a careless or hijacked app does, for tests that attack it:
