@@ -234,6 +234,21 @@ func TestDevStartsAfterItsOperator(t *testing.T) {
 	})
 }
 
+// A domain that an operator adds answers over HTTPS like the samples', without a restart.
+func TestDevSignsForNewDomains(t *testing.T) {
+	t.Parallel()
+	h := shared(t)
+	host := h.tenant(t, "freshly")
+	client := h.browser()
+	eventually(t, settle, func() error {
+		a, err := h.ask(t.Context(), client, visit{host: host, path: "/notes", tls: true})
+		if err == nil && a.status != http.StatusOK {
+			err = fmt.Errorf("%s: %d %s", host, a.status, a.body)
+		}
+		return err
+	})
+}
+
 // ownHouse starts a house that the test leaves by itself.
 func ownHouse(t *testing.T, p plan) *house {
 	t.Helper()

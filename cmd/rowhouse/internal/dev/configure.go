@@ -39,13 +39,18 @@ func (l Layout) configure(p Ports, o Options) error {
 		}
 		w.ids[s] = id
 	}
+	peersFile := l.path("operator", "peers.yaml")
+	peers, err := keepPeers(peersFile, w.ids, w.peers())
+	if err != nil {
+		return err
+	}
 	files := map[string]any{
-		l.path("operator", "peers.yaml"): w.peers(),
-		l.Config("tenancy"):              w.tenancy(),
-		l.Config("config"):               w.config(),
-		l.Config("quota"):                w.quota(),
-		l.Config("gateway"):              w.gateway(),
-		l.Config(appName):                w.app(),
+		peersFile:           peers,
+		l.Config("tenancy"): w.tenancy(),
+		l.Config("config"):  w.config(),
+		l.Config("quota"):   w.quota(),
+		l.Config("gateway"): w.gateway(),
+		l.Config(appName):   w.app(),
 	}
 	for path, v := range files {
 		if err := writeYAML(path, v); err != nil {

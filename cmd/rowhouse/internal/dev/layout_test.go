@@ -91,6 +91,35 @@ func TestDamagedState(t *testing.T) {
 			}
 		})
 	}
+	for _, name := range []string{"trust-root.pub", "feed-config.key"} {
+		t.Run(name+" is missing", func(t *testing.T) {
+			t.Parallel()
+			l := Layout{filepath.Join(t.TempDir(), "state")}
+			if err := l.open(); err != nil {
+				t.Fatal(err)
+			}
+			if err := prepare(l); err != nil {
+				t.Fatal(err)
+			}
+			before, err := os.ReadFile(l.path("keys", name))
+			if err := errors.Join(err, os.Remove(l.path("keys", name))); err != nil {
+				t.Fatal(err)
+			}
+			err = prepare(l)
+			if filepath.Ext(name) == ".key" { // nobody can make it again
+				if err == nil || !strings.Contains(err.Error(), l.path("keys", name)) || !strings.Contains(err.Error(), "--reset") {
+					t.Errorf("the line is: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if after, err := os.ReadFile(l.path("keys", name)); err != nil || string(after) != string(before) {
+				t.Errorf("the public key is now %q, %v", after, err)
+			}
+		})
+	}
 	t.Run("roots", func(t *testing.T) {
 		t.Parallel()
 		l := Layout{filepath.Join(t.TempDir(), "state")}
@@ -170,5 +199,31 @@ func TestInterruptedStep(t *testing.T) {
 	cancel()
 	if err := h.step(ctx, "two", broken); err == nil || !strings.HasSuffix(said.String(), "stopped\n") {
 		t.Errorf("interrupted: %v, %q", err, said.String())
+	}
+}
+
+// Whoever sees that a service ended learns how, and can paste what brings it back.
+func TestLostService(t *testing.T) {
+	t.Parallel()
+	l := Layout{filepath.Join(t.TempDir(), "state of mine")}
+	if err := l.open(); err != nil {
+		t.Fatal(err)
+	}
+	lost := make(chan string, 1)
+	h := &house{l: l}
+	h.family = &family{l: l, lost: func(c *child) {
+		var said strings.Builder
+		h.o.Out = &said
+		h.lost(c)
+		lost <- said.String()
+	}}
+	if err := h.family.start("gateway", "sh", "-c", "exit 0", "--config", l.Config("gateway")); err != nil {
+		t.Fatal(err)
+	}
+	line := <-lost
+	for _, want := range []string{"gateway ended (exit status 0)", l.Log("gateway"), "bring it back with: sh -c 'exit 0' --config '" + l.Config("gateway") + "'"} {
+		if !strings.Contains(line, want) {
+			t.Errorf("%q does not say %q", line, want)
+		}
 	}
 }

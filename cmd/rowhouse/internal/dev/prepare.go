@@ -162,11 +162,15 @@ func (l Layout) prepareIdentities() error {
 	if err != nil {
 		return damaged(l.path("ca"), err)
 	}
-	return l.issueAll(authority)
+	if err := l.issueAll(authority); err != nil {
+		return err
+	}
+	names, _ := namesFor(nil) // the operator's own follow once tenancy has told them
+	return l.issueFront(authority, names)
 }
 
-// issueAll writes a fresh certificate for every process, and the front door's. Processes
-// that run take theirs at the next handshake.
+// issueAll writes a fresh certificate for every process. Those that run take theirs at the
+// next handshake.
 func (l Layout) issueAll(authority *identity.Authority) error {
 	for _, s := range services() {
 		id, err := serviceID(s)
@@ -177,15 +181,7 @@ func (l Layout) issueAll(authority *identity.Authority) error {
 			return fmt.Errorf("certificate of %s: %w", s, err)
 		}
 	}
-	id, err := serviceID("gateway")
-	if err != nil {
-		return err
-	}
-	names := []string{"localhost", "*.localhost", platform}
-	for _, t := range samples() {
-		names = append(names, "*."+t.id+"."+zone)
-	}
-	return issue(authority, identity.Leaf{ID: id, DNSNames: names}, l.path("gateway", "front"))
+	return nil
 }
 
 func issue(a *identity.Authority, leaf identity.Leaf, dir string) error {
@@ -212,7 +208,7 @@ func (h *house) renew(ctx context.Context) {
 		}
 		authority, err := identity.OpenAuthority(h.l.path("ca"), authorityConfig())
 		if err == nil {
-			err = h.l.issueAll(authority)
+			err = errors.Join(h.l.issueAll(authority), h.renewFront(authority))
 		}
 		if err != nil {
 			fmt.Fprintf(h.o.Out, "the certificates could not be renewed (%v); they are good for less than a day\n", err)
@@ -241,9 +237,9 @@ func damaged(path string, err error) error {
 func (l Layout) prepareKeys() error {
 	for _, name := range []string{"trust-root", "feed-tenancy", "feed-config", "feed-quota"} {
 		path := l.path("keys", name)
-		if _, err := os.Stat(path + ".key"); errors.Is(err, fs.ErrNotExist) {
+		if missing(path+".key") || missing(path+".pub") { // both, or what a start that was stopped did not come to
 			if err := keyfile.NewPair(path, rand.Reader); err != nil {
-				return err
+				return damaged(path+".key", err)
 			}
 		}
 		if _, err := keyfile.Private(path + ".key"); err != nil {
@@ -278,6 +274,11 @@ func (l Layout) prepareKeys() error {
 		return err
 	}
 	return writeSecret(l.Token(), token+"\n")
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func writeYAML(path string, v any) error {

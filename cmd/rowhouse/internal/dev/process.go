@@ -40,7 +40,7 @@ type family struct {
 	members []*child
 	ending  bool
 	// lost is told when a service ends by itself.
-	lost func(name string, err error)
+	lost func(c *child)
 }
 
 // start starts a service. It dies with us, however we end: the kernel sees to that.
@@ -79,7 +79,7 @@ func (f *family) watch(c *child) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.ending && f.lost != nil {
-		f.lost(c.name, c.err)
+		f.lost(c)
 	}
 }
 

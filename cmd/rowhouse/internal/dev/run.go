@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
@@ -36,6 +37,7 @@ type house struct {
 	began  time.Time
 	server *pgserver.Server
 	family *family
+	front  front
 	// self and app are our own binary and the example app's.
 	self, app string
 }
@@ -142,7 +144,7 @@ func (h *house) services(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return h.follow(ctx)
 }
 
 // binaries finds our own binary and the example app beside it.
@@ -157,12 +159,21 @@ func binaries() (self, app string, err error) {
 	return self, app, nil
 }
 
-// lost tells that a service ended by itself; the others go on, which is the point of them.
-func (h *house) lost(name string, err error) {
-	fmt.Fprintf(h.o.Out, "%s ended (%v); see %s\n", name, err, h.l.Log(name))
+// lost tells that a service ended by itself, and how to bring it back; the others go on,
+// which is the point of them.
+func (h *house) lost(c *child) {
+	words := make([]string, len(c.cmd.Args))
+	for i, word := range c.cmd.Args {
+		words[i] = quoted(word)
+	}
+	fmt.Fprintf(h.o.Out, "%s ended (%s); see %s; bring it back with: %s\n",
+		c.name, c.cmd.ProcessState, h.l.Log(c.name), strings.Join(words, " "))
 }
 
 func (h *house) stop(ctx context.Context) error {
+	if h.front.close != nil {
+		h.front.close()
+	}
 	err := h.family.stop()
 	if h.server != nil {
 		err = errors.Join(err, h.server.Stop(ctx))

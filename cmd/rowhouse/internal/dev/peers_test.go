@@ -1,0 +1,58 @@
+package dev
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rowhouse-platform/rowhouse/internal/operator"
+	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
+)
+
+// What an operator adds to peers.yaml outlives a restart; what is ours is written anew.
+func TestRestartKeepsForeignPeers(t *testing.T) {
+	t.Parallel()
+	l := Layout{filepath.Join(t.TempDir(), "state")}
+	ports := fixedPorts(7100, 8080, 8443)
+	if err := errors.Join(l.open(), l.prepareIdentities(), l.prepareKeys(), l.configure(ports, Options{})); err != nil {
+		t.Fatal(err)
+	}
+	path := l.path("operator", "peers.yaml")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tasks = "spiffe://rowhouse.localhost/cell/cell-1/app/tasks"
+	edited := strings.Replace(string(b), "- gateway", "- app", 1) + "    - identity: " + tasks + "\n      roles: [app]\n"
+	if err := os.WriteFile(path, []byte(edited), secretMode); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := l.configure(ports, Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var f operator.PeersFile
+	if err := yamlfile.Load(path, &f); err != nil {
+		t.Fatal(err)
+	}
+	roles := map[string]string{}
+	for _, p := range f.Peers {
+		roles[p.Identity.String()] = strings.Join(p.Roles, ",")
+	}
+	gateway, err := serviceID("gateway")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Peers) != len(services())+1 || roles[tasks] != "app" || roles[gateway.String()] != operator.RoleGateway {
+		t.Errorf("the peers are now %v", roles)
+	}
+	if err := os.WriteFile(path, []byte("peers: ["), secretMode); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.configure(ports, Options{}); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "--reset") {
+		t.Errorf("the line is: %v", err)
+	}
+}
