@@ -129,7 +129,8 @@ type Feed struct {
 	ready  chan struct{}
 
 	// Touched by the following goroutine only.
-	state state
+	state  state
+	outage outage
 
 	mu     sync.Mutex
 	status Status
@@ -238,7 +239,7 @@ func (f *Feed) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			break
 		}
-		f.cfg.Log.WarnContext(ctx, "feed: the stream ended", "error", err)
+		f.outage.failed(ctx, f.cfg.Log, f.cfg.Clock(), err)
 		f.report(func(s *Status) { s.Err = err.Error() })
 		if confirmed {
 			backoff = firstBackoff
@@ -321,6 +322,7 @@ func (f *Feed) bookmark(pending *snapshot, b *apiv1.FeedBookmark) error {
 	f.state.bookmark, f.state.token = b, b.GetResumeToken()
 	f.state.highest = max(f.state.highest, b.GetRevision())
 	now := f.cfg.Clock()
+	f.outage.over(f.cfg.Log, now)
 	f.report(func(s *Status) { s.LastBookmark, s.Source, s.Err = now, SourceLive, "" })
 	f.tell(b, SourceLive)
 	if f.disk != nil && f.disk.due(now, f.cfg.SaveEvery, b) {

@@ -444,6 +444,91 @@ func (r *rig) files() []string {
 	return paths
 }
 
+// levels keeps the level of each record about the stream.
+type levels struct {
+	mu   sync.Mutex
+	said []slog.Level
+}
+
+func (l *levels) Enabled(context.Context, slog.Level) bool { return true }
+func (l *levels) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *levels) WithGroup(string) slog.Handler            { return l }
+
+func (l *levels) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.Level > slog.LevelDebug {
+		l.said = append(l.said, r.Level)
+	}
+	return nil
+}
+
+// take returns what was said since the last call.
+func (l *levels) take() []slog.Level {
+	synctest.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	said := l.said
+	l.said = nil
+	return said
+}
+
+// Who reads the log of a healthy start finds no warning, and of an outage one, however long it is.
+func TestOutageIsOneWarning(t *testing.T) {
+	bubble(t, func(r *rig) {
+		log := new(levels)
+		r.start(func(cfg *feed.Config) {
+			cfg.Log, cfg.Silence = slog.New(log), time.Hour
+			cfg.Jitter = func(most time.Duration) time.Duration { return most }
+		})
+		refuse := func(times int) call {
+			for range times {
+				c := <-r.line.calls
+				c.fail <- errors.New("refused")
+			}
+			return <-r.line.calls
+		}
+		want := func(what string, levels ...slog.Level) {
+			r.Helper()
+			if got := log.take(); !slices.Equal(got, levels) {
+				r.Errorf("%s: %v, want %v", what, got, levels)
+			}
+		}
+		c := refuse(5) // 3.1 s
+		want("while others start", slog.LevelInfo)
+		c.send(r.pub.snapshot()...)
+		want("the first state", slog.LevelInfo)
+		c.fail <- errors.New("the connection is lost")
+		c = refuse(20)
+		want("an outage", slog.LevelWarn)
+		c.send(r.pub.bookmark())
+		want("its end", slog.LevelInfo)
+		c.send(r.pub.bookmark())
+		want("all is well")
+		c.fail <- errors.New("the connection is lost")
+		c = refuse(20)
+		want("the next outage", slog.LevelWarn)
+		c.send(r.pub.bookmark())
+	})
+}
+
+// A start that stays without a state is no healthy one.
+func TestStartWithoutAStateIsAWarning(t *testing.T) {
+	bubble(t, func(r *rig) {
+		log := new(levels)
+		r.start(func(cfg *feed.Config) {
+			cfg.Log, cfg.Jitter = slog.New(log), func(most time.Duration) time.Duration { return most }
+		})
+		for range 20 {
+			c := <-r.line.calls
+			c.fail <- errors.New("refused")
+		}
+		if got := log.take(); !slices.Equal(got, []slog.Level{slog.LevelInfo, slog.LevelWarn}) {
+			r.Errorf("said %v", got)
+		}
+	})
+}
+
 func TestStartsFromDisk(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.fill(6)
