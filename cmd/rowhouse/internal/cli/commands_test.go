@@ -211,6 +211,19 @@ func TestCompletionScripts(t *testing.T) {
 	}
 }
 
+// What surprises whoever types it is said where they look.
+func TestHelpSaysWhatSurprises(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"completion --help":     "apt install bash-completion",
+		"tenants update --help": "they replace all that were there",
+	} {
+		if got := (&house{}).run(t, strings.Fields(line)...); !strings.Contains(got.out, want) {
+			t.Errorf("%s does not say %q:\n%s", line, want, got.out)
+		}
+	}
+}
+
 func TestCallListsMethods(t *testing.T) {
 	t.Parallel()
 	lines := strings.Split((&house{}).run(t, "call").out, "\n")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -182,6 +183,9 @@ func nextStep(s *status.Status, e *callError) string {
 	if permission := info.GetMetadata()["permission"]; permission != "" {
 		return "ask for a role with " + permission
 	}
+	if step := listOf(s.Message()); step != "" && info.GetReason() == "RESOURCE_NOT_FOUND" {
+		return step
+	}
 	if step := steps()[info.GetReason()]; step != "" {
 		return step
 	}
@@ -204,6 +208,31 @@ func nextStep(s *status.Status, e *callError) string {
 	}
 }
 
+// listOf is the command that lists what there is beside a resource that is missing, by
+// the message that names it: "tenants/acme/domains/x does not exist". It is "" for others.
+func listOf(message string) string {
+	resource, _, _ := strings.Cut(message, " ")
+	parts := strings.Split(resource, "/")
+	if len(parts) < 2 || len(parts)%2 != 0 {
+		return ""
+	}
+	collection, owner := parts[len(parts)-2], parts[:len(parts)-2]
+	for _, n := range nouns() {
+		if n.name != collection || !slices.ContainsFunc(n.verbs, func(v verb) bool { return v.name == "list" }) {
+			continue
+		}
+		step := "see what there is: rowhouse " + collection + " list"
+		switch {
+		case len(owner) == 2 && owner[0] == "tenants":
+			step += " " + owner[1]
+		case len(owner) > 0:
+			step += " " + strings.Join(owner, "/")
+		}
+		return step
+	}
+	return ""
+}
+
 // steps are the next steps by reason.
 func steps() map[string]string {
 	return map[string]string{
@@ -216,7 +245,7 @@ func steps() map[string]string {
 		"DELETE_PROTECTED":   "lift the protection first: --delete-protection=false",
 		"TENANT_ID_TAKEN":    "choose another id; deleted tenants keep theirs: rowhouse tenants list --show-deleted",
 		"METHOD_UNKNOWN":     "the service is older than this command line",
-		"SCHEMA_VIOLATION":   "see the schema: rowhouse namespaces get <namespace> -o json",
+		"SCHEMA_VIOLATION":   "see the schema: rowhouse namespaces list -o json",
 	}
 }
 

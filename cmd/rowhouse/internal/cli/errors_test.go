@@ -45,6 +45,10 @@ func TestErrorsOfServices(t *testing.T) {
 		want string
 	}{
 		"not found":   {refusal(t, codes.NotFound, "there is no such tenant", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: there is no such tenant (RESOURCE_NOT_FOUND); see what there is with the noun's list command\n"},
+		"no tenant":   {refusal(t, codes.NotFound, "tenants/acme does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: tenants/acme does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse tenants list\n"},
+		"no domain":   {refusal(t, codes.NotFound, "tenants/acme/domains/a.example does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: tenants/acme/domains/a.example does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse domains list acme\n"},
+		"no limit":    {refusal(t, codes.NotFound, "plans/free/limits/x does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: plans/free/limits/x does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse limits list plans/free\n"},
+		"schema":      {refusal(t, codes.InvalidArgument, "the write breaks it", reason("SCHEMA_VIOLATION")), 1, "rowhouse: the write breaks it (SCHEMA_VIOLATION); see the schema: rowhouse namespaces list -o json\n"},
 		"fields":      {refusal(t, codes.InvalidArgument, "bad request", reason("INVALID_FIELD"), fields), 1, "rowhouse: bad request: plan is unknown (INVALID_FIELD)\n"},
 		"field, said": {refusal(t, codes.InvalidArgument, "plan is unknown", reason("INVALID_FIELD"), fields), 1, "rowhouse: plan is unknown (INVALID_FIELD)\n"},
 		"field: said": {refusal(t, codes.InvalidArgument, "plan: is unknown", reason("INVALID_FIELD"), fields), 1, "rowhouse: plan: is unknown (INVALID_FIELD)\n"},

@@ -17,7 +17,10 @@ func completionCommand(root *cobra.Command) *cobra.Command {
 		Use:   "completion {bash|zsh|fish|powershell}",
 		Short: "Print the script that completes commands, flags and ids in a shell",
 		Long: `Print the script that completes commands, flags and ids in a shell. Ids of tenants, plans and apps come from the
-current installation; when it does not answer at once, nothing is offered.`,
+current installation; when it does not answer at once, nothing is offered.
+
+bash needs its package bash-completion, which a plain Debian lacks: apt install bash-completion, then in a new shell
+the first line below, or every time from ~/.bashrc.`,
 		Example: `  source <(rowhouse completion bash)
   rowhouse completion fish > ~/.config/fish/completions/rowhouse.fish`,
 		Args: cobra.ExactArgs(1), ValidArgs: shells,

@@ -72,7 +72,7 @@ func tenants() noun {
 	flags := []flag{
 		{path: "tenant.display_name", usage: "name for people"},
 		{path: "tenant.plan", usage: "the plan", form: planForm},
-		{path: "tenant.labels", usage: "free labels"},
+		{path: "tenant.labels", usage: "free labels; they replace all that were there"},
 		{path: "tenant.external_id", usage: "the tenant's id in your own systems"},
 		{path: "tenant.delete_protection", usage: "refuse deletion"},
 		{path: "tenant.loss_policy", usage: "what verifiers do without the control plane"},
