@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -60,6 +61,7 @@ func Handler(n *Notes, look func(ctx context.Context) Look) http.Handler {
 	mux.HandleFunc("DELETE /notes/{id}", s.answer(s.remove))
 	mux.HandleFunc("GET /{$}", s.show)
 	mux.HandleFunc("POST /{$}", s.post)
+	mux.HandleFunc("/", s.nothing)
 	s.hole(mux)
 	return mux
 }
@@ -153,15 +155,35 @@ func read(r *http.Request) (*notesv1.Note, error) {
 
 // view is what the page shows.
 type view struct {
-	Look   Look
-	Tenant string
-	Plan   string
-	Prefix string
-	Notes  []*notesv1.Note
+	Look    Look
+	Tenant  string
+	Plan    string
+	Prefix  string
+	Notes   []*notesv1.Note
+	Problem string // why what was asked for was not done; empty when it was
+	Title   string // what was typed and not taken
 }
 
 // show writes the page.
-func (s *site) show(w http.ResponseWriter, r *http.Request) {
+func (s *site) show(w http.ResponseWriter, r *http.Request) { s.render(w, r, nil) }
+
+// nothing answers paths that lead nowhere.
+func (s *site) nothing(w http.ResponseWriter, r *http.Request) {
+	s.sorry(w, r, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "there is nothing here"))
+}
+
+// sorry answers a refusal: browsers get the page that says so, programs the problem.
+func (s *site) sorry(w http.ResponseWriter, r *http.Request, err error) {
+	refusal, ok := fault.As(err)
+	if !ok || tenanthttp.Status(err) == http.StatusInternalServerError || !strings.Contains(r.Header.Get("Accept"), "text/html") {
+		tenanthttp.WriteProblem(w, r, err)
+		return
+	}
+	s.render(w, r, refusal)
+}
+
+// render writes the page, with a refusal when there is one.
+func (s *site) render(w http.ResponseWriter, r *http.Request, refusal *fault.Error) {
 	tc, err := tenant.FromContext(r.Context())
 	if err != nil {
 		tenanthttp.WriteProblem(w, r, err)
@@ -172,27 +194,33 @@ func (s *site) show(w http.ResponseWriter, r *http.Request) {
 		tenanthttp.WriteProblem(w, r, err)
 		return
 	}
+	v := view{
+		Look: s.look(r.Context()), Tenant: tc.ID().String(), Plan: tc.Plan(), Prefix: r.Header.Get("X-Forwarded-Prefix"), Notes: notes,
+	}
+	status := http.StatusOK
+	if refusal != nil {
+		v.Problem, v.Title, status = refusal.Message, r.PostForm.Get("title"), tenanthttp.Status(refusal)
+	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "private, no-store")
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
-	_ = s.page.Execute(w, view{ // the client has gone: nobody to tell
-		Look: s.look(r.Context()), Tenant: tc.ID().String(), Plan: tc.Plan(), Prefix: r.Header.Get("X-Forwarded-Prefix"), Notes: notes,
-	})
+	w.WriteHeader(status)
+	_ = s.page.Execute(w, v) // the client has gone: nobody to tell
 }
 
 // post writes a note from the page's form and shows the page again.
 func (s *site) post(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
-		tenanthttp.WriteProblem(w, r, fault.New(fault.PermissionDenied, "CROSS_SITE", "the form was sent from another site"))
+		s.sorry(w, r, fault.New(fault.PermissionDenied, "CROSS_SITE", "the form was sent from another site"))
 		return
 	}
 	note := &notesv1.Note{Title: r.PostFormValue("title"), Body: r.PostFormValue("body")}
 	if _, err := s.write(r, note); err != nil {
-		tenanthttp.WriteProblem(w, r, err)
+		s.sorry(w, r, err)
 		return
 	}
-	http.Redirect(w, r, "/", http.StatusSeeOther)
+	http.Redirect(w, r, "/", http.StatusSeeOther) // below a shared host the gateway puts the prefix before it
 }
