@@ -131,11 +131,12 @@ func statusOf(err error) *status.Status {
 }
 
 // statusLine is a status' message, the fields that it complains of, and its reason.
-func statusLine(s *status.Status) string {
+func statusLine(s *status.Status) (said string) {
 	line, reason := s.Message(), s.Code().String()
 	if _, cause, transport := strings.Cut(line, `connection error: desc = "`); transport {
 		line = strings.TrimPrefix(strings.TrimSuffix(cause, `"`), "transport: Error while dialing: ")
 	}
+	defer func() { said = inWords(said) }()
 	for _, d := range s.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
@@ -148,6 +149,23 @@ func statusLine(s *status.Status) string {
 		}
 	}
 	return line + " (" + reason + ")"
+}
+
+// inWords tells the form of an id or a name where a service says a regular expression.
+func inWords(line string) string {
+	const id = "[a-z](-?[a-z0-9])*"
+	pattern := regexp.MustCompile("does not match regex pattern `\\^(.*?)\\$`")
+	return pattern.ReplaceAllStringFunc(line, func(said string) string {
+		form := pattern.FindStringSubmatch(said)[1]
+		if form == id {
+			return "must be lower-case letters, digits and single hyphens between them, beginning with a letter"
+		}
+		form = strings.NewReplacer(id, "{id}", "[a-z](-?[a-z0-9]){2,62}", "{id}", "[a-z0-9._-]+", "{host}").Replace(form)
+		if strings.ContainsAny(form, `[]*+?\`) {
+			return said // in nobody's words, but whole
+		}
+		return "must have the form " + form
+	})
 }
 
 // withFields adds the bad fields to a message that does not name them itself.

@@ -105,7 +105,39 @@ func labelBelow(host, zone authority.Host) string {
 }
 
 func invalidDomain(rule string) error {
-	return refuse(fault.InvalidArgument, ReasonDomainInvalid, "the host name cannot be a domain: rule %s", rule).
+	return refuse(fault.InvalidArgument, ReasonDomainInvalid, "the host name cannot be a domain: %s (rule %s)", inWords(rule), rule).
 		WithMetadata("rule", rule).
 		WithField(fault.FieldViolation{Field: "domain_id", Description: "breaks the rule " + rule, Reason: ReasonDomainInvalid})
+}
+
+// inWords tells people what a name that breaks a rule is.
+func inWords(rule string) string {
+	switch authority.Rule(rule) {
+	case authority.RuleEmpty:
+		return "it is empty"
+	case authority.RuleCharacter:
+		return "it holds a character that no host name has"
+	case authority.RuleLabel:
+		return "a part between its dots is empty, too long, or has a hyphen in a wrong place"
+	case authority.RuleLength:
+		return "it is longer than 253 characters"
+	case authority.RuleAddress:
+		return "it is an IP address"
+	case authority.RulePort:
+		return "it holds a port"
+	case authority.RuleIDN:
+		return "it is no international name, or another spelling of one"
+	case ruleSingleLabel:
+		return "it has no dot"
+	case rulePublicSuffix:
+		return "others register names below it"
+	case rulePlatformZone:
+		return "it is the platform's own"
+	case ruleReserved:
+		return "the platform keeps it for itself"
+	case ruleSpecialUse:
+		return "its ending is for special use"
+	default:
+		return "it breaks a rule"
+	}
 }
