@@ -204,6 +204,7 @@ func TestSuspensionIsSeenWithinASecondAndAwaited(t *testing.T) {
 		r.must(err)
 		return len(list.GetConsumers()) == 1 && list.GetConsumers()[0].GetReplica() == "notes-1"
 	})
+	eventually(t, "the consumer knows the tenant", func() bool { _, ok := known.Tenant(uid); return ok })
 	changed := known.Watch(uid)
 	began := time.Now()
 	resp, err := a.SuspendTenant(ctx, &tenancyv1.SuspendTenantRequest{
