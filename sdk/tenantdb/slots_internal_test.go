@@ -124,12 +124,12 @@ func TestSlotsAddUp(t *testing.T) {
 		s := newSlots(n)
 		var wg sync.WaitGroup
 		for i := range 300 {
-			random := rand.New(rand.NewPCG(1, uint64(i))) //nolint:gosec // the same at each run
+			random := rand.New(rand.NewPCG(1, uint64(i))) // the same at each run
 			wg.Go(func() {
 				uid := uidOf('a' + rune(i%7))
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.IntN(3000))*time.Millisecond)
 				defer cancel()
-				time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond) // of synctest's time
+				<-time.After(time.Duration(random.IntN(1000)) * time.Millisecond) // of synctest's time
 				if s.take(ctx, uid) != nil {
 					return
 				}
@@ -138,7 +138,7 @@ func TestSlotsAddUp(t *testing.T) {
 					t.Errorf("a tenant holds %d of %d, %d are free", held, n, s.free)
 				}
 				s.mu.Unlock()
-				time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
+				<-time.After(time.Duration(random.IntN(100)) * time.Millisecond)
 				s.give(uid)
 			})
 		}
