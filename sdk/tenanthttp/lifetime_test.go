@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -76,7 +76,7 @@ func newStreaming(t *testing.T, refresh *refresher) streaming {
 	}
 	server := &http.Server{
 		Handler: tenanthttp.Handler(cfg, http.HandlerFunc(events)), TLSConfig: s.source(id).ServerTLS(identity.WithHTTP1()),
-		ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Second,
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), ReadHeaderTimeout: time.Second,
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.ServeTLS(s.pipe, "", "") }()

@@ -113,10 +113,10 @@ func (h *handler) serve(
 		Verifier: h.cfg.Verifier, Refresher: h.cfg.Refresher, Fault: tenantgrpc.FromStatus, Clock: h.cfg.Clock,
 		Verify: func(token string) (tenant.Context, error) { return h.verify(token, presenter) },
 	}
-	wait := keeper.Keep(live, func(cause error) { guarded.cut(cause, func() { cut(cause) }) })
+	wait := keeper.Keep(live, func(cause error) { guarded.cut(cause, func() { cut(cause) }) }) //nolint:contextcheck // live is the request's own
 	defer wait()
 	defer cut(nil)
-	inner := r.Clone(live)
+	inner := r.Clone(live) //nolint:contextcheck // the same
 	inner.Header.Del(Header)
 	h.next.ServeHTTP(guarded, inner)
 	return guarded.end()

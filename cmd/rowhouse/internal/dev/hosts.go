@@ -37,7 +37,8 @@ type front struct {
 // follow learns the domains from tenancy, as the gateway does and with its identity, and
 // keeps the front door's certificate in step.
 func (h *house) follow(ctx context.Context) error {
-	source, err := identity.Files(h.l.path("gateway", identity.CertFile), h.l.path("gateway", identity.KeyFile), h.l.Roots(), identity.Options{})
+	pem := func(name string) string { return h.l.path("gateway", name) }
+	source, err := identity.Files(pem(identity.CertFile), pem(identity.KeyFile), h.l.Roots(), identity.Options{})
 	if err != nil {
 		return err
 	}
