@@ -124,10 +124,7 @@ func (a *app) defineFlags(c *cobra.Command, v verb, m protoreflect.MethodDescrip
 	values := map[string]*flagValue{}
 	for _, f := range append(append([]flag(nil), v.flags...), standardFlags(m)...) {
 		fd := fieldAt(m.Input(), f.path)
-		name := f.name
-		if name == "" {
-			name = strings.ReplaceAll(lastPart(f.path), "_", "-")
-		}
+		name := f.flagName()
 		value := &flagValue{fd: fd, form: f.form}
 		defined := c.Flags().VarPF(value, name, "", f.usage)
 		if fd.Kind() == protoreflect.BoolKind {

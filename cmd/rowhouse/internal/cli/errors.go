@@ -44,6 +44,7 @@ type callError struct {
 	service, method    string // of an operation: none and its name
 	requestID, traceID string
 	verbose, changes   bool
+	raw                bool // made of JSON, by no verb with flags
 }
 
 func (e *callError) Error() string { return e.method + ": " + e.err.Error() }
@@ -207,6 +208,9 @@ func nextStep(s *status.Status, e *callError) string {
 	if step := steps()[info.GetReason()]; step != "" {
 		return step
 	}
+	if step := flagsOf(s, e.method); step != "" && !e.raw {
+		return step
+	}
 	if e.service == "" {
 		return "see its steps: rowhouse operations get " + e.method + " -o yaml"
 	}
@@ -249,6 +253,36 @@ func listOf(message string) string {
 		return step
 	}
 	return ""
+}
+
+// flagsOf names the flags that set the fields which a service complains of.
+func flagsOf(s *status.Status, called string) string {
+	var bad []string
+	for _, d := range s.Details() {
+		if d, ok := d.(*errdetails.BadRequest); ok {
+			for _, v := range d.GetFieldViolations() {
+				bad = append(bad, v.GetField())
+			}
+		}
+	}
+	service, rpc, _ := strings.Cut(called, "/")
+	var names []string
+	for _, n := range nouns() {
+		for _, v := range n.verbs {
+			if v.rpc != rpc || lastPart(n.service) != service {
+				continue
+			}
+			for _, f := range v.flags {
+				if slices.Contains(bad, f.path) && !slices.Contains(names, f.flagName()) {
+					names = append(names, f.flagName())
+				}
+			}
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "see --" + strings.Join(names, ", --")
 }
 
 // steps are the next steps by reason.

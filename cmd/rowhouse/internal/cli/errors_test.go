@@ -39,11 +39,15 @@ func reason(name string, metadata ...string) *errdetails.ErrorInfo {
 func TestErrorsOfServices(t *testing.T) {
 	t.Parallel()
 	fields := &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "plan", Description: "is unknown"}}}
+	flags := &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+		{Field: "tenant.display_name", Description: "is too long"}, {Field: "tenant.plan", Description: "is unknown"},
+	}}
 	for name, tt := range map[string]struct {
 		err  error
 		code int
 		want string
 	}{
+		"flags":       {refusal(t, codes.InvalidArgument, "bad request", reason("INVALID_FIELD"), flags), 1, "rowhouse: bad request: tenant.display_name is too long, tenant.plan is unknown (INVALID_FIELD); see --display-name, --plan\n"},
 		"not found":   {refusal(t, codes.NotFound, "there is no such tenant", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: there is no such tenant (RESOURCE_NOT_FOUND); see what there is with the noun's list command\n"},
 		"no tenant":   {refusal(t, codes.NotFound, "tenants/acme does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: tenants/acme does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse tenants list\n"},
 		"no domain":   {refusal(t, codes.NotFound, "tenants/acme/domains/a.example does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: tenants/acme/domains/a.example does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse domains list acme\n"},

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -45,6 +47,11 @@ type flag struct {
 	path, usage string
 	name, form  string
 	required    bool
+}
+
+// flagName is what is typed behind "--".
+func (f flag) flagName() string {
+	return cmp.Or(f.name, strings.ReplaceAll(lastPart(f.path), "_", "-"))
 }
 
 const (
