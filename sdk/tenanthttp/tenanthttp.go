@@ -113,7 +113,7 @@ func (h *handler) serve(
 		Verifier: h.cfg.Verifier, Refresher: h.cfg.Refresher, Fault: tenantgrpc.FromStatus, Clock: h.cfg.Clock,
 		Verify: func(token string) (tenant.Context, error) { return h.verify(token, presenter) },
 	}
-	wait := keeper.Keep(live, func(cause error) { guarded.cut(cause, func() { cut(cause) }) }) //nolint:contextcheck // live is the request's own
+	wait := keeper.Keep(live, func(err error) { guarded.cut(err, func() { cut(err) }) }) //nolint:contextcheck // live is of the request
 	defer wait()
 	defer cut(nil)
 	inner := r.Clone(live) //nolint:contextcheck // the same

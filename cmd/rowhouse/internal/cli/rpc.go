@@ -141,7 +141,10 @@ func (a *app) do(ctx context.Context, c *cobra.Command, r call) (proto.Message, 
 // identify gives a call its ids, and returns what makes its error.
 func (a *app) identify(ctx context.Context, c *cobra.Command, r call) (context.Context, func(error) error) {
 	id := a.requestID(r.request)
-	e := callError{service: r.service, method: shortName(r.method), requestID: id, verbose: a.verbose, changes: id != "", raw: c.Name() == "call"}
+	e := callError{
+		service: r.service, method: shortName(r.method), requestID: id,
+		verbose: a.verbose, changes: id != "", raw: c.Name() == "call",
+	}
 	if a.verbose {
 		trace, span := a.id(), a.id()
 		e.traceID = hex.EncodeToString(trace[:])
