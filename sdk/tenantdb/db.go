@@ -154,15 +154,17 @@ type prologue struct {
 func (db *DB) takeOff(ctx context.Context, p *pool, tc tenant.Context, pro prologue) (flight, error) {
 	end := time.Now().Add(fenceTotal)
 	for dirty, lost, waits := 0, 0, 0; ; {
-		began := time.Now()
-		f, err := p.send(ctx, tc, pro)
+		began, try := time.Now(), ctx
+		if lost > 0 {
+			try = withPing(ctx)
+		}
+		f, err := p.send(try, tc, pro)
 		undone := pro.begin != "" || isUndone(err) // an open transaction goes with its connection
 		switch state := sqlState(err); {
 		case err == nil:
 			return f, nil
 		case isLost(err) && undone && lost == 0:
 			lost++
-			ctx = withPing(ctx)
 		case isLost(err) && !undone:
 			return flight{}, unknown(err)
 		case state == "RH004" && dirty == 0:
