@@ -322,10 +322,15 @@ func another(t testing.TB, req proto.Message) proto.Message {
 // settle waits until no operation runs and nothing is owed.
 func (r *rig) settle(a api) {
 	r.tb.Helper()
-	eventually(r.tb, "all operations have ended", func() bool {
+	eventually(r.tb, "all operations have ended, and every cell has its keys", func() bool {
 		var open int
 		r.must(r.super.QueryRow(r.tb.Context(), `SELECT (SELECT count(*) FROM kernel.operations WHERE end_time IS NULL)
-			+ (SELECT count(*) FROM registry.placement_app WHERE owed)`).Scan(&open))
+			+ (SELECT count(*) FROM registry.placement_app WHERE owed)
+			+ (SELECT count(*) FROM registry.tenant WHERE publish_owed)
+			+ (SELECT count(*) FROM registry.cell c WHERE
+				NOT EXISTS (SELECT FROM registry.seal_key k WHERE k.cell = c.id AND k.use_time IS NOT NULL)
+				OR NOT c.id = ANY (SELECT unnest(k.cells) FROM registry.context_key k WHERE k.key_id =
+					(SELECT s.key_id FROM registry.signing_key s ORDER BY s.number DESC LIMIT 1)))`).Scan(&open))
 		return open == 0
 	})
 }
