@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -36,66 +37,72 @@ type DB struct {
 	holders sync.Map // goroutine id → nothing
 	held    atomic.Int64
 	closed  atomic.Bool
+
+	unmeasure metric.Registration // nil without metrics
 }
 
 // Open checks the configuration and returns a DB. It does not connect: cells that are down
 // now may be up when they are needed.
-func Open(ctx context.Context, config Config) (*DB, error) {
+func Open(_ context.Context, config Config) (*DB, error) {
 	if err := config.check(); err != nil {
 		return nil, fmt.Errorf("open tenant database: %w", err)
 	}
 	db := &DB{config: config, pools: make(map[string]*pool, len(config.Cells)), jitter: rand.Float64}
 	for name, cell := range config.Cells {
-		p, err := newPool(ctx, name, cell, &config)
+		p, err := newPool(name, cell, &config)
 		if err != nil {
 			db.Close()
 			return nil, fmt.Errorf("open tenant database: %w", err)
 		}
 		db.pools[name] = p
 	}
+	if err := db.measure(config.Metrics); err != nil {
+		return nil, fmt.Errorf("open tenant database: %w", err)
+	}
 	return db, nil
 }
 
 // Close waits until all connections are given back and closes them. Later calls are refused.
 func (db *DB) Close() {
-	db.closed.Store(true)
+	if db.closed.Swap(true) {
+		return
+	}
+	if db.unmeasure != nil {
+		_ = db.unmeasure.Unregister() // it fails for what is not registered
+	}
 	for _, p := range db.pools {
-		p.conns.Close()
+		p.conns.close()
 	}
 }
 
 // Ping connects to every cell, or says which one cannot be reached. It enters no tenant.
 func (db *DB) Ping(ctx context.Context) error {
 	for name, p := range db.pools {
-		if err := p.conns.Ping(ctx); err != nil {
+		if err := p.ping(ctx); err != nil {
 			return fmt.Errorf("cell %q: %w", name, unreachable(err))
 		}
 	}
 	return nil
 }
 
-// route finds the tenant of ctx and the connections to its rows.
-func (db *DB) route(ctx context.Context) (tenant.Context, *pool, error) {
+// route finds the tenant of ctx and where its rows are.
+func (db *DB) route(ctx context.Context) (place, error) {
 	tc, err := tenant.FromContext(ctx)
 	if err != nil {
-		return tc, nil, db.alarmed(ctx, missing(err))
+		return place{}, db.alarmed(ctx, missing(err))
 	}
 	if db.closed.Load() {
-		return tc, nil, misuse(ErrClosed, "a call after Close")
+		return place{}, misuse(ErrClosed, "a call after Close")
 	}
 	if !db.config.Clock().Before(tc.ExpireTime()) {
-		return tc, nil, fault.New(fault.Unauthenticated, fault.ReasonContextExpired, "the tenant context expired").
+		return place{}, fault.New(fault.Unauthenticated, fault.ReasonContextExpired, "the tenant context expired").
 			WithCause(ErrExpired)
-	}
-	// The other models take their own pools, and rendered SQL, here.
-	if tc.Model() != tenant.ModelShared {
-		return tc, nil, fault.New(fault.Unimplemented, fault.ReasonInternal, "placement model %s is not served", tc.Model())
 	}
 	p := db.pools[tc.Cell()]
 	if p == nil {
-		return tc, nil, noCell(tc.Cell())
+		return place{}, noCell(tc.Cell())
 	}
-	return tc, p, nil
+	return p.place(db.config.App, tc)
 }
 
 func missing(err error) error {
@@ -145,20 +152,20 @@ type flight struct {
 // prologue is what goes ahead of the caller's statements.
 type prologue struct {
 	begin string // "" opens no transaction block: the batch is one transaction
-	load  func(*pgx.Batch)
+	load  func(b *pgx.Batch, schema string)
 }
 
 // takeOff sends prologue and statements in one flush and reads the prologue's answers. It
 // tries again where that is safe, before any statement of the caller ran: a fenced tenant
 // after a pause, a dirty connection once, a lost connection once.
-func (db *DB) takeOff(ctx context.Context, p *pool, tc tenant.Context, pro prologue) (flight, error) {
+func (db *DB) takeOff(ctx context.Context, at place, pro prologue) (flight, error) {
 	end := time.Now().Add(fenceTotal)
 	for dirty, lost, waits := 0, 0, 0; ; {
 		began, try := time.Now(), ctx
 		if lost > 0 {
 			try = withPing(ctx)
 		}
-		f, err := p.send(try, tc, pro)
+		f, err := at.send(try, pro)
 		undone := pro.begin != "" || isUndone(err) // an open transaction goes with its connection
 		switch state := sqlState(err); {
 		case err == nil:
@@ -193,18 +200,18 @@ func (db *DB) pause(try int) time.Duration {
 }
 
 // send makes one try. After an error the connection is back in the pool, or gone.
-func (p *pool) send(ctx context.Context, tc tenant.Context, pro prologue) (flight, error) {
-	l, err := p.acquire(ctx, tc.UID())
+func (at place) send(ctx context.Context, pro prologue) (flight, error) {
+	l, err := at.acquire(ctx)
 	if err != nil {
 		return flight{}, err
 	}
 	settled := false
 	defer func() {
 		if !settled { // a tracer or an argument's encoder panicked
-			l.destroy(ctx)
+			l.destroy()
 		}
 	}()
-	seal := tc.Seal()
+	seal := at.tenant.Seal()
 	batch := &pgx.Batch{}
 	first := 1
 	if pro.begin != "" {
@@ -212,7 +219,7 @@ func (p *pool) send(ctx context.Context, tc tenant.Context, pro prologue) (fligh
 		first++
 	}
 	batch.Queue(enterSQL, seal[:])
-	pro.load(batch)
+	pro.load(batch, at.schema)
 	results := l.SendBatch(ctx, batch)
 	for range first {
 		if _, err = results.Exec(); err != nil {
@@ -225,7 +232,7 @@ func (p *pool) send(ctx context.Context, tc tenant.Context, pro prologue) (fligh
 	}
 	_ = results.Close() // the same error again
 	if sqlState(err) == "RH004" {
-		l.destroy(ctx)
+		l.destroy()
 		return flight{}, err
 	}
 	err = l.judge(err)
@@ -237,13 +244,12 @@ func (p *pool) send(ctx context.Context, tc tenant.Context, pro prologue) (fligh
 // rollback ends a transaction that failed, so that the connection can be kept: a fence
 // must not turn into a storm of reconnects. What it cannot end, release destroys.
 func (l lease) rollback(ctx context.Context) {
-	conn := l.Conn.Conn()
-	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
+	if l.IsClosed() || l.PgConn().TxStatus() == 'I' {
 		return
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWait)
 	defer cancel()
-	_, _ = conn.Exec(end, "rollback")
+	_, _ = l.Exec(end, "rollback")
 }
 
 // sleep waits for d or for the end of ctx, which is its error.
@@ -263,13 +269,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 // here, errors of the statement here or by [Rows.Err]. When the connection is lost behind
 // the statement, the outcome is unknown ([ErrOutcome]), for the statement may have written.
 func (db *DB) Query(ctx context.Context, stmt Statement, args ...any) (*Rows, error) {
-	tc, p, err := db.admit(ctx, stmt, args)
+	at, err := db.admit(ctx, stmt, args)
 	if err != nil {
 		return nil, err
 	}
-	load := func(b *pgx.Batch) { b.Queue(stmt.sql, args...) }
+	load := func(b *pgx.Batch, schema string) { b.Queue(stmt.in(schema), args...) }
 	for again := true; ; again = false {
-		f, err := db.takeOff(ctx, p, tc, prologue{load: load})
+		f, err := db.takeOff(ctx, at, prologue{load: load})
 		if err != nil {
 			return nil, err
 		}
@@ -305,12 +311,12 @@ func (db *DB) land(ctx context.Context, f flight, err error) error {
 }
 
 // admit is what every call outside a transaction begins with.
-func (db *DB) admit(ctx context.Context, stmt Statement, args []any) (tenant.Context, *pool, error) {
+func (db *DB) admit(ctx context.Context, stmt Statement, args []any) (place, error) {
 	if err := checkCall(stmt, args); err != nil {
-		return tenant.Context{}, nil, err
+		return place{}, err
 	}
 	if err := db.checkNested(); err != nil {
-		return tenant.Context{}, nil, err
+		return place{}, err
 	}
 	return db.route(ctx)
 }
@@ -343,11 +349,11 @@ func (db *DB) Batch(ctx context.Context, b *Batch) error {
 	if err := db.checkNested(); err != nil {
 		return err
 	}
-	tc, p, err := db.route(ctx)
+	at, err := db.route(ctx)
 	if err != nil {
 		return err
 	}
-	f, err := db.takeOff(ctx, p, tc, prologue{load: b.load})
+	f, err := db.takeOff(ctx, at, prologue{load: b.load})
 	if err != nil {
 		return err
 	}

@@ -112,7 +112,7 @@ func refusal(pg *pgconn.PgError) (f *fault.Error, sentinel error) {
 	case "42501":
 		return refusedRight(pg)
 	case "RH001":
-		return fault.New(fault.Aborted, fault.ReasonPlacementStale, "the tenant has moved"), ErrMoved
+		return moved(), ErrMoved
 	case "RH002":
 		return notReady(), ErrFenced
 	case "RH003":
@@ -145,6 +145,10 @@ func refusedRight(pg *pgconn.PgError) (f *fault.Error, sentinel error) {
 		return fault.New(fault.PermissionDenied, fault.ReasonPermissionMissing, "the row belongs to another tenant"), ErrForeignRow
 	}
 	return f, sentinel
+}
+
+func moved() *fault.Error {
+	return fault.New(fault.Aborted, fault.ReasonPlacementStale, "the tenant has moved")
 }
 
 func notReady() *fault.Error {

@@ -22,7 +22,7 @@ func (l *loss) Unwrap() error { return l.err }
 // judge returns err as a loss when it is one. An open connection was not lost, whatever
 // err looks like: functions of the caller return errors of other connections.
 func (l lease) judge(err error) error {
-	if err == nil || !l.Conn.Conn().IsClosed() {
+	if err == nil || !l.IsClosed() {
 		return err
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -96,7 +96,7 @@ func noteUnsafe(conn *pgconn.PgConn, notice *pgconn.Notice) {
 
 // unsafe returns the warning that came with the last commit, nil when there was none.
 func (l lease) unsafe() error {
-	data := l.Conn.Conn().PgConn().CustomData()
+	data := l.PgConn().CustomData()
 	notice, ok := data[unsafeKey].(*pgconn.Notice)
 	if !ok {
 		return nil

@@ -101,7 +101,7 @@ type Batch struct {
 }
 
 type batchItem struct {
-	sql  string
+	stmt Statement
 	args []any
 	read func(*Rows) error
 }
@@ -117,7 +117,7 @@ func (b *Batch) add(read func(*Rows) error, stmt Statement, args []any) {
 	if err := checkCall(stmt, args); err != nil && b.bad == nil {
 		b.bad = err
 	}
-	b.items = append(b.items, batchItem{stmt.sql, args, read})
+	b.items = append(b.items, batchItem{stmt, args, read})
 }
 
 func (b *Batch) check() error {
@@ -127,9 +127,9 @@ func (b *Batch) check() error {
 	return b.bad
 }
 
-func (b *Batch) load(to *pgx.Batch) {
+func (b *Batch) load(to *pgx.Batch, schema string) {
 	for _, item := range b.items {
-		to.Queue(item.sql, item.args...)
+		to.Queue(item.stmt.in(schema), item.args...)
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 // slots shares the connections of a pool among tenants. A tenant holds at most a share of
 // them, so that one whose statements are slow leaves some to others, who may come at any
 // time. A slot that becomes free goes to the tenant that holds the fewest and, of several,
-// waits the longest; within a tenant it goes to the call that waits the longest.
+// waits the longest; within a tenant it goes to the call that waits the longest. No more than
+// queueMost calls of a tenant wait.
 type slots struct {
 	share int // of one tenant
 
@@ -20,7 +21,12 @@ type slots struct {
 	free    int
 	claims  map[tenant.UID]*claim // of the tenants that hold or wait
 	waiting []*claim              // those with calls that wait, by their last turn
+	refused uint64                // calls that got none: in time, or because too many waited
 }
+
+// queueMost is how many calls of one tenant wait: what comes on top of them would hardly have
+// its turn in time.
+const queueMost = 64
 
 // claim is what one tenant has of the slots and wants.
 type claim struct {
@@ -36,8 +42,11 @@ func newSlots(n int) *slots {
 // take gets a slot for the tenant, within admissionWait and the time of ctx. Every slot is
 // given back with give.
 func (s *slots) take(ctx context.Context, uid tenant.UID) error {
-	granted := s.ask(uid)
-	if granted == nil {
+	granted, full := s.ask(uid)
+	switch {
+	case full:
+		return overloaded().WithCause(ErrAdmission)
+	case granted == nil:
 		return nil
 	}
 	timer := time.NewTimer(admissionWait)
@@ -56,8 +65,8 @@ func (s *slots) take(ctx context.Context, uid tenant.UID) error {
 }
 
 // ask takes a slot for the tenant, or puts the call at the end of the tenant's queue and
-// returns what is closed when its turn came.
-func (s *slots) ask(uid tenant.UID) <-chan struct{} {
+// returns what is closed when its turn came, or finds that queue full.
+func (s *slots) ask(uid tenant.UID) (granted chan struct{}, full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.claims[uid]
@@ -68,14 +77,18 @@ func (s *slots) ask(uid tenant.UID) <-chan struct{} {
 	if s.free > 0 && c.held < s.share { // grant left nobody waiting who may have it
 		c.held++
 		s.free--
-		return nil
+		return nil, false
 	}
-	granted := make(chan struct{})
+	if len(c.calls) == queueMost {
+		s.refused++
+		return nil, true
+	}
+	granted = make(chan struct{})
 	if len(c.calls) == 0 {
 		s.waiting = append(s.waiting, c)
 	}
 	c.calls = append(c.calls, granted)
-	return granted
+	return granted, false
 }
 
 // leave takes a call out of its queue, or gives back what it was granted meanwhile.
@@ -88,6 +101,7 @@ func (s *slots) leave(uid tenant.UID, granted <-chan struct{}) {
 		s.back(uid)
 		return
 	}
+	s.refused++
 	c.calls = slices.Delete(c.calls, i, i+1)
 	if len(c.calls) == 0 {
 		s.waiting = slices.DeleteFunc(s.waiting, func(w *claim) bool { return w == c })

@@ -2,6 +2,8 @@ package tenantdb
 
 import (
 	"strings"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
 )
 
 // text is a string that only constants become: a caller cannot name the type, so a
@@ -11,13 +13,15 @@ type text string
 // Statement is SQL text that was constant in the program, with bound parameters $1, $2.
 // The zero Statement is refused.
 type Statement struct {
-	sql string
-	bad string // why it is refused, "" when it is not
+	sql   string
+	query *home.Query
+	bad   string // why it is refused, "" when it is not
 }
 
 // Stmt makes a statement of a constant. It must begin with SELECT, INSERT, UPDATE, DELETE,
-// MERGE, WITH or VALUES; another one is refused with [ErrVerb] where it is used. Tables are
-// named with their schema: app.note.
+// MERGE, WITH or VALUES; another one is refused with [ErrVerb] where it is used. Tables and
+// functions of the app are named with their schema, app.note; for a tenant with a schema of
+// its own the name of that takes its place. So no alias is called app.
 //
 // Keep statements in package-level variables. A string that was put together at run time
 // does not compile.
@@ -38,11 +42,20 @@ func Concat(parts ...Statement) Statement {
 // String returns the SQL text.
 func (s Statement) String() string { return s.sql }
 
+// in returns the text for tables in schema.
+func (s Statement) in(schema string) string {
+	if schema == home.SharedSchema {
+		return s.sql
+	}
+	return s.query.In(schema)
+}
+
 func check(sql string) Statement {
 	verb := firstWord(sql)
 	switch verb {
 	case "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "VALUES":
-		return Statement{sql: sql}
+		query := home.Parse(sql)
+		return Statement{sql: sql, query: &query}
 	case "":
 		return Statement{sql: sql, bad: "it has no verb"}
 	}

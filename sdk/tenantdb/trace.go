@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
@@ -15,12 +14,10 @@ import (
 // tracer stands between pgx and a tracer. It takes arguments, and with them seals, out of
 // what the tracer sees, and adds the tenant to the spans that it starts.
 type tracer struct {
-	query    pgx.QueryTracer
-	batch    pgx.BatchTracer
-	prepare  pgx.PrepareTracer
-	connect  pgx.ConnectTracer
-	acquire  pgxpool.AcquireTracer
-	releaser pgxpool.ReleaseTracer
+	query   pgx.QueryTracer
+	batch   pgx.BatchTracer
+	prepare pgx.PrepareTracer
+	connect pgx.ConnectTracer
 }
 
 // newTracer returns nil, not a tracer without a target, when there is nothing to call.
@@ -32,8 +29,6 @@ func newTracer(to pgx.QueryTracer) pgx.QueryTracer {
 	t.batch, _ = to.(pgx.BatchTracer)
 	t.prepare, _ = to.(pgx.PrepareTracer)
 	t.connect, _ = to.(pgx.ConnectTracer)
-	t.acquire, _ = to.(pgxpool.AcquireTracer)
-	t.releaser, _ = to.(pgxpool.ReleaseTracer)
 	return t
 }
 
@@ -118,24 +113,5 @@ func (t *tracer) TraceConnectStart(ctx context.Context, data pgx.TraceConnectSta
 func (t *tracer) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
 	if t.connect != nil {
 		t.connect.TraceConnectEnd(ctx, data)
-	}
-}
-
-func (t *tracer) TraceAcquireStart(ctx context.Context, pool *pgxpool.Pool, data pgxpool.TraceAcquireStartData) context.Context {
-	if t.acquire == nil {
-		return ctx
-	}
-	return t.acquire.TraceAcquireStart(ctx, pool, data)
-}
-
-func (t *tracer) TraceAcquireEnd(ctx context.Context, pool *pgxpool.Pool, data pgxpool.TraceAcquireEndData) {
-	if t.acquire != nil {
-		t.acquire.TraceAcquireEnd(ctx, pool, data)
-	}
-}
-
-func (t *tracer) TraceRelease(pool *pgxpool.Pool, data pgxpool.TraceReleaseData) {
-	if t.releaser != nil {
-		t.releaser.TraceRelease(pool, data)
 	}
 }

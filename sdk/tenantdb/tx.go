@@ -58,8 +58,7 @@ func Retry(n int) TxOption { return func(o *txOptions) { o.tries = n } }
 // goroutine at a time.
 type Tx struct {
 	db      *DB
-	pool    *pool
-	tenant  tenant.Context
+	at      place
 	options txOptions
 
 	state atomic.Int32
@@ -99,13 +98,13 @@ func (db *DB) transact(ctx context.Context, fn func(*Tx) error, o txOptions) err
 	if err := db.checkNested(); err != nil {
 		return err
 	}
-	tc, p, err := db.route(ctx)
+	at, err := db.route(ctx)
 	if err != nil {
 		return err
 	}
 	defer db.hold()()
 	for try := 0; ; try++ {
-		tx := &Tx{db: db, pool: p, tenant: tc, options: o}
+		tx := &Tx{db: db, at: at, options: o}
 		err := tx.run(ctx, fn)
 		if state := sqlState(err); err == nil || try >= o.tries || state != "40001" && state != "40P01" {
 			return db.explained(ctx, err)
@@ -138,7 +137,7 @@ func (tx *Tx) commit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return explain(err)
 	}
-	if tx.lease.Conn.Conn().IsClosed() {
+	if tx.lease.IsClosed() {
 		return hidden("a statement that lost the connection")
 	}
 	end, cancel := context.WithTimeout(ctx, commitWait)
@@ -172,7 +171,7 @@ func (tx *Tx) abandon(ctx context.Context) {
 		return
 	}
 	if busy {
-		tx.lease.destroy(ctx)
+		tx.lease.destroy()
 		return
 	}
 	tx.lease.rollback(ctx)
@@ -185,7 +184,7 @@ func (tx *Tx) use(ctx context.Context) error {
 	if err != nil {
 		return tx.db.alarmed(ctx, missing(err))
 	}
-	if tc.UID() != tx.tenant.UID() {
+	if tc.UID() != tx.at.tenant.UID() {
 		return misuse(ErrTenantChanged, "a statement came with the context of another tenant")
 	}
 	if tx.state.CompareAndSwap(txFree, txBusy) {
@@ -226,7 +225,7 @@ func (tx *Tx) explained(ctx context.Context, err error) error {
 
 func (tx *Tx) query(ctx context.Context, stmt Statement, args []any) (*Rows, error) {
 	if tx.begun {
-		rows, err := tx.lease.Query(ctx, stmt.sql, args...)
+		rows, err := tx.lease.Query(ctx, stmt.in(tx.at.schema), args...)
 		if err != nil {
 			return nil, err
 		}
@@ -235,7 +234,7 @@ func (tx *Tx) query(ctx context.Context, stmt Statement, args []any) (*Rows, err
 			return tx.explained(ctx, err)
 		}}, nil
 	}
-	results, err := tx.start(ctx, func(b *pgx.Batch) { b.Queue(stmt.sql, args...) })
+	results, err := tx.start(ctx, func(b *pgx.Batch, schema string) { b.Queue(stmt.in(schema), args...) })
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +254,7 @@ func (tx *Tx) query(ctx context.Context, stmt Statement, args []any) (*Rows, err
 
 // start opens the transaction with its first statements. When that fails the transaction is
 // over, as it is after an error of a later statement: what fn does next belongs to what failed.
-func (tx *Tx) start(ctx context.Context, load func(*pgx.Batch)) (pgx.BatchResults, error) {
+func (tx *Tx) start(ctx context.Context, load func(*pgx.Batch, string)) (pgx.BatchResults, error) {
 	if tx.failed != nil {
 		return nil, tx.failed
 	}
@@ -263,7 +262,7 @@ func (tx *Tx) start(ctx context.Context, load func(*pgx.Batch)) (pgx.BatchResult
 	if tx.options.readOnly {
 		begin += " read only"
 	}
-	f, err := tx.db.takeOff(ctx, tx.pool, tx.tenant, prologue{begin: begin, load: load})
+	f, err := tx.db.takeOff(ctx, tx.at, prologue{begin: begin, load: load})
 	if err != nil {
 		tx.failed = err
 		return nil, err
@@ -313,7 +312,7 @@ func (tx *Tx) batch(ctx context.Context, b *Batch) (pgx.BatchResults, error) {
 		return tx.start(ctx, b.load)
 	}
 	batch := &pgx.Batch{}
-	b.load(batch)
+	b.load(batch, tx.at.schema)
 	return tx.lease.SendBatch(ctx, batch), nil
 }
 

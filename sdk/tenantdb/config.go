@@ -1,0 +1,80 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"go.opentelemetry.io/otel/metric"
+)
+
+// Pooler says what stands between the service and PostgreSQL.
+type Pooler uint8
+
+// The poolers.
+const (
+	// Direct connections keep prepared statements.
+	Direct Pooler = iota
+	// TransactionPooler is PgBouncer, or another, in transaction mode: statements stay
+	// unnamed, their descriptions are kept here.
+	TransactionPooler
+)
+
+// Cell is how this service reaches its databases in one cell.
+type Cell struct {
+	// DSN is a connection string or URL for the role rowhouse_app_<app> and the database of
+	// the SHARED and SCHEMA models. Tenants with databases of their own are reached by the
+	// same, with their database's name. Read it from a file; it may hold a password.
+	DSN string
+	// MaxConns bounds the connections to all databases of the cell together; 0 means 10. One
+	// tenant holds at most half of them at a time, rounded up; its further calls wait for its
+	// own, for at most two seconds.
+	MaxConns int32
+	// Pooler says what the DSN leads to.
+	Pooler Pooler
+	// Dial replaces the dialer, for tests.
+	Dial pgconn.DialFunc
+}
+
+// Config says how to open a DB.
+type Config struct {
+	// App is the name of the product service.
+	App string
+	// Cells maps the ids of the cells that hold this service's tenants to its databases there.
+	Cells map[string]Cell
+	// Clock is the time by which contexts are refused before they are sent; nil is
+	// time.Now. The database has its own.
+	Clock func() time.Time
+	// Tracer sees queries and batches, such as *otelpgx.Tracer. It never sees arguments or
+	// seals. It may implement any of pgx's tracer interfaces for queries, batches,
+	// prepares and connections.
+	Tracer pgx.QueryTracer
+	// Metrics, when set, takes the measures of [Stats] by OpenTelemetry's conventions for
+	// database clients (db.client.connection.*), by cell.
+	Metrics metric.MeterProvider
+	// Alarm, when set, is told of what should never happen: a seal that the database
+	// refused ([ErrSeal]) and SQL that ran without a tenant ([ErrNoContext]). It must
+	// not block and may be called by many goroutines.
+	Alarm func(ctx context.Context, err error)
+}
+
+func (c *Config) check() error {
+	if c.App == "" {
+		return errors.New("no app")
+	}
+	if len(c.Cells) == 0 {
+		return errors.New("no cells")
+	}
+	for name, cell := range c.Cells {
+		if cell.DSN == "" || cell.MaxConns < 0 {
+			return fmt.Errorf("cell %q: want a DSN and no negative MaxConns", name)
+		}
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	return nil
+}
