@@ -1,0 +1,264 @@
+package tenantdb
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"regexp"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
+)
+
+// A chunk of an insertion ends when either is reached.
+const (
+	chunkRows  = 5000
+	chunkBytes = 4 << 20
+)
+
+// Insertion is an INSERT of many rows into one table; see [Into].
+type Insertion struct {
+	query   *home.Query
+	sql     string
+	columns []column
+	bad     string // why it is refused, "" when it is not
+}
+
+// column is how the values of one column travel: as one array parameter.
+type column struct {
+	name, typ string
+	nested    bool // the type is an array itself, or JSON: its values travel as text
+}
+
+var (
+	validTable  = regexp.MustCompile(`^app\.[a-z_][a-z0-9_]*$`)
+	validColumn = regexp.MustCompile(`^([a-z_][a-z0-9_]*) ([a-z_][a-z0-9_ ]*(?:\([0-9]+(?:,[0-9]+)?\))?(?:\[\])?)$`)
+)
+
+// Into makes an insertion of constants: the table with its schema, and its columns, each with
+// its type, in the order in which rows give their values.
+//
+//	var imported = tenantdb.Into("app.note", "id uuid", "title text", "labels text[]")
+//
+// The tenant's column is left to its default. Keep insertions in package-level variables.
+// What is no table and no columns is refused with [ErrVerb] where it is used.
+//
+// PostgreSQL does not COPY into tables with row security. An insertion sends each column of
+// some thousand rows as one array, which costs little more.
+func Into(table text, columns ...text) Insertion {
+	if !validTable.MatchString(string(table)) {
+		return Insertion{bad: fmt.Sprintf("%q is no table of the app", table)}
+	}
+	if len(columns) == 0 {
+		return Insertion{bad: "it has no columns"}
+	}
+	in := Insertion{}
+	var names, params, results []string
+	for i, c := range columns {
+		m := validColumn.FindStringSubmatch(string(c))
+		if m == nil {
+			return Insertion{bad: fmt.Sprintf("%q is no column with its type", c)}
+		}
+		col := column{name: m[1], typ: m[2]}
+		col.nested = strings.HasSuffix(col.typ, "[]") || col.typ == "jsonb" || col.typ == "json"
+		travels, result := col.typ, "r."+col.name
+		if col.nested {
+			travels, result = "text", result+"::"+col.typ
+		}
+		in.columns = append(in.columns, col)
+		names = append(names, col.name)
+		params = append(params, fmt.Sprintf("$%d::%s[]", i+1, travels))
+		results = append(results, result)
+	}
+	list := strings.Join(names, ", ")
+	in.sql = fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM unnest(%s) AS r(%s)",
+		table, list, strings.Join(results, ", "), strings.Join(params, ", "), list)
+	query := home.Parse(in.sql)
+	in.query = &query
+	return in
+}
+
+// String returns the SQL text of one chunk.
+func (in Insertion) String() string { return in.sql }
+
+// InsertRows inserts rows, each with a value for every column of the insertion, and returns
+// how many there were. They go in chunks of 5,000 rows or 4 MiB, one round trip each, and
+// memory holds one chunk. An error of one row is the whole transaction's.
+//
+// Values are what pgx takes for the column's type. A row with more or fewer is [ErrArgument].
+func (tx *Tx) InsertRows(ctx context.Context, into Insertion, rows iter.Seq[[]any]) (int64, error) {
+	if into.bad != "" || into.query == nil {
+		return 0, misuse(ErrVerb, "%s", into.bad)
+	}
+	c := newChunk(into)
+	for row := range rows {
+		if err := c.add(row); err != nil {
+			return c.inserted, err
+		}
+		if c.rows < chunkRows && c.bytes < chunkBytes {
+			continue
+		}
+		if err := c.send(ctx, tx); err != nil {
+			return c.inserted, err
+		}
+	}
+	if c.rows == 0 {
+		return c.inserted, nil
+	}
+	err := c.send(ctx, tx)
+	return c.inserted, err
+}
+
+// InsertRows is [Tx.InsertRows] in a transaction of its own: all rows or none.
+func (db *DB) InsertRows(ctx context.Context, into Insertion, rows iter.Seq[[]any]) (n int64, err error) {
+	err = db.Tx(ctx, func(tx *Tx) (err error) {
+		n, err = tx.InsertRows(ctx, into, rows)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// chunk collects rows by column.
+type chunk struct {
+	into     Insertion
+	types    *pgtype.Map
+	values   []any // one []any per column, of those that travel as text one []*string
+	rows     int
+	bytes    int
+	inserted int64
+}
+
+func newChunk(into Insertion) *chunk {
+	c := &chunk{into: into, types: pgtype.NewMap()}
+	c.reset()
+	return c
+}
+
+func (c *chunk) reset() {
+	c.rows, c.bytes = 0, 0
+	c.values = make([]any, len(c.into.columns))
+	for i, col := range c.into.columns {
+		if col.nested {
+			c.values[i] = make([]*string, 0, chunkRows)
+		} else {
+			c.values[i] = make([]any, 0, chunkRows)
+		}
+	}
+}
+
+func (c *chunk) add(row []any) error {
+	if len(row) != len(c.into.columns) {
+		return misuse(ErrArgument, "a row has %d values for %d columns", len(row), len(c.into.columns))
+	}
+	for i, value := range row {
+		switch list := c.values[i].(type) {
+		case []*string:
+			text, err := c.text(c.into.columns[i], value)
+			if err != nil {
+				return misuse(ErrArgument, "column %s: %s", c.into.columns[i].name, err)
+			}
+			if text != nil {
+				c.bytes += len(*text)
+			}
+			c.values[i] = append(list, text)
+		case []any:
+			c.bytes += size(value)
+			c.values[i] = append(list, value)
+		}
+	}
+	c.rows++
+	return nil
+}
+
+// text writes a value as PostgreSQL reads it from text; nil stands for NULL.
+func (c *chunk) text(col column, value any) (*string, error) {
+	if value == nil {
+		return nil, nil //nolint:nilnil // NULL
+	}
+	if !strings.HasSuffix(col.typ, "[]") {
+		switch v := value.(type) {
+		case string:
+			return &v, nil
+		case []byte:
+			s := string(v)
+			return &s, nil
+		}
+		b, err := json.Marshal(value)
+		s := string(b)
+		return &s, err
+	}
+	element, ok := c.types.TypeForName("_" + elementName(col.typ))
+	if !ok {
+		return nil, fmt.Errorf("arrays of %s are not known", col.typ)
+	}
+	b, err := c.types.Encode(element.OID, pgtype.TextFormatCode, value, nil)
+	if b == nil || err != nil {
+		return nil, err
+	}
+	s := string(b)
+	return &s, nil
+}
+
+// elementName is the catalog's name of an array's element type.
+func elementName(typ string) string {
+	name, _, _ := strings.Cut(strings.TrimSuffix(typ, "[]"), "(")
+	switch name {
+	case "integer", "int":
+		return "int4"
+	case "bigint":
+		return "int8"
+	case "smallint":
+		return "int2"
+	case "boolean":
+		return "bool"
+	case "real":
+		return "float4"
+	case "double precision":
+		return "float8"
+	case "character varying":
+		return "varchar"
+	case "timestamp with time zone":
+		return "timestamptz"
+	}
+	return name
+}
+
+// size is about what a value takes in a message.
+func size(value any) int {
+	switch v := value.(type) {
+	case string:
+		return len(v)
+	case *string:
+		if v != nil {
+			return len(*v)
+		}
+	case []byte:
+		return len(v)
+	}
+	return 16
+}
+
+// send inserts what was collected.
+func (c *chunk) send(ctx context.Context, tx *Tx) error {
+	if err := tx.use(ctx); err != nil {
+		return err
+	}
+	rows, err := tx.query(ctx, Statement{sql: c.into.sql, query: c.into.query}, c.values)
+	if err != nil {
+		tx.free()
+		return tx.explained(ctx, err)
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	c.inserted += rows.CommandTag().RowsAffected()
+	c.reset()
+	return nil
+}

@@ -1,0 +1,137 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
+)
+
+var importMigrations = fstest.MapFS{"0001_item.sql": {Data: []byte(`
+CREATE TABLE app.item (
+	tenant_id uuid NOT NULL DEFAULT rowhouse.tenant_id(), id int NOT NULL, name text, labels text[], sizes integer[], doc jsonb,
+	made timestamptz, raw bytea, price numeric(10,2), PRIMARY KEY (tenant_id, id)
+);`)}}
+
+var (
+	items = tenantdb.Into("app.item", "id integer", "name text", "labels text[]", "sizes integer[]", "doc jsonb",
+		"made timestamptz", "raw bytea", "price numeric(10,2)")
+	countItems = tenantdb.Stmt(`SELECT count(*)::int FROM app.item`)
+	readItem   = tenantdb.Stmt(`SELECT name, labels, sizes, doc::text, made, raw, price::text FROM app.item WHERE id = $1`)
+)
+
+func numbered(n int, row func(i int) []any) iter.Seq[[]any] {
+	return func(yield func([]any) bool) {
+		for i := range n {
+			if !yield(row(i)) {
+				return
+			}
+		}
+	}
+}
+
+func TestInsertRows(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t, dbtest.Migrations(importMigrations))
+	acme := d.In(t, "acme")
+	made := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	const n = 12_345
+	got, err := d.DB.InsertRows(acme, items, numbered(n, func(i int) []any {
+		if i == 1 {
+			return []any{i, nil, nil, nil, nil, nil, nil, nil}
+		}
+		return []any{i, fmt.Sprint("item ", i), []string{"a, b", `"c"`, "NULL", ""}, []int32{1, -2}, map[string]int{"n": i}, made, []byte{0, 255}, "1.50"}
+	}))
+	if err != nil || got != n {
+		t.Fatalf("inserted %d: %v", got, err)
+	}
+	for who, want := range map[string]int{"acme": n, "globex": 0} {
+		var count int
+		if err := d.DB.QueryRow(d.In(t, who), countItems).Scan(&count); err != nil || count != want {
+			t.Errorf("%s has %d items, want %d: %v", who, count, want, err)
+		}
+	}
+	var (
+		name, doc, price *string
+		labels           []string
+		sizes            []int32
+		at               *time.Time
+		raw              []byte
+	)
+	if err := d.DB.QueryRow(acme, readItem, 9999).Scan(&name, &labels, &sizes, &doc, &at, &raw, &price); err != nil {
+		t.Fatal(err)
+	}
+	if *name != "item 9999" || !slices.Equal(labels, []string{"a, b", `"c"`, "NULL", ""}) || !slices.Equal(sizes, []int32{1, -2}) ||
+		*doc != `{"n": 9999}` || !at.Equal(made) || string(raw) != "\x00\xff" || *price != "1.50" {
+		t.Errorf("read %v %q %v %v %v %x %v", *name, labels, sizes, *doc, at, raw, *price)
+	}
+	if err := d.DB.QueryRow(acme, readItem, 1).Scan(&name, &labels, &sizes, &doc, &at, &raw, &price); err != nil {
+		t.Fatal(err)
+	}
+	if name != nil || labels != nil || sizes != nil || doc != nil || at != nil || raw != nil || price != nil {
+		t.Error("NULL did not stay NULL")
+	}
+}
+
+func TestInsertRowsIsAllOrNothing(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t, dbtest.Migrations(importMigrations))
+	acme := d.In(t, "acme")
+	short := tenantdb.Into("app.item", "id integer", "name text")
+	foreign := tenantdb.Into("app.item", "tenant_id uuid", "id integer")
+	twice := func(i int) []any { return []any{i % 6000, strings.Repeat("x", 10)} }
+	if n, err := d.DB.InsertRows(acme, short, numbered(6001, twice)); !tenantdb.IsUniqueViolation(err) || n != 0 {
+		t.Errorf("a key twice: %d, %v", n, err)
+	}
+	if _, err := d.DB.InsertRows(acme, short, numbered(6000, func(i int) []any {
+		if i == 5500 {
+			return []any{i}
+		}
+		return twice(i)
+	})); !errors.Is(err, tenantdb.ErrArgument) {
+		t.Errorf("a row that is too short: %v", err)
+	}
+	globex := d.Tenant(t, "globex").UID.String()
+	if _, err := d.DB.InsertRows(acme, foreign, numbered(1, func(i int) []any { return []any{globex, i} })); !errors.Is(err, tenantdb.ErrForeignRow) {
+		t.Errorf("a row of another tenant: %v", err)
+	}
+	ctx, cancel := context.WithCancel(acme)
+	if _, err := d.DB.InsertRows(ctx, short, numbered(6000, func(i int) []any {
+		if i == 5500 {
+			cancel()
+		}
+		return twice(i)
+	})); !errors.Is(err, context.Canceled) {
+		t.Errorf("a caller who left: %v", err)
+	}
+	var count int
+	if err := d.DB.QueryRow(acme, countItems).Scan(&count); err != nil || count != 0 {
+		t.Errorf("%d rows were left: %v", count, err)
+	}
+}
+
+func TestInsertionsAreConstantTables(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t, dbtest.Migrations(importMigrations))
+	for name, into := range map[string]tenantdb.Insertion{
+		"zero":          {},
+		"no schema":     tenantdb.Into("item", "id int"),
+		"other schema":  tenantdb.Into("rowhouse.mac_key", "kid int"),
+		"no columns":    tenantdb.Into("app.item"),
+		"no type":       tenantdb.Into("app.item", "id"),
+		"more than one": tenantdb.Into("app.item", "id int, name text"),
+		"an expression": tenantdb.Into("app.item", "id int[]) --"),
+	} {
+		if _, err := d.DB.InsertRows(d.In(t, "acme"), into, numbered(1, func(int) []any { return []any{1} })); !errors.Is(err, tenantdb.ErrVerb) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
