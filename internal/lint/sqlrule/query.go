@@ -140,6 +140,10 @@ func (c *checker) inside(m proto.Message, f *frame) {
 			}
 		case *pg.RangeVar:
 			c.named(n, f)
+		case *pg.Alias:
+			c.alias(n.GetAliasname())
+		case *pg.CommonTableExpr:
+			c.alias(n.GetCtename())
 		case *pg.FuncCall:
 			c.call(n)
 		case *pg.A_Expr:
@@ -149,6 +153,13 @@ func (c *checker) inside(m proto.Message, f *frame) {
 		}
 		c.inside(child, f)
 	})
+}
+
+// alias judges a name that a statement gives to rows.
+func (c *checker) alias(name string) {
+	if name == schema.AppSchema && c.source == Sealed {
+		c.reportf("Q8", 0, "the name %[1]s for rows is taken for the schema %[1]s, in whose place a tenant's own is put", name)
+	}
 }
 
 // dropStar takes the list of EXISTS (SELECT * …) away: nothing is selected there.
