@@ -201,9 +201,13 @@ func (db *DB) pause(try int) time.Duration {
 
 // send makes one try. After an error the connection is back in the pool, or gone.
 func (at place) send(ctx context.Context, pro prologue) (flight, error) {
+	began := time.Now()
 	l, err := at.acquire(ctx)
 	if err != nil {
 		return flight{}, err
+	}
+	if at.pool.conns.config.Tracer != nil {
+		ctx = context.WithValue(ctx, waitKey{}, time.Since(began))
 	}
 	settled := false
 	defer func() {

@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"go.opentelemetry.io/otel/attribute"
@@ -45,16 +46,23 @@ func describe(parent, ctx context.Context) context.Context {
 	}
 	// The names and values are those of tenantotel.Attributes, which a test holds them to:
 	// importing that package would bring gRPC and the exporters to each user of this one.
-	span.SetAttributes(
+	attributes := []attribute.KeyValue{
 		attribute.String("tenant.id", tc.ID().String()),
 		attribute.String("rowhouse.tenant.uid", tc.UID().String()),
 		attribute.String("rowhouse.plan", tc.Plan()),
 		attribute.String("rowhouse.cell", tc.Cell()),
 		attribute.String("rowhouse.isolation", strings.ToLower(tc.Model().String())),
 		attribute.Int64("rowhouse.placement.generation", int64(tc.PlacementGeneration())), //nolint:gosec // counts moves
-	)
+	}
+	if waited, ok := ctx.Value(waitKey{}).(time.Duration); ok {
+		attributes = append(attributes, attribute.Float64("rowhouse.db.admission_wait", waited.Seconds()))
+	}
+	span.SetAttributes(attributes...)
 	return ctx
 }
+
+// waitKey is where a call's context says how long it waited for a connection.
+type waitKey struct{}
 
 func (t *tracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	data.Args = nil

@@ -183,6 +183,9 @@ func TestSpansNameTheTenantAsTelemetryDoes(t *testing.T) {
 				continue
 			}
 			seen[kv.Key] = true
+			if kv.Key == "rowhouse.db.admission_wait" && kv.Value.AsFloat64() >= 0 {
+				continue
+			}
 			if got, ok := want[kv.Key]; !ok || got != kv.Value.String() {
 				t.Errorf("span %q says %s=%s, want %q", span.Name(), kv.Key, kv.Value.String(), got)
 			}
@@ -190,6 +193,7 @@ func TestSpansNameTheTenantAsTelemetryDoes(t *testing.T) {
 	}
 	for _, key := range []attribute.Key{
 		tenantotel.KeyTenantID, tenantotel.KeyTenantUID, tenantotel.KeyPlan, tenantotel.KeyCell, tenantotel.KeyIsolation,
+		"rowhouse.db.admission_wait",
 	} {
 		if !seen[key] {
 			t.Errorf("no span says %s", key)
