@@ -46,6 +46,11 @@ GRANT EXECUTE ON FUNCTION app.shout(text) TO rowhouse_app;
 // asOwner makes what a migration would make.
 const asOwner = "SET LOCAL ROLE rowhouse_owner_test; "
 
+// tenantSchema is a tenant's own.
+const tenantSchema = `CREATE SCHEMA t_00000000000070008000000000000001; GRANT USAGE ON SCHEMA t_00000000000070008000000000000001 TO rowhouse_app;
+	CREATE TABLE t_00000000000070008000000000000001.x (tenant_id uuid PRIMARY KEY, n int);
+	SELECT rowhouse.secure('t_00000000000070008000000000000001.x'); `
+
 // fault is a planted fault and all that must be found then, and nothing else. {db} is the database's name.
 type fault struct {
 	sql   string
@@ -114,6 +119,17 @@ func faults() map[string][]fault {
 			one("CREATE TYPE app.color AS ENUM ('red')", "R39 app.color"),
 			one("CREATE DOMAIN app.name AS text", "R39 app.name"), one("CREATE TYPE app.pair AS (a int, b int)", "R39 app.pair"),
 			one("CREATE SCHEMA other; CREATE TYPE other.color AS ENUM ('red')"),
+		},
+		"R41": {
+			one(asOwner + tenantSchema),
+			one(asOwner+tenantSchema+"ALTER TABLE t_00000000000070008000000000000001.x DROP CONSTRAINT tenant_home",
+				"R41 t_00000000000070008000000000000001.x"),
+			one(asOwner+tenantSchema+"ALTER SCHEMA t_00000000000070008000000000000001 RENAME TO t_00000000000070008000000000000002",
+				"R41 t_00000000000070008000000000000002.x"),
+			one(asOwner+tenantSchema+"ALTER TABLE t_00000000000070008000000000000001.x NO FORCE ROW LEVEL SECURITY",
+				"R02 t_00000000000070008000000000000001.x"),
+			one(asOwner+tenantSchema+"CREATE UNIQUE INDEX ON t_00000000000070008000000000000001.x (n)",
+				"R10 t_00000000000070008000000000000001.x index t_00000000000070008000000000000001.x_n_idx"),
 		},
 	} {
 		all[rule] = append(all[rule], list...)

@@ -31,7 +31,7 @@ const (
 
 // Rule is one thing that an audit looks for.
 type Rule struct {
-	// ID is R01 to R40; ids are stable and never used again.
+	// ID is R01 to R41; ids are stable and never used again.
 	ID string `json:"id"`
 	// Title is a few words that name the fault.
 	Title string `json:"title"`
@@ -54,7 +54,7 @@ func RuleOf(id string) (Rule, bool) {
 }
 
 // Rules returns all rules in the order of their ids.
-func Rules() []Rule { return slices.Concat(rulesTo14(), rulesTo28(), rulesTo40()) }
+func Rules() []Rule { return slices.Concat(rulesTo14(), rulesTo28(), rulesTo41()) }
 
 // rulesTo14 are R01 to R14.
 func rulesTo14() []Rule {
@@ -194,8 +194,8 @@ func rulesTo28() []Rule {
 	}
 }
 
-// rulesTo40 are R29 to R40.
-func rulesTo40() []Rule {
+// rulesTo41 are R29 to R41.
+func rulesTo41() []Rule {
 	return []Rule{
 		{
 			"R29", "The replica identity lacks the tenant column", Warning, Tables,
@@ -250,6 +250,11 @@ func rulesTo40() []Rule {
 			"R40", "Durability or TLS is off", Error, Server,
 			"fsync and synchronous_commit are on, and a server that listens on the network has TLS. Judged by the settings: " +
 				"sessions come and go.",
+		},
+		{
+			"R41", "A tenant's own schema takes other tenants' rows", Error, Tables,
+			"The policies bind rows to the caller, not to the schema: each table with the tenant column in a schema t_<uid> has " +
+				"the constraint tenant_home, which takes that tenant's rows only.",
 		},
 	}
 }

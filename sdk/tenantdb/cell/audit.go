@@ -55,9 +55,10 @@ func auditPlatform(ctx context.Context, conn Conn) error {
 	return unsafeIf(report)
 }
 
-// auditTouched looks for what the transaction made of the app's schemas.
-func auditTouched(ctx context.Context, t pgx.Tx) error {
-	report, err := catalog.Audit(ctx, t, catalog.Config{Touched: true})
+// auditTouched looks for what the transaction made of the app's schemas whose name matches
+// a regular expression.
+func auditTouched(ctx context.Context, t pgx.Tx, schemas string) error {
+	report, err := catalog.Audit(ctx, t, catalog.Config{Touched: true, Schemas: schemas})
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,9 @@
 // its migrations to [Migrate]. Nothing here reads or writes a tenant's rows.
 //
 // Start at [Init]; then [InstallKey], [SetPlacement] and [Migrate]; [Audit] looks whether all
-// of it still stands. sdk/tenantdb is the other side: how a service enters a tenant.
+// of it still stands. A tenant with a home of its own gets it by [CreateSchema] and
+// [MigrateSchema], or by [CreateDatabase]. sdk/tenantdb is the other side: how a service
+// enters a tenant.
 //
 // All functions take a connection whose login is a superuser, or, on rung [L2a], a
 // role that owns the database and may create roles. [Migrate] is content with
@@ -15,13 +17,17 @@ package cell
 
 import (
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
 )
 
 //go:embed sql/*.sql
@@ -34,12 +40,27 @@ type Conn interface {
 }
 
 // The locks of this package live in PostgreSQL's (int, int) key space; tenants' locks
-// are in the bigint space.
+// are in the bigint space. Each database has its own.
 const (
 	lockClass     = 0x526f // "Ro"
 	lockInit      = 1
-	lockMigration = 2
+	lockMigration = 2      // of schema app
+	lockHomeClass = 0x5268 // "Rh": a tenant's schema, by a digest of its name
 )
+
+// lockHome makes the transaction the only one that changes the tables in schema. Locks are
+// per schema, so that many are changed at once; two that share a digest wait for each other.
+func lockHome(ctx context.Context, t pgx.Tx, schema string) error {
+	class, id := int32(lockClass), int32(lockMigration)
+	if schema != home.SharedSchema {
+		sum := sha256.Sum256([]byte(schema))
+		class, id = lockHomeClass, int32(binary.BigEndian.Uint32(sum[:])) //nolint:gosec // any number will do
+	}
+	if _, err := t.Exec(ctx, "SELECT pg_advisory_xact_lock($1, $2)", class, id); err != nil {
+		return fmt.Errorf("wait for others that change schema %s: %w", schema, err)
+	}
+	return nil
+}
 
 // tx runs fn in a transaction, which ends with fn's error or with the commit.
 func tx(ctx context.Context, conn Conn, fn func(pgx.Tx) error) (err error) {

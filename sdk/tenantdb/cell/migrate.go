@@ -7,11 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
 )
 
 // Errors of Migrate.
@@ -23,10 +28,19 @@ var (
 	// ErrUnsafe says that the audit of the catalog found errors: after a migration, which
 	// then did not happen, or in what Init set up.
 	ErrUnsafe = errors.New("tenants' rows are exposed")
+	// ErrStray says that a migration for one tenant's schema changed tables elsewhere, or
+	// one for the shared schema those of a tenant's.
+	ErrStray = errors.New("a migration changed tables that are not its own")
 )
 
-// schemaApp is the schema of the SHARED model, in which migrations are recorded.
-const schemaApp = "app"
+// A migration does not make an app wait: it waits this long for a lock, behind which others
+// queue, and then tries again, after a pause of up to as much.
+const (
+	lockWait    = 300 // milliseconds
+	lockTries   = 10
+	lockTimeout = "55P03"
+	deadlock    = "40P01"
+)
 
 var validMigration = regexp.MustCompile(`^[0-9]{4}_[a-z0-9_]+\.sql$`)
 
@@ -36,29 +50,52 @@ var validMigration = regexp.MustCompile(`^[0-9]{4}_[a-z0-9_]+\.sql$`)
 // a column tenant_id that the file did not secure is secured; other tables are global and
 // say so in their comment, tenancy:global.
 //
+// A lock that is not free within 300 ms undoes the file, which is then tried again, ten times
+// in all; the last error holds PostgreSQL's.
+//
 // Before each commit the relations, functions, types and schemas that the file touched are
 // audited (package catalog); an error that it finds is [ErrUnsafe] and undoes the file.
 // Faults elsewhere do not stop it. [ErrDrift] and [ErrOrder] are found before anything runs. Applied migrations that
 // files lacks are ignored: a newer binary made them. Concurrent calls wait for each other.
 // conn logs in as rowhouse_migrator_<app> or as a superuser, who takes that role's place.
 func Migrate(ctx context.Context, conn Conn, files fs.FS) error {
-	migrations, err := load(files)
-	if err != nil {
+	if err := migrate(ctx, conn, files, home.SharedSchema); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
+	return nil
+}
+
+// MigrateSchema is [Migrate] for the tables of one tenant in the SCHEMA model, which
+// [CreateSchema] prepared. The files are the same and say app: what names that schema is
+// written for the tenant's, also in the bodies of functions (docs/guides/developer.md says
+// what is found). A file that touches tables elsewhere all the same is [ErrStray] and undone.
+// Calls for different tenants do not wait for each other.
+func MigrateSchema(ctx context.Context, conn Conn, uid tenant.UID, files fs.FS) error {
+	if err := migrate(ctx, conn, files, home.Schema(uid)); err != nil {
+		return fmt.Errorf("migrate tenant %s: %w", uid, err)
+	}
+	return nil
+}
+
+func migrate(ctx context.Context, conn Conn, files fs.FS, schema string) error {
+	migrations, err := load(files)
+	if err != nil {
+		return err
+	}
+	var to target
 	var pending []migration
 	err = tx(ctx, conn, func(t pgx.Tx) (err error) {
-		if _, err := becomeMigrator(ctx, t); err != nil {
+		if to, err = look(ctx, t, schema); err != nil {
 			return err
 		}
-		pending, err = unapplied(ctx, t, migrations)
+		pending, err = to.unapplied(ctx, t, migrations)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("migrate: %w", err)
+		return err
 	}
 	for _, m := range pending {
-		if err := tx(ctx, conn, func(t pgx.Tx) error { return m.apply(ctx, t) }); err != nil {
+		if err := to.run(ctx, conn, m); err != nil {
 			return fmt.Errorf("migration %s: %w", m.version, err)
 		}
 	}
@@ -91,32 +128,34 @@ func load(files fs.FS) ([]migration, error) {
 	return list, nil
 }
 
-// becomeMigrator makes the transaction's login the app's migrator, serialises it with other
-// migrations of the database, and returns the role that owns the app's tables.
-func becomeMigrator(ctx context.Context, t pgx.Tx) (owner string, err error) {
-	super, err := isSuperuser(ctx, t)
-	if err != nil {
-		return "", err
+// target is a schema of this database, with the tables of an app.
+type target struct {
+	schema string
+	owner  string // rowhouse_owner_<app>
+	super  bool   // the login is a superuser
+}
+
+func look(ctx context.Context, t pgx.Tx, schema string) (to target, err error) {
+	to.schema = schema
+	to.super, to.owner, err = ownerOf(ctx, t, schema)
+	return to, err
+}
+
+// become makes a superuser the app's migrator.
+func (to target) become(ctx context.Context, t pgx.Tx) error {
+	if !to.super {
+		return nil
 	}
-	err = t.QueryRow(ctx, "SELECT n.nspowner::regrole::text FROM pg_catalog.pg_namespace n WHERE n.nspname = $1", schemaApp).Scan(&owner)
-	app, named := strings.CutPrefix(owner, roleOwner+"_")
-	if err != nil || !named {
-		return "", errors.Join(errors.New("schema app belongs to no app's owner: run Init"), err)
+	migrator := roleMigrator + strings.TrimPrefix(to.owner, roleOwner)
+	if _, err := t.Exec(ctx, "SET LOCAL SESSION AUTHORIZATION "+quote(migrator)); err != nil {
+		return fmt.Errorf("become the app's migrator: %w", err)
 	}
-	if super {
-		if _, err := t.Exec(ctx, "SET LOCAL SESSION AUTHORIZATION "+quote(MigratorRole(app))); err != nil {
-			return "", fmt.Errorf("become the app's migrator: %w", err)
-		}
-	}
-	if _, err := t.Exec(ctx, "SELECT pg_advisory_xact_lock($1, $2)", lockClass, lockMigration); err != nil {
-		return "", fmt.Errorf("wait for other migrations: %w", err)
-	}
-	return owner, nil
+	return nil
 }
 
 // unapplied returns the migrations that have not run.
-func unapplied(ctx context.Context, t pgx.Tx, all []migration) ([]migration, error) {
-	rows, err := t.Query(ctx, "SELECT version, sha256 FROM rowhouse.migration WHERE schema = $1", schemaApp)
+func (to target) unapplied(ctx context.Context, t pgx.Tx, all []migration) ([]migration, error) {
+	rows, err := t.Query(ctx, "SELECT version, sha256 FROM rowhouse.migration WHERE schema = $1", to.schema)
 	if err != nil {
 		return nil, fmt.Errorf("read what ran: %w", err)
 	}
@@ -147,67 +186,93 @@ func unapplied(ctx context.Context, t pgx.Tx, all []migration) ([]migration, err
 	return pending, nil
 }
 
+// run applies one migration, and tries again when a lock was not to be had.
+func (to target) run(ctx context.Context, conn Conn, m migration) error {
+	for try := 1; ; try++ {
+		err := tx(ctx, conn, func(t pgx.Tx) error { return to.apply(ctx, t, m) })
+		if state := sqlState(err); err == nil || try == lockTries || state != lockTimeout && state != deadlock {
+			return err
+		}
+		pause := time.NewTimer(rand.N(lockWait * time.Millisecond)) //nolint:gosec // it keeps migrations apart, no secret
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
 // apply runs one migration, unless another process did meanwhile.
-func (m *migration) apply(ctx context.Context, t pgx.Tx) error {
-	owner, err := becomeMigrator(ctx, t)
-	if err != nil {
+func (to target) apply(ctx context.Context, t pgx.Tx, m migration) error {
+	if err := to.become(ctx, t); err != nil {
 		return err
 	}
-	pending, err := unapplied(ctx, t, []migration{*m})
+	if err := lockHome(ctx, t, to.schema); err != nil {
+		return err
+	}
+	pending, err := to.unapplied(ctx, t, []migration{m})
 	if err != nil || len(pending) == 0 {
 		return err
 	}
-	tables, err := tenantTables(ctx, t)
+	tables, err := to.tenantTables(ctx, t)
 	if err != nil {
 		return err
 	}
-	before, err := transactionID(ctx, t)
-	if err != nil {
+	if err := to.script(ctx, t, m); err != nil {
 		return err
 	}
-	if _, err := t.Exec(ctx, "SET LOCAL lock_timeout = '5s'; SET LOCAL ROLE "+quote(owner),
-		pgx.QueryExecModeSimpleProtocol); err != nil {
-		return fmt.Errorf("become %s: %w", owner, err)
-	}
-	if err := script(ctx, t, m.version, m.text); err != nil {
-		return err
-	}
-	if after, err := transactionID(ctx, t); err != nil || after != before {
-		return errors.Join(errors.New("the file ends its transaction itself"), err)
-	}
-	if err := secureNew(ctx, t, tables); err != nil {
+	if err := to.secureNew(ctx, t, tables); err != nil {
 		return err
 	}
 	if _, err := t.Exec(ctx, "RESET ROLE"); err != nil {
 		return fmt.Errorf("reset role: %w", err)
 	}
-	if err := auditTouched(ctx, t); err != nil {
+	if err := to.checkStray(ctx, t); err != nil {
+		return err
+	}
+	if err := auditTouched(ctx, t, to.own()); err != nil {
 		return err
 	}
 	_, err = t.Exec(ctx, "INSERT INTO rowhouse.migration (schema, version, sha256) VALUES ($1, $2, $3)",
-		schemaApp, m.version, m.sum[:])
+		to.schema, m.version, m.sum[:])
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
 	return nil
 }
 
-func transactionID(ctx context.Context, t pgx.Tx) (id string, err error) {
-	if err := t.QueryRow(ctx, "SELECT pg_catalog.pg_current_xact_id()::text").Scan(&id); err != nil {
-		return "", fmt.Errorf("ask the transaction's id: %w", err)
+// script sends the file, as the owner and in one message, and leaves the transaction in that
+// role. A file that ended its transaction shows in the transaction's number.
+func (to target) script(ctx context.Context, t pgx.Tx, m migration) error {
+	const number = "SELECT pg_catalog.pg_current_xact_id()::text"
+	text := fmt.Sprintf("SET LOCAL lock_timeout = %d; SET LOCAL ROLE %s; %s; ", lockWait, quote(to.owner), number) +
+		home.Script(m.text, to.schema) + "\n;" + number
+	results, err := t.Conn().PgConn().Exec(ctx, text).ReadAll()
+	if err != nil {
+		return fmt.Errorf("script %s: %w", m.version, located(err, text))
 	}
-	return id, nil
+	const before = 2 // settings
+	first, last := results[before].Rows, results[len(results)-1].Rows
+	if string(first[0][0]) != string(last[0][0]) {
+		return errors.New("the file ends its transaction itself")
+	}
+	return nil
 }
 
-// tenantTables returns the tables that hold tenants' rows, by their oid.
-func tenantTables(ctx context.Context, t pgx.Tx) ([]uint32, error) {
+// tenantTables returns the tables that hold tenants' rows, by their oid. For schema app those
+// are the tables of all schemas of the app but the tenants' own. The catalog of dependencies
+// is the one with an index from a schema to what is in it.
+func (to target) tenantTables(ctx context.Context, t pgx.Tx) ([]uint32, error) {
 	rows, err := t.Query(ctx, `
-SELECT c.oid FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+SELECT c.oid FROM pg_catalog.pg_namespace n
+JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.refobjid = n.oid
+	AND d.classid = 'pg_catalog.pg_class'::regclass
+JOIN pg_catalog.pg_class c ON c.oid = d.objid
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
-WHERE c.relkind IN ('r', 'p') AND c.relowner = (SELECT a.nspowner FROM pg_catalog.pg_namespace a WHERE a.nspname = 'app')
-	AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'rowhouse') AND n.nspname NOT LIKE 'pg\_%'
-ORDER BY c.relispartition, c.oid`)
+WHERE c.relkind IN ('r', 'p') AND c.relowner = $2::text::regrole
+	AND n.nspname !~ '^(pg_|information_schema$|rowhouse$)' AND n.nspname ~ $1
+ORDER BY c.relispartition, c.oid`, to.own(), to.owner)
 	if err != nil {
 		return nil, fmt.Errorf("list tenant tables: %w", err)
 	}
@@ -220,8 +285,8 @@ ORDER BY c.relispartition, c.oid`)
 
 // secureNew secures the tenant tables that were not there before and have no policy yet.
 // Others are left: a table that lost its policies is a finding, not a chore.
-func secureNew(ctx context.Context, t pgx.Tx, before []uint32) error {
-	now, err := tenantTables(ctx, t)
+func (to target) secureNew(ctx context.Context, t pgx.Tx, before []uint32) error {
+	now, err := to.tenantTables(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -236,4 +301,33 @@ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = t.oid)`,
 		}
 	}
 	return nil
+}
+
+// checkStray refuses a file that changed relations, or wrote to some, which are not its
+// target's: it names a schema in a way that was not found. The audit looks at the target only,
+// or a thousand tenants' schemas would cost each of them a thousandfold.
+func (to target) checkStray(ctx context.Context, t pgx.Tx) error {
+	stray, err := names(ctx, t, `
+SELECT DISTINCT c.oid::regclass::text FROM pg_catalog.pg_locks l
+JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE l.locktype = 'relation' AND l.pid = pg_catalog.pg_backend_pid()
+	AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+	AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+	AND n.nspname !~ '^(pg_|information_schema$|rowhouse$)' AND n.nspname !~ $1`, to.own())
+	if err != nil {
+		return err
+	}
+	if len(stray) > 0 {
+		return fmt.Errorf("%w: %s", ErrStray, strings.Join(stray, ", "))
+	}
+	return nil
+}
+
+// own is a regular expression of PostgreSQL's for the schemas that the target's migrations
+// may change: a tenant's has no other, and schema app all but the tenants'.
+func (to target) own() string {
+	if to.schema == home.SharedSchema {
+		return "^(?!t_[0-9a-f]{32}$)"
+	}
+	return "^" + to.schema + "$"
 }

@@ -28,6 +28,13 @@ SELECT format('%s policy %I', name, polname) AS object, 'the policy asks for the
 	format('SELECT %I.secure(%L);', (SELECT own_schema FROM input), name) AS mend
 FROM pol WHERE often
 
+-- R41
+SELECT jt.name AS object, 'the table is in the schema of one tenant and takes rows of others' AS what,
+	format('SELECT %I.secure(%L);', (SELECT own_schema FROM input), jt.name) AS mend
+FROM jt JOIN ns ON ns.oid = jt.relnamespace AND ns.nspname ~ '^t_[0-9a-f]{32}$'
+WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = jt.oid AND k.conname = 'tenant_home'
+	AND pg_get_constraintdef(k.oid) = format('CHECK ((%s = %L::uuid))', jt.col, substring(ns.nspname FROM 3)::uuid))
+
 -- R23
 SELECT name AS object, format('column %s may be null', col) AS what, format('ALTER TABLE %s ALTER COLUMN %s SET NOT NULL;', name, col) AS mend
 FROM jt WHERE NOT attnotnull
