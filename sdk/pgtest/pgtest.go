@@ -84,6 +84,23 @@ func New(tb testing.TB, tmpl Template) *DB {
 	return db
 }
 
+// Beside makes one more copy of db's template, with a name of the caller's, which nobody
+// else on the server may use, and drops it at the test's end. It takes no place of its own:
+// what connects to it counts as db's.
+func (db *DB) Beside(tb testing.TB, name string) *DB {
+	tb.Helper()
+	source, err := db.cluster.source(tb.Context(), db.template)
+	if err != nil {
+		tb.Fatalf("pgtest: template %s: %v", db.template.Name, err)
+	}
+	other := &DB{name: name, template: db.template, cluster: db.cluster}
+	tb.Cleanup(func() { other.drop(tb) })
+	if err := other.cluster.copyDatabase(tb.Context(), source, name); err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	return other
+}
+
 func (db *DB) drop(tb testing.TB) {
 	tb.Helper()
 	if *keep {

@@ -47,7 +47,8 @@ type Issuer struct {
 	gateway identity.ID
 	context *tenant.Verifier
 
-	mu sync.Mutex // guards read-change-write of tenants in trust
+	mu     sync.Mutex              // guards read-change-write of tenants in trust
+	models map[string]tenant.Model // guarded by mu; "" is of those that are not in it
 }
 
 // NewIssuer returns an issuer with a fresh key and no tenants. clock is the time
@@ -63,7 +64,8 @@ func NewIssuer(tb testing.TB, clock func() time.Time) *Issuer {
 	must(tb, err)
 	gateway, err := identity.Service(TrustDomain, Cell, "gateway")
 	must(tb, err)
-	i := &Issuer{clock: clock, trust: tenant.NewTrust(clock), root: rootPublic, signer: signer, gateway: gateway}
+	i := &Issuer{clock: clock, trust: tenant.NewTrust(clock), root: rootPublic, signer: signer, gateway: gateway,
+		models: map[string]tenant.Model{"": tenant.ModelShared}}
 	_, err = rand.Read(i.sealKey[:])
 	must(tb, err)
 	i.cert = i.certify(tb, root, public)
@@ -168,6 +170,29 @@ func (i *Issuer) Change(tb testing.TB, id string, edit func(*tenant.TenantState)
 	return state
 }
 
+// SetModel says in which model of isolation the tenants ids live; without ids, those of which
+// nothing else was said. At first all are SHARED.
+func (i *Issuer) SetModel(model tenant.Model, ids ...string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(ids) == 0 {
+		ids = []string{""}
+	}
+	for _, id := range ids {
+		i.models[id] = model
+	}
+}
+
+// Model returns in which model the tenant id lives.
+func (i *Issuer) Model(id string) tenant.Model {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if model, said := i.models[id]; said {
+		return model
+	}
+	return i.models[""]
+}
+
 // Suspend suspends the tenant id as tenancy would: with a new generation.
 func (i *Issuer) Suspend(tb testing.TB, id string) {
 	tb.Helper()
@@ -191,7 +216,7 @@ func (i *Issuer) Claims(tb testing.TB, id string) tenant.Claims {
 		TenantUID:           state.UID,
 		TenantID:            state.ID,
 		Generation:          state.Generation,
-		Model:               tenant.ModelShared,
+		Model:               i.Model(id),
 		Cell:                Cell,
 		CellNumber:          CellNumber,
 		Region:              Region,

@@ -8,7 +8,7 @@
 //	acme := db.In(t, "acme")
 //	if _, err := db.DB.Exec(acme, addNote, id, "hello"); err != nil { … }
 //
-// Start at [New].
+// Start at [New]; [EachHome] runs a test in all models of isolation.
 package dbtest
 
 import (
@@ -46,8 +46,12 @@ type Database struct {
 	// Admin is logged in as superuser. It sees the rows of every tenant.
 	Admin *pgxpool.Pool
 
-	mu     sync.Mutex
-	placed map[string]bool // guarded by mu
+	tb     testing.TB // of New: what homes need goes away with it
+	shared *pgtest.DB
+
+	mu    sync.Mutex
+	homes map[string]Home // guarded by mu; of the tenants that are placed
+	files []fs.FS
 }
 
 // Option changes the database.
@@ -55,6 +59,7 @@ type Option func(*options)
 
 type options struct {
 	rung       cell.Rung
+	model      tenant.Model
 	migrations []fs.FS
 	configure  []func(*tenantdb.Config)
 	clock      func() time.Time
@@ -62,6 +67,10 @@ type options struct {
 
 // Rung asks for a rung; without it the database stands on L2b.
 func Rung(r cell.Rung) Option { return func(o *options) { o.rung = r } }
+
+// Model lets tenants live in a model; without it they are SHARED. A tenant gets its home,
+// migrated, when In or Place first meet it. SetModel before that changes it for one tenant.
+func Model(m tenant.Model) Option { return func(o *options) { o.model = m } }
 
 // Migrations runs the app's migrations.
 func Migrations(files fs.FS) Option {
@@ -79,7 +88,7 @@ func Clock(clock func() time.Time) Option { return func(o *options) { o.clock = 
 // New makes a database that is the test's own and goes away with it.
 func New(tb testing.TB, opts ...Option) *Database {
 	tb.Helper()
-	o := options{rung: cell.L2b, clock: time.Now}
+	o := options{rung: cell.L2b, model: tenant.ModelShared, clock: time.Now}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -88,12 +97,13 @@ func New(tb testing.TB, opts ...Option) *Database {
 	admin := database.Pool(tb, pgserver.Superuser)
 	must(tb, o.prepare(ctx, admin)) // a copy has not the rights of its template
 
-	d := &Database{Issuer: tenanttest.NewIssuer(tb, o.clock), Admin: admin, placed: map[string]bool{}}
-	must(tb, cell.InstallKey(ctx, admin, cell.Key{
-		ID: tenanttest.SealKID, Cell: tenanttest.CellNumber, Secret: d.SealKey(), NotAfter: time.Now().Add(time.Hour),
-	}))
+	d := &Database{
+		Issuer: tenanttest.NewIssuer(tb, o.clock), Admin: admin, tb: tb, shared: database, homes: map[string]Home{}, files: o.migrations,
+	}
+	d.SetModel(o.model)
+	must(tb, d.installKey(ctx, admin))
 	d.Config = tenantdb.Config{
-		App:   App,
+		App:   uniqueApp(),
 		Cells: map[string]tenantdb.Cell{tenanttest.Cell: {DSN: database.DSN(cell.AppRole(App)), MaxConns: 8}},
 		Clock: o.clock,
 	}
@@ -154,42 +164,11 @@ func (d *Database) Open(tb testing.TB, config tenantdb.Config) *tenantdb.DB {
 	return db
 }
 
-// In returns the test's context with the tenant id in it, which is placed here when it is
-// new. Edits change the context's claims.
-func (d *Database) In(tb testing.TB, id string, edits ...func(*tenant.Claims)) context.Context {
-	tb.Helper()
-	d.mu.Lock()
-	known := d.placed[id]
-	d.mu.Unlock()
-	if !known {
-		d.Place(tb, id)
-	}
-	return d.Issuer.In(tb.Context(), tb, id, edits...)
-}
-
-// Place places the tenant id here, or changes its placement: ACTIVE and of the issuer's
-// generation, unless an edit says otherwise.
-func (d *Database) Place(tb testing.TB, id string, edits ...func(*cell.Placement)) {
-	tb.Helper()
-	state := d.Tenant(tb, id)
-	p := cell.Placement{UID: state.UID, State: cell.Active, Generation: state.PlacementGeneration}
-	for _, edit := range edits {
-		edit(&p)
-	}
-	must(tb, cell.SetPlacement(tb.Context(), d.Admin, p))
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.placed[id] = true
-}
-
-// Login opens a plain connection as the app's role, with what a thief of its password has.
+// Login opens a plain connection to the shared database as the app's role, with what a thief
+// of its password has. See [Home.Login] for tenants that are elsewhere.
 func (d *Database) Login(tb testing.TB) *pgx.Conn {
 	tb.Helper()
-	//rowlint:ignore G6 tests attack the database with what a thief would have
-	conn, err := pgx.Connect(tb.Context(), d.Config.Cells[tenanttest.Cell].DSN)
-	must(tb, err)
-	tb.Cleanup(func() { _ = conn.Close(context.WithoutCancel(tb.Context())) })
-	return conn
+	return login(tb, d.Config.Cells[tenanttest.Cell].DSN)
 }
 
 // Injected makes a statement of any text, as an application with an injection hole would
