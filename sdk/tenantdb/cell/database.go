@@ -120,7 +120,8 @@ type DropOption string
 const EndSessions DropOption = " WITH (FORCE)"
 
 // DropDatabase drops the database of a tenant in the DATABASE model. One that is not there
-// is no error. Sessions in it are one: SQLSTATE 55006, unless [EndSessions] is given.
+// is no error. Sessions in it are one, after the 5 s that PostgreSQL waits for their end:
+// SQLSTATE 55006, unless [EndSessions] is given.
 // server is as for [CreateDatabase].
 func DropDatabase(ctx context.Context, server *pgx.Conn, app string, uid tenant.UID, options ...DropOption) error {
 	sql := "DROP DATABASE IF EXISTS " + quote(home.Database(app, uid))

@@ -1,6 +1,7 @@
 package home_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,7 +42,7 @@ func TestNames(t *testing.T) {
 var queries = []struct{ sql, want string }{
 	{`SELECT 1`, `SELECT 1`},
 	{`SELECT title FROM app.note`, `SELECT title FROM T.note`},
-	{`SELECT app.note.title FROM APP.note, "app"."note"`, `SELECT T.note.title FROM T.note, T."note"`},
+	{`SELECT app.note.title FROM APP.note, "app"."note"`, `SELECT T.note.title FROM T.note, "T"."note"`},
 	{`SELECT app FROM app . note`, `SELECT app FROM T . note`},
 	{`SELECT n.app, n.app.b FROM app/* x */.note n`, `SELECT n.app, n.app.b FROM T/* x */.note n`},
 	{`SELECT 'app.note', E'\'app.note', 'it''s app.note' FROM app.note`, `SELECT 'app.note', E'\'app.note', 'it''s app.note' FROM T.note`},
@@ -50,6 +51,7 @@ var queries = []struct{ sql, want string }{
 	{`SELECT "App".x, "app.note", my_app.note, app1.note, app$.x, äapp.note`, `SELECT "App".x, "app.note", my_app.note, app1.note, app$.x, äapp.note`},
 	{`SELECT '\' || app.f()`, `SELECT '\' || T.f()`},
 	{`SELECT e.app.x, 'a'`, `SELECT e.app.x, 'a'`},
+	{`SELECT"app"."b"`, `SELECT"T"."b"`},
 	{`SELECT 'app.x`, `SELECT 'app.x`},
 	{`SELECT $a$app.x`, `SELECT $a$app.x`},
 }
@@ -66,17 +68,46 @@ func TestQuery(t *testing.T) {
 	}
 }
 
+var scripts = []struct{ sql, want string }{
+	{`CREATE FUNCTION app.f() RETURNS int LANGUAGE sql AS $body$ SELECT n FROM app.note WHERE s = 'app.x' -- app.y
+$body$; COMMENT ON TABLE app.note IS 'app.note';`, `CREATE FUNCTION T.f() RETURNS int LANGUAGE sql AS $body$ SELECT n FROM T.note WHERE s = 'app.x' -- app.y
+$body$; COMMENT ON TABLE T.note IS 'app.note';`},
+	{`CREATE FUNCTION app.f() RETURNS text AS 'SELECT ''app.x'' FROM app.note' LANGUAGE sql`,
+		`CREATE FUNCTION T.f() RETURNS text AS 'SELECT ''app.x'' FROM T.note' LANGUAGE sql`},
+	{`CREATE FUNCTION app.f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM app.note; END`,
+		`CREATE FUNCTION T.f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM T.note; END`},
+	{`GRANT USAGE ON SCHEMA app TO x; GRANT SELECT ON ALL TABLES IN SCHEMA other, app, "app" TO app`,
+		`GRANT USAGE ON SCHEMA T TO x; GRANT SELECT ON ALL TABLES IN SCHEMA other, T, "T" TO app`},
+	{`CREATE SCHEMA IF NOT EXISTS app; ALTER TABLE x SET SCHEMA APP`, `CREATE SCHEMA IF NOT EXISTS T; ALTER TABLE x SET SCHEMA T`},
+	{`SELECT schema, app FROM app.s WHERE schema = 'app' AND x.schema app`, `SELECT schema, app FROM T.s WHERE schema = 'app' AND x.schema app`},
+	{`CREATE FUNCTION app.f() SET search_path = pg_catalog, app, 'app' AS $$app.x$$`, `CREATE FUNCTION T.f() SET search_path = pg_catalog, T, 'T' AS $$T.x$$`},
+	{`SET LOCAL search_path TO app; SET x = app`, `SET LOCAL search_path TO T; SET x = app`},
+	{`SELECT rowhouse.secure('app.note'), nextval('app.s'::regclass), to_regclass('app."S"'), f('app.note')`,
+		`SELECT rowhouse.secure('T.note'), nextval('T.s'::regclass), to_regclass('T."S"'), f('app.note')`},
+	{`SELECT 'app.note' :: regclass, CAST('app.f(app.t)' AS regprocedure), regclass 'app.note', 'app.x'::pg_catalog.regtype, 'app.x'::text`,
+		`SELECT 'T.note' :: regclass, CAST('T.f(T.t)' AS regprocedure), regclass 'T.note', 'T.x'::pg_catalog.regtype, 'app.x'::text`},
+	{`SELECT 'app'::regnamespace, 'app'::text, E'app.x'::regclass, U&'app.x'::regclass`,
+		`SELECT 'T'::regnamespace, 'app'::text, E'app.x'::regclass, U&'app.x'::regclass`},
+	{`DO $$ BEGIN EXECUTE format('CREATE TABLE app.p_%s PARTITION OF ' || 'app.p', 1); PERFORM f('app.x'); END $$`,
+		`DO $$ BEGIN EXECUTE format('CREATE TABLE T.p_%s PARTITION OF ' || 'T.p', 1); PERFORM f('app.x'); END $$`},
+	{`DO LANGUAGE plpgsql $a$ BEGIN EXECUTE $b$ COMMENT ON TABLE app.x IS 'app.y' $b$; END $a$`,
+		`DO LANGUAGE plpgsql $a$ BEGIN EXECUTE $b$ COMMENT ON TABLE T.x IS 'app.y' $b$; END $a$`},
+	{`CREATE TRIGGER t AFTER INSERT ON app.x FOR EACH ROW EXECUTE FUNCTION app.f('app.y'); GRANT EXECUTE ON FUNCTION app.f() TO app`,
+		`CREATE TRIGGER t AFTER INSERT ON T.x FOR EACH ROW EXECUTE FUNCTION T.f('app.y'); GRANT EXECUTE ON FUNCTION T.f() TO app`},
+	{`INSERT INTO app.s VALUES ($$app.x$$, 'SCHEMA app')`, `INSERT INTO T.s VALUES ($$app.x$$, 'SCHEMA app')`},
+	{`DO $$ app.x`, `DO $$ app.x`},
+	{`DO 'app.x`, `DO 'app.x`},
+}
+
 func TestScript(t *testing.T) {
 	t.Parallel()
-	const sql = `CREATE FUNCTION app.f() RETURNS int LANGUAGE sql AS $body$ SELECT n FROM app.note WHERE s = 'app.x' $body$;
-GRANT USAGE ON SCHEMA app TO x; COMMENT ON TABLE app.note IS 'app.note';`
-	const want = `CREATE FUNCTION t_1.f() RETURNS int LANGUAGE sql AS $body$ SELECT n FROM t_1.note WHERE s = 'app.x' $body$;
-GRANT USAGE ON SCHEMA t_1 TO x; COMMENT ON TABLE t_1.note IS 'app.note';`
-	if got := home.Script(sql, "t_1"); got != want {
-		t.Errorf("got %s", got)
-	}
-	if got := home.Script(sql, "app"); got != sql {
-		t.Errorf("in the shared schema: %s", got)
+	for _, s := range append(slices.Clone(queries), scripts...) {
+		if got := home.Script(s.sql, "T"); got != s.want {
+			t.Errorf("%s:\n got %s\nwant %s", s.sql, got, s.want)
+		}
+		if got := home.Script(s.sql, "app"); got != s.sql {
+			t.Errorf("in the shared schema: %s", got)
+		}
 	}
 }
 

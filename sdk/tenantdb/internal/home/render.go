@@ -20,8 +20,9 @@ func Parse(sql string) Query {
 			continue
 		}
 		if !behindDot && s.isQualifier() {
-			parts = append(parts, sql[from:s.start])
-			from = s.end
+			start, end := s.name()
+			parts = append(parts, sql[from:start])
+			from = end
 		}
 		behindDot = s.kind == symbol && sql[s.start] == '.'
 	}
@@ -102,6 +103,15 @@ func (s *scanner) take(k kind, n int) { s.kind, s.end = k, s.start+n }
 func (s *scanner) blank() bool { return s.kind == space || s.kind == comment }
 
 func (s *scanner) text() string { return s.sql[s.start:s.end] }
+
+// name returns where the name in the token begins and ends: quotes stay, for they may be all that
+// keeps it from the token before.
+func (s *scanner) name() (start, end int) {
+	if s.kind == quoted {
+		return s.start + 1, s.end - 1
+	}
+	return s.start, s.end
+}
 
 // isShared reports whether the token is the name app.
 func (s *scanner) isShared() bool {

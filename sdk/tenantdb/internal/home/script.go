@@ -1,33 +1,170 @@
 package home
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
-// Script returns a migration for tables in schema: its qualifiers are swapped as those of a
-// query, also in the bodies of functions, and so is the name after the keyword SCHEMA.
+// Script returns a migration for tables in schema, which is a name that needs no quotes. What
+// names the schema app is swapped:
+//
+//   - qualifiers, as in a query: app.note, "app".note;
+//   - names of schemas: SCHEMA app, and search_path = app, in lists too;
+//   - both in the bodies of functions and of DO, in dollar quotes or plain ones;
+//   - there also in the strings of an EXECUTE statement, and what is only 'app' in it;
+//   - the strings that are names: 'app.note'::regclass and the other reg types,
+//     CAST('app.note' AS regclass), and the first argument of secure, nextval, currval,
+//     setval, pg_get_serial_sequence and the to_reg functions.
+//
+// Comments, other strings, strings with escapes (E'…') and other quoted names are left as
+// they are: a string may be data. So is SQL that is put together elsewhere; a migration that
+// does so is found by what it touches.
 func Script(sql, schema string) string {
 	if schema == SharedSchema {
 		return sql
 	}
+	return render(sql, schema, false)
+}
+
+// render is Script for a text that is, or is not, the body of a function.
+func render(sql, schema string, body bool) string {
 	var out strings.Builder
-	s := scanner{sql: sql}
-	behindDot, behindSchema := false, false
+	s, at := scanner{sql: sql}, state{body: body}
 	for s.next() {
-		token := s.text()
 		switch {
 		case s.blank():
-			out.WriteString(token)
+			out.WriteString(s.text())
 			continue
-		case s.kind == dollar:
-			tag := dollarTag(token)
-			body := strings.TrimSuffix(strings.TrimPrefix(token, tag), tag)
-			out.WriteString(tag + Script(body, schema) + tag)
-		case !behindDot && s.isQualifier(), behindSchema && s.isShared():
-			out.WriteString(schema)
+		case at.isSQL(s):
+			out.WriteString(at.inner(s, schema))
+		case !at.behind(".") && s.isQualifier(), at.list == listName && s.isShared():
+			start, end := s.name()
+			out.WriteString(sql[s.start:start] + schema + sql[end:s.end])
 		default:
-			out.WriteString(token)
+			out.WriteString(s.text())
 		}
-		behindDot = s.kind == symbol && token == "."
-		behindSchema = s.kind == word && strings.EqualFold(token, "schema")
+		at.step(s)
 	}
 	return out.String()
+}
+
+// state is what the tokens so far say about the next one.
+type state struct {
+	body    bool
+	last    [3]string // tokens, the nearest first; words in lower case
+	list    list
+	execute bool // in an EXECUTE statement
+}
+
+// list says where in a list of schemas a token is.
+type list uint8
+
+const (
+	listNone list = iota
+	listPath      // = or TO comes next
+	listName      // a name comes next
+	listNext      // a comma may come next
+)
+
+// step goes behind a token.
+func (at *state) step(s scanner) {
+	token := s.text()
+	if s.kind == word {
+		token = strings.ToLower(token)
+	}
+	switch {
+	case at.list == listPath && (token == "=" || token == "to"), at.list == listNext && token == ",",
+		at.list == listName && slices.Contains([]string{"if", "not", "exists"}, token):
+		at.list = listName
+	case at.list == listName && s.kind != symbol:
+		at.list = listNext
+	case token == "schema" && !at.behind("."):
+		at.list = listName
+	case token == "search_path":
+		at.list = listPath
+	default:
+		at.list = listNone
+	}
+	switch {
+	case token == "execute":
+		at.execute = at.body
+	case token == ";", at.behind("execute") && slices.Contains([]string{"on", "function", "procedure"}, token):
+		at.execute = false
+	}
+	at.last = [3]string{token, at.last[0], at.last[1]}
+}
+
+// behind reports whether these were the last tokens, the nearest first.
+func (at *state) behind(tokens ...string) bool { return slices.Equal(at.last[:len(tokens)], tokens) }
+
+// isSQL reports whether the token is a string whose content is SQL, or a name as SQL writes it.
+func (at *state) isSQL(s scanner) bool {
+	if s.kind != dollar && s.kind != text || s.text()[0]|0x20 == 'e' || at.behind("&", "u") {
+		return false
+	}
+	return at.isBody() || at.execute || at.isName(s)
+}
+
+func (at *state) isBody() bool {
+	return at.behind("as") || at.behind("do") || at.last[1] == "language" && at.last[2] == "do"
+}
+
+func (at *state) isName(s scanner) bool {
+	switch {
+	case at.list == listName:
+		return s.text() == "'"+SharedSchema+"'"
+	case at.behind("("):
+		return namesRelation(at.last[1]) || at.last[1] == "cast" && isReg(ahead(s, 2)[1:])
+	}
+	next := ahead(s, 5)
+	return namesType(at.last[0]) || next[0] == ":" && next[1] == ":" && isReg(next[2:])
+}
+
+// ahead returns the next n tokens, words in lower case, and "" behind the end.
+func ahead(s scanner, n int) []string {
+	tokens := make([]string, 0, n)
+	for len(tokens) < n && s.next() {
+		if !s.blank() {
+			tokens = append(tokens, strings.ToLower(s.text()))
+		}
+	}
+	return append(tokens, make([]string, n-len(tokens))...)
+}
+
+// isReg reports whether the tokens begin with a type whose values are names.
+func isReg(tokens []string) bool {
+	if len(tokens) == 3 && tokens[0] == "pg_catalog" && tokens[1] == "." {
+		tokens = tokens[2:]
+	}
+	return namesType(tokens[0])
+}
+
+func namesType(name string) bool {
+	return slices.Contains([]string{"regclass", "regnamespace", "regoper", "regoperator", "regproc", "regprocedure", "regtype"}, name)
+}
+
+// namesRelation reports whether the first argument of a function is a name.
+func namesRelation(function string) bool {
+	return strings.HasPrefix(function, "to_reg") ||
+		slices.Contains([]string{"secure", "nextval", "currval", "setval", "pg_get_serial_sequence"}, function)
+}
+
+// inner returns the string with its content rendered.
+func (at *state) inner(s scanner, schema string) string {
+	token, mark := s.text(), "'"
+	if s.kind == dollar {
+		mark = dollarTag(token)
+	}
+	if len(token) < 2*len(mark) || !strings.HasSuffix(token, mark) {
+		return token // it does not end
+	}
+	content := token[len(mark) : len(token)-len(mark)]
+	if content == SharedSchema {
+		return mark + schema + mark
+	}
+	if s.kind == dollar {
+		return mark + render(content, schema, at.isBody()) + mark
+	}
+	content = render(strings.ReplaceAll(content, "''", "'"), schema, at.isBody())
+	return mark + strings.ReplaceAll(content, "'", "''") + mark
 }
