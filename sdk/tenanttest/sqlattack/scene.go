@@ -1,0 +1,126 @@
+package sqlattack
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+)
+
+// scene is an attacker and a victim with homes in one model.
+type scene struct {
+	target *Target
+	mint   *mint
+	model  tenant.Model
+
+	attacker, victim tenant.TenantState
+	canary           string // is in the victim's rows and statements, and nowhere else
+	ended            cell.Key
+
+	// admin is in the target's database; adminOwn and adminTheir are where the homes of
+	// attacker and victim are. They are the same unless tenants have databases.
+	admin, adminOwn, adminTheir *pgx.Conn
+	undo                        []func(context.Context) error
+}
+
+// settle makes the tenants, their homes and placements. What it made before an error is in
+// the scene that it returns.
+func (t *Target) settle(ctx context.Context, admin *pgx.Conn, model tenant.Model) (*scene, error) {
+	m, err := newMint(t.Key)
+	if err != nil {
+		return nil, err
+	}
+	s := &scene{
+		target: t, mint: m, model: model, admin: admin, adminOwn: admin, adminTheir: admin,
+		canary: "canary" + strings.ToLower(rand.Text()[:12]),
+	}
+	if s.attacker, err = m.newTenant("mallory"); err != nil {
+		return nil, err
+	}
+	if s.victim, err = m.newTenant("alice"); err != nil {
+		return nil, err
+	}
+	if err := s.build(ctx); err != nil {
+		return s, err
+	}
+	s.ended = cell.Key{ID: t.Key.ID + 1, Cell: t.Key.Cell, Secret: t.Key.Secret, NotAfter: time.Now().Add(-time.Second)}
+	for _, conn := range s.admins() {
+		if err := cell.InstallKey(ctx, conn, s.ended); err != nil {
+			return s, err
+		}
+		s.later(func(ctx context.Context) error { return cell.RetireKey(ctx, conn, s.ended.ID) })
+	}
+	return s, errors.Join(s.place(ctx, s.adminOwn, s.attacker), s.place(ctx, s.adminTheir, s.victim))
+}
+
+// build makes the homes.
+func (s *scene) build(context.Context) error {
+	if s.model != tenant.ModelShared {
+		return errors.New("homes are not built yet")
+	}
+	return nil
+}
+
+// place makes a tenant active where its home is.
+func (s *scene) place(ctx context.Context, conn *pgx.Conn, t tenant.TenantState) error {
+	s.later(func(ctx context.Context) error { return cell.RemovePlacement(ctx, conn, t.UID) })
+	return cell.SetPlacement(ctx, conn, s.placement(t, cell.Active))
+}
+
+func (s *scene) placement(t tenant.TenantState, state cell.State) cell.Placement {
+	return cell.Placement{UID: t.UID, State: state, Generation: t.PlacementGeneration}
+}
+
+// admins are the connections to the databases of the scene, each once.
+func (s *scene) admins() []*pgx.Conn {
+	if s.adminOwn == s.adminTheir {
+		return []*pgx.Conn{s.adminOwn}
+	}
+	return []*pgx.Conn{s.adminOwn, s.adminTheir}
+}
+
+func (s *scene) later(undo func(context.Context) error) { s.undo = append(s.undo, undo) }
+
+// leave takes back what settle made, in the reverse order.
+func (s *scene) leave(ctx context.Context) error {
+	var all []error
+	for i := len(s.undo) - 1; i >= 0; i-- {
+		all = append(all, s.undo[i](ctx))
+	}
+	return errors.Join(all...)
+}
+
+// schemas are those of attacker and victim on our rungs.
+func (s *scene) schemas() (own, their string) {
+	if s.model != tenant.ModelSchema {
+		return "app", "app"
+	}
+	return "t_" + hex.EncodeToString(s.attacker.UID[:]), "t_" + hex.EncodeToString(s.victim.UID[:])
+}
+
+// login returns how the app connects to the database to which conn leads.
+func (s *scene) login(conn *pgx.Conn) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(s.target.Login)
+	if err != nil {
+		return nil, errors.New("the app's connection string does not parse") // err may show parts of it
+	}
+	config.Database = conn.Config().Database
+	return config, nil
+}
+
+// enterer returns the statement by which a tenant is entered on our rungs.
+func (s *scene) enterer(t tenant.TenantState) (string, error) {
+	c, err := s.mint.context(t, s.model)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf(`SELECT rowhouse.enter('\x%x')`, c.Seal()), nil
+}
