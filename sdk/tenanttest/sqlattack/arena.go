@@ -1,9 +1,12 @@
 package sqlattack
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 )
 
 // patience is how long one attack may take.
@@ -24,6 +28,9 @@ type arena struct {
 
 	own, their string          // the schemas of attacker and victim
 	app        string          // what a migration calls the victim's
+	role       string          // who has the grants on tables
+	owner      string          // who owns the tables
+	unfilled   string          // keeps a materialized view empty where its owner may read nothing
 	home, away *pgx.ConnConfig // how the app logs in to their databases
 	sets       []string        // settings that might carry the tenant
 	inert      string          // the one of them that anybody may set, because it carries nothing
@@ -32,6 +39,7 @@ type arena struct {
 	// attacker enters the victim with what it has; name is a kind of forged seal.
 	enter func(tenant.TenantState) (string, error)
 	forge func(name string) (string, error)
+	carry func(name string) (string, error) // the same as a value of a setting
 	// one sends one statement for a tenant, as the application would.
 	one func(ctx context.Context, t tenant.TenantState, sql string) (string, error)
 	// ship runs a developer's migration.
@@ -40,12 +48,19 @@ type arena struct {
 	standing *pgx.Conn // a session of the victim's, in a transaction
 	pid      string    // its process
 	state    string    // of the victim, as it must stay
+	idle     map[string]*session
 	closers  []func(context.Context) error
 }
 
 // open makes the arena of a level and puts the rows into it.
 func (s *scene) open(ctx context.Context, level Level) (*arena, error) {
-	a := &arena{scene: s, level: level}
+	a := &arena{scene: s, level: level, idle: map[string]*session{}}
+	a.atClose(func(ctx context.Context) error {
+		for _, s := range a.idle {
+			s.close(ctx)
+		}
+		return nil
+	})
 	var err error
 	if level.Ours() {
 		err = a.openOurs(ctx)
@@ -67,8 +82,8 @@ func (s *scene) open(ctx context.Context, level Level) (*arena, error) {
 
 func (a *arena) close(ctx context.Context) error {
 	var all []error
-	for i := len(a.closers) - 1; i >= 0; i-- {
-		all = append(all, a.closers[i](ctx))
+	for _, fn := range slices.Backward(a.closers) {
+		all = append(all, fn(ctx))
 	}
 	return errors.Join(all...)
 }
@@ -88,7 +103,8 @@ func (a *arena) openOurs(ctx context.Context) (err error) {
 	if a.level == L2b {
 		a.inert = "rowhouse.seal"
 	}
-	a.app, a.enter, a.forge, a.ship = "app", a.enterer, a.forged, a.migrate
+	a.app, a.role, a.owner, a.unfilled = "app", "rowhouse_app", cell.OwnerRole(a.target.App), " WITH NO DATA"
+	a.enter, a.forge, a.carry, a.ship = a.enterer, a.forged, a.carried, a.migrate
 	// One connection: what a tenant leaves behind is there for the next one.
 	db, err := tenantdb.Open(ctx, tenantdb.Config{
 		App: a.target.App, Cells: map[string]tenantdb.Cell{cellName: {DSN: a.target.Login, MaxConns: 1}},
@@ -96,7 +112,7 @@ func (a *arena) openOurs(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the SDK: %w", err)
 	}
-	a.atClose(func(context.Context) error { db.Close(); return nil })
+	a.atClose(func(context.Context) error { db.Close(); return nil }) //nolint:contextcheck // it waits for calls, and has none
 	a.one = func(ctx context.Context, t tenant.TenantState, sql string) (string, error) {
 		c, err := a.mint.context(t, a.model)
 		if err != nil {
@@ -145,8 +161,20 @@ INSERT INTO %[1]s.event (tenant_id, id, body) VALUES ('%[2]s', 1, 'mine')`, a.ow
 	theirs := fmt.Sprintf(`
 INSERT INTO %[1]s.note (tenant_id, id, title, flag) VALUES ('%[2]s', %[4]s, '%[3]s one', true), ('%[2]s', 12, '%[5]s', true);
 INSERT INTO %[1]s.tag (tenant_id, note_id, tag) VALUES ('%[2]s', %[4]s, '%[3]s tag');
-INSERT INTO %[1]s.event (tenant_id, id, body) VALUES ('%[2]s', 21, '%[3]s event')`, a.their, a.victim.UID, a.canary, victimsID, victimsTitle)
-	return errors.Join(a.as(ctx, a.adminOwn, a.attacker, mine), a.as(ctx, a.adminTheir, a.victim, theirs))
+INSERT INTO %[1]s.event (tenant_id, id, body) VALUES ('%[2]s', 21, '%[3]s event')`, a.their, a.victim.UID, a.canary,
+		victimsID, victimsTitle)
+	return errors.Join(a.as(ctx, a.adminOwn, a.attacker, mine), a.as(ctx, a.adminTheir, a.victim, theirs), a.analyze(ctx))
+}
+
+// analyze fills the planner's statistics, in which values lie. As an owner that row security
+// binds one may analyze, too.
+func (a *arena) analyze(ctx context.Context) error {
+	for _, table := range []string{"note", "tag", "event"} {
+		if _, err := a.adminTheir.Exec(ctx, "ANALYZE "+a.their+"."+table); err != nil {
+			return fmt.Errorf("analyze: %w", err)
+		}
+	}
+	return nil
 }
 
 // clear takes the rows out again.
@@ -183,7 +211,7 @@ func (a *arena) stand(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.pid = fmt.Sprint(conn.PgConn().PID())
+	a.pid = strconv.FormatUint(uint64(conn.PgConn().PID()), 10)
 	_, err = conn.PgConn().Exec(ctx, "SET idle_in_transaction_session_timeout = 0; BEGIN; "+enter+
 		"; SELECT '"+a.canary+" statement'").ReadAll()
 	if err != nil {
@@ -202,22 +230,16 @@ func (a *arena) stands(ctx context.Context) bool {
 func (a *arena) snapshot(ctx context.Context) (string, error) {
 	var all []string
 	for _, part := range a.watched() {
-		err := pgx.BeginFunc(ctx, part.conn, func(tx pgx.Tx) error {
-			enter, err := a.enter(part.tenant)
-			if err != nil {
-				return err
-			}
-			if _, err := tx.Exec(ctx, enter); err != nil {
-				return fmt.Errorf("enter: %w", err)
-			}
-			var text string
-			err = tx.QueryRow(ctx, part.sql).Scan(&text)
-			all = append(all, text)
-			return err
-		})
+		enter, err := a.enter(part.tenant)
 		if err != nil {
+			return "", err
+		}
+		results, err := part.conn.PgConn().Exec(ctx, "BEGIN; "+enter+"; "+part.sql+"; COMMIT").ReadAll()
+		if err != nil {
+			_, _ = part.conn.Exec(ctx, "ROLLBACK")
 			return "", fmt.Errorf("look at the victim's state: %w", err)
 		}
+		all = append(all, string(bytes.Join(results[len(results)-2].Rows[0], nil)))
 	}
 	return strings.Join(all, "\n"), nil
 }

@@ -1,6 +1,7 @@
 package sqlattack
 
 import (
+	"cmp"
 	"context"
 	"slices"
 )
@@ -57,8 +58,8 @@ const (
 	Refused Outcome = "refused"
 	// Harmless says that it ran and showed nothing but the attacker's own, as it may.
 	Harmless Outcome = "harmless"
-	// Accepted says that it ran where it would be refused had a superuser prepared the database,
-	// and showed nothing but the attacker's own.
+	// Accepted says that it ran because no superuser prepared the database; the detail says what
+	// came of it. It is the risk of such servers that PostgreSQL's own functions are anybody's.
 	Accepted Outcome = "accepted"
 	// Ran says that it ran where it is to be refused, and showed nothing but the attacker's own.
 	Ran Outcome = "ran"
@@ -68,10 +69,10 @@ const (
 	Told Outcome = "told"
 	// Stopped says that another tenant's session was ended or held up.
 	Stopped Outcome = "stopped"
-	// Wrote says that another tenant's rows changed, or what guards them, or rows behind a fence.
-	Wrote Outcome = "wrote"
 	// Entered says that the session was in another tenant.
 	Entered Outcome = "entered"
+	// Wrote says that another tenant's rows changed, or what guards them, or rows behind a fence.
+	Wrote Outcome = "wrote"
 	// Read says that bytes of another tenant came back.
 	Read Outcome = "read"
 )
@@ -85,7 +86,7 @@ func (o Outcome) Held() bool { return o.rank() <= slices.Index(outcomes(), Accep
 func (o Outcome) rank() int { return slices.Index(outcomes(), o) }
 
 func outcomes() []Outcome {
-	return []Outcome{Refused, Harmless, Accepted, Ran, Astray, Told, Stopped, Wrote, Entered, Read}
+	return []Outcome{Refused, Harmless, Accepted, Ran, Astray, Told, Stopped, Entered, Wrote, Read}
 }
 
 // Attack is one attack. What it sends is not exported: [Run] fills it in for the place that is
@@ -121,10 +122,21 @@ type script struct {
 
 	refused string // SQLSTATEs, or words for errors of the SDK, of which one is expected; "" if it may run
 	revoked bool   // the refusal is a right that only a superuser can take
-	models  string // where it makes sense, by initials; "" is everywhere
+	models  string // the models where it makes sense; "" is all
+	ours    bool   // makes sense on our rungs only
 }
 
 // Attacks returns all attacks, by family.
 func Attacks() []Attack {
-	return slices.Concat(inline(), stacked())
+	return slices.Concat(inline(), stacked(), seals(), contexts(), residue(), oracles(), writes(), objects(), roles(), plans(),
+		catalogs(), channels(), backfills(), fences(), homes())
+}
+
+// each fills in what all of a list have in common.
+func each(f Family, v Vector, success Outcome, list []Attack) []Attack {
+	for i := range list {
+		a := &list[i]
+		a.Family, a.Vector, a.Success = f, cmp.Or(a.Vector, v), cmp.Or(a.Success, success)
+	}
+	return list
 }

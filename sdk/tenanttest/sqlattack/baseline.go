@@ -19,13 +19,17 @@ func (a *arena) openBaseline(ctx context.Context) error {
 	word := strings.ToLower(rand.Text()[:8])
 	role, password := "attacked_"+word, rand.Text()
 	a.own, a.their = "usual_"+word, "usual_"+word
-	schemas := [][2]any{{a.adminOwn, a.own}}
+	type place struct {
+		conn   *pgx.Conn
+		schema string
+	}
+	places := []place{{a.adminOwn, a.own}}
 	switch a.model {
 	case tenant.ModelSchema:
 		a.own, a.their = a.own+"_a", a.own+"_b"
-		schemas = [][2]any{{a.adminOwn, a.own}, {a.adminTheir, a.their}}
+		places = []place{{a.adminOwn, a.own}, {a.adminTheir, a.their}}
 	case tenant.ModelDatabase:
-		schemas = append(schemas, [2]any{a.adminTheir, a.own})
+		places = append(places, place{a.adminTheir, a.own})
 	}
 	if _, err := a.admin.Exec(ctx, "CREATE ROLE "+role+" LOGIN PASSWORD '"+password+"'"); err != nil {
 		return fmt.Errorf("make the baseline's role: %w", err)
@@ -34,8 +38,8 @@ func (a *arena) openBaseline(ctx context.Context) error {
 		_, err := a.admin.Exec(ctx, "DROP ROLE "+role)
 		return err
 	})
-	for _, s := range schemas {
-		if err := a.openUsual(ctx, s[0].(*pgx.Conn), s[1].(string), role); err != nil {
+	for _, p := range places {
+		if err := a.openUsual(ctx, p.conn, p.schema, role); err != nil {
 			return err
 		}
 	}
@@ -51,7 +55,8 @@ func (a *arena) openBaseline(ctx context.Context) error {
 		_, err := a.adminTheir.PgConn().Exec(ctx, sql).ReadAll()
 		return err
 	}
-	a.app = a.their
+	a.app, a.role, a.owner = a.their, role, pgx.Identifier{a.admin.Config().User}.Sanitize()
+	a.carry = func(string) (string, error) { return a.victim.UID.String(), nil }
 	a.enter = func(t tenant.TenantState) (string, error) {
 		if a.level == L1 {
 			return fmt.Sprintf("SELECT %s.enter('%s')", a.own, t.UID), nil
@@ -110,11 +115,11 @@ func (a *arena) openPool(ctx context.Context) error {
 		if t.UID == a.victim.UID {
 			s = pool[a.away.Database]
 		}
-		s.heard.Reset()
 		if err := s.send(ctx, "BEGIN; "+enter); err != nil {
 			_ = s.send(ctx, "ROLLBACK")
 			return s.heard.String(), err
 		}
+		s.heard.Reset()
 		err = s.sendOne(ctx, sql)
 		_ = s.send(ctx, "COMMIT") // or what a failed transaction makes of it
 		return s.heard.String(), err

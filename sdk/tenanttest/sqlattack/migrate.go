@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 )
 
@@ -22,6 +23,9 @@ func (s *scene) migrate(ctx context.Context, sql string) error {
 	files, err := archive(map[string]string{"0001_notes.sql": string(first), careless + ".sql": sql})
 	if err != nil {
 		return err
+	}
+	if s.model == tenant.ModelSchema {
+		return cell.MigrateSchema(ctx, s.adminTheir, s.victim.UID, files)
 	}
 	return cell.Migrate(ctx, s.adminTheir, files)
 }

@@ -148,6 +148,11 @@ func (r *Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(out, "%-*d", cell, r.Leaks(c.level, c.model))
 	}
 	fmt.Fprintln(out)
+	for _, x := range r.Results {
+		if x.Outcome == Accepted {
+			fmt.Fprintf(out, "accepted %s on %s %s: %s\n", x.Attack, x.Model, x.Level, x.Detail)
+		}
+	}
 	for _, x := range r.Failures() {
 		fmt.Fprintf(out, "FAILED %s on %s %s: %s: %s\n", x.Attack, x.Model, x.Level, x.Outcome, x.Detail)
 	}

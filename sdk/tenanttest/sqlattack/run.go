@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -19,7 +20,7 @@ import (
 func (a *arena) attackAll(ctx context.Context) ([]Result, error) {
 	var all []Result
 	for _, attack := range Attacks() {
-		if attack.models != "" && !strings.Contains(attack.models, a.model.String()) {
+		if attack.models != "" && attack.models != a.model.String() || attack.ours && !a.level.Ours() {
 			continue
 		}
 		outcome, detail, err := a.attack(ctx, &attack)
@@ -42,7 +43,7 @@ func (a *arena) attack(ctx context.Context, attack *Attack) (worst Outcome, deta
 		sets = sets[:1]
 	}
 	places := []*pgx.ConnConfig{a.away}
-	if a.home.Database != a.away.Database && attack.session != nil {
+	if a.home.Database != a.away.Database && attack.session != nil && attack.migration == "" && attack.models == "" {
 		places = append(places, a.home)
 	}
 	for _, set := range sets {
@@ -102,8 +103,13 @@ func (a *arena) try(ctx context.Context, attack *Attack, set string, place *pgx.
 		}
 	}
 	outcome, detail := a.judge(attack, first, changed, !alive, len(answers) == 2 && answers[0] != answers[1])
-	if outcome == Ran && set == a.inert {
-		return Harmless, "the setting carries nothing here", nil
+	switch {
+	case outcome == Ran && set == a.inert:
+		outcome, detail = Harmless, "the setting carries nothing here"
+	case a.guest && attack.revoked && a.level.Ours() && outcome == Astray:
+		outcome = Refused
+	case a.guest && attack.revoked && a.level.Ours() && !outcome.Held():
+		outcome, detail = Accepted, string(outcome)
 	}
 	return outcome, detail, nil
 }
@@ -113,6 +119,8 @@ type trace struct {
 	heard   string
 	err     error // the first one
 	entered bool  // the session was in the victim at the end
+	wrote   bool  // it wrote what it may not
+	told    bool  // it learnt whether the victim has something
 }
 
 func (a *arena) judge(attack *Attack, t trace, changed, stopped, differs bool) (Outcome, string) {
@@ -123,18 +131,16 @@ func (a *arena) judge(attack *Attack, t trace, changed, stopped, differs bool) (
 	switch expected := strings.Fields(attack.refused); {
 	case a.betrays(t.heard):
 		return Read, state
+	case changed || t.wrote:
+		return Wrote, state
 	case t.entered:
 		return Entered, state
-	case changed:
-		return Wrote, state
 	case stopped:
 		return Stopped, state
-	case differs:
+	case differs || t.told:
 		return Told, state
 	case t.err == nil && len(expected) == 0:
 		return Harmless, ""
-	case t.err == nil && attack.revoked && a.guest:
-		return Accepted, "no superuser took the right away"
 	case t.err == nil:
 		return Ran, ""
 	case !a.level.Ours() || a.expects(attack, state):
@@ -146,7 +152,8 @@ func (a *arena) judge(attack *Attack, t trace, changed, stopped, differs bool) (
 // expects reports whether an attack may fail for that reason here.
 func (a *arena) expects(attack *Attack, state string) bool {
 	// Who brings a seal to a database of another tenant does not come in.
-	return strings.Contains(" "+attack.refused+" ", " "+state+" ") || a.model == tenant.ModelDatabase && attack.session != nil && state == "RH001"
+	return slices.Contains(strings.Fields(attack.refused), state) ||
+		a.model == tenant.ModelDatabase && attack.session != nil && state == "RH001"
 }
 
 // betrays reports whether text holds bytes that are the victim's.
@@ -166,13 +173,12 @@ func (a *arena) pad() string {
 	return hex.EncodeToString(pad[:])
 }
 
-// anonymous is an answer without the value that the attacker asked for, and without what
-// differs from one time to the next.
+// anonymous is an answer without the value that the attacker asked for.
 func (a *arena) anonymous(heard, probe string) string {
 	for _, value := range a.probes(probe) {
 		heard = strings.ReplaceAll(heard, value, "?")
 	}
-	return regexp.MustCompile(`\d+`).ReplaceAllString(heard, "N")
+	return heard
 }
 
 // probes are the values that go with a probe: its id and its title.
@@ -216,11 +222,11 @@ func (a *arena) perform(ctx context.Context, attack *Attack, place *pgx.ConnConf
 // play sends the statements of a session one after the other, whatever comes of each, on a
 // connection on which the victim was before: a pool hands it on.
 func (a *arena) play(ctx context.Context, place *pgx.ConnConfig, statements []string) (t trace, err error) {
-	s, err := connect(ctx, place)
-	defer s.close(context.WithoutCancel(ctx))
+	s, err := a.borrow(ctx, place)
 	if err != nil {
-		return trace{heard: s.heard.String(), err: err}, nil
+		return trace{heard: told(err), err: err}, nil
 	}
+	defer func() { a.giveBack(ctx, s) }()
 	if place.Database == a.away.Database {
 		enter, err := a.enter(a.victim)
 		if err != nil {
@@ -268,8 +274,11 @@ func (a *arena) fill(attack *Attack, values map[string]string) (script, error) {
 		title = victimsTitle
 	}
 	known := map[string]string{
-		"{victim}": victim, "{uid}": a.victim.UID.String(), "{mine}": a.attacker.UID.String(), "{own}": a.own, "{their}": a.their, "{app}": a.app,
-		"{set}": values["set"], "{enter}": enter, "{probe}": values["probe"], "{title}": title, "{pid}": a.pid, "{canary}": "anary",
+		"{victim}": victim, "{uid}": a.victim.UID.String(), "{own}": a.own, "{their}": a.their, "{app}": a.app,
+		"{set}": values["set"], "{enter}": enter, "{probe}": values["probe"], "{title}": title,
+		"{pid}": a.pid, "{door}": a.door(a.victim.UID[:]), "{needle}": a.canary[1:], "{secret}": a.canary,
+		"{admin}": pgx.Identifier{a.admin.Config().User}.Sanitize(), "{owner}": a.owner, "{role}": a.role, "{unfilled}": a.unfilled,
+		"{database}": pgx.Identifier{a.away.Database}.Sanitize(),
 	}
 	replace := func(text string) string {
 		return hole.ReplaceAllStringFunc(text, func(name string) string {
@@ -277,6 +286,11 @@ func (a *arena) fill(attack *Attack, values map[string]string) (script, error) {
 				expression, failed := a.forge(strings.TrimSuffix(kind, "}"))
 				err = cmp.Or(err, failed)
 				return expression
+			}
+			if kind, is := strings.CutPrefix(name, "{carry:"); is {
+				carried, failed := a.carry(strings.TrimSuffix(kind, "}"))
+				err = cmp.Or(err, failed)
+				return carried
 			}
 			value, is := known[name]
 			if !is {

@@ -3,9 +3,9 @@ package sqlattack
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +20,7 @@ type scene struct {
 	target *Target
 	mint   *mint
 	model  tenant.Model
+	rung   cell.Rung
 
 	attacker, victim tenant.TenantState
 	canary           string // is in the victim's rows and statements, and nowhere else
@@ -33,13 +34,13 @@ type scene struct {
 
 // settle makes the tenants, their homes and placements. What it made before an error is in
 // the scene that it returns.
-func (t *Target) settle(ctx context.Context, admin *pgx.Conn, model tenant.Model) (*scene, error) {
+func (t *Target) settle(ctx context.Context, admin *pgx.Conn, rung cell.Rung, model tenant.Model) (*scene, error) {
 	m, err := newMint(t.Key)
 	if err != nil {
 		return nil, err
 	}
 	s := &scene{
-		target: t, mint: m, model: model, admin: admin, adminOwn: admin, adminTheir: admin,
+		target: t, mint: m, model: model, rung: rung, admin: admin, adminOwn: admin, adminTheir: admin,
 		canary: "canary" + strings.ToLower(rand.Text()[:12]),
 	}
 	if s.attacker, err = m.newTenant("mallory"); err != nil {
@@ -62,11 +63,44 @@ func (t *Target) settle(ctx context.Context, admin *pgx.Conn, model tenant.Model
 }
 
 // build makes the homes.
-func (s *scene) build(context.Context) error {
-	if s.model != tenant.ModelShared {
-		return errors.New("homes are not built yet")
+func (s *scene) build(ctx context.Context) error {
+	switch s.model {
+	case tenant.ModelSchema:
+		return errors.Join(s.buildSchema(ctx, s.attacker), s.buildSchema(ctx, s.victim))
+	case tenant.ModelDatabase:
+		var err error
+		if s.adminOwn, err = s.buildDatabase(ctx, s.attacker); err == nil {
+			s.adminTheir, err = s.buildDatabase(ctx, s.victim)
+		}
+		return err
 	}
 	return nil
+}
+
+func (s *scene) buildSchema(ctx context.Context, t tenant.TenantState) error {
+	s.later(func(ctx context.Context) error { return cell.DropSchema(ctx, s.admin, t.UID) })
+	if err := cell.CreateSchema(ctx, s.admin, t.UID); err != nil {
+		return err
+	}
+	return cell.MigrateSchema(ctx, s.admin, t.UID, Migrations())
+}
+
+func (s *scene) buildDatabase(ctx context.Context, t tenant.TenantState) (*pgx.Conn, error) {
+	s.later(func(ctx context.Context) error {
+		return cell.DropDatabase(ctx, s.admin, s.target.App, t.UID, cell.EndSessions)
+	})
+	if err := cell.CreateDatabase(ctx, s.admin, cell.Config{App: s.target.App, Rung: s.rung}, t.UID); err != nil {
+		return nil, err
+	}
+	conn, err := cell.ConnectDatabase(ctx, s.admin, s.target.App, t.UID)
+	if err != nil {
+		return nil, err
+	}
+	s.later(conn.Close)
+	if err := cell.Migrate(ctx, conn, Migrations()); err != nil {
+		return nil, err
+	}
+	return conn, cell.InstallKey(ctx, conn, s.target.Key)
 }
 
 // place makes a tenant active where its home is.
@@ -92,8 +126,8 @@ func (s *scene) later(undo func(context.Context) error) { s.undo = append(s.undo
 // leave takes back what settle made, in the reverse order.
 func (s *scene) leave(ctx context.Context) error {
 	var all []error
-	for i := len(s.undo) - 1; i >= 0; i-- {
-		all = append(all, s.undo[i](ctx))
+	for _, fn := range slices.Backward(s.undo) {
+		all = append(all, fn(ctx))
 	}
 	return errors.Join(all...)
 }
@@ -103,7 +137,7 @@ func (s *scene) schemas() (own, their string) {
 	if s.model != tenant.ModelSchema {
 		return "app", "app"
 	}
-	return "t_" + hex.EncodeToString(s.attacker.UID[:]), "t_" + hex.EncodeToString(s.victim.UID[:])
+	return cell.SchemaName(s.attacker.UID), cell.SchemaName(s.victim.UID)
 }
 
 // login returns how the app connects to the database to which conn leads.

@@ -3,6 +3,7 @@ package sqlattack
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -18,6 +19,12 @@ func (s *scene) forged(name string) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf(`rowhouse.enter('\x%x')`, seal), nil
+}
+
+// carried returns such a seal as the carrier of rung L2a holds it.
+func (s *scene) carried(name string) (string, error) {
+	seal, err := s.forgedSeal(name)
+	return hex.EncodeToString(seal), err
 }
 
 // The places of a seal's fields, and its parts.

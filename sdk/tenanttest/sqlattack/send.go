@@ -44,6 +44,7 @@ func reason(err error) string {
 
 // session is a connection of the attacker's, with all that it was ever told.
 type session struct {
+	name  string // of its login, where it was borrowed
 	conn  *pgx.Conn
 	heard strings.Builder
 }
@@ -60,6 +61,31 @@ func connect(ctx context.Context, config *pgx.ConnConfig) (*session, error) {
 		return s, err
 	}
 	return s, nil
+}
+
+// borrow takes the session of a login, or opens one.
+func (a *arena) borrow(ctx context.Context, login *pgx.ConnConfig) (*session, error) {
+	name := login.User + "@" + login.Database
+	if s := a.idle[name]; s != nil {
+		delete(a.idle, name)
+		s.heard.Reset()
+		return s, nil
+	}
+	s, err := connect(ctx, login)
+	if err == nil {
+		s.name = name
+	}
+	return s, err
+}
+
+// giveBack makes the session as new; one that cannot be is closed.
+func (a *arena) giveBack(ctx context.Context, s *session) {
+	_ = s.send(ctx, "ROLLBACK")
+	if s.send(ctx, "RESET SESSION AUTHORIZATION") != nil || s.send(ctx, "DISCARD ALL") != nil || a.idle[s.name] != nil {
+		s.close(context.WithoutCancel(ctx))
+		return
+	}
+	a.idle[s.name] = s
 }
 
 func (s *session) close(ctx context.Context) {
@@ -82,12 +108,16 @@ func (s *session) send(ctx context.Context, sql string) error {
 	return err
 }
 
-// sendOne sends one statement as drivers do, which PostgreSQL holds to be one.
+// sendOne sends one statement as drivers do: prepared, and kept for the next time.
 func (s *session) sendOne(ctx context.Context, sql string) error {
-	result := s.conn.PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Read()
-	s.note(result)
-	fmt.Fprintf(&s.heard, "%s ", told(result.Err))
-	return result.Err
+	rows, _ := s.conn.Query(ctx, sql) // the error is that of rows, too
+	for rows.Next() {
+		for _, v := range rows.RawValues() {
+			fmt.Fprintf(&s.heard, "%s ", v)
+		}
+	}
+	fmt.Fprintf(&s.heard, "%s %s ", rows.CommandTag(), told(rows.Err()))
+	return rows.Err()
 }
 
 func (s *session) hear(results *pgconn.MultiResultReader) error {

@@ -89,7 +89,7 @@ func Run(ctx context.Context, target Target) (report Report, err error) {
 
 // attackModel makes a tenant and its victim in the model, and runs all attacks between them.
 func (t *Target) attackModel(ctx context.Context, report *Report, admin *pgx.Conn, model tenant.Model) (results []Result, err error) {
-	s, err := t.settle(ctx, admin, model)
+	s, err := t.settle(ctx, admin, cell.Rung(report.Rung), model)
 	if s != nil {
 		defer func() { err = cmp.Or(err, s.leave(context.WithoutCancel(ctx))) }()
 	}

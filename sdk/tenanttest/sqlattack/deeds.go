@@ -1,0 +1,275 @@
+package sqlattack
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+)
+
+// What attacks do that is more than a list of statements. An error that these functions return
+// means that the arena is broken; what the attacker ran into is in the trace.
+
+// everyTable reads all tables that the catalogs name, with the password alone.
+func everyTable(ctx context.Context, a *arena) (trace, error) { return a.readAll(ctx, "") }
+
+// everyTableSealed reads them inside the attacker's tenant.
+func everyTableSealed(ctx context.Context, a *arena) (trace, error) {
+	enter, err := a.enter(a.attacker)
+	if err != nil {
+		return trace{}, err
+	}
+	t, err := a.readAll(ctx, enter)
+	t.err = nil // most tables are nobody's to read
+	return t, err
+}
+
+func (a *arena) readAll(ctx context.Context, enter string) (t trace, err error) {
+	s, err := connect(ctx, a.away)
+	defer s.close(context.WithoutCancel(ctx))
+	if err != nil {
+		return trace{err: err}, nil
+	}
+	rows, _ := s.conn.Query(ctx, `
+SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+	AND (n.nspname = $1 OR n.nspname IN ('app', 'rowhouse', 'public') OR n.nspname LIKE 't\_%')`, a.their)
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return trace{}, fmt.Errorf("list the tables: %w", err)
+	}
+	for _, table := range tables {
+		for _, sql := range []string{"SELECT x::text FROM " + table + " x", "COPY " + table + " TO STDOUT", "SELECT count(*) FROM " + table} {
+			if enter == "" {
+				t.err = errors.Join(t.err, s.send(ctx, sql))
+				continue
+			}
+			_ = s.send(ctx, "BEGIN; "+enter)
+			t.err = errors.Join(t.err, s.send(ctx, sql))
+			_ = s.send(ctx, "ROLLBACK")
+		}
+	}
+	t.heard = s.heard.String()
+	return t, nil
+}
+
+// cancelled ends calls of the victim's wherever they are, and looks what the next tenant gets
+// on that connection.
+func cancelled(ctx context.Context, a *arena) (t trace, err error) {
+	sql := "SELECT title FROM " + a.own + ".note"
+	for n := range 30 {
+		short, cancel := context.WithTimeout(ctx, time.Duration(n*n)*3*time.Microsecond)
+		_, _ = a.one(short, a.victim, "SELECT title FROM "+a.their+".note")
+		cancel()
+		heard, err := a.one(ctx, a.attacker, sql)
+		t.heard += heard
+		if err != nil {
+			return trace{}, fmt.Errorf("the call after a cancelled one: %w", err)
+		}
+	}
+	return t, nil
+}
+
+// cachedPlan has the victim run a statement until PostgreSQL keeps one plan for all.
+func cachedPlan(ctx context.Context, a *arena) (t trace, err error) {
+	sql := "SELECT title, body FROM " + a.own + ".note LEFT JOIN " + a.own + ".event USING (tenant_id) ORDER BY title"
+	for range 8 {
+		if _, err := a.one(ctx, a.victim, sql); err != nil {
+			return trace{}, fmt.Errorf("the victim's statement: %w", err)
+		}
+	}
+	t.heard, t.err = a.one(ctx, a.attacker, sql)
+	return t, nil
+}
+
+// sequence counts the victim's inserts between two values of a sequence.
+func sequence(ctx context.Context, a *arena) (t trace, err error) {
+	var seen [2]int
+	for i := range seen {
+		t.heard, t.err = a.one(ctx, a.attacker, "SELECT nextval('"+a.own+".note_n_seq')::text")
+		if t.err != nil {
+			return t, nil //nolint:nilerr // the attacker's error, and all there is to know
+		}
+		seen[i], _ = strconv.Atoi(regexp.MustCompile(`\d+`).FindString(t.heard))
+		if i == 0 {
+			const sql = "INSERT INTO %s.note (tenant_id, id, title) SELECT '%s', n, n::text FROM generate_series(500, 502) n"
+			if err := a.as(ctx, a.adminTheir, a.victim, fmt.Sprintf(sql, a.their, a.victim.UID)); err != nil {
+				return t, err
+			}
+			if err := a.as(ctx, a.adminTheir, a.victim, fmt.Sprintf("DELETE FROM %s.note WHERE id >= 500", a.their)); err != nil {
+				return t, err
+			}
+		}
+	}
+	t.told = seen[1] != seen[0]+1
+	return t, nil
+}
+
+// slow compares how long a statement takes that names a value which the victim has, and one
+// which nobody has: it sleeps on each row that it sees before the policy does.
+func slow(ctx context.Context, a *arena) (t trace, err error) {
+	const nap = 100 * time.Millisecond
+	sql := "SELECT title FROM " + a.own + ".note WHERE id = %s AND pg_sleep(0.1) IS NOT NULL"
+	var took [2]time.Duration
+	for i, id := range []string{nobodysID, victimsID} {
+		began := time.Now()
+		t.heard, t.err = a.one(ctx, a.attacker, fmt.Sprintf(sql, id))
+		took[i] = time.Since(began)
+	}
+	t.told = took[0] < nap && took[1] >= nap
+	return t, nil
+}
+
+// startup presets the tenant in the message that opens a connection.
+func startup(ctx context.Context, a *arena) (t trace, err error) {
+	for _, set := range a.sets {
+		config := a.away.Copy()
+		config.RuntimeParams["options"] = "-c " + set + "=" + a.victim.UID.String()
+		s, err := connect(ctx, config)
+		if err == nil {
+			err = s.send(ctx, "SELECT title FROM "+a.their+".note")
+			t.entered = t.entered || a.isEntered(ctx, s)
+		}
+		s.close(context.WithoutCancel(ctx))
+		t.heard, t.err = t.heard+s.heard.String(), err
+	}
+	return t, nil
+}
+
+// otherApp connects with the login of another app: it has the grants on tables, which all apps
+// have, and no right to connect.
+func otherApp(ctx context.Context, a *arena) (t trace, err error) {
+	config := a.away.Copy()
+	word := strings.ToLower(rand.Text()[:10])
+	config.User, config.Password = "attacked_app_"+word, word
+	_, err = a.admin.PgConn().Exec(ctx, "CREATE ROLE "+config.User+" LOGIN PASSWORD '"+config.Password+"'; "+
+		"GRANT rowhouse_app TO "+config.User).ReadAll()
+	if err != nil {
+		return trace{}, fmt.Errorf("make another app's login: %w", err)
+	}
+	defer func() {
+		if _, end := a.admin.Exec(context.WithoutCancel(ctx), "DROP ROLE "+config.User); err == nil {
+			err = end
+		}
+	}()
+	return a.play(ctx, config, []string{"SELECT title FROM " + a.their + ".note"})
+}
+
+// commonDatabases connects to the databases that initdb makes, where nothing was taken away.
+func commonDatabases(ctx context.Context, a *arena) (t trace, err error) {
+	for _, name := range []string{"postgres", "template1"} {
+		config := a.away.Copy()
+		config.Database = name
+		s, err := connect(ctx, config)
+		s.close(context.WithoutCancel(ctx))
+		if err == nil {
+			return trace{heard: s.heard.String()}, nil
+		}
+		t.err = err
+	}
+	return t, nil
+}
+
+// enterWhile enters the attacker's own tenant while its placement is in a state.
+func enterWhile(state cell.State) func(context.Context, *arena) (trace, error) {
+	return func(ctx context.Context, a *arena) (t trace, err error) {
+		if err := cell.SetPlacement(ctx, a.adminOwn, a.placement(a.attacker, state)); err != nil {
+			return t, err
+		}
+		defer func() { err = errors.Join(err, a.resume(context.WithoutCancel(ctx))) }()
+		enter, err := a.enter(a.attacker)
+		if err != nil {
+			return t, err
+		}
+		t, err = a.playOwn(ctx, "BEGIN", enter, "INSERT INTO "+a.own+".tag (note_id, tag) VALUES (1, 'behind')")
+		t.wrote = t.err == nil
+		return t, err
+	}
+}
+
+// resume makes the attacker's placement active again, and takes away what it wrote meanwhile.
+func (a *arena) resume(ctx context.Context) error {
+	return errors.Join(cell.SetPlacement(ctx, a.adminOwn, a.placement(a.attacker, cell.Active)),
+		a.as(ctx, a.adminOwn, a.attacker, "DELETE FROM "+a.own+".tag WHERE tag = 'behind'"))
+}
+
+// playOwn sends statements in the attacker's own database.
+func (a *arena) playOwn(ctx context.Context, statements ...string) (trace, error) {
+	return a.play(ctx, a.home, statements)
+}
+
+// oldSnapshot takes a snapshot before the fence goes up, and enters and writes after it.
+func oldSnapshot(ctx context.Context, a *arena) (t trace, err error) {
+	s, err := connect(ctx, a.home)
+	defer s.close(context.WithoutCancel(ctx))
+	if err != nil {
+		return trace{}, fmt.Errorf("connect: %w", err)
+	}
+	enter, err := a.enter(a.attacker)
+	if err != nil {
+		return t, err
+	}
+	if err := s.send(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class"); err != nil {
+		return t, fmt.Errorf("take a snapshot: %w", err)
+	}
+	if err := cell.SetPlacement(ctx, a.adminOwn, a.placement(a.attacker, cell.Fenced)); err != nil {
+		return t, err
+	}
+	defer func() { err = errors.Join(err, a.resume(context.WithoutCancel(ctx))) }()
+	t.err = s.send(ctx, enter)
+	if t.err == nil {
+		t.err = s.send(ctx, "INSERT INTO "+a.own+".tag (note_id, tag) VALUES (1, 'behind'); COMMIT")
+		t.wrote = t.err == nil
+	}
+	t.heard = s.heard.String()
+	return t, nil
+}
+
+// unlocked looks whether a mover could raise the fence while the attacker is in its tenant.
+func unlocked(ctx context.Context, a *arena) (t trace, err error) {
+	s, err := connect(ctx, a.home)
+	defer s.close(context.WithoutCancel(ctx))
+	if err != nil {
+		return trace{}, fmt.Errorf("connect: %w", err)
+	}
+	enter, err := a.enter(a.attacker)
+	if err != nil {
+		return t, err
+	}
+	if t.err = s.send(ctx, "BEGIN; "+enter); t.err != nil {
+		return t, nil
+	}
+	err = a.adminOwn.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock("+a.door(a.attacker.UID[:])+")").Scan(&t.wrote)
+	return t, err
+}
+
+// locked enters while a mover holds the tenant for itself.
+func locked(ctx context.Context, a *arena) (t trace, err error) {
+	enter, err := a.enter(a.attacker)
+	if err != nil {
+		return t, err
+	}
+	err = pgx.BeginFunc(ctx, a.adminOwn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock("+a.door(a.attacker.UID[:])+")"); err != nil {
+			return err
+		}
+		t, err = a.playOwn(ctx, "BEGIN", enter, "INSERT INTO "+a.own+".tag (note_id, tag) VALUES (1, 'behind')", "ROLLBACK")
+		t.wrote = t.err == nil
+		return err
+	})
+	return t, err
+}
+
+// door is the number of the lock of a tenant.
+func (a *arena) door(uid []byte) string {
+	return fmt.Sprintf("('x%s')::bit(64)::bigint", hex.EncodeToString(uid[8:]))
+}
