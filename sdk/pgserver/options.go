@@ -54,7 +54,11 @@ type Options struct {
 	Profile Profile
 	// TCP asks for a listener on the loopback address as well.
 	TCP TCP
-	// MaxConnections defaults to 200.
+	// Follow (Test only, without a Dir) makes the server a streaming standby of that one,
+	// which must run as the same user: it begins as a copy of it. The copy, like all
+	// replication, keeps the roles and databases of the other.
+	Follow *Server
+	// MaxConnections defaults to 200, or to as many as Follow has: a standby needs as many.
 	MaxConnections int
 	// Settings are further PostgreSQL settings; they win over the profile's.
 	// Where the server listens, and who may log in, cannot be set here.
@@ -76,6 +80,9 @@ type Options struct {
 func (o Options) withDefaults() (Options, error) {
 	if o.MaxConnections == 0 {
 		o.MaxConnections = 200
+		if o.Follow != nil {
+			o.MaxConnections = o.Follow.connections
+		}
 	}
 	if o.StartTimeout == 0 {
 		o.StartTimeout = 60 * time.Second
@@ -93,6 +100,8 @@ func (o Options) validate() error {
 		return bad("Profile "+strconv.Itoa(int(o.Profile))+" is unknown", "use Test or Dev")
 	case o.Profile == Dev && o.Dir == "":
 		return bad("the Dev profile needs a folder to keep its data", "set Dir")
+	case o.Follow != nil && (o.Profile != Test || o.Dir != ""):
+		return bad("a standby is for one test run", "leave Profile and Dir as they are")
 	case (o.TCP.CertFile == "") != (o.TCP.KeyFile == ""):
 		return bad("a certificate and its key belong together", "set both TCP.CertFile and TCP.KeyFile")
 	case !o.TCP.Enabled && o.TCP != (TCP{}):

@@ -24,6 +24,8 @@ type Server struct {
 	socketDir string
 	port      int
 	password  string
+	// connections is its max_connections.
+	connections int
 	proc      *process
 	reaper    *reaper
 
@@ -54,7 +56,7 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{bin: bin, home: h, tcp: o.TCP}
+	s := &Server{bin: bin, home: h, tcp: o.TCP, connections: o.MaxConnections}
 	if err := s.start(ctx, o); err != nil {
 		return nil, errors.Join(err, s.cleanUp(context.WithoutCancel(ctx)))
 	}
@@ -185,7 +187,7 @@ func (s *Server) readPassword(o Options) error {
 
 // setTestPassword lets the superuser of a test server in over TCP.
 func (s *Server) setTestPassword(ctx context.Context, o Options) error {
-	if o.Profile != Test || !o.TCP.Enabled {
+	if o.Profile != Test || !o.TCP.Enabled || o.Follow != nil { // a standby has its primary's
 		return nil
 	}
 	password := newPassword()

@@ -34,6 +34,9 @@ func (h *home) ensureData(ctx context.Context, b Binaries, o Options) error {
 	if o.Profile == Dev {
 		return h.initDev(ctx, b)
 	}
+	if o.Follow != nil {
+		return h.copyRunning(ctx, b, o.Follow)
+	}
 	template, err := ensureTemplate(ctx, b, o, h.who)
 	if err != nil {
 		return err
@@ -239,13 +242,24 @@ func lockWaiting(ctx context.Context, path string) (unlock func(), err error) {
 	}
 }
 
+// copyRunning makes the data folder of a standby of a running server.
+func (h *home) copyRunning(ctx context.Context, b Binaries, of *Server) error {
+	return runTool(ctx, b, h.who, h.data(), "pg_basebackup", "-D", h.data(), "-d", of.DSN(Login{}),
+		"--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync")
+}
+
 // initdb makes a cluster in dir, which must not exist.
 func initdb(ctx context.Context, b Binaries, who identity, dir string, args ...string) error {
+	args = append([]string{"-D", dir, "-U", Superuser, "-E", "UTF8", "--locale=C"}, args...)
+	return runTool(ctx, b, who, dir, "initdb", args...)
+}
+
+// runTool runs a program of PostgreSQL that fills dir, which must not exist.
+func runTool(ctx context.Context, b Binaries, who identity, dir, name string, args ...string) error {
 	if err := who.mkdir(dir); err != nil {
 		return fmt.Errorf("pgserver: %w", err)
 	}
-	args = append([]string{"-D", dir, "-U", Superuser, "-E", "UTF8", "--locale=C"}, args...)
-	cmd := exec.CommandContext(ctx, b.path("initdb"), args...)
+	cmd := exec.CommandContext(ctx, b.path(name), args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Env, cmd.Dir = serverEnv(), "/"
@@ -254,9 +268,9 @@ func initdb(ctx context.Context, b Binaries, who identity, dir string, args ...s
 	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			return fmt.Errorf("pgserver: initdb: %w", ctx.Err())
+			return fmt.Errorf("pgserver: %s: %w", name, ctx.Err())
 		}
-		return &Error{ErrStart, fmt.Sprintf("initdb: %v: %s", err, lastLines(out.String(), 3)),
+		return &Error{ErrStart, fmt.Sprintf("%s: %v: %s", name, err, lastLines(out.String(), 3)),
 			"free disk space and check the folder " + filepath.Dir(dir)}
 	}
 	return nil

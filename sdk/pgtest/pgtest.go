@@ -15,6 +15,7 @@ package pgtest
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -49,6 +50,7 @@ const (
 //nolint:gochecknoglobals // see above
 var (
 	own  process
+	pair sharedPair
 	keep = flag.Bool("keepdb", false, "pgtest: keep the databases of tests and log how to connect")
 )
 
@@ -64,7 +66,11 @@ type DB struct {
 // zero Template is an empty database.
 func New(tb testing.TB, tmpl Template) *DB {
 	tb.Helper()
-	c := connect(tb)
+	return connect(tb).newDB(tb, tmpl)
+}
+
+func (c *cluster) newDB(tb testing.TB, tmpl Template) *DB {
+	tb.Helper()
 	source, err := c.source(tb.Context(), tmpl)
 	if err != nil {
 		tb.Fatalf("pgtest: template %s: %v", tmpl.Name, err)
@@ -255,7 +261,8 @@ func StartServer(tb testing.TB, options pgserver.Options) *pgserver.Server {
 // Without it the server dies with the process, and so does its folder.
 func Main(m *testing.M) int {
 	code := m.Run()
-	if err := own.stop(context.Background()); err != nil {
+	ctx := context.Background()
+	if err := errors.Join(own.stop(ctx), pair.stop(ctx)); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 		return max(code, 1)
 	}
