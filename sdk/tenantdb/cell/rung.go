@@ -30,7 +30,7 @@ func (r Rung) scripts() []string {
 	if r == L2b {
 		first = "rung_l2b.sql"
 	}
-	return []string{first, "enter.sql", "secure.sql"}
+	return []string{first, "enter.sql", "secure.sql", "replica.sql"}
 }
 
 // ReachableRung returns the rung that [Init] tries when none is asked for, and why: the
