@@ -37,6 +37,26 @@ type Cell struct {
 	Pooler Pooler
 	// Dial replaces the dialer, for tests.
 	Dial pgconn.DialFunc
+	// Replicas are servers that follow the cell's by streaming replication. [DB.ReadTx] reads
+	// from them, in turn, when they have what the caller has to see.
+	Replicas []Replica
+	// MaxLag is how old the state of a replica may be that serves a read; 0 means 1 s. A
+	// suspension, a fence and a move hold on replicas after that time. While there are reads,
+	// primary and replicas are asked four times in it how far they are.
+	MaxLag time.Duration
+}
+
+// Replica is how this service reaches a server that follows a cell's. It has the same
+// databases and roles.
+type Replica struct {
+	// DSN is as in [Cell]. It may lead to several servers in turn.
+	DSN string
+	// MaxConns bounds the connections as in [Cell], and does not count there.
+	MaxConns int32
+	// Pooler says what the DSN leads to.
+	Pooler Pooler
+	// Dial replaces the dialer, for tests.
+	Dial pgconn.DialFunc
 }
 
 // Config says how to open a DB.
@@ -55,6 +75,13 @@ type Config struct {
 	// Metrics, when set, takes the measures of [Stats] by OpenTelemetry's conventions for
 	// database clients (db.client.connection.*), by cell.
 	Metrics metric.MeterProvider
+	// TokenKey seals what [DB.Token] returns: 32 random bytes that all processes of the app
+	// share and no others know. Nil makes a new key, so that a token is read by this process
+	// only. A new key costs no more than reads from the primary for the tokens of the old one.
+	TokenKey []byte
+	// SoleWriter says that no other process writes for the tenants that this one serves. Then
+	// [DB.ReadTx] needs no token to know what the caller has to see.
+	SoleWriter bool
 	// Alarm, when set, is told of what should never happen: a seal that the database
 	// refused ([ErrSeal]) and SQL that ran without a tenant ([ErrNoContext]). It must
 	// not block and may be called by many goroutines.
@@ -72,9 +99,28 @@ func (c *Config) check() error {
 		if cell.DSN == "" || cell.MaxConns < 0 {
 			return fmt.Errorf("cell %q: want a DSN and no negative MaxConns", name)
 		}
+		if err := cell.checkReplicas(); err != nil {
+			return fmt.Errorf("cell %q: %w", name, err)
+		}
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now
+	}
+	return nil
+}
+
+// checkReplicas sees that a connection is left for callers: one is for the watch.
+func (c *Cell) checkReplicas() error {
+	for _, r := range c.Replicas {
+		if r.DSN == "" || r.MaxConns < 0 {
+			return errors.New("want a DSN and no negative MaxConns of each replica")
+		}
+		if r.MaxConns == 1 || c.MaxConns == 1 {
+			return errors.New("want two connections or more to a server with replicas, and to each of them")
+		}
+	}
+	if c.MaxLag < 0 {
+		return errors.New("MaxLag is negative")
 	}
 	return nil
 }

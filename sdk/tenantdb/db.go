@@ -30,6 +30,7 @@ const (
 type DB struct {
 	config Config
 	pools  map[string]*pool
+	tokens tokens
 	jitter func() float64
 
 	// holders are the goroutines that are in a transaction. With all connections held by
@@ -43,13 +44,17 @@ type DB struct {
 
 // Open checks the configuration and returns a DB. It does not connect: cells that are down
 // now may be up when they are needed.
-func Open(_ context.Context, config Config) (*DB, error) {
+func Open(ctx context.Context, config Config) (*DB, error) {
 	if err := config.check(); err != nil {
 		return nil, fmt.Errorf("open tenant database: %w", err)
 	}
-	db := &DB{config: config, pools: make(map[string]*pool, len(config.Cells)), jitter: rand.Float64}
+	sealer, err := newTokens(config.TokenKey)
+	if err != nil {
+		return nil, fmt.Errorf("open tenant database: %w", err)
+	}
+	db := &DB{config: config, pools: make(map[string]*pool, len(config.Cells)), tokens: sealer, jitter: rand.Float64}
 	for name, cell := range config.Cells {
-		p, err := newPool(name, cell, &config)
+		p, err := openCell(ctx, name, cell, &config)
 		if err != nil {
 			db.Close()
 			return nil, fmt.Errorf("open tenant database: %w", err)
@@ -62,6 +67,16 @@ func Open(_ context.Context, config Config) (*DB, error) {
 	return db, nil
 }
 
+func openCell(ctx context.Context, name string, cell Cell, config *Config) (p *pool, err error) {
+	if len(cell.Replicas) == 0 {
+		return newPool(name, cell, config, 0)
+	}
+	if p, err = newPool(name, cell, config, 1); err == nil {
+		p.readers, err = newReaders(ctx, p, name, cell, config)
+	}
+	return p, err
+}
+
 // Close waits until all connections are given back and closes them. Later calls are refused.
 func (db *DB) Close() {
 	if db.closed.Swap(true) {
@@ -71,6 +86,9 @@ func (db *DB) Close() {
 		_ = db.unmeasure.Unregister() // it fails for what is not registered
 	}
 	for _, p := range db.pools {
+		if p.readers != nil {
+			p.readers.close()
+		}
 		p.conns.close()
 	}
 }
@@ -145,14 +163,21 @@ func checkCall(stmt Statement, args []any) error {
 // flight is a batch that was sent and whose prologue the database accepted: what comes
 // next from results is the answer to the caller's own first statement.
 type flight struct {
+	at      place
 	lease   lease
 	results pgx.BatchResults
+	commits bool // as in prologue
+	sent    time.Time
 }
 
 // prologue is what goes ahead of the caller's statements.
 type prologue struct {
 	begin string // "" opens no transaction block: the batch is one transaction
 	load  func(b *pgx.Batch, schema string)
+	// need, on a replica, is asked just before the batch is sent for what it waits for.
+	need func() (position, error)
+	// commits ends the transaction behind the statements and asks for its position.
+	commits bool
 }
 
 // takeOff sends prologue and statements in one flush and reads the prologue's answers. It
@@ -166,7 +191,7 @@ func (db *DB) takeOff(ctx context.Context, at place, pro prologue) (flight, erro
 			try = withPing(ctx)
 		}
 		f, err := at.send(try, pro)
-		undone := pro.begin != "" || isUndone(err) // an open transaction goes with its connection
+		undone := pro.begin != "" && !pro.commits || isUndone(err) // an open transaction goes with its connection
 		switch state := sqlState(err); {
 		case err == nil:
 			return f, nil
@@ -215,15 +240,13 @@ func (at place) send(ctx context.Context, pro prologue) (flight, error) {
 			l.destroy()
 		}
 	}()
-	seal := at.tenant.Seal()
-	batch := &pgx.Batch{}
-	first := 1
-	if pro.begin != "" {
-		batch.Queue(pro.begin)
-		first++
+	batch, first, err := pro.batch(at)
+	if err != nil {
+		settled = true
+		l.release()
+		return flight{}, err
 	}
-	batch.Queue(enterSQL, seal[:])
-	pro.load(batch, at.schema)
+	sent := time.Now()
 	results := l.SendBatch(ctx, batch)
 	for range first {
 		if _, err = results.Exec(); err != nil {
@@ -232,7 +255,7 @@ func (at place) send(ctx context.Context, pro prologue) (flight, error) {
 	}
 	settled = true
 	if err == nil {
-		return flight{l, results}, nil
+		return flight{at, l, results, pro.commits, sent}, nil
 	}
 	_ = results.Close() // the same error again
 	if sqlState(err) == "RH004" {
@@ -245,15 +268,44 @@ func (at place) send(ctx context.Context, pro prologue) (flight, error) {
 	return flight{}, err
 }
 
+// batch returns what is sent, and how many of its answers belong to the prologue.
+func (pro prologue) batch(at place) (batch *pgx.Batch, first int, err error) {
+	batch = &pgx.Batch{}
+	if pro.begin != "" {
+		batch.Queue(pro.begin)
+	}
+	if pro.need != nil {
+		p, err := pro.need()
+		if err != nil {
+			return nil, 0, err
+		}
+		batch.Queue(awaitSQL, p.timeline, p.lsn, awaitMost.Milliseconds())
+	}
+	seal := at.tenant.Seal()
+	batch.Queue(enterSQL, seal[:])
+	first = batch.Len()
+	pro.load(batch, at.schema)
+	if pro.commits {
+		batch.Queue("commit")
+		batch.Queue(positionSQL)
+	}
+	return batch, first, nil
+}
+
 // rollback ends a transaction that failed, so that the connection can be kept: a fence
 // must not turn into a storm of reconnects. What it cannot end, release destroys.
 func (l lease) rollback(ctx context.Context) {
 	if l.IsClosed() || l.PgConn().TxStatus() == 'I' {
 		return
 	}
+	l.finish(ctx, "rollback")
+}
+
+// finish ends a transaction whose caller does not wait for it.
+func (l lease) finish(ctx context.Context, verb string) {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWait)
 	defer cancel()
-	_, _ = l.Exec(end, "rollback")
+	_, _ = l.Exec(end, verb)
 }
 
 // sleep waits for d or for the end of ctx, which is its error.
@@ -272,14 +324,21 @@ func sleep(ctx context.Context, d time.Duration) error {
 // rows, which hold a connection until they are closed. Errors of the tenant are returned
 // here, errors of the statement here or by [Rows.Err]. When the connection is lost behind
 // the statement, the outcome is unknown ([ErrOutcome]), for the statement may have written.
+//
+// A function that writes belongs into [DB.Exec] or [DB.Tx], not into a SELECT here: reads from
+// replicas wait for what those commit.
 func (db *DB) Query(ctx context.Context, stmt Statement, args ...any) (*Rows, error) {
+	return db.query(ctx, stmt, !stmt.reads, args)
+}
+
+func (db *DB) query(ctx context.Context, stmt Statement, writes bool, args []any) (*Rows, error) {
 	at, err := db.admit(ctx, stmt, args)
 	if err != nil {
 		return nil, err
 	}
 	load := func(b *pgx.Batch, schema string) { b.Queue(stmt.in(schema), args...) }
 	for again := true; ; again = false {
-		f, err := db.takeOff(ctx, at, prologue{load: load})
+		f, err := db.takeOff(ctx, at, at.alone(writes, load))
 		if err != nil {
 			return nil, err
 		}
@@ -296,14 +355,36 @@ func (db *DB) Query(ctx context.Context, stmt Statement, args ...any) (*Rows, er
 	}
 }
 
+// alone is the prologue of statements that are a transaction of their own. With replicas, one
+// that may write is a block, for its position is known behind its commit.
+func (at place) alone(writes bool, load func(*pgx.Batch, string)) prologue {
+	if writes && at.pool.readers != nil {
+		return prologue{begin: ReadCommitted.begin(), load: load, commits: true}
+	}
+	return prologue{load: load}
+}
+
 // land reads the rest of a flight's answers, of which the last is that of the commit, and
 // gives the connection back.
 func (db *DB) land(ctx context.Context, f flight, err error) error {
-	if closed := f.results.Close(); err == nil {
+	committed := false
+	if f.commits {
+		_, failed := f.results.Exec()
+		if committed = failed == nil; committed {
+			db.committed(ctx, f.at, f.sent, f.results)
+		} else if err == nil {
+			err = failed
+		}
+	}
+	if closed := f.results.Close(); err == nil && !committed { // what comes behind a commit does not undo it
 		err = closed
 	}
 	err = f.lease.judge(err)
 	unsafe := f.lease.unsafe()
+	if f.commits && !committed && f.lease.IsClosed() {
+		db.doubt(ctx, f.at)
+	}
+	f.lease.rollback(ctx)
 	f.lease.release()
 	if unsafe != nil {
 		return unknown(errors.Join(unsafe, err))
@@ -335,7 +416,7 @@ func (db *DB) QueryRow(ctx context.Context, stmt Statement, args ...any) *Row {
 // many rows it touched. When it returns nil the change is committed; [ErrOutcome] says that
 // it may be.
 func (db *DB) Exec(ctx context.Context, stmt Statement, args ...any) (int64, error) {
-	rows, err := db.Query(ctx, stmt, args...)
+	rows, err := db.query(ctx, stmt, true, args)
 	if err != nil {
 		return 0, err
 	}
@@ -357,9 +438,10 @@ func (db *DB) Batch(ctx context.Context, b *Batch) error {
 	if err != nil {
 		return err
 	}
-	f, err := db.takeOff(ctx, at, prologue{load: b.load})
+	f, err := db.takeOff(ctx, at, at.alone(b.execs, b.load))
 	if err != nil {
 		return err
 	}
-	return db.land(ctx, f, b.read(f.results))
+	_, err = b.read(f.results)
+	return db.land(ctx, f, err)
 }

@@ -55,6 +55,9 @@ func isLost(err error) bool {
 // sending: pgx may drop the error by which an answer was lost, and then find its connection
 // closed.
 func isUnsent(err error) bool {
+	if _, preparing := errors.AsType[pgx.ErrPreprocessingBatch](err); preparing {
+		return true
+	}
 	if pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed) {
 		return true
 	}
@@ -67,9 +70,6 @@ func isUnsent(err error) bool {
 // where the prologue's answer belongs and so had not gone beyond it. A pooler may end it in
 // another order; it does not name a routine.
 func isUndone(err error) bool {
-	if _, preparing := errors.AsType[pgx.ErrPreprocessingBatch](err); preparing {
-		return true
-	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pg.Routine == "ProcessInterrupts"
 	}

@@ -184,6 +184,7 @@ func TestLostInFlight(t *testing.T) {
 		return err
 	})
 	wantRefusal(t, err, tenantdb.ErrOutcome, fault.Unavailable, fault.ReasonOutcomeUnknown)
+	// A read had all its answers before.
 	err = d.DB.ReadTx(ctx, func(tx *tenantdb.Tx) error {
 		rows, err := tx.Query(ctx, allNotes)
 		if err == nil {
@@ -193,7 +194,9 @@ func TestLostInFlight(t *testing.T) {
 		l.cut()
 		return err
 	})
-	wantRefusal(t, err, tenantdb.ErrUnreachable, fault.Unavailable, "CELL_UNREACHABLE")
+	if err != nil {
+		t.Errorf("ReadTx whose end was lost: %v", err)
+	}
 }
 
 // The session ends while the statement runs.

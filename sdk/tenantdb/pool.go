@@ -32,9 +32,12 @@ type pool struct {
 	cell  string
 	slots *slots
 	conns *backends
+	// readers are nil without replicas.
+	readers *readers
 }
 
-func newPool(name string, cell Cell, config *Config) (*pool, error) {
+// newPool keeps some connections from callers, as spare.
+func newPool(name string, cell Cell, config *Config, spare int) (*pool, error) {
 	parsed, err := pgx.ParseConfig(cell.DSN)
 	if err != nil {
 		return nil, fmt.Errorf("cell %q: the DSN does not parse", name) // err may show parts of it
@@ -52,7 +55,7 @@ func newPool(name string, cell Cell, config *Config) (*pool, error) {
 	parsed.Tracer = newTracer(config.Tracer)
 	parsed.OnNotice = noteUnsafe
 	most := int(cmp.Or(cell.MaxConns, defaultConns))
-	return &pool{cell: name, slots: newSlots(most), conns: newBackends(parsed, most)}, nil
+	return &pool{cell: name, slots: newSlots(most - spare), conns: newBackends(parsed, most)}, nil
 }
 
 // place is where the rows of a call's tenant are.

@@ -12,6 +12,7 @@ import (
 type Rows struct {
 	rows  pgx.Rows
 	end   func(error) error // called once, with the error of the rows
+	ahead bool              // the first row was read already
 	ended bool
 	err   error
 }
@@ -39,6 +40,10 @@ func (r *Rows) Err() error {
 
 // Next goes to the next row and reports whether there is one. At the end it closes.
 func (r *Rows) Next() bool {
+	if r.ahead {
+		r.ahead = false
+		return true
+	}
 	if r.rows.Next() {
 		return true
 	}
@@ -97,6 +102,7 @@ func (r *Row) Scan(dest ...any) error {
 // sent again; it is not safe for concurrent use.
 type Batch struct {
 	items []batchItem
+	execs bool // at least one, or a verb that writes
 	bad   error
 }
 
@@ -107,7 +113,10 @@ type batchItem struct {
 }
 
 // Exec adds a statement whose rows are of no interest.
-func (b *Batch) Exec(stmt Statement, args ...any) { b.add(nil, stmt, args) }
+func (b *Batch) Exec(stmt Statement, args ...any) {
+	b.execs = true
+	b.add(nil, stmt, args)
+}
 
 // Query adds a statement and the function that reads its rows. An error of read is the
 // batch's, and the functions after it are not called; the statements ran all the same.
@@ -117,6 +126,7 @@ func (b *Batch) add(read func(*Rows) error, stmt Statement, args []any) {
 	if err := checkCall(stmt, args); err != nil && b.bad == nil {
 		b.bad = err
 	}
+	b.execs = b.execs || !stmt.reads
 	b.items = append(b.items, batchItem{stmt, args, read})
 }
 
@@ -134,22 +144,23 @@ func (b *Batch) load(to *pgx.Batch, schema string) {
 }
 
 // read gives the answers to the items' functions. It goes on after a function's error, so
-// that the outcome of the statements is known.
-func (b *Batch) read(results pgx.BatchResults) error {
+// that the outcome of the statements is known. It reports whether a function was told.
+func (b *Batch) read(results pgx.BatchResults) (told bool, err error) {
 	var refused error
 	for _, item := range b.items {
 		rows, err := results.Query()
 		if err != nil {
-			return err
+			return told, err
 		}
 		r := &Rows{rows: rows, end: func(err error) error { return err }}
 		if item.read != nil && refused == nil {
+			told = true
 			refused = item.read(r)
 		}
 		r.Close()
 		if err := r.Err(); err != nil {
-			return err
+			return told, err
 		}
 	}
-	return refused
+	return told, refused
 }

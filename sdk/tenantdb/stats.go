@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,19 +24,42 @@ type Stats struct {
 	// Opened counts connections since Open, Evicted those that were closed to make room for one
 	// to another database or schema, and Refused the calls that got none in time ([ErrAdmission]).
 	Opened, Evicted, Refused uint64
+	// FromReplica counts the transactions of [DB.ReadTx] that began on a replica of the cell, and
+	// FromPrimary, by the reason, the others. Both are empty without replicas.
+	FromReplica int
+	FromPrimary map[string]int
 }
 
-// Stats returns how the connections to each cell are used, by the cells' ids.
+// Stats returns how the connections to each cell are used, by the cells' ids, and to each
+// replica, as cell/replica-1 and so on.
 func (db *DB) Stats() []Stats {
 	all := make([]Stats, 0, len(db.pools))
 	for _, p := range db.pools {
-		st := Stats{Cell: p.cell}
-		p.slots.stats(&st)
-		p.conns.stats(&st)
-		all = append(all, st)
+		all = append(all, p.stats())
+		if r := p.readers; r != nil {
+			r.stats(&all[len(all)-1])
+			for _, c := range r.replicas {
+				all = append(all, c.pool.stats())
+			}
+		}
 	}
 	slices.SortFunc(all, func(a, b Stats) int { return strings.Compare(a.Cell, b.Cell) })
 	return all
+}
+
+func (p *pool) stats() Stats {
+	st := Stats{Cell: p.cell}
+	p.slots.stats(&st)
+	p.conns.stats(&st)
+	return st
+}
+
+func (r *readers) stats(st *Stats) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st.FromPrimary = maps.Clone(r.served)
+	st.FromReplica = st.FromPrimary[""]
+	delete(st.FromPrimary, "")
 }
 
 func (s *slots) stats(st *Stats) {
@@ -73,8 +97,8 @@ func (db *DB) measure(provider metric.MeterProvider) error {
 		}
 		return c
 	}
-	total := func(name, what string) metric.Int64ObservableCounter {
-		c, err := meter.Int64ObservableCounter(name, metric.WithDescription(what), metric.WithUnit("{connection}"))
+	total := func(name, what, unit string) metric.Int64ObservableCounter {
+		c, err := meter.Int64ObservableCounter(name, metric.WithDescription(what), metric.WithUnit(unit))
 		if err != nil {
 			failed = err
 		}
@@ -83,9 +107,10 @@ func (db *DB) measure(provider metric.MeterProvider) error {
 	count := up("db.client.connection.count", "Connections to a cell's databases, by state.")
 	most := up("db.client.connection.max", "Connections that there may be.")
 	pending := up("db.client.connection.pending_requests", "Calls that wait for a connection.")
-	timeouts := total("db.client.connection.timeouts", "Calls that got no connection in time.")
-	opened := total("rowhouse.db.connection.opened", "Connections that were opened.")
-	evicted := total("rowhouse.db.connection.evicted", "Connections that were closed to make room for another.")
+	timeouts := total("db.client.connection.timeouts", "Calls that got no connection in time.", "{connection}")
+	opened := total("rowhouse.db.connection.opened", "Connections that were opened.", "{connection}")
+	evicted := total("rowhouse.db.connection.evicted", "Connections that were closed to make room for another.", "{connection}")
+	reads := total("rowhouse.db.reads", "Read transactions of cells with replicas, by where they began and why.", "{transaction}")
 	if failed != nil {
 		return fmt.Errorf("metrics: %w", failed)
 	}
@@ -104,11 +129,24 @@ func (db *DB) measure(provider metric.MeterProvider) error {
 			o.ObserveInt64(timeouts, int64(st.Refused), at) //nolint:gosec // counts
 			o.ObserveInt64(opened, int64(st.Opened), at)    //nolint:gosec // counts
 			o.ObserveInt64(evicted, int64(st.Evicted), at)  //nolint:gosec // counts
+			observeReads(o, reads, st)
 		}
 		return nil
-	}, count, most, pending, timeouts, opened, evicted)
+	}, count, most, pending, timeouts, opened, evicted, reads)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	return nil
+}
+
+func observeReads(o metric.Observer, reads metric.Int64Observable, st Stats) {
+	if st.FromPrimary == nil {
+		return
+	}
+	cell := attribute.String("rowhouse.cell", st.Cell)
+	o.ObserveInt64(reads, int64(st.FromReplica), metric.WithAttributes(cell, attribute.String(keyReadFrom, "replica")))
+	for why, n := range st.FromPrimary {
+		o.ObserveInt64(reads, int64(n), metric.WithAttributes(cell,
+			attribute.String(keyReadFrom, "primary"), attribute.String(keyReason, why)))
+	}
 }

@@ -15,6 +15,7 @@ type text string
 type Statement struct {
 	sql   string
 	query *home.Query
+	reads bool   // its verb does
 	bad   string // why it is refused, "" when it is not
 }
 
@@ -55,7 +56,7 @@ func check(sql string) Statement {
 	switch verb {
 	case "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "VALUES":
 		query := home.Parse(sql)
-		return Statement{sql: sql, query: &query}
+		return Statement{sql: sql, query: &query, reads: verb == "SELECT" || verb == "VALUES"}
 	case "":
 		return Statement{sql: sql, bad: "it has no verb"}
 	}

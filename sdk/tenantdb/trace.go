@@ -33,6 +33,12 @@ func newTracer(to pgx.QueryTracer) pgx.QueryTracer {
 	return t
 }
 
+// Where a read went, and why not to a replica.
+const (
+	keyReadFrom = "rowhouse.read_from"
+	keyReason   = "rowhouse.read_from.reason"
+)
+
 // describe puts the tenant on the span in ctx, when parent did not have that span already:
 // only spans of the tracer are ours to describe.
 func describe(parent, ctx context.Context) context.Context {
@@ -56,6 +62,14 @@ func describe(parent, ctx context.Context) context.Context {
 	}
 	if waited, ok := ctx.Value(waitKey{}).(time.Duration); ok {
 		attributes = append(attributes, attribute.Float64("rowhouse.db.admission_wait", waited.Seconds()))
+	}
+	if why, reads := ctx.Value(readFromKey{}).(string); reads {
+		from := "replica"
+		if why != "" {
+			from = "primary"
+			attributes = append(attributes, attribute.String(keyReason, why))
+		}
+		attributes = append(attributes, attribute.String(keyReadFrom, from))
 	}
 	span.SetAttributes(attributes...)
 	return ctx

@@ -8,8 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
@@ -44,6 +46,34 @@ type txOptions struct {
 	isolation Isolation
 	tries     int
 	readOnly  bool
+
+	// Of reads only; see demand.
+	primary bool
+	within  time.Duration
+	after   []string
+}
+
+// ReadOption changes one read. Each [TxOption] is one.
+type ReadOption interface{ read(*txOptions) }
+
+func (o TxOption) read(to *txOptions) { o(to) }
+
+type readOption func(*txOptions)
+
+func (o readOption) read(to *txOptions) { o(to) }
+
+// Primary sends the read to the primary.
+func Primary() ReadOption { return readOption(func(o *txOptions) { o.primary = true }) }
+
+// After lets the read see the commit that the token of [DB.Token] is of.
+func After(token string) ReadOption {
+	return readOption(func(o *txOptions) { o.after = append(o.after, token) })
+}
+
+// MaxStaleness lets a replica answer that has what was committed longer ago than d, instead of
+// the cell's MaxLag, and maybe not the caller's own last commits; for reports.
+func MaxStaleness(d time.Duration) ReadOption {
+	return readOption(func(o *txOptions) { o.within, o.primary = d, o.primary || d <= 0 })
 }
 
 // Isolate asks for an isolation level; the default is [ReadCommitted].
@@ -64,6 +94,10 @@ type Tx struct {
 	state atomic.Int32
 	lease lease // set once the first statement was accepted
 	begun bool
+
+	replica *replica           // whose the lease is; nil when it is the primary's
+	why     string             // then why
+	cancel  context.CancelFunc // ends the first statement's time on a replica; may be nil
 
 	failed error // why the transaction could not be opened
 }
@@ -89,9 +123,26 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error, options ...TxOption) e
 	return db.transact(ctx, fn, o)
 }
 
-// ReadTx is [DB.Tx] for reading: a statement that writes fails.
-func (db *DB) ReadTx(ctx context.Context, fn func(*Tx) error, options ...TxOption) error {
-	return db.Tx(ctx, fn, append(options, func(o *txOptions) { o.readOnly = true })...)
+// ReadTx is [DB.Tx] for reading: a statement that writes fails. It returns without waiting for
+// the transaction's end.
+//
+// With [Cell.Replicas] it reads from a replica, in the same round trip, if there is one that has
+// what the caller has to see, and from the primary if not. That is: what was committed longer
+// ago than MaxLag, what this process committed for the tenant, and what the context's token is
+// of; see [DB.WithToken]. Without a token nobody knows what the caller committed elsewhere, so
+// the primary is read, unless [Config.SoleWriter] or an option says more. Reads of more than
+// [ReadCommitted] are the primary's as well. Two reads may come from two replicas, the
+// second one a little older.
+//
+// A statement that a replica gives up goes on at the primary. In the middle of its rows that is
+// too late: then the error is a serialization failure or [ErrUnreachable], and for the first
+// [Retry] runs the function again, on the primary.
+func (db *DB) ReadTx(ctx context.Context, fn func(*Tx) error, options ...ReadOption) error {
+	o := txOptions{readOnly: true}
+	for _, option := range options {
+		option.read(&o)
+	}
+	return db.transact(ctx, fn, o)
 }
 
 func (db *DB) transact(ctx context.Context, fn func(*Tx) error, o txOptions) error {
@@ -109,6 +160,7 @@ func (db *DB) transact(ctx context.Context, fn func(*Tx) error, o txOptions) err
 		if state := sqlState(err); err == nil || try >= o.tries || state != "40001" && state != "40P01" {
 			return db.explained(ctx, err)
 		}
+		o.primary = true
 		if err := sleep(ctx, db.pause(try)); err != nil {
 			return explain(err)
 		}
@@ -140,9 +192,12 @@ func (tx *Tx) commit(ctx context.Context) error {
 	if tx.lease.IsClosed() {
 		return hidden("a statement that lost the connection")
 	}
+	if tx.options.readOnly && tx.options.isolation != Serializable {
+		return tx.endRead(ctx)
+	}
 	end, cancel := context.WithTimeout(ctx, commitWait)
 	defer cancel()
-	tag, err := tx.lease.Exec(end, "commit")
+	tag, err := tx.sendCommit(end)
 	unsafe := tx.lease.unsafe()
 	switch {
 	case err == nil && tag.String() == "ROLLBACK":
@@ -159,6 +214,40 @@ func (tx *Tx) commit(ctx context.Context) error {
 	return unknown(err)
 }
 
+// sendCommit also asks for the commit's position, where reads wait for it.
+func (tx *Tx) sendCommit(ctx context.Context) (pgconn.CommandTag, error) {
+	if tx.at.pool.readers == nil || tx.options.readOnly || tx.lease.PgConn().TxStatus() != 'T' {
+		return tx.lease.Exec(ctx, "commit")
+	}
+	batch := &pgx.Batch{}
+	batch.Queue("commit")
+	batch.Queue(positionSQL)
+	sent := time.Now()
+	results := tx.lease.SendBatch(ctx, batch)
+	tag, err := results.Exec()
+	if err == nil {
+		tx.db.committed(ctx, tx.at, sent, results)
+	}
+	_ = results.Close() // what comes behind a commit does not undo it
+	if err != nil && tx.lease.IsClosed() {
+		tx.db.doubt(ctx, tx.at)
+	}
+	return tag, err
+}
+
+// endRead ends a read without its caller, who has nothing to wait for. Close waits for it.
+func (tx *Tx) endRead(ctx context.Context) error {
+	if tx.lease.PgConn().TxStatus() == 'E' {
+		return hidden("a statement")
+	}
+	tx.begun = false
+	go func() {
+		tx.lease.finish(ctx, "commit")
+		tx.lease.release()
+	}()
+	return nil
+}
+
 func hidden(whose string) error {
 	return misuse(pgx.ErrTxCommitRollback, "the function hid an error of %s", whose)
 }
@@ -167,6 +256,9 @@ func hidden(whose string) error {
 // in the middle of an answer it is destroyed.
 func (tx *Tx) abandon(ctx context.Context) {
 	busy := tx.state.Swap(txOver) == txBusy
+	if tx.cancel != nil {
+		defer tx.cancel()
+	}
 	if !tx.begun {
 		return
 	}
@@ -224,32 +316,49 @@ func (tx *Tx) explained(ctx context.Context, err error) error {
 }
 
 func (tx *Tx) query(ctx context.Context, stmt Statement, args []any) (*Rows, error) {
-	if tx.begun {
-		rows, err := tx.lease.Query(ctx, stmt.in(tx.at.schema), args...)
-		if err != nil {
+	for {
+		rows, results, err := tx.ask(ctx, stmt, args)
+		ahead := false
+		if err == nil && tx.replica != nil { // with the first row also comes an error before it
+			if ahead = rows.Next(); !ahead {
+				err = rows.Err()
+			}
+		}
+		switch {
+		case err == nil:
+			return &Rows{rows: rows, ahead: ahead, end: func(err error) error {
+				if closed := closeResults(results); err == nil {
+					err = closed
+				}
+				tx.free()
+				return tx.explained(ctx, err)
+			}}, nil
+		case !tx.leaveReplica(ctx, results, err):
+			_ = closeResults(results) // the same error again
 			return nil, err
 		}
-		return &Rows{rows: rows, end: func(err error) error {
-			tx.free()
-			return tx.explained(ctx, err)
-		}}, nil
 	}
-	results, err := tx.start(ctx, func(b *pgx.Batch, schema string) { b.Queue(stmt.in(schema), args...) })
-	if err != nil {
-		return nil, err
+}
+
+// ask sends a statement, with what opens the transaction if it is the first one: then its
+// answer is one of results.
+func (tx *Tx) ask(ctx context.Context, stmt Statement, args []any) (rows pgx.Rows, results pgx.BatchResults, err error) {
+	if tx.begun {
+		rows, err = tx.lease.Query(tx.traced(ctx), stmt.in(tx.at.schema), args...)
+		return rows, nil, err
 	}
-	rows, err := results.Query()
-	if err != nil {
-		_ = results.Close() // the same error again
-		return nil, err
+	results, err = tx.start(ctx, func(b *pgx.Batch, schema string) { b.Queue(stmt.in(schema), args...) })
+	if err == nil {
+		rows, err = results.Query()
 	}
-	return &Rows{rows: rows, end: func(err error) error {
-		if closed := results.Close(); err == nil {
-			err = closed
-		}
-		tx.free()
-		return tx.explained(ctx, err)
-	}}, nil
+	return rows, results, err
+}
+
+func closeResults(results pgx.BatchResults) error {
+	if results == nil {
+		return nil
+	}
+	return results.Close()
 }
 
 // start opens the transaction with its first statements. When that fails the transaction is
@@ -262,7 +371,7 @@ func (tx *Tx) start(ctx context.Context, load func(*pgx.Batch, string)) (pgx.Bat
 	if tx.options.readOnly {
 		begin += " read only"
 	}
-	f, err := tx.db.takeOff(ctx, tx.at, prologue{begin: begin, load: load})
+	f, err := tx.takeOff(ctx, prologue{begin: begin, load: load})
 	if err != nil {
 		tx.failed = err
 		return nil, err
@@ -296,15 +405,20 @@ func (tx *Tx) Batch(ctx context.Context, b *Batch) error {
 		return err
 	}
 	defer tx.free()
-	results, err := tx.batch(ctx, b)
-	if err != nil {
+	for {
+		results, err := tx.batch(ctx, b)
+		if err != nil {
+			return tx.explained(ctx, err)
+		}
+		told, err := b.read(results)
+		if err != nil && !told && tx.leaveReplica(ctx, results, err) {
+			continue
+		}
+		if closed := results.Close(); err == nil {
+			err = closed
+		}
 		return tx.explained(ctx, err)
 	}
-	err = b.read(results)
-	if closed := results.Close(); err == nil {
-		err = closed
-	}
-	return tx.explained(ctx, err)
 }
 
 func (tx *Tx) batch(ctx context.Context, b *Batch) (pgx.BatchResults, error) {
@@ -313,7 +427,7 @@ func (tx *Tx) batch(ctx context.Context, b *Batch) (pgx.BatchResults, error) {
 	}
 	batch := &pgx.Batch{}
 	b.load(batch, tx.at.schema)
-	return tx.lease.SendBatch(ctx, batch), nil
+	return tx.lease.SendBatch(tx.traced(ctx), batch), nil
 }
 
 // hold notes that this goroutine is in a transaction, until the returned function is called.

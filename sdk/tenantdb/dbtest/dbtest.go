@@ -63,6 +63,7 @@ type options struct {
 	migrations []fs.FS
 	configure  []func(*tenantdb.Config)
 	clock      func() time.Time
+	pair       *pgtest.Replicated
 }
 
 // Rung asks for a rung; without it the database stands on L2b.
@@ -76,6 +77,9 @@ func Model(m tenant.Model) Option { return func(o *options) { o.model = m } }
 func Migrations(files fs.FS) Option {
 	return func(o *options) { o.migrations = append(o.migrations, files) }
 }
+
+// On makes the database on the primary of the pair, and opens DB with its standby as replica.
+func On(pair *pgtest.Replicated) Option { return func(o *options) { o.pair = pair } }
 
 // Configure changes how DB is opened.
 func Configure(edit func(*tenantdb.Config)) Option {
@@ -93,7 +97,7 @@ func New(tb testing.TB, opts ...Option) *Database {
 		opt(&o)
 	}
 	ctx := tb.Context()
-	database := pgtest.New(tb, o.template(tb))
+	database := o.database(tb)
 	admin := database.Pool(tb, pgserver.Superuser)
 	must(tb, o.prepare(ctx, admin)) // a copy has not the rights of its template
 
@@ -107,11 +111,25 @@ func New(tb testing.TB, opts ...Option) *Database {
 		Cells: map[string]tenantdb.Cell{tenanttest.Cell: {DSN: database.DSN(cell.AppRole(App)), MaxConns: 8}},
 		Clock: o.clock,
 	}
+	if o.pair != nil {
+		to := d.Config.Cells[tenanttest.Cell]
+		to.Replicas = []tenantdb.Replica{{DSN: o.pair.StandbyDSN(database, cell.AppRole(App)), MaxConns: 8}}
+		d.Config.Cells[tenanttest.Cell] = to
+		o.pair.CatchUp(tb)
+	}
 	for _, edit := range o.configure {
 		edit(&d.Config)
 	}
 	d.DB = d.Open(tb, d.Config)
 	return d
+}
+
+func (o *options) database(tb testing.TB) *pgtest.DB {
+	tb.Helper()
+	if o.pair != nil {
+		return o.pair.New(tb, o.template(tb))
+	}
+	return pgtest.New(tb, o.template(tb))
 }
 
 // template is what databases of these options begin with.
