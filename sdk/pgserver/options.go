@@ -81,7 +81,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MaxConnections == 0 {
 		o.MaxConnections = 200
 		if o.Follow != nil {
-			o.MaxConnections = o.Follow.connections
+			o.MaxConnections = o.Follow.maxConns
 		}
 	}
 	if o.StartTimeout == 0 {

@@ -24,8 +24,7 @@ type Server struct {
 	socketDir string
 	port      int
 	password  string
-	// connections is its max_connections.
-	connections int
+	maxConns  int
 	proc      *process
 	reaper    *reaper
 
@@ -56,7 +55,7 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{bin: bin, home: h, tcp: o.TCP, connections: o.MaxConnections}
+	s := &Server{bin: bin, home: h, tcp: o.TCP, maxConns: o.MaxConnections}
 	if err := s.start(ctx, o); err != nil {
 		return nil, errors.Join(err, s.cleanUp(context.WithoutCancel(ctx)))
 	}

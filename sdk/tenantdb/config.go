@@ -75,8 +75,8 @@ type Config struct {
 	// Metrics, when set, takes the measures of [Stats] by OpenTelemetry's conventions for
 	// database clients (db.client.connection.*), by cell.
 	Metrics metric.MeterProvider
-	// TokenKey seals what [DB.Token] returns: 32 random bytes that all processes of the app
-	// share and no others know. Nil makes a new key, so that a token is read by this process
+	// TokenKey seals the tokens of package readtoken: 32 random bytes that all processes of the
+	// app share and no others know. Nil makes a new key, so that a token is read by this process
 	// only. A new key costs no more than reads from the primary for the tokens of the old one.
 	TokenKey []byte
 	// SoleWriter says that no other process writes for the tenants that this one serves. Then

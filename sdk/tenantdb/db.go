@@ -62,6 +62,7 @@ func Open(ctx context.Context, config Config) (*DB, error) {
 		db.pools[name] = p
 	}
 	if err := db.measure(config.Metrics); err != nil {
+		db.Close()
 		return nil, fmt.Errorf("open tenant database: %w", err)
 	}
 	return db, nil
@@ -262,6 +263,9 @@ func (at place) send(ctx context.Context, pro prologue) (flight, error) {
 		l.destroy()
 		return flight{}, err
 	}
+	if pro.commits && l.IsClosed() && !isUndone(err) {
+		at.doubt(ctx)
+	}
 	err = l.judge(err)
 	l.rollback(ctx)
 	l.release()
@@ -382,7 +386,7 @@ func (db *DB) land(ctx context.Context, f flight, err error) error {
 	err = f.lease.judge(err)
 	unsafe := f.lease.unsafe()
 	if f.commits && !committed && f.lease.IsClosed() {
-		db.doubt(ctx, f.at)
+		f.at.doubt(ctx)
 	}
 	f.lease.rollback(ctx)
 	f.lease.release()

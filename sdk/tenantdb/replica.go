@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/readtoken"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
 )
@@ -86,15 +87,15 @@ type want struct {
 func (db *DB) demand(ctx context.Context, at place, o txOptions) (want, string) {
 	w := want{uid: at.tenant.UID(), within: at.pool.readers.maxLag, own: o.within == 0}
 	tokens := o.after
-	switch s := sessionOf(ctx); {
+	switch token, kept := readtoken.FromContext(ctx); {
 	case o.primary:
 		return w, whyAsked
 	case o.isolation != ReadCommitted:
 		return w, whyIsolation
 	case o.within > 0:
 		w.within = o.within
-	case s != nil:
-		tokens = append(tokens, db.Token(ctx))
+	case kept:
+		tokens = append(tokens, token)
 	case len(tokens) == 0 && !db.config.SoleWriter:
 		return w, whyNoToken
 	}
@@ -172,15 +173,19 @@ func newReaders(ctx context.Context, primary *pool, name string, cell Cell, conf
 			r.stop()
 			return nil, err
 		}
-		c := &replica{pool: p}
-		c.live, c.end = context.WithCancel(ctx)
-		r.replicas = append(r.replicas, c)
+		r.replicas = append(r.replicas, newReplica(ctx, p))
 	}
 	r.watches.Go(func() { r.watch(ctx, r.lookAtPrimary) })
 	for _, c := range r.replicas {
 		r.watches.Go(func() { r.watch(ctx, func(ctx context.Context) { r.lookAt(ctx, c) }) })
 	}
 	return r, nil
+}
+
+func newReplica(ctx context.Context, p *pool) *replica {
+	c := &replica{pool: p}
+	c.live, c.end = context.WithCancel(ctx)
+	return c
 }
 
 func (r *readers) close() {
@@ -273,23 +278,19 @@ func (p *pool) position(ctx context.Context, sql string) (position, error) {
 func (db *DB) committed(ctx context.Context, at place, sent time.Time, results pgx.BatchResults) {
 	var p position
 	if err := results.QueryRow().Scan(&p.timeline, &p.lsn); err != nil {
-		db.doubt(ctx, at)
+		at.doubt(ctx)
 		return
 	}
 	r := at.pool.readers
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.history.commit(at.tenant.UID(), sent, p)
-	if s := sessionOf(ctx); s != nil {
-		s.note(db.tokens.seal(at, p))
-	}
+	readtoken.Note(ctx, db.tokens.seal(at, p))
 }
 
 // doubt notes that there may be a commit whose position is not known.
-func (db *DB) doubt(ctx context.Context, at place) {
-	if s := sessionOf(ctx); s != nil {
-		s.note(tokenLost)
-	}
+func (at place) doubt(ctx context.Context) {
+	readtoken.Note(ctx, readtoken.Unknown)
 	r := at.pool.readers
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -310,7 +311,7 @@ func (tx *Tx) startOnReplica(ctx context.Context, pro prologue) (f flight, why s
 		return flight{}, why, nil
 	}
 	try, cancel := context.WithCancel(withReadFrom(ctx, ""))
-	defer context.AfterFunc(live, cancel)()
+	defer context.AfterFunc(live, cancel)() //nolint:contextcheck // it is the replica's life, not the call's
 	pro.need = func() (position, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
+	"github.com/rowhouse-platform/rowhouse/sdk/readtoken"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
@@ -82,6 +85,11 @@ func fromPrimary(ctx context.Context, t *testing.T, db *tenantdb.DB, why string,
 	return title
 }
 
+func tokenOf(ctx context.Context) string {
+	token, _ := readtoken.FromContext(ctx)
+	return token
+}
+
 func wantTitle(t *testing.T, got, want string) {
 	t.Helper()
 	if got != want {
@@ -126,7 +134,7 @@ func TestEnterOnAStandby(t *testing.T) {
 		pair.CatchUp(t)
 		conn := standbyLogin(t.T, d)
 		for _, begin := range []string{
-			"begin", "begin isolation level read committed read only", "begin isolation level repeatable read read only",
+			"begin", "begin read only, isolation level read committed", "begin read only, isolation level repeatable read",
 		} {
 			for _, test := range []struct {
 				name, want string
@@ -202,7 +210,7 @@ func TestReadYourWrites(t *testing.T) {
 	fromReplica(d.In(t, "acme"), t, d.DB)
 	served, _ := reads(d.DB)
 	const workers = 4
-	var stale, naive, naivePairs atomic.Int64
+	var stale, naive, naiveOf atomic.Int64
 	var group sync.WaitGroup
 	for w := range workers {
 		group.Go(func() {
@@ -213,13 +221,13 @@ func TestReadYourWrites(t *testing.T) {
 			}
 			conn := standbyLogin(t, d)
 			for i := range pairs / workers {
-				ctx, want := d.In(t, id), fmt.Sprint(i)
+				ctx, want := d.In(t, id), strconv.Itoa(i)
 				if err := writeTitle(ctx, d.DB, i, want); err != nil {
 					t.Error(err)
 					return
 				}
 				if i%20 == 0 {
-					naivePairs.Add(1)
+					naiveOf.Add(1)
 					if got := naiveTitle(t, conn, sealOf(t, d, id)); got != want {
 						naive.Add(1)
 					}
@@ -239,7 +247,7 @@ func TestReadYourWrites(t *testing.T) {
 	replica, primary := reads(d.DB)
 	replica -= served
 	t.Logf("%d pairs: %d stale, %d read from the replica, from the primary %v; naive: %d of %d stale",
-		pairs, stale.Load(), replica, primary, naive.Load(), naivePairs.Load())
+		pairs, stale.Load(), replica, primary, naive.Load(), naiveOf.Load())
 	if stale.Load() > 0 {
 		t.Errorf("%d reads were stale", stale.Load())
 	}
@@ -299,7 +307,7 @@ func TestReplicaReadIsOneRoundTrip(t *testing.T) {
 	var title string
 	for range 3 {
 		for !idle() { // the ends of reads are behind their callers' backs
-			time.Sleep(time.Millisecond)
+			runtime.Gosched()
 		}
 		primary.take()
 		replica.take()
@@ -413,9 +421,9 @@ func TestPausedReplica(t *testing.T) {
 		c.Cells[tenanttest.Cell] = to
 		c.TokenKey = make([]byte, 32)
 	}))
-	bystander := func(ctx context.Context) context.Context { return d.DB.WithToken(ctx, "") }
+	bystander := func(ctx context.Context) context.Context { return readtoken.NewContext(ctx, "") }
 	other := d.Open(t, d.Config) // another process of the app
-	acme, globex := d.DB.WithToken(d.In(t, "acme"), ""), d.In(t, "globex")
+	acme, globex := readtoken.NewContext(d.In(t, "acme"), ""), d.In(t, "globex")
 	fromReplica(acme, t, d.DB)
 	fromReplica(bystander(acme), t, other)
 
@@ -427,12 +435,12 @@ func TestPausedReplica(t *testing.T) {
 	d.Place(t, "globex", func(p *cell.Placement) { p.State = cell.Suspended })
 	began := time.Now()
 	// The one who wrote, here and, by the token, elsewhere; and all others in this process.
-	token := d.DB.Token(acme)
+	token := tokenOf(acme)
 	for range 3 {
 		for name, read := range map[string]func() (string, error){
 			"its context":     func() (string, error) { return titleOf(acme, d.DB) },
 			"its process":     func() (string, error) { return titleOf(bystander(d.In(t, "acme")), d.DB) },
-			"its token":       func() (string, error) { return titleOf(other.WithToken(d.In(t, "acme"), token), other) },
+			"its token":       func() (string, error) { return titleOf(readtoken.NewContext(d.In(t, "acme"), token), other) },
 			"its token given": func() (string, error) { return titleOf(d.In(t, "acme"), other, tenantdb.After(token)) },
 		} {
 			if title, err := read(); err != nil || title != "new" {
@@ -441,17 +449,12 @@ func TestPausedReplica(t *testing.T) {
 		}
 	}
 	// Somebody else may see the state from before the pause, but not for long.
-	for {
+	for over := false; !over; {
 		asked := time.Now()
 		_, err := titleOf(bystander(globex), other)
-		if err == nil && asked.Sub(began) > lag {
-			t.Errorf("a suspended tenant was served %s later", asked.Sub(began))
-		}
-		if errors.Is(err, tenantdb.ErrSuspended) {
-			break
-		}
-		if err != nil || asked.Sub(began) > 10*lag {
-			t.Fatalf("%s after the suspension: %v", asked.Sub(began), err)
+		over = asked.Sub(began) > lag
+		if !errors.Is(err, tenantdb.ErrSuspended) && (err != nil || over) {
+			t.Errorf("%s after the suspension: %v", asked.Sub(began), err)
 		}
 	}
 	wantTitle(t, fromPrimary(bystander(d.In(t, "acme")), t, other, "behind"), "new")
@@ -460,7 +463,7 @@ func TestPausedReplica(t *testing.T) {
 
 	onServer(t, pair.Standby, "SELECT pg_wal_replay_resume()")
 	wantTitle(t, fromReplica(bystander(d.In(t, "acme")), t, other), "new")
-	wantTitle(t, fromReplica(other.WithToken(d.In(t, "acme"), token), t, other), "new")
+	wantTitle(t, fromReplica(readtoken.NewContext(d.In(t, "acme"), token), t, other), "new")
 	if _, err := titleOf(bystander(globex), other); !errors.Is(err, tenantdb.ErrSuspended) {
 		t.Errorf("a suspended tenant reads: %v", err)
 	}
@@ -471,26 +474,26 @@ func TestReadsForThePrimary(t *testing.T) {
 	t.Parallel()
 	d := notes(t, dbtest.On(pgtest.Pair(t)))
 	ctx := d.In(t, "acme")
-	session := d.DB.WithToken(ctx, "")
+	session := readtoken.NewContext(ctx, "")
 	fromReplica(session, t, d.DB)
 	if err := writeTitle(session, d.DB, 0, "acme one"); err != nil {
 		t.Fatal(err)
 	}
-	token := d.DB.Token(session)
+	token := tokenOf(session)
 	fromReplica(ctx, t, d.DB, tenantdb.After(token))
 	fromPrimary(ctx, t, d.DB, "no_token")
 	fromPrimary(session, t, d.DB, "asked", tenantdb.Primary())
 	fromPrimary(session, t, d.DB, "asked", tenantdb.MaxStaleness(0))
 	fromPrimary(session, t, d.DB, "isolation", tenantdb.Isolate(tenantdb.RepeatableRead))
 	fromPrimary(session, t, d.DB, "isolation", tenantdb.Isolate(tenantdb.Serializable))
-	fromPrimary(d.DB.WithToken(ctx, "nonsense"), t, d.DB, "bad_token")
-	fromPrimary(d.DB.WithToken(ctx, token[:len(token)-1]+"~"), t, d.DB, "bad_token")
+	fromPrimary(readtoken.NewContext(ctx, "nonsense"), t, d.DB, "bad_token")
+	fromPrimary(readtoken.NewContext(ctx, token[:len(token)-1]+"~"), t, d.DB, "bad_token")
 	fromPrimary(d.In(t, "globex"), t, d.DB, "bad_token", tenantdb.After(token))
-	fromPrimary(d.DB.WithToken(ctx, token), t, d.Open(t, d.Config), "bad_token") // without a common key
+	fromPrimary(readtoken.NewContext(ctx, token), t, d.Open(t, d.Config), "bad_token") // without a common key
 	if err := writeTitle(session, d.DB, 1, "acme one"); err != nil {
 		t.Fatal(err)
 	}
-	if again := d.DB.Token(session); again == token || len(again) > 64 {
+	if again := tokenOf(session); again == token || len(again) > readtoken.MaxLen {
 		t.Errorf("tokens %q and %q", token, again)
 	}
 	// A transaction that reads is none of theirs.
@@ -624,11 +627,14 @@ func TestReplicaOfAnotherTimeline(t *testing.T) {
 	}
 	to.DSN = next.DSN(pgserver.Login{User: primary.User, Database: primary.Database})
 	to.MaxLag = 100 * time.Millisecond
-	config.Cells = map[string]tenantdb.Cell{tenanttest.Cell: to}
-	db := d.Open(t, config)
+	opened := func(to tenantdb.Cell) *tenantdb.DB {
+		config.Cells = map[string]tenantdb.Cell{tenanttest.Cell: to}
+		return d.Open(t, config)
+	}
+	db := opened(to)
 	conn := standbyLogin(t, d)
 	for i, end := 0, time.Now().Add(500*time.Millisecond); time.Now().Before(end); i++ { // some twenty looks
-		ctx, want := d.In(t, "acme"), fmt.Sprint(i)
+		ctx, want := d.In(t, "acme"), strconv.Itoa(i)
 		if err := writeTitle(ctx, db, i, want); err != nil {
 			t.Fatal(err)
 		}
@@ -659,6 +665,14 @@ func TestReplicaOfAnotherTimeline(t *testing.T) {
 		t.Errorf("await on the other timeline: %v", err)
 	}
 	wantTitle(t, naiveTitle(t, conn, sealOf(t, d, "acme")), "acme one")
+	// A replica of the new primary serves.
+	right := pgtest.StartServer(t, pgserver.Options{Follow: next})
+	to.Replicas = []tenantdb.Replica{{DSN: right.DSN(pgserver.Login{User: primary.User, Database: primary.Database})}}
+	want, err := titleOf(d.In(t, "acme"), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantTitle(t, fromReplica(d.In(t, "acme"), t, opened(to)), want)
 }
 
 // A conflict with the replay ends statements on a replica, or their sessions. They go on at the

@@ -1,18 +1,13 @@
 package tenantdb
 
 import (
-	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
-	"sync"
 )
-
-// tokenLost stands for a commit whose position was not learned: no DB opens it.
-const tokenLost = "-"
 
 // tokens seals positions. A token says nothing to who holds it, because a position tells how
 // much the whole cell writes, and it opens for the tenant and the placement it was made for.
@@ -48,7 +43,8 @@ func bound(at place) []byte {
 func (t tokens) seal(at place, p position) string {
 	plain := binary.BigEndian.AppendUint32(nil, uint32(p.timeline)) //nolint:gosec // its bits
 	plain = binary.BigEndian.AppendUint64(plain, uint64(p.lsn))     //nolint:gosec // not negative
-	return base64.RawURLEncoding.EncodeToString(t.aead.Seal(nil, nil, plain, bound(at)))
+	sealed := t.aead.Seal(nil, nil, plain, bound(at))               //nolint:gosec // the cipher makes its own nonce
+	return base64.RawURLEncoding.EncodeToString(sealed)
 }
 
 func (t tokens) open(at place, token string) (position, bool) {
@@ -62,46 +58,4 @@ func (t tokens) open(at place, token string) (position, bool) {
 	}
 	//nolint:gosec // as they were sealed
 	return position{int32(binary.BigEndian.Uint32(plain)), int64(binary.BigEndian.Uint64(plain[4:]))}, true
-}
-
-// session is what one caller has to see, across the calls of its context.
-type session struct {
-	mu    sync.Mutex
-	token string // the last one that is known
-}
-
-type sessionKey struct{}
-
-// WithToken returns a context whose reads see the commit that the token is of, and whose
-// commits are noted for [DB.Token]. The token is what Token returned for an earlier request of
-// the same caller, maybe in another process with the same [Config.TokenKey], and "" when the
-// caller has none: it then is taken to have written nothing lately. One that cannot be read,
-// or is of another tenant or placement, sends the reads to the primary.
-//
-// Packages tenanthttp and tenantgrpc carry tokens in a cookie and in metadata.
-func (db *DB) WithToken(ctx context.Context, token string) context.Context {
-	return context.WithValue(ctx, sessionKey{}, &session{token: token})
-}
-
-// Token returns the token of the last commit that was made in a context of [DB.WithToken], or
-// the one that was given there, or "". Tokens are short texts of letters, digits, "-" and "_".
-func (db *DB) Token(ctx context.Context) string {
-	s := sessionOf(ctx)
-	if s == nil {
-		return ""
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.token
-}
-
-func sessionOf(ctx context.Context) *session {
-	s, _ := ctx.Value(sessionKey{}).(*session)
-	return s
-}
-
-func (s *session) note(token string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.token = token
 }

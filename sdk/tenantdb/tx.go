@@ -65,7 +65,8 @@ func (o readOption) read(to *txOptions) { o(to) }
 // Primary sends the read to the primary.
 func Primary() ReadOption { return readOption(func(o *txOptions) { o.primary = true }) }
 
-// After lets the read see the commit that the token of [DB.Token] is of.
+// After lets the read see the commit that the token is of; see package readtoken. With "" it has
+// to see none.
 func After(token string) ReadOption {
 	return readOption(func(o *txOptions) { o.after = append(o.after, token) })
 }
@@ -129,7 +130,7 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error, options ...TxOption) e
 // With [Cell.Replicas] it reads from a replica, in the same round trip, if there is one that has
 // what the caller has to see, and from the primary if not. That is: what was committed longer
 // ago than MaxLag, what this process committed for the tenant, and what the context's token is
-// of; see [DB.WithToken]. Without a token nobody knows what the caller committed elsewhere, so
+// of; see package readtoken. Without a token nobody knows what the caller committed elsewhere, so
 // the primary is read, unless [Config.SoleWriter] or an option says more. Reads of more than
 // [ReadCommitted] are the primary's as well. Two reads may come from two replicas, the
 // second one a little older.
@@ -230,7 +231,7 @@ func (tx *Tx) sendCommit(ctx context.Context) (pgconn.CommandTag, error) {
 	}
 	_ = results.Close() // what comes behind a commit does not undo it
 	if err != nil && tx.lease.IsClosed() {
-		tx.db.doubt(ctx, tx.at)
+		tx.at.doubt(ctx)
 	}
 	return tag, err
 }
