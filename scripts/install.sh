@@ -35,6 +35,8 @@ test)
   need libc6-dev -- test -e /usr/include/stdlib.h # the race detector links with C
   need curl -- command -v curl # the guides are run as they are written
   need chromium -- command -v chromium
+  PATH=$PATH:/usr/sbin
+  need pgbouncer -- command -v pgbouncer # isolation is tested through it
   ;;
 bench)
   PATH=$PATH:/usr/sbin

@@ -12,6 +12,6 @@
 // PostgreSQL refuses to run as root.
 //
 // Start with [Start] and [Options]; [Test] and [Dev] are the two profiles.
-// Every failure that a person can mend is an [*Error] that names the mend in
+// [StartBouncer] puts a PgBouncer before a server. Every failure that a person can mend is an [*Error] that names the mend in
 // one line.
 package pgserver

@@ -14,7 +14,8 @@ var (
 	ErrForeign = errors.New("foreign folder")
 	// ErrBroken means that the data folder is incomplete or damaged.
 	ErrBroken = errors.New("broken data folder")
-	// ErrVersion means that another major version made the data folder.
+	// ErrVersion means that another major version made the data folder, or that
+	// PgBouncer is too old for its options.
 	ErrVersion = errors.New("another major version")
 	// ErrFolder means that the server's user cannot reach or use a folder.
 	ErrFolder = errors.New("unusable folder")

@@ -20,11 +20,11 @@ const (
 	lastShutdown = 5 * time.Second  // what SIGQUIT gets before SIGKILL
 )
 
-// process is a running postgres.
+// process is a running postgres or pgbouncer.
 type process struct {
 	cmd  *exec.Cmd
 	log  *logWriter
-	done chan struct{} // closed when postgres has ended
+	done chan struct{} // closed when it has ended
 	err  error         // how it ended; read it after done
 }
 
@@ -36,16 +36,21 @@ func launch(ctx context.Context, b Binaries, h *home, settings []string, logger 
 		args = append(args, "-c", s)
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), b.path("postgres"), args...)
+	cmd.Env, cmd.Dir = serverEnv(), "/"
+	cmd.ExtraFiles = []*os.File{h.lock}
+	cmd.SysProcAttr = processAttributes(h.who, syscall.SIGQUIT)
+	return begin(cmd, logger)
+}
+
+// begin starts a child whose messages go to the logger.
+func begin(cmd *exec.Cmd, logger *slog.Logger) (*process, error) {
 	p := &process{cmd: cmd, log: &logWriter{to: logger}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.Env, p.cmd.Dir = serverEnv(), "/"
-	p.cmd.ExtraFiles = []*os.File{h.lock}
-	p.cmd.SysProcAttr = processAttributes(h.who)
 	p.cmd.WaitDelay = 2 * time.Second
 	started := make(chan error, 1)
 	go p.run(started)
 	if err := <-started; err != nil {
-		return nil, &Error{ErrStart, err.Error(), "check " + b.Dir}
+		return nil, &Error{ErrStart, err.Error(), "check " + cmd.Path}
 	}
 	return p, nil
 }

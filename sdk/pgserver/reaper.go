@@ -24,8 +24,17 @@ func startReaper(ctx context.Context, h *home) *reaper {
 	if _, err := exec.LookPath("flock"); err != nil {
 		return nil
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/bin/sh", "-c", reaperScript,
-		"rowhouse-pg-reaper", filepath.Join(h.dir, lockName), h.dir)
+	return startScript(ctx, reaperScript, filepath.Join(h.dir, lockName), h.dir)
+}
+
+// startRemover is [startReaper] for a folder whose child dies with this process.
+func startRemover(ctx context.Context, dir string) *reaper {
+	return startScript(ctx, `cat >/dev/null; exec rm -rf -- "$1"`, dir)
+}
+
+func startScript(ctx context.Context, script string, args ...string) *reaper {
+	args = append([]string{"-c", script, "rowhouse-pg-reaper"}, args...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/bin/sh", args...)
 	cmd.Dir, cmd.Env = "/", serverEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := cmd.StdinPipe()

@@ -263,7 +263,7 @@ func runTool(ctx context.Context, b Binaries, who identity, dir, name string, ar
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Env, cmd.Dir = serverEnv(), "/"
-	cmd.SysProcAttr = processAttributes(who)
+	cmd.SysProcAttr = processAttributes(who, syscall.SIGQUIT)
 	runtime.LockOSThread() // see process.go: the signal is tied to the thread
 	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {

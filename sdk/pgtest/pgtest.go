@@ -253,6 +253,37 @@ func StartServer(tb testing.TB, options pgserver.Options) *pgserver.Server {
 	return server
 }
 
+// Bouncer puts a PgBouncer in transaction mode, with at most so many backends per database,
+// before the databases of direct, a role's connection URL, and ends it with the test. It
+// returns the same URL, through it.
+func Bouncer(tb testing.TB, direct string, backends int) string {
+	tb.Helper()
+	return BouncerOf(tb, pgserver.BouncerOptions{Server: direct, Backends: backends})
+}
+
+// BouncerOf is [Bouncer] with all options. It skips the test when the options ask for named
+// statements and this PgBouncer is too old to keep them.
+func BouncerOf(tb testing.TB, options pgserver.BouncerOptions) string {
+	tb.Helper()
+	bouncer, err := pgserver.StartBouncer(tb.Context(), options)
+	if errors.Is(err, pgserver.ErrVersion) {
+		tb.Skip(err)
+	}
+	if err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := bouncer.Stop(); err != nil {
+			tb.Errorf("pgtest: %v", err)
+		}
+	})
+	dsn, err := bouncer.DSN(options.Server)
+	if err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	return dsn
+}
+
 // Main runs a package's tests and then stops the process's own server, for
 // packages that want an orderly end:
 //
