@@ -1,0 +1,4 @@
+package crossing
+
+// Guarded is guarded, for tests.
+var Guarded = guarded
