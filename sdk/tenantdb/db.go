@@ -351,9 +351,7 @@ func (db *DB) query(ctx context.Context, stmt Statement, writes bool, args []any
 			return &Rows{rows: rows, end: func(err error) error { return db.land(ctx, f, err) }}, nil
 		}
 		failed := db.land(ctx, f, err)
-		// The plan of a prepared statement went stale by a migration. Nothing ran; pgx
-		// has dropped the statement.
-		if !again || sqlState(err) != "0A000" {
+		if !again || !isStalePlan(err) {
 			return nil, failed
 		}
 	}

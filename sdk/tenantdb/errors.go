@@ -69,6 +69,14 @@ func IsUniqueViolation(err error) bool { return sqlState(err) == "23505" }
 // IsForeignKeyViolation reports whether err says that a referenced row is missing or held.
 func IsForeignKeyViolation(err error) bool { return sqlState(err) == "23503" }
 
+// isStalePlan reports whether a migration changed what a statement returns since it was
+// prepared, or, behind a pooler, described. It did not run, and pgx has forgotten it.
+func isStalePlan(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Code == "0A000" && pg.Routine == "RevalidateCachedQuery" ||
+		pg.Code == "08P01" && pg.Routine == "PortalSetResultFormat")
+}
+
 // domainTenancy owns the reasons that are about cells.
 const domainTenancy = "rowhouse.tenancy"
 
@@ -123,8 +131,8 @@ func refusal(pg *pgconn.PgError) (f *fault.Error, sentinel error) {
 		return fault.New(fault.Unauthenticated, fault.ReasonContextExpired, "the tenant context expired"), ErrExpired
 	case "RH007":
 		return fault.New(fault.PermissionDenied, fault.ReasonTenantSuspended, "the tenant is suspended"), ErrSuspended
-	case "0A000":
-		if pg.Routine == "RevalidateCachedQuery" {
+	case "0A000", "08P01":
+		if isStalePlan(pg) {
 			return fault.New(fault.Aborted, fault.ReasonConcurrentOp, "the tables changed meanwhile"), ErrPlan
 		}
 	case "57014":
