@@ -107,7 +107,7 @@ func TestCreateDatabaseKeepsTheLimit(t *testing.T) {
 	}
 }
 
-// Only the tenant whose database it is is placed there, and only its app may connect.
+// No other tenant is placed in a tenant's database, and no other app may connect.
 func TestDatabaseIsItsTenantsOnly(t *testing.T) {
 	t.Parallel()
 	db, _ := ready(t, "")
