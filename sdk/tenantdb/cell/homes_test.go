@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -282,5 +283,57 @@ func TestDropSchema(t *testing.T) {
 	report, err := cell.Audit(t.Context(), admin, catalog.Config{Accept: []string{"R40"}})
 	if err != nil || len(report.Errors()) > 0 {
 		t.Errorf("the audit found %v, %v", report.Errors(), err)
+	}
+}
+
+// Two hundred tenants' schemas of 20 tables: made and migrated by eight at once, and audited in a moment, with what is
+// wrong in one of them.
+func TestManySchemas(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("ROWHOUSE_TEST_LONG") == "" {
+		t.Skip("ROWHOUSE_TEST_LONG is not set")
+	}
+	const schemas, workers = 200, 8
+	db, admin := ready(t, "")
+	wide := db.Pool(t, pgserver.Superuser, func(c *pgxpool.Config) { c.MaxConns = workers })
+	var tables strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&tables, "CREATE TABLE app.t%[1]d (tenant_id uuid, id int, at timestamptz, PRIMARY KEY (tenant_id, id)); "+
+			"CREATE INDEX ON app.t%[1]d (tenant_id, at);\n", i)
+	}
+	uids := make([]tenant.UID, schemas)
+	for i := range uids {
+		uids[i] = newUID()
+	}
+	each := func(what string, do func(tenant.UID) error) {
+		start := time.Now()
+		var wg sync.WaitGroup
+		for w := range workers {
+			wg.Go(func() {
+				for i := w; i < schemas; i += workers {
+					if err := do(uids[i]); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		t.Logf("%s: %v", what, time.Since(start))
+	}
+	const more = "ALTER TABLE app.t1 ADD a int; ALTER TABLE app.t2 ADD a int; ALTER TABLE app.t3 ADD a int"
+	each("create", func(uid tenant.UID) error { return cell.CreateSchema(t.Context(), wide, uid) })
+	each("20 tables", func(uid tenant.UID) error { return migrateSchema(t, wide, uid, tables.String()) })
+	each("3 statements", func(uid tenant.UID) error { return migrateSchema(t, wide, uid, tables.String(), more) })
+	each("nothing to do", func(uid tenant.UID) error { return migrateSchema(t, wide, uid, tables.String(), more) })
+	bad := cell.SchemaName(uids[schemas/2]) + ".t7"
+	if _, err := admin.Exec(t.Context(), "ALTER TABLE "+bad+" NO FORCE ROW LEVEL SECURITY"); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	report, err := cell.Audit(t.Context(), admin, catalog.Config{Accept: []string{"R40"}})
+	took := time.Since(start)
+	t.Logf("audit: %v", took)
+	if found := report.Errors(); err != nil || len(found) != 1 || found[0].Rule != "R02" || found[0].Object != bad || took > 10*time.Second {
+		t.Errorf("the audit found %v in %v, %v", found, took, err)
 	}
 }
