@@ -1,7 +1,7 @@
 // Package apiattack attacks a gRPC service from its descriptors: one tenant tries to
 // reach what is another's, by every method and every field.
 //
-// Attack needs two parties, who call as two tenants of the same service. It creates
+// [Attack] needs two parties, who call as two tenants of the same service. It creates
 // things as the victim, learns their ids from the answers, and then calls as the
 // attacker with the victim's ids in every field, the victim's page tokens, etags,
 // request ids and masks, in batches and streams, in the very bytes that the victim just
@@ -18,10 +18,10 @@
 //
 // The package is not about SQL (see the red-team corpus) nor about tokens (see
 // sdk/tenant), and it cannot attack what it cannot call: a method whose ordinary call
-// fails is listed as untested with the reason, and Run fails for it until a sample
+// fails is listed as untested with the reason, and [Run] fails for it until a sample
 // makes it work or a reason excuses it.
 //
-// Start at Run in a test:
+// Start at [Run] in a test:
 //
 //	func TestOneTenantCannotReachAnother(t *testing.T) {
 //		conn := dial(t, serve(t)) // your service, as your tests start it
@@ -32,5 +32,5 @@
 //		})
 //	}
 //
-// and at Attack elsewhere. The package does not import testing.
+// and at [Attack] elsewhere. The package does not import testing.
 package apiattack

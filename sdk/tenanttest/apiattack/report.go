@@ -93,7 +93,8 @@ type Method struct {
 	Excused bool `json:"excused,omitempty"`
 	// Attacks counts the attacks by kind.
 	Attacks map[Kind]int `json:"attacks,omitempty"`
-	// Dropped counts the attacks that MaxPerMethod left out.
+	// Dropped counts the attacks that were left out: by MaxPerMethod, or because ten of
+	// those before had leaked.
 	Dropped int `json:"dropped,omitempty"`
 }
 
@@ -177,6 +178,9 @@ func (r Report) WriteText(w io.Writer) {
 			if n := m.Attacks[k]; n > 0 {
 				kinds = append(kinds, fmt.Sprintf("%s×%d", k, n))
 			}
+		}
+		if m.Dropped > 0 {
+			kinds = append(kinds, fmt.Sprintf("(%d dropped)", m.Dropped))
 		}
 		fmt.Fprintf(w, "%-8s %s %s%s\n", m.Verdict, m.Name, strings.Join(kinds, " "), m.Why)
 	}

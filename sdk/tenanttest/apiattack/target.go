@@ -37,8 +37,16 @@ type Target struct {
 	// Fix has the last word on every ordinary request, before an attack is put into it.
 	// The request has its generated type where that is linked in, else it is a dynamicpb.Message.
 	Fix func(method string, request proto.Message)
+	// Absent returns an id of the same form as one that exists, which never existed itself:
+	// for ids with a checksum. Default: the characters behind the last separator are others
+	// of the same kind.
+	Absent func(id string) string
 	// Skip says of methods, as "/notes.v1.NotesService/ListNotes", why they are not attacked.
 	Skip map[string]string
+
+	// Only are the methods to attack, as in Skip; the others are called for what they make
+	// and show, and listed as excused. Default: all.
+	Only []string
 
 	// Canary also looks at what the service writes elsewhere: logs, metrics, traces. The
 	// secrets of both parties are planted in it. Default: a watch on the answers alone.

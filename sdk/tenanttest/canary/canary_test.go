@@ -141,8 +141,12 @@ func TestEverythingThatLeavesIsWatched(t *testing.T) {
 			st, err := status.New(codes.NotFound, "no").WithDetails(wrapperspb.String(s))
 			w.LookAtAnswer("globex", "/x/Y", errors.Join(err, st.Err()), nil, nil, nil)
 		},
-		"a header":  func(w *canary.Watch, s string) { w.LookAtAnswer("globex", "/x/Y", nil, metadata.Pairs("a", s), nil, nil) },
-		"a trailer": func(w *canary.Watch, s string) { w.LookAtAnswer("globex", "/x/Y", nil, nil, metadata.Pairs("a", s), nil) },
+		"a header": func(w *canary.Watch, s string) {
+			w.LookAtAnswer("globex", "/x/Y", nil, metadata.Pairs("a", s), nil, nil)
+		},
+		"a trailer": func(w *canary.Watch, s string) {
+			w.LookAtAnswer("globex", "/x/Y", nil, nil, metadata.Pairs("a", s), nil)
+		},
 		"a log": func(w *canary.Watch, s string) {
 			slog.New(slog.NewJSONHandler(w.Writer("log"), nil)).InfoContext(t.Context(), "made", "title", s)
 		},

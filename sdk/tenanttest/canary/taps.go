@@ -56,7 +56,7 @@ func (e exporter) ExportSpans(_ context.Context, spans []trace.ReadOnlySpan) err
 		var b bytes.Buffer
 		write := func(of []attribute.KeyValue) {
 			for _, kv := range of {
-				fmt.Fprintln(&b, kv.Key, kv.Value.Emit())
+				fmt.Fprintln(&b, kv.Key, kv.Value.String())
 			}
 		}
 		fmt.Fprintln(&b, span.Name(), span.Status().Description, span.SpanContext().TraceState())
@@ -114,7 +114,7 @@ type watched struct {
 func (s *watched) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	if err != nil {
-		header, _ := s.Header() //nolint:errcheck // a stream that failed early has none
+		header, _ := s.Header() // a stream that failed early has none
 		s.watch.LookAtAnswer(s.reader, s.method, err, header, s.Trailer(), nil)
 		return err
 	}
@@ -132,7 +132,7 @@ func (w *Watch) LookAtAnswer(reader, method string, err error, header, trailer m
 func AnswerBytes(err error, header, trailer metadata.MD, message any) []byte {
 	var b bytes.Buffer
 	write := func(m proto.Message) {
-		wire, _ := proto.MarshalOptions{AllowPartial: true}.Marshal(m) //nolint:errcheck // bad UTF-8 shows in the text below
+		wire, _ := proto.MarshalOptions{AllowPartial: true}.Marshal(m) // bad UTF-8 shows in the text below
 		b.Write(wire)
 		b.WriteByte('\n')
 		b.WriteString(prototext.MarshalOptions{AllowPartial: true, EmitUnknown: true}.Format(m))

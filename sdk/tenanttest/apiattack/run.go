@@ -1,0 +1,35 @@
+package apiattack
+
+import (
+	"context"
+	"strings"
+)
+
+// T is the part of testing.TB that [Run] needs.
+type T interface {
+	Helper()
+	Context() context.Context
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+}
+
+// Run attacks the target and fails the test for each finding, and for each method that
+// was not exercised and that the target does not excuse. It logs the report.
+func Run(t T, target Target) Report {
+	t.Helper()
+	report, err := Attack(t.Context(), target)
+	if err != nil {
+		t.Errorf("%v", err)
+		return report
+	}
+	var text strings.Builder
+	report.WriteText(&text)
+	t.Logf("%s", text.String())
+	for _, finding := range report.Findings() {
+		t.Errorf("leaked: %s", finding)
+	}
+	for _, m := range report.Untested(true) {
+		t.Errorf("untested: %s: %s", m.Name, m.Why)
+	}
+	return report
+}
