@@ -19,6 +19,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
@@ -242,6 +245,22 @@ func (i *Issuer) Token(tb testing.TB, id string, edits ...func(*tenant.Claims)) 
 	token, err := i.signer.Sign(claims.WithSeal(&i.sealKey, SealKID))
 	must(tb, err)
 	return string(token)
+}
+
+// Caller returns a function that puts a fresh token for the tenant id, made like Token,
+// into the outgoing metadata of a call: a party of package apiattack calls so.
+func (i *Issuer) Caller(
+	tb testing.TB, id string, edits ...func(*tenant.Claims),
+) func(ctx context.Context, method string, request proto.Message) (context.Context, error) {
+	return func(ctx context.Context, _ string, _ proto.Message) (context.Context, error) {
+		return metadata.AppendToOutgoingContext(ctx, tenant.MetadataKey, i.Token(tb, id, edits...)), nil
+	}
+}
+
+// Expired is an edit that makes a context that ended a minute ago.
+func Expired(c *tenant.Claims) {
+	c.IssueTime = c.IssueTime.Add(-2 * time.Minute)
+	c.ExpireTime = c.IssueTime.Add(time.Minute / 2)
 }
 
 // Context returns a verified context for the tenant id, made like Token. It
