@@ -220,6 +220,9 @@ func TestEveryDataRPCHasACrossTenantCase(t *testing.T) {
 				t.Errorf("%s has no cross-tenant case in crossings", full)
 			}
 			delete(unused, full)
+			if name := string(service.FullName()); !takesContext && targets[name] == nil {
+				t.Errorf("%s has no target for the generated attacks", name)
+			}
 		}
 	}
 	if len(unused) > 0 {
@@ -270,14 +273,14 @@ func (n neighbours) leak(t *testing.T, full string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sql := fmt.Sprintf(`CREATE FUNCTION public.leak() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+	sql := fmt.Sprintf(`CREATE OR REPLACE FUNCTION public.leak() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
 			IF NEW.layer = 'tenant' AND NEW.layer_id <> '%[1]s' THEN
 				NEW.layer_id := '%[1]s'; %[3]s
 				INSERT INTO %[2]s SELECT NEW.*;
 			END IF;
 			RETURN NULL;
 		END $$;
-		CREATE TRIGGER leak AFTER INSERT ON %[2]s FOR EACH ROW EXECUTE FUNCTION public.leak()`, b.GetTenant().GetUid(), at.table, at.also)
+		CREATE OR REPLACE TRIGGER leak AFTER INSERT ON %[2]s FOR EACH ROW EXECUTE FUNCTION public.leak()`, b.GetTenant().GetUid(), at.table, at.also)
 	if _, err := n.h.superuser(t, at.database).Exec(t.Context(), sql); err != nil {
 		t.Fatal(err)
 	}
@@ -304,6 +307,11 @@ func TestCasesFindAMissingFilter(t *testing.T) {
 		}
 		if err := crossings[full](t.Context(), t, n); !errors.Is(err, errCrossed) {
 			t.Errorf("%s does not find that the filter is gone: %v", full, err)
+		}
+		if leaks[full].table != "" {
+			n := meet(t, h, fmt.Sprintf("found-a-%d", i), fmt.Sprintf("found-b-%d", i))
+			n.leak(t, full)
+			found(t, strings.Split(full, "/")[1], n)
 		}
 	}
 }

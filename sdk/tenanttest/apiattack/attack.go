@@ -145,7 +145,15 @@ func (r *run) attack(ctx context.Context, m *method) Method {
 	if !m.safe() {
 		return result // each attack has looked
 	}
-	if harm := changes(before.flat, r.look(ctx, reads).flat, r.noise); len(harm) > 0 {
+	after := r.look(ctx, reads)
+	harm := changes(before.flat, after.flat, r.noise)
+	if len(harm) > 0 { // what goes on changing now does so by itself
+		for path := range unlike(after.flat, r.look(ctx, reads).flat) {
+			r.noise[path] = true
+		}
+		harm = changes(before.flat, after.flat, r.noise)
+	}
+	if len(harm) > 0 {
 		result.Verdict = Leaked
 		r.report.Results = append(r.report.Results, Result{
 			Method: m.full, Attack: OwnRequest, Verdict: Leaked,

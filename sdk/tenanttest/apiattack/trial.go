@@ -201,10 +201,12 @@ func (r *run) look(ctx context.Context, reads []read) sight {
 			seen.flat[q.m.full] = err.Error()
 			continue
 		}
+		all := a.bytes()
+		a.header, a.trailer = nil, nil // they are about the call, not about data
 		for path, value := range a.flatten(nil) {
 			seen.flat[q.m.full+" "+path] = value
 		}
-		for _, f := range r.Canary.Search(victim, q.m.full, a.bytes()) {
+		for _, f := range r.Canary.Search(victim, q.m.full, all) {
 			if f.Owner == attacker {
 				seen.leak = f.String()
 			}
