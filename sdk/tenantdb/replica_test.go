@@ -520,6 +520,7 @@ func TestLostReplica(t *testing.T) {
 	for name, fail := range map[string]func(){"gone": w.cut, "silent": w.freeze} {
 		fail()
 		began := time.Now()
+		_, before := reads(d.DB)
 		for range 200 {
 			if title, err := titleOf(d.In(t, "acme"), d.DB); err != nil || title != "acme one" {
 				t.Fatalf("%s: %q, %v", name, title, err)
@@ -527,6 +528,9 @@ func TestLostReplica(t *testing.T) {
 		}
 		if took := time.Since(began); took > 4*time.Second {
 			t.Errorf("%s: 200 reads took %s", name, took)
+		}
+		if _, after := reads(d.DB); after["refused"]-before["refused"] > 10 {
+			t.Errorf("%s: %v, then %v", name, before, after)
 		}
 		fromPrimary(d.In(t, "acme"), t, d.DB, "behind")
 		w.mend()
@@ -574,8 +578,11 @@ func (w *wall) dial(ctx context.Context, network, address string) (net.Conn, err
 		return nil, errors.New("no route")
 	}
 	if frozen != nil {
-		<-ctx.Done()
-		return nil, ctx.Err()
+		select {
+		case <-frozen:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
 	if err != nil {
