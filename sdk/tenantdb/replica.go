@@ -24,6 +24,9 @@ const (
 	// awaitMost is how long a replica may take to reach a read's position. The primary would
 	// have answered meanwhile.
 	awaitMost = 20 * time.Millisecond
+	// restAfter is for how long a replica that was behind is left, so that one that stays
+	// behind costs one read in that time, until it is seen to lag.
+	restAfter = 2 * awaitMost
 	// lookWait is how long a server may take to say where it is. A replica that takes longer is
 	// left, by reads that wait for it too.
 	lookWait = time.Second
@@ -68,8 +71,9 @@ type readers struct {
 // replica is one server that follows the primary. The readers' mu guards it.
 type replica struct {
 	pool *pool
-	at   position // as it said last
-	near bool     // within maxLag, as it looked last
+	at   position  // as it said last
+	near bool      // within maxLag, as it looked last
+	rest time.Time // until when it is left after it was behind
 	// live ends when the replica does not say where it is.
 	live context.Context //nolint:containedctx // it bounds what waits for the replica
 	end  context.CancelFunc
@@ -153,7 +157,7 @@ func (r *readers) choose(w want) (c *replica, live context.Context, why string) 
 	}
 	for range r.replicas {
 		r.turn++
-		if c := r.replicas[r.turn%len(r.replicas)]; c.at.has(need) || c.near {
+		if c := r.replicas[r.turn%len(r.replicas)]; (c.at.has(need) || c.near) && r.wanted.After(c.rest) {
 			return c, c.live, ""
 		}
 	}
@@ -380,18 +384,18 @@ func (tx *Tx) leaveReplica(ctx context.Context, results pgx.BatchResults, err er
 	return true
 }
 
-// refused leaves a replica that could not serve until it has been looked at.
+// refused leaves a replica that could not serve: for a moment when it was behind, and else
+// until it has been looked at.
 func (r *readers) refused(c *replica, err error) {
-	switch sqlState(err) {
-	case "RH006", "42883", "3F000", "53300", "57P03":
-	default:
-		if !isLost(err) && !errors.Is(err, ErrUnreachable) && !errors.Is(err, context.Canceled) {
-			return // what it said is about the tenant or the statement
-		}
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c.at, c.near = position{}, false
+	switch code := sqlState(err); {
+	case code == "RH006":
+		c.rest = time.Now().Add(restAfter)
+	case code == "42883", code == "3F000", code == "53300", code == "57P03",
+		isLost(err), errors.Is(err, ErrUnreachable), errors.Is(err, context.Canceled):
+		c.at, c.near = position{}, false
+	} // else what it said is about the tenant or the statement
 }
 
 // isReplicaFault reports whether a statement failed as it may on a replica only, or by what a

@@ -567,6 +567,9 @@ func (w *wall) mend() {
 	if w.down = false; w.frozen != nil {
 		close(w.frozen)
 		w.frozen = nil
+		for _, conn := range w.conns { // whoever waits has lost what he waits for
+			_ = conn.Close()
+		}
 	}
 }
 
