@@ -3,6 +3,7 @@ package txread_test
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -15,14 +16,20 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/rowhouse-platform/rowhouse/bench/measure"
+	"github.com/rowhouse-platform/rowhouse/bench/servertest"
 	"github.com/rowhouse-platform/rowhouse/bench/txread"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+// The server also listens on 127.0.0.1, which those of tests do not.
+func TestMain(m *testing.M) {
+	os.Exit(servertest.Main(m, pgserver.Options{TCP: pgserver.TCP{Enabled: true}}))
+}
 
 // The notes of one tenant, among a thousand tenants.
 const (
@@ -51,6 +58,8 @@ const peerTables = `
 // set_config from its apps, and the idiom rests on it.
 const idiomRole = "bench_idiom"
 
+const password = "bench" //nolint:gosec // of a server that ends with the benchmark
+
 const (
 	readSealed = `SELECT title FROM app.note WHERE id = $1`
 	readPlain  = `SELECT title FROM plain.note WHERE tenant_id = $1 AND id = $2`
@@ -58,29 +67,57 @@ const (
 	setTenant  = `SELECT set_config('app.tenant', $1, true)`
 )
 
-// BenchmarkPointRead compares over two links. Run it once: -benchtime=1x.
+// BenchmarkPointRead compares over loopback, in three placements, over the socket and over a
+// network of 2 ms. Run it once: -benchtime=1x.
 func BenchmarkPointRead(b *testing.B) {
 	const delay = time.Millisecond
 	d := database(b)
-	b.Run("near", func(b *testing.B) {
-		b.ReportMetric(0, "ns/op") // the sum over all rounds says nothing
-		compare(b, d, link{dial: (&net.Dialer{}).DialContext, rounds: 21, reads: 100})
-	})
-	b.Run("far", func(b *testing.B) {
-		b.ReportMetric(0, "ns/op")
-		relay, err := txread.NewRelay(b.Context(), delay)
+	overTCP := loopback(b, d)
+	near := link{dsn: overTCP, dial: (&net.Dialer{}).DialContext, rounds: 15, reads: 100}
+	run := func(name string, over link) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportMetric(0, "ns/op") // the sum over all rounds says nothing
+			compare(b, d, over)
+		})
+	}
+	far := near
+	relay, err := txread.NewRelay(b.Context(), delay)
+	must(b, err)
+	b.Cleanup(func() { must(b, relay.Close()) })
+	far.dial, far.rounds, far.reads = relay.Dial, 9, 30
+	run("far", far)
+	run("free", near)
+	socket := near
+	socket.dsn = d.Config.Cells[tenanttest.Cell].DSN
+	run("socket", socket)
+	cpus := measure.Processors()
+	if len(cpus) < 2 {
+		return
+	}
+	near.server, near.client = cpus[:1], cpus[1:2]
+	run("apart", near)
+	near.server = near.client
+	run("together", near)
+}
+
+// loopback gives the roles a password and returns the app's URL over TCP.
+func loopback(b *testing.B, d *dbtest.Database) string {
+	b.Helper()
+	var port, database string
+	must(b, d.Admin.QueryRow(b.Context(), `SELECT current_setting('port'), current_database()`).Scan(&port, &database))
+	for _, role := range []string{cell.AppRole(dbtest.App), idiomRole} {
+		_, err := d.Admin.Exec(b.Context(), fmt.Sprintf(`ALTER ROLE %s PASSWORD '%s'`, role, password))
 		must(b, err)
-		b.Cleanup(func() { must(b, relay.Close()) })
-		compare(b, d, link{dial: relay.Dial, rounds: 9, reads: 30})
-	})
+	}
+	return fmt.Sprintf("postgres://%s:%s@127.0.0.1:%s/%s?sslmode=disable", cell.AppRole(dbtest.App), password, port, database)
 }
 
 // TestOneRoundTrip keeps the benchmark honest and compiled.
 func TestOneRoundTrip(t *testing.T) {
 	t.Parallel()
 	d := database(t)
-	want := map[string]int{"sealed": 1, "plain": 1, "idiom": 4}
-	for _, v := range variants(t, d, (&net.Dialer{}).DialContext) {
+	want := map[string]int{"sealed": 1, "plain": 1, "idiom": 4, "tx": 2}
+	for _, v := range variants(t, d, link{dsn: d.Config.Cells[tenanttest.Cell].DSN, dial: (&net.Dialer{}).DialContext}) {
 		warm(t, d, v)
 		if got := v.count(t, d); got != want[v.name] {
 			t.Errorf("a %s read takes %d round trips, want %d", v.name, got, want[v.name])
@@ -95,7 +132,7 @@ func TestRelayDelays(t *testing.T) {
 	relay, err := txread.NewRelay(t.Context(), delay)
 	must(t, err)
 	d := dbtest.New(t)
-	pool := peerPool(t, d, "", relay.Dial)
+	pool := peerPool(t, "", link{dsn: d.Config.Cells[tenanttest.Cell].DSN, dial: relay.Dial})
 	must(t, pool.Ping(t.Context()))
 	start := time.Now()
 	must(t, pool.Ping(t.Context()))
@@ -129,9 +166,12 @@ func database(tb testing.TB) *dbtest.Database {
 
 // link is a way to the server, and how long to measure on it.
 type link struct {
+	dsn    string
 	dial   pgconn.DialFunc
 	rounds int
 	reads  int
+	// server and client are the processors of each, when they are to have their own.
+	server, client []int
 }
 
 // variant is one way to read a note, over one connection of its own.
@@ -142,16 +182,17 @@ type variant struct {
 }
 
 // variants opens all ways to read acme's notes.
-func variants(tb testing.TB, d *dbtest.Database, dial pgconn.DialFunc) []variant {
+func variants(tb testing.TB, d *dbtest.Database, over link) []variant {
 	tb.Helper()
 	acme := [16]byte(tenanttest.UID("acme"))
-	sealed, plain, idiom := &trips{dial: dial}, &trips{dial: dial}, &trips{dial: dial}
+	sealed, plain, idiom := &trips{dial: over.dial}, &trips{dial: over.dial}, &trips{dial: over.dial}
 	config := d.Config
 	to := config.Cells[tenanttest.Cell]
-	to.MaxConns, to.Dial = 1, sealed.Dial
+	to.DSN, to.MaxConns, to.Dial = over.dsn, 1, sealed.Dial
 	config.Cells = map[string]tenantdb.Cell{tenanttest.Cell: to}
 	db := d.Open(tb, config)
-	plainPool, idiomPool := peerPool(tb, d, "", plain.Dial), peerPool(tb, d, idiomRole, idiom.Dial)
+	counted := func(t *trips) link { return link{dsn: over.dsn, dial: t.Dial} }
+	plainPool, idiomPool := peerPool(tb, "", counted(plain)), peerPool(tb, idiomRole, counted(idiom))
 	statement, title := tenantdb.Stmt(readSealed), ""
 	return []variant{
 		{"plain", plain, func(ctx context.Context, id int) error {
@@ -159,6 +200,9 @@ func variants(tb testing.TB, d *dbtest.Database, dial pgconn.DialFunc) []variant
 		}},
 		{"sealed", sealed, func(ctx context.Context, id int) error {
 			return db.QueryRow(ctx, statement, id).Scan(&title)
+		}},
+		{"tx", sealed, func(ctx context.Context, id int) error {
+			return db.ReadTx(ctx, func(tx *tenantdb.Tx) error { return tx.QueryRow(ctx, statement, id).Scan(&title) })
 		}},
 		{"idiom", idiom, func(ctx context.Context, id int) error {
 			return pgx.BeginFunc(ctx, idiomPool, func(tx pgx.Tx) error {
@@ -172,11 +216,11 @@ func variants(tb testing.TB, d *dbtest.Database, dial pgconn.DialFunc) []variant
 }
 
 // peerPool logs in as the role with plain pgx, and as the app without one.
-func peerPool(tb testing.TB, d *dbtest.Database, role string, dial pgconn.DialFunc) *pgxpool.Pool {
+func peerPool(tb testing.TB, role string, over link) *pgxpool.Pool {
 	tb.Helper()
-	config, err := pgxpool.ParseConfig(d.Config.Cells[tenanttest.Cell].DSN)
+	config, err := pgxpool.ParseConfig(over.dsn)
 	must(tb, err)
-	config.MaxConns, config.ConnConfig.DialFunc = 1, dial
+	config.MaxConns, config.ConnConfig.DialFunc = 1, over.dial
 	config.ConnConfig.User = cmp.Or(role, config.ConnConfig.User)
 	pool, err := pgxpool.NewWithConfig(tb.Context(), config)
 	must(tb, err)
@@ -187,11 +231,14 @@ func peerPool(tb testing.TB, d *dbtest.Database, role string, dial pgconn.DialFu
 // compare measures all variants in turns and reports medians.
 func compare(b *testing.B, d *dbtest.Database, over link) {
 	b.Helper()
-	all := variants(b, d, over.dial)
+	all := variants(b, d, over)
 	took := map[string][]float64{}
 	for _, v := range all {
 		warm(b, d, v)
 		b.ReportMetric(float64(v.count(b, d)), "trips-"+v.name)
+	}
+	if over.client != nil {
+		b.Cleanup(pin(b, d, over))
 	}
 	for range over.rounds {
 		for _, v := range all {
@@ -204,7 +251,21 @@ func compare(b *testing.B, d *dbtest.Database, over link) {
 	for _, peer := range []string{"plain", "idiom"} {
 		b.ReportMetric(measure.Median(measure.Ratios(took["sealed"], took[peer])), "ratio-"+peer)
 	}
-	b.ReportMetric(trip(b, d, over), "µs-trip")
+	b.ReportMetric(trip(b, over), "µs-trip")
+}
+
+// pin gives the backends and this process their processors, until the returned function is called.
+func pin(b *testing.B, d *dbtest.Database, over link) func() {
+	b.Helper()
+	rows, err := d.Admin.Query(b.Context(), `SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+		AND backend_type = 'client backend' AND usename <> current_user`)
+	must(b, err)
+	backends, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	must(b, err)
+	before := measure.Processors()
+	must(b, measure.Pin(over.server, backends...))
+	must(b, measure.Pin(over.client, os.Getpid()))
+	return func() { must(b, measure.Pin(before, os.Getpid())) }
 }
 
 // warm fills caches and plans.
@@ -235,9 +296,9 @@ func (v variant) count(tb testing.TB, d *dbtest.Database) int {
 }
 
 // trip returns the µs of an empty round trip.
-func trip(b *testing.B, d *dbtest.Database, over link) float64 {
+func trip(b *testing.B, over link) float64 {
 	b.Helper()
-	pool := peerPool(b, d, "", over.dial)
+	pool := peerPool(b, "", over)
 	var rounds []float64
 	for range over.reads {
 		start := time.Now()

@@ -25,9 +25,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rowhouse-platform/rowhouse/bench/bulkinsert"
 	"github.com/rowhouse-platform/rowhouse/bench/catalogaudit"
 	"github.com/rowhouse-platform/rowhouse/bench/contextcheck"
 	"github.com/rowhouse-platform/rowhouse/bench/measure"
+	"github.com/rowhouse-platform/rowhouse/bench/poolfairness"
 	"github.com/rowhouse-platform/rowhouse/bench/proxy"
 	"github.com/rowhouse-platform/rowhouse/bench/rowlintspeed"
 	"github.com/rowhouse-platform/rowhouse/bench/txread"
@@ -36,7 +38,8 @@ import (
 // benchmarks are all that can be asked for.
 func benchmarks() []measure.Benchmark {
 	return []measure.Benchmark{
-		contextcheck.Benchmark(), txread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
+		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(),
+		catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
 	}
 }
 
