@@ -124,7 +124,7 @@ func (w way) round(tb testing.TB, d *dbtest.Database, flooders int, length time.
 				case err == nil:
 					n.Add(1)
 				case errors.Is(err, tenantdb.ErrAdmission):
-					time.Sleep(pause)
+					<-time.After(pause)
 				default:
 					tb.Error(err)
 					return
