@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -43,7 +44,8 @@ var (
 //
 //	var imported = tenantdb.Into("app.note", "id uuid", "title text", "labels text[]")
 //
-// The tenant's column is left to its default. Keep insertions in package-level variables.
+// The tenant's column is filled in, as its default would, but once for all rows: on rung L2a
+// each evaluation checks the seal again. Keep insertions in package-level variables.
 // What is no table and no columns is refused with [ErrVerb] where it is used.
 //
 // PostgreSQL does not COPY into tables with row security. An insertion sends each column of
@@ -74,8 +76,12 @@ func Into(table text, columns ...text) Insertion {
 		results = append(results, result)
 	}
 	list := strings.Join(names, ", ")
-	in.sql = fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM unnest(%s) AS r(%s)",
-		table, list, strings.Join(results, ", "), strings.Join(params, ", "), list)
+	own, tenant := "tenant_id, ", "(SELECT rowhouse.tenant_id()), "
+	if slices.Contains(names, "tenant_id") {
+		own, tenant = "", ""
+	}
+	in.sql = fmt.Sprintf("INSERT INTO %s (%s%s) SELECT %s%s FROM unnest(%s) AS r(%s)",
+		table, own, list, tenant, strings.Join(results, ", "), strings.Join(params, ", "), list)
 	query := home.Parse(in.sql)
 	in.query = &query
 	return in

@@ -11,7 +11,10 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
 )
 
@@ -133,5 +136,29 @@ func TestInsertionsAreConstantTables(t *testing.T) {
 		if _, err := d.DB.InsertRows(d.In(t, "acme"), into, numbered(1, func(int) []any { return []any{1} })); !errors.Is(err, tenantdb.ErrVerb) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// On L2a the tenant's default checks the seal each time, which took most of an insertion's time.
+func TestInsertRowsChecksTheSealOnceAChunk(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t, dbtest.Rung(cell.L2a), dbtest.Migrations(importMigrations))
+	database := pgx.Identifier{d.Admin.Config().ConnConfig.Database}.Sanitize()
+	if _, err := d.Admin.Exec(t.Context(), "ALTER DATABASE "+database+" SET track_functions = 'all'"); err != nil {
+		t.Fatal(err)
+	}
+	db := d.Open(t, d.Config)
+	plain := tenantdb.Into("app.item", "id integer")
+	if _, err := db.InsertRows(d.In(t, "acme"), plain, numbered(1000, func(i int) []any { return []any{i} })); err != nil {
+		t.Fatal(err)
+	}
+	db.Close() // a backend tells its counts at its end
+	var calls int
+	const sql = `SELECT coalesce(sum(calls), 0)::int FROM pg_stat_user_functions WHERE schemaname = 'rowhouse' AND funcname = 'tenant_id'`
+	if err := d.Admin.QueryRow(t.Context(), sql).Scan(&calls); err != nil {
+		t.Fatal(err)
+	}
+	if calls == 0 || calls > 10 {
+		t.Errorf("1000 rows took %d checks of the seal, want a few", calls)
 	}
 }
