@@ -58,8 +58,9 @@ uses AS MATERIALIZED (
 -- which is left of dropped policies and comments, too; and those with a new row in the catalogs, which is left of a
 -- GRANT. A row is ours when it is not older than our transaction; one that another committed meanwhile may count.
 touched(oid) AS MATERIALIZED (
-	SELECT l.relation FROM pg_locks l, input
-	WHERE input.touched AND l.locktype = 'relation' AND l.pid = pg_backend_pid()
+	-- The parameter itself, which the planner sees: logins that may not look at locks audit all but transactions.
+	SELECT l.relation FROM pg_locks l
+	WHERE $12::boolean AND l.locktype = 'relation' AND l.pid = pg_backend_pid()
 		AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 		AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
 	UNION SELECT rel.oid FROM rel, input WHERE input.touched AND age(rel.xmin) <= 0

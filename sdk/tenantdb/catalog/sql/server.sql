@@ -4,7 +4,10 @@
 SELECT fn AS object, CASE p.provolatile WHEN 'i' THEN 'the context function is IMMUTABLE: a prepared statement would keep the first tenant'
 		ELSE 'the context function is VOLATILE: no index serves a policy with it' END AS what,
 	format('ALTER FUNCTION %s() STABLE;', fn) AS mend
-FROM input, unnest(input.context) fn JOIN pg_proc p ON p.oid = to_regprocedure(fn || '()') WHERE p.provolatile <> 's'
+-- Not to_regprocedure: it wants USAGE on the schema, which an auditor's login need not have.
+FROM input, unnest(input.context) fn
+JOIN pg_proc p ON p.pronargs = 0 AND p.pronamespace <> 'pg_catalog'::regnamespace AND p.oid::regprocedure::text = fn || '()'
+WHERE p.provolatile <> 's'
 
 -- R07
 SELECT format('role %I', r.rolname) AS object, format('the app is, or can become, a role with %s', array_to_string(a.rights, ', ')) AS what,
