@@ -189,12 +189,15 @@ func write(t *testing.T, dir, name, text string) {
 // there is mended, or suppressed with a reason.
 func TestOurOwn(t *testing.T) {
 	t.Parallel()
-	r, err := driver.Run(t.Context(), driver.Options{Dir: root, Patterns: []string{"./examples/...", "./services/...", "./sdk/..."}})
+	r, err := driver.Run(t.Context(), driver.Options{Dir: root, Patterns: []string{"./examples/...", "./services/...", "./sdk/...", "./internal/prove"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range r.Findings {
 		t.Errorf("%s:%d:%d: %s: %s", f.File, f.Line, f.Column, f.Rule, f.Text())
+	}
+	if slices.ContainsFunc(r.Statements, func(s driver.Statement) bool { return strings.HasPrefix(s.File, "internal/") }) {
+		t.Error("statements of a folder without tenants' tables would be planned")
 	}
 	notes := slices.DeleteFunc(slices.Clone(r.Statements), func(s driver.Statement) bool { return !strings.HasPrefix(s.File, "examples/notes/") })
 	names := map[string]bool{}

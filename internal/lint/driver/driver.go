@@ -177,6 +177,9 @@ func (r *run) registered(p *packages.Package, statements []gorule.Statement) err
 		if err != nil {
 			return err
 		}
+		if place.Kind == lint.ControlPlane {
+			continue // it has no tenants' tables that migrations would describe
+		}
 		r.result.Statements = append(r.result.Statements, Statement{
 			SQL: s.SQL, Name: s.Name, File: r.relative(at.Filename), Line: at.Line, Migrations: place.Migrations,
 		})
