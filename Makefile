@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up dev build test check test-long lint generate fmt bench images rowlint vuln licences tools
+.PHONY: help up dev prove build test check test-long lint generate fmt bench images rowlint vuln licences tools
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ build: ## build bin/rowhouse and the example app
 
 rowlint: ## build bin/rowlint
 	CGO_ENABLED=0 go build -buildvcs=false -o bin/ ./cmd/rowlint
+
+prove: build rowlint ## attack this release, lint its source, and sign the report in proof/
+	bin/rowhouse prove --source . --out proof
 
 test: ## install what is missing and run every check (about 8 minutes, 15 the first time)
 	@scripts/install.sh test

@@ -57,6 +57,7 @@ const (
 func (a *app) addTo(root *cobra.Command) {
 	root.AddGroup(&cobra.Group{ID: groupRun, Title: "Run it:"}, &cobra.Group{ID: groupOperate, Title: "Operate it:"},
 		&cobra.Group{ID: groupOther, Title: "This command line:"})
+	root.AddCommand(a.proveCommand())
 	for _, c := range root.Commands() {
 		c.GroupID = groupRun
 	}

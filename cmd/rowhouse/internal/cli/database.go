@@ -34,9 +34,22 @@ func dsnFlag(c *cobra.Command, file *string) {
 	c.Flags().StringVar(file, "dsn-file", "", "the file with the database's connection string; env "+envDSN+" holds one instead")
 }
 
-// connect connects to the database that a file or the environment names. A connection string
-// is a secret: it is no argument, and no error holds it.
+// connect connects to the database that a file or the environment names.
 func (a *app) connect(ctx context.Context, file, as string) (*pgx.Conn, error) {
+	config, err := a.login(file, as)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return conn, nil
+}
+
+// login reads the connection string that a file, or for "" the environment, holds. A
+// connection string is a secret: it is no argument, and no error holds it.
+func (a *app) login(file, as string) (*pgx.ConnConfig, error) {
 	text, where := a.getenv(envDSN), envDSN
 	if file != "" {
 		b, err := os.ReadFile(file)
@@ -53,11 +66,7 @@ func (a *app) connect(ctx context.Context, file, as string) (*pgx.Conn, error) {
 		return nil, fmt.Errorf("the connection string in %s cannot be parsed", where) // its own error quotes it
 	}
 	config.RuntimeParams["application_name"] = as
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
-	}
-	return conn, nil
+	return config, nil
 }
 
 func (a *app) cellAuditCommand() *cobra.Command {

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/rowhouse-platform/rowhouse/internal/prove"
 )
 
 // Exit statuses beside 0 and 1.
@@ -21,6 +23,7 @@ const (
 	exitUsage   = 2
 	exitTimeout = 3
 	exitAccess  = 4
+	exitPartly  = 5
 )
 
 // mistake is an error in the command line: nothing was sent.
@@ -302,7 +305,7 @@ func steps() map[string]string {
 }
 
 // ExitCode returns the exit status for an error: 2 for a mistake in the command line, 3 for time that ran out, 4 for a
-// caller who is not known or not allowed, and other for all else.
+// caller who is not known or not allowed, 5 for a proof that did not look at all that it was to, and other for all else.
 func ExitCode(err error, other int) int {
 	var m mistake
 	var blind auditError
@@ -314,6 +317,8 @@ func ExitCode(err error, other int) int {
 		return exitUsage
 	case errors.As(err, &wait) && wait.cause == nil:
 		return exitTimeout
+	case isIncomplete(err):
+		return exitPartly
 	}
 	switch code(err) {
 	case codes.DeadlineExceeded:
@@ -323,6 +328,11 @@ func ExitCode(err error, other int) int {
 	default:
 		return other
 	}
+}
+
+func isIncomplete(err error) bool {
+	v, ok := errors.AsType[verdictError](err)
+	return ok && v.report.Verdict == prove.Incomplete
 }
 
 func code(err error) codes.Code {

@@ -1,0 +1,248 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/rowhouse-platform/rowhouse/examples/notes"
+	"github.com/rowhouse-platform/rowhouse/internal/prove"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/catalog"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+)
+
+// subject is what `rowhouse prove` looks at.
+type subject struct {
+	app *app
+
+	dsnFiles                    []string
+	attack                      bool
+	source, lintConfig, rowlint string
+	packages                    []string
+	audit                       catalog.Config
+
+	logins  []*pgx.ConnConfig // of dsnFiles, or of the environment
+	secrets prove.Secrets
+
+	started sync.Once // guards arena, server and failed
+	arena   prove.Server
+	server  *pgserver.Server
+	failed  error
+
+	sampled sync.Once // guards samples and blind
+	samples []*prove.Database
+	blind   error
+}
+
+func (s *subject) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringArrayVar(&s.dsnFiles, "dsn-file", nil, "a file with a database's connection string, may be repeated; env "+envDSN+" holds one instead")
+	f.BoolVar(&s.attack, "attack", false, "attack databases made for it on the server of the first --dsn-file")
+	f.StringVar(&s.source, "source", "", "the folder of go.mod whose Go code and migrations are linted")
+	f.StringArrayVar(&s.packages, "packages", nil, "packages of the source, as for go build; may be repeated (default ./...)")
+	f.StringVar(&s.lintConfig, "rowlint-config", "", "rowlint's configuration (default: rowlint.yaml of the source)")
+	f.StringVar(&s.rowlint, "rowlint", "", "rowlint's file (default: beside rowhouse, else on PATH)")
+	f.StringSliceVar(&s.audit.Accept, "accept", nil, "rules of the catalog audit whose findings are risks that somebody took, such as R40")
+	f.StringArrayVar(&s.audit.Definers, "definer", nil,
+		"a function with its owner's rights that the app may call, as schema.name(types); may be repeated")
+}
+
+// open reads what the flags name; it connects to nothing.
+func (s *subject) open(c *cobra.Command) error {
+	names := s.dsnFiles
+	if len(names) == 0 && strings.TrimSpace(s.app.getenv(envDSN)) != "" {
+		names = []string{""}
+	}
+	for _, name := range names {
+		config, err := s.app.login(name, "rowhouse prove")
+		if err != nil {
+			return usageError(err)
+		}
+		s.logins = append(s.logins, config)
+		s.secrets.Add(config.Password, config.ConnString())
+	}
+	switch {
+	case s.attack && len(s.logins) == 0:
+		return usagef("--attack is for the server of a --dsn-file; without one prove attacks its own")
+	case s.source == "" && (s.lintConfig != "" || len(s.packages) > 0 || c.Flags().Changed("rowlint")):
+		return usagef("--packages, --rowlint-config and --rowlint are about a --source")
+	}
+	for _, rule := range s.audit.Accept {
+		if _, known := catalog.RuleOf(rule); !known {
+			return usagef("there is no rule %q; docs/catalog-audit.md lists them", rule)
+		}
+	}
+	if s.rowlint == "" {
+		s.rowlint = prove.FindRowlint()
+	}
+	return nil
+}
+
+// String says what is looked at, for the head of the report.
+func (s *subject) String() string {
+	var parts []string
+	if len(s.logins) == 0 {
+		parts = append(parts, "this release of Rowhouse, with the example app's tables on a PostgreSQL of its own")
+	}
+	for i := range s.logins {
+		parts = append(parts, "the database of "+s.name(i))
+	}
+	if s.attack {
+		parts = append(parts, "databases made for attacks on the same server")
+	}
+	if s.source != "" {
+		parts = append(parts, "the source in "+s.source)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// name is how the report calls the database of a login.
+func (s *subject) name(i int) string {
+	if len(s.dsnFiles) == 0 {
+		return envDSN
+	}
+	return s.dsnFiles[i]
+}
+
+// checks are the sections, in the order of the report.
+func (s *subject) checks() []prove.Check {
+	noSource := ""
+	if s.source == "" {
+		noSource = "no source was named; --source . lints that of this folder"
+	}
+	lints := prove.LintChecks(prove.Source{Dir: s.source, Config: s.lintConfig, Packages: s.packages, Rowlint: s.rowlint}, noSource)
+	noArena := ""
+	if len(s.logins) > 0 && !s.attack {
+		noArena = "a database is only read; --attack attacks others that it makes on the same server"
+	}
+	return slices.Concat(prove.DatabaseChecks(s.databases), lints, []prove.Check{
+		prove.CorpusCheck(s.servers, noArena), prove.PoolerCheck(s.servers, noArena),
+	})
+}
+
+// databases are those to read: those that were named, else our own.
+func (s *subject) databases(ctx context.Context) ([]*prove.Database, error) {
+	if len(s.logins) == 0 {
+		return s.ours(ctx)
+	}
+	var all []*prove.Database
+	for i, login := range s.logins {
+		flags := []string{}
+		if len(s.dsnFiles) > 0 {
+			flags = append(flags, "--dsn-file", s.dsnFiles[i])
+		}
+		flags = append(flags, s.auditFlags()...)
+		all = append(all, &prove.Database{Name: s.name(i), Config: login, Audit: s.audit, Repeat: func(section string) string {
+			if section == "rung" {
+				return prove.Quote(append([]string{"rowhouse", "prove", "--only", section}, flags...)...)
+			}
+			return prove.Quote(append([]string{"rowhouse", "cells", "audit"}, flags...)...)
+		}})
+	}
+	return all, nil
+}
+
+// ours are databases on a server that prove started, with the example app's tables.
+func (s *subject) ours(ctx context.Context) ([]*prove.Database, error) {
+	s.sampled.Do(func() {
+		var server prove.Server
+		if server, s.blind = s.servers(ctx); s.blind == nil {
+			s.samples, s.blind = server.SampleDatabases(ctx, notes.Migrations(), func(section string) string {
+				return prove.Quote("rowhouse", "prove", "--only", section)
+			})
+		}
+		for _, d := range s.samples {
+			d.Audit = s.audit
+			d.Audit.Accept = append([]string{"R40"}, s.audit.Accept...) // a server that lives for a minute may forget
+		}
+	})
+	return s.samples, s.blind
+}
+
+// servers returns the server on which attacks run: that of the first login, else our own,
+// started when the first section asks.
+func (s *subject) servers(ctx context.Context) (prove.Server, error) {
+	s.started.Do(func() { s.arena, s.failed = s.start(ctx) })
+	return s.arena, s.failed
+}
+
+func (s *subject) start(ctx context.Context) (prove.Server, error) {
+	both := []cell.Rung{cell.L2a, cell.L2b}
+	if len(s.logins) == 0 {
+		server, err := pgserver.Start(ctx, pgserver.Options{})
+		if err != nil {
+			return prove.Server{}, err
+		}
+		s.server = server
+		return prove.Server{DSN: server.DSN(pgserver.Login{}), Rungs: both, Own: true, Secrets: &s.secrets}, nil
+	}
+	login := s.logins[0]
+	conn, err := pgx.ConnectConfig(ctx, login)
+	if err != nil {
+		return prove.Server{}, fmt.Errorf("connect: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var super, may, prepared bool
+	err = conn.QueryRow(ctx, `SELECT rolsuper, rolcreatedb AND rolcreaterole, EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rowhouse_sec')
+FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&super, &may, &prepared)
+	var random [4]byte
+	_, _ = rand.Read(random[:]) // crypto/rand never fails
+	server := prove.Server{DSN: login.ConnString(), Rungs: both, Suffix: "-x" + hex.EncodeToString(random[:]), Secrets: &s.secrets}
+	switch {
+	case err != nil:
+		return server, fmt.Errorf("look at the login: %w", err)
+	case !prepared:
+		return server, errors.New("the server was never set up, and attacking it would do so: rowhouse cells init comes first")
+	case !super && !may:
+		return server, errors.New("--attack makes databases and roles: the login must be a superuser, or have CREATEDB and CREATEROLE for rung L2a alone")
+	case !super:
+		server.Rungs = both[:1]
+	}
+	return server, nil
+}
+
+// close stops the server that prove started, and its databases with it.
+func (s *subject) close(ctx context.Context) error {
+	if s.server == nil {
+		return nil
+	}
+	return s.server.Stop(ctx)
+}
+
+// arguments are the flags of the subject that were given.
+func (s *subject) arguments() (args []string) {
+	for _, name := range s.dsnFiles {
+		args = append(args, "--dsn-file", name)
+	}
+	if s.attack {
+		args = append(args, "--attack")
+	}
+	for _, p := range s.packages {
+		args = append(args, "--packages", p)
+	}
+	for _, f := range []struct{ flag, value string }{{"--source", s.source}, {"--rowlint-config", s.lintConfig}} {
+		if f.value != "" {
+			args = append(args, f.flag, f.value)
+		}
+	}
+	return append(args, s.auditFlags()...)
+}
+
+func (s *subject) auditFlags() (args []string) {
+	if len(s.audit.Accept) > 0 {
+		args = append(args, "--accept", strings.Join(s.audit.Accept, ","))
+	}
+	for _, d := range s.audit.Definers {
+		args = append(args, "--definer", d)
+	}
+	return args
+}

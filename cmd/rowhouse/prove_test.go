@@ -1,0 +1,191 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse-platform/rowhouse/internal/prove"
+	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+)
+
+const exitIncomplete = 5
+
+// signingKey returns a key to sign with, so that no test needs the user's own.
+func signingKey(t *testing.T) (private, public string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "signer")
+	if err := keyfile.NewPair(path, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	return path + ".key", path + ".pub"
+}
+
+// cellDatabase returns a database of a cell with a tenant table, and the file with its DSN.
+func cellDatabase(t *testing.T) (admin *pgx.Conn, file string) {
+	t.Helper()
+	db := pgtest.New(t, pgtest.Template{})
+	admin = db.Conn(t, pgserver.Superuser)
+	if err := cell.Init(t.Context(), admin, cell.Config{App: "cli-prove"}); err != nil {
+		t.Fatal(err)
+	}
+	table := "SET ROLE rowhouse_owner_cli_prove; CREATE TABLE app.note (tenant_id uuid PRIMARY KEY); SELECT rowhouse.secure('app.note'); RESET ROLE"
+	if _, err := admin.Exec(t.Context(), table, pgx.QueryExecModeSimpleProtocol); err != nil {
+		t.Fatal(err)
+	}
+	config, err := pgx.ParseConfig(db.DSN(pgserver.Superuser))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The server asks for no password, but a report that showed one would show this.
+	return admin, dsnFile(t, "host="+config.Host+" dbname="+config.Database+" user=postgres password=hunter2secret")
+}
+
+// The way of an auditor: a report of a sound database, verified; a fault, and it is red; a
+// section that is asked for and did not run, and it is incomplete; a changed file, and it is refused.
+func TestProveDatabase(t *testing.T) {
+	t.Parallel()
+	admin, file := cellDatabase(t)
+	private, public := signingKey(t)
+	out := filepath.Join(t.TempDir(), "proof")
+	run := func(args ...string) (int, string) {
+		return rowhouse(t, append([]string{"prove", "--dsn-file", file, "--accept", "R40", "--key", private, "--out", out}, args...)...)
+	}
+	quick := []string{"--only", "rung,catalog,grants,versions", "--challenge", "of today"}
+	code, said := run(quick...)
+	if code != 0 || !strings.Contains(said, "PASS: the required sections ran and held: rung, catalog, grants, versions.") {
+		t.Fatalf("exit status %d: %s", code, said)
+	}
+	envelope := filepath.Join(out, "report.dsse.json")
+	verify := func(args ...string) (int, string) {
+		return rowhouse(t, append([]string{"prove", "verify", envelope, "--public-key", public}, args...)...)
+	}
+	code, said = verify("--pass", "--challenge", "of today")
+	for _, want := range []string{"signed by key ", "report.html: the signed file", "report.json: the signed file", "PASS: "} {
+		if code != 0 || !strings.Contains(said, want) {
+			t.Errorf("verify: exit status %d, no %q in: %s", code, want, said)
+		}
+	}
+	if code, said := verify("--challenge", "of tomorrow"); code != exitFailed || !strings.Contains(said, "challenge") {
+		t.Errorf("an old report: exit status %d: %s", code, said)
+	}
+	if code, said := verify("-o", "json"); code != 0 || said != readFile(t, filepath.Join(out, "report.json")) {
+		t.Errorf("the report out of the envelope: exit status %d: %s", code, said)
+	}
+	for _, name := range []string{"report.txt", "report.json", "report.html", "report.dsse.json"} {
+		if text := readFile(t, filepath.Join(out, name)); strings.Contains(text, "hunter2secret") {
+			t.Errorf("%s holds the password", name)
+		}
+	}
+
+	page := filepath.Join(out, "report.html")
+	if err := os.WriteFile(page, []byte(readFile(t, page)+" "), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, said := verify(); code != exitFailed || !strings.Contains(said, "report.html is not the signed file") {
+		t.Errorf("a changed page: exit status %d: %s", code, said)
+	}
+
+	if code, said := run(); code != exitIncomplete || !strings.Contains(said, "INCOMPLETE: nothing failed, but what did not run shows nothing: sql-lint") {
+		t.Errorf("what did not run: exit status %d: %s", code, said)
+	}
+	if code, said := run("--require", "catalog"); code != 0 {
+		t.Errorf("what did not run is not required: exit status %d: %s", code, said)
+	}
+
+	if _, err := admin.Exec(t.Context(), "ALTER TABLE app.note NO FORCE ROW LEVEL SECURITY"); err != nil {
+		t.Fatal(err)
+	}
+	code, said = run(append(quick, "-o", "json")...)
+	said, _, _ = strings.Cut(said, "\nsigned by key ")
+	var report prove.Report
+	if err := json.Unmarshal([]byte(said), &report); err != nil || code != exitFailed || report.Verdict != prove.Fail {
+		t.Errorf("a planted fault: exit status %d, %v: %s", code, err, said)
+	}
+	if code, said := verify("--pass"); code != exitFailed || !strings.Contains(said, "verdict is fail") {
+		t.Errorf("a report of a fault: exit status %d: %s", code, said)
+	}
+	if code, said := verify(); code != 0 || !strings.Contains(said, "FAIL: ") {
+		t.Errorf("it is the signed report all the same: exit status %d: %s", code, said)
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// A signed report on the standard output can be verified alone.
+func TestProvePrintsEnvelope(t *testing.T) {
+	t.Parallel()
+	_, file := cellDatabase(t)
+	private, public := signingKey(t)
+	code, said := rowhouse(t, "prove", "--dsn-file", file, "--accept", "R40", "--key", private, "--only", "rung", "-o", "dsse")
+	if code != 0 {
+		t.Fatalf("exit status %d: %s", code, said)
+	}
+	envelope := filepath.Join(t.TempDir(), "alone.json")
+	if err := os.WriteFile(envelope, []byte(said), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, said = rowhouse(t, "prove", "verify", envelope, "--public-key", public)
+	if code != 0 || !strings.Contains(said, "report.html: not here") || !strings.Contains(said, "PASS: ") {
+		t.Errorf("exit status %d: %s", code, said)
+	}
+}
+
+func TestProveRefuses(t *testing.T) {
+	t.Parallel()
+	_, file := cellDatabase(t)
+	private, public := signingKey(t)
+	other, _ := signingKey(t)
+	envelope := filepath.Join(t.TempDir(), "report.dsse.json")
+	if code, said := rowhouse(t, "prove", "--dsn-file", file, "--key", other, "--only", "rung", "--out", filepath.Dir(envelope)); code != 0 {
+		t.Fatalf("exit status %d: %s", code, said)
+	}
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"no such section":     {[]string{"--dsn-file", file, "--key", private, "--only", "catalogue"}, 2, "there are rung, catalog"},
+		"no such requirement": {[]string{"--dsn-file", file, "--key", private, "--require", "all"}, 2, "no such section"},
+		"no such output":      {[]string{"--dsn-file", file, "--key", private, "-o", "pdf"}, 2, "no output"},
+		"no such rule":        {[]string{"--dsn-file", file, "--key", private, "--accept", "R99"}, 2, "no rule"},
+		"no such key":         {[]string{"--dsn-file", file, "--key", private + ".not"}, 1, "key"},
+		"no such file":        {[]string{"--dsn-file", file + ".not", "--key", private}, 2, "read the connection string"},
+		"attack on nothing":   {[]string{"--attack", "--key", private}, 2, "--dsn-file"},
+		"lint of nothing":     {[]string{"--packages", "./...", "--key", private}, 2, "--source"},
+		"a DSN as argument":   {[]string{"postgres://u:hunter3@h/x"}, 2, "unknown command"},
+		"nobody listens": {[]string{"--dsn-file", dsnFile(t, "postgres://u:hunter2@127.0.0.1:1/x"), "--key", private, "--only", "rung"},
+			exitIncomplete, "could not look: connect"},
+		"verify without a key":   {[]string{"verify", envelope}, 2, "public-key"},
+		"verify another's":       {[]string{"verify", envelope, "--public-key", public}, 1, "signature does not hold"},
+		"verify nothing":         {[]string{"verify", envelope + ".not", "--public-key", public}, 1, "no such file"},
+		"verify in what form":    {[]string{"verify", envelope, "--public-key", public, "-o", "pdf"}, 2, "no output"},
+		"verify with a bad file": {[]string{"verify", envelope, "--public-key", file}, 1, "no public key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			code, said := rowhouse(t, append([]string{"prove"}, test.args...)...)
+			if code != test.code || !strings.Contains(said, test.says) {
+				t.Errorf("exit status %d, want %d with %q: %s", code, test.code, test.says, said)
+			}
+			if strings.Contains(said, "hunter2") {
+				t.Errorf("a password is shown: %s", said)
+			}
+		})
+	}
+}
