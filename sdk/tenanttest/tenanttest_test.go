@@ -49,3 +49,20 @@ func TestContextsAreMadeLongAfterTheStart(t *testing.T) {
 		t.Errorf("class = %v", got)
 	}
 }
+
+func TestSetModel(t *testing.T) {
+	t.Parallel()
+	issuer := tenanttest.NewIssuer(t, nil)
+	if got := issuer.Context(t, "acme").Model(); got != tenant.ModelShared {
+		t.Errorf("at first acme lives in %s", got)
+	}
+	issuer.SetModel(tenant.ModelDatabase)
+	issuer.SetModel(tenant.ModelSchema, "acme", "globex")
+	for id, want := range map[string]tenant.Model{
+		"acme": tenant.ModelSchema, "globex": tenant.ModelSchema, "initech": tenant.ModelDatabase,
+	} {
+		if got := issuer.Context(t, id).Model(); got != want || issuer.Model(id) != want {
+			t.Errorf("%s lives in %s, want %s", id, got, want)
+		}
+	}
+}
