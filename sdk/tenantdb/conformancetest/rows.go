@@ -15,12 +15,19 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 )
 
-// A forgotten WHERE touches own rows only.
+// A forgotten WHERE touches own rows only, and they are where the tenant lives.
 func ownRows(t *testing.T, s *subject) {
 	t.Helper()
 	acme, globex := s.In(t, "acme"), s.In(t, "globex")
 	wantTitles(acme, t, s.DB, "acme one", "acme two")
 	wantTitles(globex, t, s.DB, "globex one")
+	for id, want := range map[string]int{"acme": 2, "globex": 1} {
+		h, there := s.Home(t, id), 0
+		sql := "SELECT count(*) FROM " + h.Schema + ".note WHERE tenant_id = $1" // not by what renders the SDK's statements
+		if err := h.Admin(t).QueryRow(t.Context(), sql, [16]byte(s.Tenant(t, id).UID)).Scan(&there); there != want || err != nil {
+			t.Errorf("%d rows of %s are at home in %s, want %d, %v", there, id, h.Model, want, err)
+		}
+	}
 	if n, err := s.DB.Exec(acme, renameAll); n != 2 || err != nil {
 		t.Errorf("UPDATE without WHERE touched %d rows, %v", n, err)
 	}
