@@ -247,6 +247,7 @@ func faultsOfReach(one func(string, ...string) fault) map[string][]fault {
 			one("DROP TABLE rowhouse.migration", "R37 rowhouse.migration"),
 			one("CREATE TABLE rowhouse.loot ()", "R37 rowhouse.loot"),
 		},
+		"R42": {one("ALTER FUNCTION pg_catalog.uuid_eq(uuid, uuid) COST 1", "R42 uuid_eq(uuid,uuid)")},
 		"R38": {
 			one("ALTER FUNCTION textlike(text, text) LEAKPROOF", "R38 textlike(text,text)"),
 			one("CREATE FUNCTION app.f(text) RETURNS bool LANGUAGE sql IMMUTABLE LEAKPROOF RETURN true", "R38 app.f(text)"),
@@ -415,7 +416,7 @@ func TestAuditOfABareDatabase(t *testing.T) {
 		}
 	}
 	slices.Sort(ids)
-	if diff := cmp.Diff([]string{"R20", "R21", "R35", "R37", "R40 setting fsync", "R40 setting synchronous_commit"}, ids); diff != "" || report.Rung != "" {
+	if diff := cmp.Diff([]string{"R20", "R21", "R35", "R37", "R40 setting fsync", "R40 setting synchronous_commit", "R42"}, ids); diff != "" || report.Rung != "" {
 		t.Errorf("rung %q, %s", report.Rung, diff)
 	}
 }

@@ -154,6 +154,12 @@ FROM pg_proc p, input
 WHERE p.proleakproof AND NOT input.dedicated AND current_database() !~ '_[0-9a-f]{32}$' AND (p.oid >= 16384 OR p.xmin::text::bigint > 2)
 	AND p.oid <> 'uuid_eq(uuid,uuid)'::regprocedure -- cell.Init set its cost; it is leakproof in every release
 
+-- R42
+SELECT p.oid::regprocedure::text AS object, 'it costs as much as a query''s own comparisons, which may then come before the policies' AS what,
+	'ALTER FUNCTION pg_catalog.uuid_eq(uuid, uuid) COST 0.0001;' AS mend
+FROM pg_proc p, input
+WHERE p.oid = 'uuid_eq(uuid,uuid)'::regprocedure AND p.procost > 0.001 AND NOT input.dedicated AND current_database() !~ '_[0-9a-f]{32}$'
+
 -- R40
 SELECT 'setting ' || s.name AS object, CASE s.name WHEN 'ssl' THEN 'the server listens on the network without TLS'
 		ELSE 'it is off: what was acknowledged may be lost' END AS what, format('ALTER SYSTEM SET %s = on;', s.name) AS mend
