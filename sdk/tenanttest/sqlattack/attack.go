@@ -121,6 +121,7 @@ type script struct {
 	oracle    bool     // tried with {probe} as a value that the victim has, and as one that nobody has
 
 	refused string // SQLSTATEs, or words for errors of the SDK, of which one is expected; "" if it may run
+	first   bool   // the first statement must be the one that is refused, whatever comes of the rest
 	revoked bool   // the refusal is a right that only a superuser can take
 	models  string // the models where it makes sense; "" is all
 	ours    bool   // makes sense on our rungs only

@@ -76,6 +76,9 @@ func seals() []Attack {
 	return each(Seals, Password, Read, []Attack{
 		{ID: "seal-swapped", Vector: Seal, Tries: "put the victim into one's own seal", script: script{refused: "RH003",
 			session: []string{"BEGIN", "SELECT {forge:swapped}", "SELECT title FROM {their}.note"}}},
+		{ID: "seal-read-only", Vector: Seal, Success: Wrote, Tries: "write with a seal for reading", script: script{
+			refused: "25006", ours: true,
+			session: []string{"BEGIN", "SELECT {forge:read-only}", "INSERT INTO {own}.note (id, title) VALUES (55, 'guess')"}}},
 		enter("seal-guessed", "seal for the victim with another key", "guessed", "RH003"),
 		enter("seal-zero-key", "seal for the victim with a key of zeros", "zero-key", "RH003"),
 		enter("seal-cut", "leave the last byte of the tag out", "cut", "RH003"),
@@ -116,6 +119,8 @@ func contexts() []Attack {
 			session: []string{"BEGIN", "{enter}", "ROLLBACK", "SELECT title FROM {their}.note"}, refused: "42501"}},
 		{ID: "after-savepoint", Tries: "read after the savepoint in which the tenant was entered", script: script{
 			session: []string{"BEGIN", "SAVEPOINT s", "{enter}", "ROLLBACK TO s", "SELECT title FROM {their}.note"}, refused: "42501"}},
+		{ID: "enter-twice", Tries: "enter again what was entered, to change it", script: script{
+			session: []string{"BEGIN", "{enter}", "{enter}"}, refused: "RH004"}},
 		{ID: "autocommit", Tries: "enter in one transaction and read in the next", script: script{
 			session: []string{"{enter}", "SELECT title FROM {their}.note"}, refused: "42501"}},
 	})...)

@@ -18,7 +18,7 @@ func oracles() []Attack {
 			inject: ` OR title::int = 1`, refused: "22P02"}},
 		{ID: "error-before-policy", Vector: Injection, Tries: "fail on a row before the policy hides it", script: script{
 			oracle: true, revoked: true, statement: `SELECT title FROM {own}.note TABLESAMPLE SYSTEM (100) ` +
-				`WHERE CASE WHEN title >= '{title}' AND title <= '{title}' THEN (SELECT 1 / (random() * 0)::int = 1) ELSE false END`}},
+				`WHERE CASE WHEN title = '{title}' THEN (SELECT 1 / (random() * 0)::int = 1) ELSE false END`}},
 		{ID: "time", Vector: Injection, Tries: "sleep on a row before the policy hides it", script: script{do: slow, revoked: true}},
 	})
 }
@@ -85,27 +85,25 @@ func objects() []Attack {
 
 // roles try to become somebody else, or to change what binds.
 func roles() []Attack {
-	after := func(sql ...string) []string { return append(sql, "SELECT title FROM {their}.note") }
+	first := func(id, tries string, session ...string) Attack {
+		return Attack{ID: id, Tries: tries, script: script{
+			session: append(session, "SELECT title FROM {their}.note"), first: true, refused: "42501"}}
+	}
 	return each(Roles, Password, Read, []Attack{
-		{ID: "role-superuser", Tries: "become the superuser", script: script{session: after("SET ROLE {admin}"), refused: "42501"}},
-		{ID: "role-owner", Tries: "become the owner of the tables", script: script{session: after("SET ROLE {owner}"), refused: "42501"}},
+		first("role-superuser", "become the superuser", "SET ROLE {admin}"),
+		first("role-owner", "become the owner of the tables", "SET ROLE {owner}"),
 		{ID: "role-security", Tries: "become the owner of the keys", script: script{
 			session: []string{"SET ROLE rowhouse_sec", "SELECT encode(ipad, 'hex') FROM rowhouse.mac_key"}, refused: "42501"}},
-		{ID: "session-authorization", Tries: "change the session's user", script: script{
-			session: after("SET SESSION AUTHORIZATION {admin}"), refused: "42501"}},
-		{ID: "grant-owner", Tries: "make oneself a member of the owner", script: script{
-			session: after("GRANT {owner} TO CURRENT_USER"), refused: "42501"}},
-		{ID: "create-role", Tries: "make a role that row security does not bind", script: script{
-			session: after("CREATE ROLE attacked_more BYPASSRLS"), refused: "42501"}},
+		first("session-authorization", "change the session's user", "SET SESSION AUTHORIZATION {admin}"),
+		first("grant-owner", "make oneself a member of the owner", "GRANT {owner} TO CURRENT_USER"),
+		first("create-role", "make a role that row security does not bind", "CREATE ROLE attacked_more BYPASSRLS"),
 		{ID: "row-security-off", Vector: Seal, Tries: "switch row security off for the session", script: script{
-			session: after("BEGIN", "{enter}", "SET row_security = off"), refused: "42501"}},
-		{ID: "alter-role-set", Tries: "preset the tenant for the login", script: script{
-			session: after("ALTER ROLE CURRENT_USER SET {set} = '{victim}'", "ALTER ROLE CURRENT_USER RESET {set}"), refused: "42501"}},
+			session: []string{"BEGIN", "{enter}", "SET row_security = off", "SELECT title FROM {their}.note"}, refused: "42501"}},
+		first("alter-role-set", "preset the tenant for the login", "ALTER ROLE CURRENT_USER SET {set} = '{victim}'",
+			"ALTER ROLE CURRENT_USER RESET {set}"),
 		{ID: "startup-option", Tries: "preset the tenant when connecting", script: script{do: startup, refused: "42501 RH003"}},
-		{ID: "drop-policy", Tries: "drop the policy", script: script{
-			session: after("DROP POLICY tenant ON {their}.note"), refused: "42501"}},
-		{ID: "disable-row-security", Tries: "disable row security of the table", script: script{
-			session: after("ALTER TABLE {their}.note DISABLE ROW LEVEL SECURITY"), refused: "42501"}},
+		first("drop-policy", "drop the policy", "DROP POLICY tenant ON {their}.note"),
+		first("disable-row-security", "disable row security of the table", "ALTER TABLE {their}.note DISABLE ROW LEVEL SECURITY"),
 		{ID: "truncate", Vector: Seal, Success: Wrote, Tries: "TRUNCATE, which no policy binds", script: script{
 			session: []string{"BEGIN", "{enter}", "TRUNCATE {their}.note CASCADE"}, refused: "42501"}},
 		{ID: "trigger", Vector: Seal, Success: Wrote, Tries: "put a trigger on the table", script: script{

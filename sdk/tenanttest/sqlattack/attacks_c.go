@@ -4,20 +4,22 @@ package sqlattack
 func plans() []Attack {
 	return each(Plans, Password, Read, []Attack{
 		{ID: "cached-plan", Vector: Injection, Tries: "run the statement whose plan was made for the victim", script: script{
-			do: cachedPlan, models: "SHARED"}},
-		{ID: "replace-tenant-id", Tries: "replace the function that returns the tenant", script: script{refused: "42501", session: []string{
-			"CREATE OR REPLACE FUNCTION rowhouse.tenant_id() RETURNS uuid LANGUAGE sql AS $$ SELECT '{uid}'::uuid $$",
-			"SELECT title FROM {their}.note"}}},
-		{ID: "temp-function", Tries: "make a function of one's own", script: script{refused: "42501", session: []string{
+			do: cachedPlan}},
+		{ID: "replace-tenant-id", Tries: "replace the function that returns the tenant",
+			script: script{first: true, refused: "42501", session: []string{
+				"CREATE OR REPLACE FUNCTION rowhouse.tenant_id() RETURNS uuid LANGUAGE sql AS $$ SELECT '{uid}'::uuid $$",
+				"SELECT title FROM {their}.note"}}},
+		{ID: "temp-function", Tries: "make a function of one's own", script: script{first: true, refused: "42501", session: []string{
 			"CREATE FUNCTION pg_temp.f() RETURNS text LANGUAGE sql AS 'SELECT 1::text'", "SELECT title FROM {their}.note"}}},
-		{ID: "temp-table-shadows", Tries: "shadow a table with a temporary one", script: script{refused: "42501", session: []string{
+		{ID: "temp-table-shadows", Tries: "shadow a table with a temporary one", script: script{first: true, refused: "42501", session: []string{
 			"CREATE TEMP TABLE note (title text)", "SELECT title FROM {their}.note"}}},
-		{ID: "temp-operator", Tries: "shadow the operator of the policy", script: script{refused: "42501", session: []string{
+		{ID: "temp-operator", Tries: "shadow the operator of the policy", script: script{first: true, refused: "42501", session: []string{
 			"CREATE FUNCTION pg_temp.same(uuid, uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
 			"CREATE OPERATOR pg_temp.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = pg_temp.same)",
 			"SET search_path = pg_temp, pg_catalog", "SELECT title FROM {their}.note"}}},
-		{ID: "function-in-public", Tries: "make a function in schema public", script: script{refused: "42501 3F000", session: []string{
-			"CREATE FUNCTION public.f() RETURNS text LANGUAGE sql AS 'SELECT 1::text'", "SELECT title FROM {their}.note"}}},
+		{ID: "function-in-public", Tries: "make a function in schema public",
+			script: script{first: true, refused: "42501 3F000", session: []string{
+				"CREATE FUNCTION public.f() RETURNS text LANGUAGE sql AS 'SELECT 1::text'", "SELECT title FROM {their}.note"}}},
 		{ID: "inner-enter", Tries: "call what enter() calls", script: script{refused: "42501", session: []string{
 			"SELECT rowhouse.enter_checked('\\x00')"}}},
 		{ID: "inner-mac", Tries: "call the check of the MAC as an oracle", script: script{refused: "42501", session: []string{

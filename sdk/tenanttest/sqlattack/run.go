@@ -118,6 +118,7 @@ func (a *arena) try(ctx context.Context, attack *Attack, set string, place *pgx.
 type trace struct {
 	heard   string
 	err     error // the first one
+	ran     bool  // its first statement was let in
 	entered bool  // the session was in the victim at the end
 	wrote   bool  // it wrote what it may not
 	told    bool  // it learnt whether the victim has something
@@ -141,8 +142,8 @@ func (a *arena) judge(attack *Attack, t trace, changed, stopped, differs bool) (
 		return Told, state
 	case t.err == nil && len(expected) == 0:
 		return Harmless, ""
-	case t.err == nil:
-		return Ran, ""
+	case t.err == nil || attack.first && t.ran:
+		return Ran, state
 	case !a.level.Ours() || a.expects(attack, state):
 		return Refused, state
 	}
@@ -209,14 +210,26 @@ func (a *arena) perform(ctx context.Context, attack *Attack, place *pgx.ConnConf
 	case texts.session != nil:
 		return a.play(ctx, place, texts.session)
 	}
-	before := cmp.Or(texts.before, "SELECT title FROM "+a.their+".note WHERE title <> '"+a.canary+" asked'")
+	before := cmp.Or(texts.before, "SELECT title FROM "+a.says(a.victim)+".note WHERE title <> '"+a.canary+" asked'")
 	_, _ = a.one(ctx, a.victim, before) // that the SDK refuses it is one of the defences
 	sql := texts.statement
 	if texts.inject != "" {
-		sql = "SELECT title FROM " + a.own + ".note WHERE id = 1" + texts.inject
+		sql = "SELECT title FROM " + a.says(a.attacker) + ".note WHERE id = 1" + texts.inject
 	}
 	t.heard, t.err = a.one(ctx, a.attacker, sql)
 	return t, nil
+}
+
+// says is what the application calls the schema of its tables in SQL for the tenant: the SDK
+// puts the tenant's own in its place.
+func (a *arena) says(t tenant.TenantState) string {
+	switch {
+	case a.level.Ours():
+		return "app"
+	case t.UID == a.victim.UID:
+		return a.their
+	}
+	return a.own
 }
 
 // play sends the statements of a session one after the other, whatever comes of each, on a
@@ -238,8 +251,10 @@ func (a *arena) play(ctx context.Context, place *pgx.ConnConfig, statements []st
 		}
 		s.heard.Reset()
 	}
-	for _, sql := range statements {
-		t.err = cmp.Or(t.err, s.send(ctx, sql))
+	for i, sql := range statements {
+		err := s.send(ctx, sql)
+		t.ran = t.ran || i == 0 && err == nil
+		t.err = cmp.Or(t.err, err)
 	}
 	t.entered = a.isEntered(ctx, s)
 	t.err = cmp.Or(t.err, s.send(ctx, "COMMIT"))

@@ -60,6 +60,11 @@ func (s *scene) forgedSeal(name string) ([]byte, error) {
 	case "swapped": // the own seal with the victim in it
 		copy(mine[atTenant:], s.victim.UID[:])
 		return mine[:], nil
+	case "read-only": // the attacker's own
+		body := [bodySize]byte(mine[:bodySize])
+		body[atFlags] = 1
+		tag := tenant.MakeSeal(&s.target.Key.Secret, s.target.Key.ID, body)
+		return append(body[:], tag[:]...), nil
 	case "guessed": // sealed with a key of the attacker's
 		var guess tenant.SealKey
 		_, _ = rand.Read(guess[:]) // never fails
