@@ -146,6 +146,61 @@ func TestProvePrintsEnvelope(t *testing.T) {
 	}
 }
 
+// Without a database it proves this release, on a server of its own: the quick sections in
+// every run, the attacks as a long test.
+func TestProveThisRelease(t *testing.T) {
+	t.Parallel()
+	sections := "rung,catalog,grants,versions"
+	if os.Getenv("ROWHOUSE_TEST_LONG") != "" {
+		sections += ",api,corpus,pooler"
+	}
+	private, _ := signingKey(t)
+	out := t.TempDir()
+	code, said := rowhouse(t, "prove", "--only", sections, "--key", private, "--out", out, "-o", "json")
+	var report prove.Report
+	if err := json.Unmarshal([]byte(readFile(t, filepath.Join(out, "report.json"))), &report); err != nil || code != 0 || report.Verdict != prove.Pass {
+		t.Fatalf("exit status %d, %v: %s", code, err, said)
+	}
+	for _, s := range report.Sections {
+		if !strings.Contains(sections, s.ID) {
+			continue
+		}
+		if s.Status != prove.Pass || len(s.Lines) < 4 { // two rungs, and shared and dedicated homes
+			t.Errorf("%s: %s with %d lines", s.ID, s.Status, len(s.Lines))
+		}
+		for _, l := range s.Lines {
+			if l.Repeat == "" {
+				t.Errorf("%s: nobody can repeat %q", s.ID, l.Name)
+			}
+		}
+	}
+	said = readFile(t, filepath.Join(out, "report.txt"))
+	for _, want := range []string{"t_….note", "L2b: a tenant's own database"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the report lacks %q", want)
+		}
+	}
+}
+
+// On a server of others the attacks leave nothing behind, and reach no database that was there.
+func TestProveAttacksBesideTenants(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("ROWHOUSE_TEST_LONG") == "" {
+		return // the parts are tested in internal/prove
+	}
+	admin, file := cellDatabase(t)
+	private, _ := signingKey(t)
+	code, said := rowhouse(t, "prove", "--dsn-file", file, "--attack", "--only", "catalog,api,corpus,pooler", "--key", private)
+	if code != 0 || !strings.Contains(said, "PASS: ") {
+		t.Errorf("exit status %d: %s", code, said)
+	}
+	var left int
+	if err := admin.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM pg_database WHERE datname ~ '^prove_(api|corpus|pooler)_l2._x')
+	+ (SELECT count(*) FROM pg_roles WHERE rolname ~ '_prove_(api|corpus|pooler)_l2._x')`).Scan(&left); err != nil || left > 0 {
+		t.Errorf("%d databases and roles are left, %v", left, err)
+	}
+}
+
 func TestProveRefuses(t *testing.T) {
 	t.Parallel()
 	_, file := cellDatabase(t)

@@ -149,7 +149,7 @@ func rungs(ctx context.Context, section string, databases []*Database) Outcome {
 	lines := each(ctx, section, databases, func(_ *Database, s survey) Line {
 		switch cell.Rung(s.audit.Rung) {
 		case cell.L2b:
-			return Line{Status: Pass, Result: "L2b: the seal is checked when a transaction enters its tenant, which is then kept where the app cannot write"}
+			return Line{Status: Pass, Result: "L2b: the seal is checked once a transaction; then the tenant is kept where the app cannot write"}
 		case cell.L2a:
 			return Line{Status: Pass, Result: "L2a: the seal is kept in a setting and checked by each policy"}
 		default:
@@ -202,7 +202,8 @@ func judged(r catalog.Report, area catalog.Area) Line {
 	if n["error"] > 0 {
 		l.Status = Fail
 	}
-	l.Result = fmt.Sprintf("%d errors, %d warnings, %d notes, %d accepted, by %d rules", n["error"], n["warning"], n["note"], n["accepted"], rules)
+	l.Result = fmt.Sprintf("%d errors, %d warnings, %d notes, %d accepted, by %d rules",
+		n["error"], n["warning"], n["note"], n["accepted"], rules)
 	if rules == 0 {
 		l.Status, l.Result = NotRun, "no rule was looked for"
 	}
@@ -217,9 +218,9 @@ func granted(ctx context.Context, section string, databases []*Database) Outcome
 		if err != nil {
 			continue // its line says so
 		}
-		o.Tables = append(o.Tables,
-			Table{d.Name + ": roles", []string{"role", "login", "attributes of power", "member of"}, s.roles},
-			Table{d.Name + ": what the app may do", []string{"table or view", "rows", "row security", "rights of the app and of everybody", "number"}, s.tables})
+		roles, rights := []string{"role", "login", "attributes of power", "member of"},
+			[]string{"table or view", "rows", "row security", "rights of the app and of everybody", "number"}
+		o.Tables = append(o.Tables, Table{d.Name + ": roles", roles, s.roles}, Table{d.Name + ": what the app may do", rights, s.tables})
 	}
 	return o
 }

@@ -205,5 +205,5 @@ func (s Source) inputs() ([]Input, error) {
 
 // skipped are folders that go build does not look into.
 func skipped(folder string) bool {
-	return folder == "vendor" || folder == "testdata" || folder == "node_modules" || strings.HasPrefix(folder, ".") || strings.HasPrefix(folder, "_")
+	return slices.Contains([]string{"vendor", "testdata", "node_modules"}, folder) || folder[0] == '.' || folder[0] == '_'
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -129,8 +130,10 @@ func (m *mint) in(ctx context.Context, r resident) (context.Context, error) {
 	return tenant.NewContext(ctx, verified), nil
 }
 
-// outgoing returns ctx with a context of the resident in the metadata of a call.
-func (m *mint) outgoing(ctx context.Context, r resident, issued time.Time) (context.Context, error) {
-	token, err := m.token(r, issued)
-	return metadata.AppendToOutgoingContext(ctx, tenant.MetadataKey, token), err
+// caller puts a context of the resident, issued so long ago, into the metadata of each call.
+func (m *mint) caller(r resident, age time.Duration) func(context.Context, string, proto.Message) (context.Context, error) {
+	return func(ctx context.Context, _ string, _ proto.Message) (context.Context, error) {
+		token, err := m.token(r, time.Now().Add(-age))
+		return metadata.AppendToOutgoingContext(ctx, tenant.MetadataKey, token), err
+	}
 }

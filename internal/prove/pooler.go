@@ -84,7 +84,8 @@ func (c *scratch) pooled(ctx context.Context, b *pgserver.Bouncer, control bool)
 			return lines, err
 		}
 		r.Examples = nil // it has many
-		l := Line{Name: "control: the tenant in the session", Status: Pass, Result: r.String() + ": the search finds crossings", Repeat: repeatPooler}
+		l := Line{Name: "control: the tenant in the session", Status: Pass, Repeat: repeatPooler}
+		l.Result = r.String() + ": the search finds crossings"
 		if r.Crossed == 0 {
 			l.Status, l.Result = Fail, r.String()+": the search finds nothing where there is something"
 		}
@@ -109,7 +110,7 @@ func (c *scratch) sealed(ctx context.Context, dsn string, model tenant.Model) (r
 	if err != nil {
 		return r, fmt.Errorf("open the pooled database: %w", err)
 	}
-	defer db.Close()
+	defer db.Close() //nolint:contextcheck // it waits, whatever became of ctx
 	return c.run(ctx, len(tenants), crossing.Sealed(db, func(ctx context.Context, number int) (context.Context, error) {
 		return c.in(ctx, tenants[number])
 	}))

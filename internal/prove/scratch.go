@@ -42,6 +42,7 @@ type scratch struct {
 	password   string
 
 	made      bool
+	settled   int // tenants
 	dedicated []resident
 }
 
@@ -97,6 +98,7 @@ func (c *scratch) settle(ctx context.Context, id string, model tenant.Model) (r 
 	if r, err = c.resident(id, model); err != nil {
 		return r, err
 	}
+	c.settled++
 	place := cell.Placement{UID: r.UID, State: cell.Active, Generation: r.PlacementGeneration}
 	err = c.inside(ctx, c.database(), func(conn *pgx.Conn) error {
 		switch model {
@@ -193,12 +195,13 @@ func parse(dsn string) (*pgx.ConnConfig, error) {
 // database; what is empty stays as it is.
 func redirect(dsn, user, password, database string) (string, error) {
 	if !strings.HasPrefix(dsn, "postgres://") && !strings.HasPrefix(dsn, "postgresql://") {
+		words := []string{dsn} // a later word wins
 		for _, word := range [][2]string{{"user", user}, {"password", password}, {"dbname", database}} {
 			if word[1] != "" {
-				dsn += " " + word[0] + "=" + word[1] // a later word wins
+				words = append(words, word[0]+"="+word[1])
 			}
 		}
-		return dsn, nil
+		return strings.Join(words, " "), nil
 	}
 	u, err := url.Parse(dsn)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -96,7 +97,7 @@ func TestEnvelopeIsStandard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !ed25519.Verify(public, append([]byte("DSSEv1 28 application/vnd.in-toto+json "+itoa(len(payload))+" "), payload...), sig) {
+	if !ed25519.Verify(public, append([]byte("DSSEv1 28 application/vnd.in-toto+json "+strconv.Itoa(len(payload))+" "), payload...), sig) {
 		t.Error("the signature is not DSSE's")
 	}
 	var s struct {
@@ -113,11 +114,6 @@ func TestEnvelopeIsStandard(t *testing.T) {
 	if s.Type != "https://in-toto.io/Statement/v1" || s.PredicateType == "" || len(s.Subject) != 3 || len(s.Subject[0].Digest["sha256"]) != 64 {
 		t.Errorf("the statement is %+v", s)
 	}
-}
-
-func itoa(n int) string {
-	b, _ := json.Marshal(n) // a number
-	return string(b)
 }
 
 func TestOpenRefuses(t *testing.T) {

@@ -95,13 +95,13 @@ func (s Section) text(b *strings.Builder) {
 	title := s.ID + ": " + s.Title
 	fmt.Fprintf(b, "%s\n%s\n", title, strings.Repeat("-", utf8.RuneCountInString(title)))
 	if s.Shows != "" {
-		b.WriteString(wrap("Shows: "+s.Shows, "") + wrap("Does not show: "+s.Limits, ""))
+		b.WriteString(wrap("Shows: "+s.Shows) + wrap("Does not show: "+s.Limits))
 	}
 	if len(s.Threats) > 0 {
 		fmt.Fprintf(b, "About: %s\n", strings.Join(s.Threats, ", "))
 	}
 	if s.Status == NotRun {
-		b.WriteString(wrap("Not run: "+plain(s.Reason), ""))
+		b.WriteString(wrap("Not run: " + plain(s.Reason)))
 	}
 	b.WriteString("\n")
 	for _, l := range s.Lines {
@@ -154,7 +154,7 @@ func (r *Report) foot(b *strings.Builder) {
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString("verdict\n-------\n" + wrap(r.Says(), ""))
+	b.WriteString("verdict\n-------\n" + wrap(r.Says()))
 }
 
 // Says is the verdict in a sentence or two.
@@ -172,18 +172,16 @@ func (r *Report) Says() string {
 }
 
 // wrap breaks running text at spaces.
-func wrap(text, indent string) string {
+func wrap(text string) string {
 	var b strings.Builder
 	col := 0
 	for word := range strings.FieldsSeq(text) {
 		n := utf8.RuneCountInString(word)
 		switch {
 		case col == 0:
-			b.WriteString(indent)
-			col = len(indent)
 		case col+1+n > lineWidth:
-			b.WriteString("\n" + indent)
-			col = len(indent)
+			b.WriteString("\n")
+			col = 0
 		default:
 			b.WriteString(" ")
 			col++

@@ -12,10 +12,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	"github.com/rowhouse-platform/rowhouse/examples/notes"
+	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/prove"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/catalog"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 )
@@ -45,7 +48,7 @@ type subject struct {
 
 func (s *subject) flags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringArrayVar(&s.dsnFiles, "dsn-file", nil, "a file with a database's connection string, may be repeated; env "+envDSN+" holds one instead")
+	f.StringArrayVar(&s.dsnFiles, "dsn-file", nil, "a file with a database's connection string; may be repeated; env "+envDSN+" holds one")
 	f.BoolVar(&s.attack, "attack", false, "attack databases made for it on the server of the first --dsn-file")
 	f.StringVar(&s.source, "source", "", "the folder of go.mod whose Go code and migrations are linted")
 	f.StringArrayVar(&s.packages, "packages", nil, "packages of the source, as for go build; may be repeated (default ./...)")
@@ -124,8 +127,14 @@ func (s *subject) checks() []prove.Check {
 	if len(s.logins) > 0 && !s.attack {
 		noArena = "a database is only read; --attack attacks others that it makes on the same server"
 	}
+	example := prove.App{
+		Services: []string{notesv1.NotesService_ServiceDesc.ServiceName}, Migrations: notes.Migrations(),
+		Register: func(server *grpc.Server, db *tenantdb.DB) {
+			notes.Register(server, notes.New(db, func(context.Context) notes.Settings { return notes.Settings{} }))
+		},
+	}
 	return slices.Concat(prove.DatabaseChecks(s.databases), lints, []prove.Check{
-		prove.CorpusCheck(s.servers, noArena), prove.PoolerCheck(s.servers, noArena),
+		prove.APICheck(s.servers, example, noArena), prove.CorpusCheck(s.servers, noArena), prove.PoolerCheck(s.servers, noArena),
 	})
 }
 
@@ -192,7 +201,8 @@ func (s *subject) start(ctx context.Context) (prove.Server, error) {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var super, may, prepared bool
-	err = conn.QueryRow(ctx, `SELECT rolsuper, rolcreatedb AND rolcreaterole, EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rowhouse_sec')
+	err = conn.QueryRow(ctx, `SELECT rolsuper, rolcreatedb AND rolcreaterole,
+	EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rowhouse_sec')
 FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&super, &may, &prepared)
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // crypto/rand never fails
@@ -203,7 +213,7 @@ FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&super, &may, &prep
 	case !prepared:
 		return server, errors.New("the server was never set up, and attacking it would do so: rowhouse cells init comes first")
 	case !super && !may:
-		return server, errors.New("--attack makes databases and roles: the login must be a superuser, or have CREATEDB and CREATEROLE for rung L2a alone")
+		return server, errors.New("--attack makes databases and roles: the login must be a superuser, or have CREATEDB and CREATEROLE")
 	case !super:
 		server.Rungs = both[:1]
 	}
