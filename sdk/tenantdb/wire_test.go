@@ -18,6 +18,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantotel"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 )
 
 // wire counts turns: a read that follows a write is one round trip.
@@ -199,4 +200,72 @@ func TestSpansNameTheTenantAsTelemetryDoes(t *testing.T) {
 			t.Errorf("no span says %s", key)
 		}
 	}
+}
+
+// An end whose answer is withheld keeps nobody waiting.
+func TestReadTxDoesNotWaitForItsEnd(t *testing.T) {
+	t.Parallel()
+	h := &holdup{}
+	d := notes(t, dbtest.Configure(func(c *tenantdb.Config) {
+		to := c.Cells[tenanttest.Cell]
+		to.Dial = h.dial
+		c.Cells[tenanttest.Cell] = to
+	}))
+	ctx := d.In(t, "acme")
+	err := d.DB.ReadTx(ctx, func(tx *tenantdb.Tx) error {
+		var title string
+		err := tx.QueryRow(ctx, getNote, 1).Scan(&title)
+		h.close()
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	h.open()
+}
+
+// holdup lets connections be read only while it is open, which it is at first.
+type holdup struct {
+	mu   sync.Mutex
+	gate chan struct{} // nil while open
+}
+
+func (h *holdup) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gate = make(chan struct{})
+}
+
+func (h *holdup) open() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.gate)
+	h.gate = nil
+}
+
+func (h *holdup) wait() {
+	h.mu.Lock()
+	gate := h.gate
+	h.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+}
+
+func (h *holdup) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return heldConn{conn, h}, nil
+}
+
+type heldConn struct {
+	net.Conn
+	h *holdup
+}
+
+func (c heldConn) Read(b []byte) (int, error) {
+	c.h.wait()
+	return c.Conn.Read(b)
 }
