@@ -90,7 +90,7 @@ rm -f "$log"
 
 # Nor at the next boot: the packages enable their daemons.
 for package in "${missing[@]}"; do
-  case $package in nginx-light | haproxy)
+  case $package in nginx-light | haproxy | pgbouncer)
     ! command -v systemctl >/dev/null || "${as_root[@]}" systemctl -q disable "${package%-light}" || true ;;
   esac
 done
