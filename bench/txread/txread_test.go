@@ -58,7 +58,7 @@ const peerTables = `
 // set_config from its apps, and the idiom rests on it.
 const idiomRole = "bench_idiom"
 
-const password = "bench" //nolint:gosec // of a server that ends with the benchmark
+const password = "bench" // of a server that ends with the benchmark
 
 const (
 	readSealed = `SELECT title FROM app.note WHERE id = $1`

@@ -72,7 +72,7 @@ func TestAppIsKilled(t *testing.T) {
 func runApp(t *testing.T, h *house, writer int) map[row]bool {
 	t.Helper()
 	const enough = 150
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestApp$") //nolint:gosec // this test binary
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestApp$")
 	cmd.Env = append(os.Environ(), envApp+"="+h.dsn(), envAdmin+"="+h.server.DSN(pgserver.Login{Database: app}),
 		fmt.Sprintf("%s=%d", envWriter, writer))
 	cmd.Stderr = os.Stderr

@@ -41,9 +41,9 @@ type house struct {
 // build starts the server and prepares the cell, with a tenant in each of the models.
 func build(t *testing.T, models ...tenant.Model) *house {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "rowhouse-crash-")
+	dir, err := os.MkdirTemp("", "rowhouse-crash-") //nolint:usetesting // a socket wants a short path, and its user a way in
 	must(t, err)
-	must(t, os.Chmod(dir, 0o711)) //nolint:gosec // PostgreSQL may run as another user
+	must(t, os.Chmod(dir, 0o711)) // PostgreSQL may run as another user
 	h := &house{issuer: tenanttest.NewIssuer(t, nil), options: pgserver.Options{
 		Dir: filepath.Join(dir, "pg"), MaxConnections: 50,
 		// What the profile of tests gives away is what this is about.

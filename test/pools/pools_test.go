@@ -122,9 +122,9 @@ type fleet struct {
 // build makes the databases, copies of one that holds the key and all placements.
 func build(t *testing.T, l load) *fleet {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "rowhouse-pools-") // not in memory: a database takes 8 MB
+	dir, err := os.MkdirTemp("", "rowhouse-pools-") //nolint:usetesting // a socket wants a short path, and its user a way in
 	must(t, err)
-	must(t, os.Chmod(dir, 0o711)) //nolint:gosec // PostgreSQL may run as another user
+	must(t, os.Chmod(dir, 0o711)) // PostgreSQL may run as another user
 	f := &fleet{issuer: tenanttest.NewIssuer(t, nil)}
 	f.issuer.SetModel(tenant.ModelDatabase)
 	f.server, err = pgserver.Start(t.Context(), pgserver.Options{Dir: filepath.Join(dir, "pg"), MaxConnections: l.backends + 10})
@@ -188,7 +188,7 @@ func (f *fleet) open(t *testing.T, backends int) *tenantdb.DB {
 	t.Helper()
 	dsn := f.server.DSN(pgserver.Login{User: cell.AppRole(app), Database: template})
 	db, err := tenantdb.Open(t.Context(), tenantdb.Config{
-		App: app, Cells: map[string]tenantdb.Cell{tenanttest.Cell: {DSN: dsn, MaxConns: int32(backends)}}, //nolint:gosec // few
+		App: app, Cells: map[string]tenantdb.Cell{tenanttest.Cell: {DSN: dsn, MaxConns: int32(backends)}},
 	})
 	must(t, err)
 	t.Cleanup(db.Close)

@@ -178,7 +178,7 @@ func (r *run) client(ctx context.Context, random *rand.Rand) {
 	for ctx.Err() == nil && r.left.Add(-1) >= 0 {
 		hurt := Sound
 		if h := random.IntN(oneIn); h < int(hurts) {
-			hurt = Hurt(h)
+			hurt = Hurt(h) //nolint:gosec // below hurts
 		}
 		r.visit(ctx, &Visit{Tenant: random.IntN(r.options.Tenants), Place: random.IntN(places), Hurt: hurt})
 	}
@@ -221,19 +221,19 @@ func (r *run) note(v *Visit, err error) {
 	switch {
 	case foreign >= 0:
 		r.report.Crossed++
-		r.example("tenant %d saw a row of tenant %d", v.Tenant, v.seen[foreign])
+		r.examplef("tenant %d saw a row of tenant %d", v.Tenant, v.seen[foreign])
 	case sound && err == nil && len(v.seen) == 0:
 		r.report.Crossed++
-		r.example("tenant %d did not see its own row", v.Tenant)
+		r.examplef("tenant %d did not see its own row", v.Tenant)
 	case sound && errors.Is(err, tenantdb.ErrAdmission):
 		r.report.Overloaded++
 	case sound && err != nil:
 		r.report.Poisoned++
-		r.example("tenant %d: %v", v.Tenant, err)
+		r.examplef("tenant %d: %v", v.Tenant, err)
 	}
 }
 
-func (r *run) example(format string, args ...any) {
+func (r *run) examplef(format string, args ...any) {
 	if len(r.report.Examples) < shown {
 		r.report.Examples = append(r.report.Examples, fmt.Sprintf(format, args...))
 	}
