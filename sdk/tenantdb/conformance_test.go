@@ -1,8 +1,12 @@
 package tenantdb_test
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
@@ -23,6 +27,46 @@ func TestConformance(t *testing.T) {
 		conformancetest.Run(t, func(t *testing.T, own ...dbtest.Option) *dbtest.Database {
 			return dbtest.New(t, append(own, dbtest.Model(tenant.ModelSchema), dbtest.Rung(cell.L2b), dbtest.Configure(unnamed))...)
 		})
+	})
+}
+
+// TestConformanceBehindPgBouncer runs the suite through two backends that clients share.
+func TestConformanceBehindPgBouncer(t *testing.T) {
+	t.Parallel()
+	rungs := []cell.Rung{cell.L2b}
+	if os.Getenv("ROWHOUSE_TEST_LONG") != "" {
+		rungs = append(rungs, cell.L2a)
+	}
+	for _, model := range []tenant.Model{tenant.ModelShared, tenant.ModelSchema, tenant.ModelDatabase} {
+		for _, rung := range rungs {
+			t.Run(fmt.Sprintf("%s/%s", model, rung), func(t *testing.T) {
+				t.Parallel()
+				conformancetest.Run(t, func(t *testing.T, own ...dbtest.Option) *dbtest.Database {
+					return dbtest.New(t, append(own, dbtest.Model(model), dbtest.Rung(rung), behindBouncer(t, 0))...)
+				})
+			})
+		}
+	}
+	t.Run("named statements", func(t *testing.T) {
+		t.Parallel()
+		conformancetest.Run(t, func(t *testing.T, own ...dbtest.Option) *dbtest.Database {
+			return dbtest.New(t, append(own, behindBouncer(t, 100))...)
+		})
+	})
+}
+
+// behindBouncer puts a PgBouncer in between that keeps so many named statements.
+func behindBouncer(t *testing.T, statements int) dbtest.Option {
+	t.Helper()
+	const backends = 2
+	return dbtest.Configure(func(c *tenantdb.Config) {
+		for name, to := range c.Cells {
+			to.DSN = pgtest.BouncerOf(t, pgserver.BouncerOptions{Server: to.DSN, Backends: backends, Statements: statements})
+			if statements == 0 {
+				to.Pooler = tenantdb.TransactionPooler
+			}
+			c.Cells[name] = to
+		}
 	})
 }
 

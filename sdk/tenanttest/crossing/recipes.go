@@ -21,6 +21,7 @@ func Migrations() fs.FS {
 	return files
 }
 
+//nolint:gochecknoglobals // statements are constants in all but syntax
 var (
 	lookAll = tenantdb.Stmt(`SELECT owner FROM app.visit`)
 	count   = tenantdb.Stmt(`INSERT INTO app.visit AS v (place, owner, times) VALUES ($1, $2, 1)
