@@ -3,6 +3,8 @@ package apiattack
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -19,6 +21,7 @@ type run struct {
 	victim, attacker *side
 	style            map[*method]*style // what worked
 	failed           map[*method]string // why the ordinary call did not
+	shown            map[*method]bool   // whether the victim was answered with something of its own
 	noise            map[string]bool    // what the victim's reads answer differently by themselves
 	report           Report
 }
@@ -35,11 +38,15 @@ func Attack(ctx context.Context, target Target) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	r := &run{Target: target, style: map[*method]*style{}, failed: map[*method]string{}, noise: map[string]bool{}}
+	r := &run{Target: target, style: map[*method]*style{}, failed: map[*method]string{}, shown: map[*method]bool{}}
+	r.noise = map[string]bool{}
 	r.report.Seed = cmp.Or(target.Seed, rand.Uint64()) //nolint:gosec // the seed of what must be repeatable
 	r.report.Start = time.Now()
 	r.random = newRandom(r.report.Seed)
 	if r.methods, err = target.methods(ctx); err != nil {
+		return r.report, err
+	}
+	if err := r.known(); err != nil {
 		return r.report, err
 	}
 	r.victim = &side{Party: target.Victim, name: victim, secret: target.Canary.Secret(victim), values: map[string]bool{}}
@@ -63,6 +70,16 @@ func Attack(ctx context.Context, target Target) (Report, error) {
 	r.outputs(ctx)
 	r.report.Calls, r.report.Duration = int(r.calls.Load()), time.Since(r.report.Start)
 	return r.report, nil
+}
+
+// known refuses names of methods that are not there: an excuse for one would excuse nobody.
+func (r *run) known() error {
+	for _, name := range slices.Sorted(slices.Values(slices.Concat(slices.Collect(maps.Keys(r.Skip)), r.Only))) {
+		if !slices.ContainsFunc(r.methods, func(m *method) bool { return m.full == name }) {
+			return fmt.Errorf("apiattack: the services have no method %s", name)
+		}
+	}
+	return nil
 }
 
 // excuse says why a method is left alone, or nothing.
@@ -139,8 +156,12 @@ func (r *run) attack(ctx context.Context, m *method) Method {
 	if result.Verdict == Held && slices.ContainsFunc(r.report.Results, atFirst) {
 		result.Verdict = Leaked
 	}
-	if result.Verdict == Untested {
+	switch {
+	case result.Verdict == Untested:
 		result.Why = "no attack on it could be made"
+	case result.Verdict == Held && m.safe() && !r.shown[m] && result.Attacks[Stream] == 0 && r.named(r.victim, m) == nil:
+		result.Verdict, result.Why = Untested, "the victim is answered with nothing of its own, so none of it could be missed: "+
+			"have the party plant something"
 	}
 	if !m.safe() {
 		return result // each attack has looked

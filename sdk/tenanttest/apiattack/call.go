@@ -171,6 +171,9 @@ func (r *run) ordinary(ctx context.Context, s *side, m *method, use *thing, deco
 			var a answer
 			if a, err = r.call(ctx, s.Party, m, request); err == nil && a.ok() {
 				r.style[m] = &tried[i]
+				if s == r.victim && len(r.Canary.Search(attacker, m.full, a.bytes())) > 0 {
+					r.shown[m] = true
+				}
 				if m.creates() {
 					r.own(s, harvest(m, request, a.messages, decoy))
 				}

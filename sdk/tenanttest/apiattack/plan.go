@@ -248,7 +248,7 @@ func (r *run) trial(m *method, p place, candidate *id, put putter) trial {
 		},
 		request: func(ctx context.Context, value string) (shot, error) { return r.shot(ctx, m, p, value, put) },
 		absent:  r.absent,
-		warm:    r.warm(m, p, put),
+		warm:    r.warm(m, p, put, candidate),
 	}
 }
 
@@ -286,17 +286,22 @@ func (r *run) shot(ctx context.Context, m *method, p place, value string, put pu
 	return s, nil
 }
 
-// warm has the victim ask for its own, so that a cache without the tenant in its key has
-// the answer.
-func (r *run) warm(m *method, p place, put putter) func(context.Context, string, *thing) {
+// warm has the victim ask for its own. Where the field names it, the victim must get it.
+func (r *run) warm(m *method, p place, put putter, candidate *id) func(context.Context, string, *thing) error {
 	if !m.safe() || m.streams() {
 		return nil
 	}
-	return func(ctx context.Context, value string, of *thing) {
+	return func(ctx context.Context, value string, of *thing) error {
 		f := &filler{style: r.style[m], r: r, s: r.victim, m: m, use: of, decoy: true}
-		if request, err := f.request(); err == nil && put(request, p, value) {
-			_, _ = r.call(ctx, r.victim.Party, m, request) // it is only for the cache
+		request, err := f.request()
+		if err != nil || !put(request, p, value) {
+			return err
 		}
+		a, err := r.call(ctx, r.victim.Party, m, request)
+		if err == nil && !a.ok() && !isMask(p.leaf()) && likeness(m, p.leaf(), candidate) >= sure {
+			return fmt.Errorf("the victim's own call with it fails: %s: %s", a.status.Code(), a.status.Message())
+		}
+		return err
 	}
 }
 

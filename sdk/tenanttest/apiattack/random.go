@@ -1,6 +1,7 @@
 package apiattack
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"regexp/syntax"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -50,9 +52,15 @@ func (r *random) uuid() string {
 	return id.String()
 }
 
+// counted is how many digits a number gets that nobody has counted to. It fits in 32 bits.
+const counted = 9
+
 // alike returns a text of the same form as id: what follows its last separator is another
 // of the same kinds of character. The front often says what kind of id it is.
 func (r *random) alike(id string) string {
+	if !utf8.ValidString(id) {
+		return r.alikeBytes(id)
+	}
 	from := 0
 	if at := strings.LastIndexAny(id, "/:._"); at >= 0 && len(id)-at > 4 {
 		from = at + 1
@@ -63,7 +71,19 @@ func (r *random) alike(id string) string {
 	if uuid.Validate(string(tail)) == nil && len(tail) == 36 {
 		return id[:from] + string(tail[:24]) + r.like(tail[24:], true)
 	}
+	if number := strings.Trim(id[from:], digits) == "" && id[from:] != ""; number && len(tail) < counted {
+		tail = []byte(strings.Repeat("1", counted)) // small ones are taken
+	}
 	return id[:from] + r.like(tail, isHex(tail))
+}
+
+// alikeBytes is alike for ids that are no text: the second half is another.
+func (r *random) alikeBytes(id string) string {
+	b := []byte(id)
+	for i := len(b) / 2; i < len(b); i++ {
+		b[i] = byte(r.below(256)) //nolint:gosec // below 256
+	}
+	return string(b)
 }
 
 func (r *random) like(text []byte, hexadecimal bool) string {
@@ -77,14 +97,14 @@ func (r *random) like(text []byte, hexadecimal bool) string {
 		switch {
 		case '0' <= c && c <= '9' && hexadecimal && i > 0:
 			b[i] = (digits + af)[r.below(16)]
+		case '0' <= c && c <= '9' && i == 0:
+			b[i] = digits[1+r.below(9)]
 		case '0' <= c && c <= '9':
 			b[i] = digits[r.below(10)]
 		case 'a' <= c && c <= 'z':
 			b[i] = low[r.below(len(low))]
 		case 'A' <= c && c <= 'Z':
 			b[i] = low[r.below(len(low))] - 'a' + 'A'
-		case c >= 0x80 || c < 0x20: // bytes, not text
-			b[i] = byte(r.below(256)) //nolint:gosec // below 256
 		default:
 			b[i] = c
 		}
@@ -98,7 +118,7 @@ func isHex(text []byte) bool {
 			return false
 		}
 	}
-	return true
+	return bytes.ContainsAny(text, "abcdefABCDEF")
 }
 
 // matching returns a text that the pattern matches, of at most about 4 × size characters
@@ -145,6 +165,9 @@ func (r *random) spell(b *strings.Builder, tree *syntax.Regexp, size int) error 
 	case syntax.OpLiteral:
 		b.WriteString(string(tree.Rune))
 	case syntax.OpCharClass:
+		if len(tree.Rune) == 0 {
+			return errors.New("it matches nothing")
+		}
 		b.WriteRune(r.of(tree.Rune))
 	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
 		b.WriteString(r.word(1))

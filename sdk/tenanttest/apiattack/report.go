@@ -138,9 +138,9 @@ func (r Report) Untested(unexcused bool) (some []Method) {
 
 // Coverage is one line: how many methods and kinds of attack met, and what came of it.
 func (r Report) Coverage() string {
-	pairs, tested, outside := 0, 0, 0
+	pairs, tested, outside, dropped := 0, 0, 0, 0
 	for _, m := range r.Methods {
-		pairs += len(m.Attacks)
+		pairs, dropped = pairs+len(m.Attacks), dropped+m.Dropped
 		switch {
 		case m.Verdict != Untested:
 			tested++
@@ -158,9 +158,10 @@ func (r Report) Coverage() string {
 			used++
 		}
 	}
-	return fmt.Sprintf("%d of %d methods × %d of %d kinds of attack: %d pairs, %d attacks, %d calls; %d leaked, %d untested, %d excused",
+	return fmt.Sprintf("%d of %d methods × %d of %d kinds of attack: %d pairs, %d attacks, %d calls; "+
+		"%d leaked, %d methods untested, %d excused, %d attacks not possible, %d dropped",
 		tested, len(r.Methods), used, len(Kinds()), pairs, len(r.Results), r.Calls,
-		len(r.Findings()), len(r.Untested(true)), outside)
+		len(r.Findings()), len(r.Untested(true)), outside, len(r.with(Untested)), dropped)
 }
 
 // WriteText writes the report for people: the coverage, what leaked, what was not tested.
@@ -169,8 +170,8 @@ func (r Report) WriteText(w io.Writer) {
 	for _, f := range r.Findings() {
 		fmt.Fprintln(w, "LEAKED  ", f)
 	}
-	for _, f := range r.with(Noted) {
-		fmt.Fprintln(w, "noted   ", f)
+	for _, f := range slices.Concat(r.with(Noted), r.with(Untested)) {
+		fmt.Fprintf(w, "%-8s %s\n", f.Verdict, f)
 	}
 	for _, m := range r.Methods {
 		kinds := make([]string, 0, len(m.Attacks))

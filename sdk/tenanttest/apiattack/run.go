@@ -7,9 +7,13 @@ import (
 
 // T is the part of testing.TB that [Run] needs.
 type T interface {
+	// Helper marks the caller as one that speaks for its own caller.
 	Helper()
+	// Context ends with the test.
 	Context() context.Context
+	// Logf writes what is shown with -v or when the test fails.
 	Logf(format string, args ...any)
+	// Errorf makes the test fail and goes on.
 	Errorf(format string, args ...any)
 }
 

@@ -13,7 +13,6 @@ const enoughSamples = 50
 // timing compares how long the attacker waits for an answer about what is the victim's
 // and about what never existed.
 func (r *run) timing(m *method) (all []attempt) {
-	const sure = 60 // of what the field names
 	for _, p := range places(m.Input(), isID) {
 		best := r.victim.fitting(m, p.leaf(), nil)
 		if len(best) == 0 || likeness(m, p.leaf(), best[0]) < sure || r.shared(best[0]) {

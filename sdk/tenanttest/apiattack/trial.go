@@ -25,8 +25,9 @@ type trial struct {
 	absent func(value string) string
 	// alone says that there is nothing to compare with: only leaks and harm count.
 	alone bool
-	// warm has the victim make the call first, for caches.
-	warm func(ctx context.Context, value string, of *thing)
+	// warm has the victim make the call first: its answer may be in a cache then, and an
+	// attack on what the victim does not reach itself shows nothing.
+	warm func(ctx context.Context, value string, of *thing) error
 }
 
 // shot is one call and what it brings itself.
@@ -83,7 +84,9 @@ func (t trial) once(ctx context.Context, r *run) (found map[string]string, repea
 		before = r.look(ctx, reads)
 	}
 	if t.warm != nil {
-		t.warm(ctx, value, of)
+		if err := t.warm(ctx, value, of); err != nil {
+			return nil, "", err
+		}
 	}
 	values := []string{value}
 	if !t.alone {

@@ -176,9 +176,9 @@ func (f *filler) shaped(rules *validate.StringRules, text string) (string, error
 		text += rules.GetContains()
 	}
 	most := uint64(math.MaxInt32)
-	for _, bound := range []uint64{rules.GetMaxLen(), rules.GetLen(), rules.GetMaxBytes(), rules.GetLenBytes()} {
-		if bound > 0 {
-			most = min(most, bound)
+	for _, bound := range []*uint64{rules.MaxLen, rules.Len, rules.MaxBytes, rules.LenBytes} {
+		if bound != nil {
+			most = min(most, *bound)
 		}
 	}
 	room := int(most) - len(rules.GetSuffix())

@@ -198,6 +198,9 @@ func (s *side) fitting(m *method, fd protoreflect.FieldDescriptor, use *thing) [
 	return ids
 }
 
+// sure is the likeness from which on a field is taken to name what the id names.
+const sure = 60
+
 // likeness scores whether the field names what the id names.
 func likeness(m *method, fd protoreflect.FieldDescriptor, candidate *id) int {
 	name := protoreflect.Name(singular(string(fd.Name())))

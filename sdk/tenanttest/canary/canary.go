@@ -189,8 +189,11 @@ func (w *Watch) Finds(ctx context.Context) ([]Find, error) {
 
 // T is the part of testing.TB that a check needs.
 type T interface {
+	// Helper marks the caller as one that speaks for its own caller.
 	Helper()
+	// Context ends with the test.
 	Context() context.Context
+	// Errorf makes the test fail and goes on.
 	Errorf(format string, args ...any)
 }
 
