@@ -157,12 +157,12 @@ func (r *run) candidates(m *method, p place) (some []*id) {
 	kinds := map[string]bool{}
 	add := func(candidate *id, most int) {
 		kind := fmt.Sprint(candidate.message, candidate.field, candidate.text)
-		if !kinds[kind] && len(some) < most && fits(p.leaf(), candidate.value) && !r.shared(candidate) {
-			kinds[kind] = true
+		if !kinds[kind] && !kinds[candidate.value] && len(some) < most && fits(p.leaf(), candidate.value) && !r.shared(candidate) {
+			kinds[kind], kinds[candidate.value] = true, true
 			some = append(some, candidate)
 		}
 	}
-	const likely, all = 2, 5
+	const likely, all = 2, 6
 	for _, candidate := range r.victim.fitting(m, p.leaf(), nil) {
 		add(candidate, likely)
 	}
@@ -171,9 +171,12 @@ func (r *run) candidates(m *method, p place) (some []*id) {
 			add(candidate, likely+1)
 		}
 	}
-	for _, candidate := range slices.Backward(r.victim.ids) {
-		if !oneOf(string(p.leaf().Name()), requestIDs) || oneOf(string(candidate.field), requestIDs) || candidate.field == "id" {
-			add(candidate, all)
+	for _, text := range []bool{false, true} {
+		for _, candidate := range slices.Backward(r.victim.ids) {
+			repeats := oneOf(string(p.leaf().Name()), requestIDs) && !oneOf(string(candidate.field), requestIDs+" id")
+			if candidate.text == text && !repeats {
+				add(candidate, all)
+			}
 		}
 	}
 	return some

@@ -118,7 +118,12 @@ func harvest(by *method, request proto.Message, messages []proto.Message, decoy 
 
 // eachLeaf calls with each scalar that is set in a message, at any depth.
 func eachLeaf(m protoreflect.Message, call func(protoreflect.FieldDescriptor, protoreflect.Value)) {
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+	for i := range m.Descriptor().Fields().Len() { // in order, so that a run can be repeated
+		fd := m.Descriptor().Fields().Get(i)
+		if !m.Has(fd) {
+			continue
+		}
+		v := m.Get(fd)
 		one := func(fd protoreflect.FieldDescriptor, v protoreflect.Value) {
 			if fd.Message() != nil {
 				if !opaque(fd.Message()) {
@@ -142,8 +147,7 @@ func eachLeaf(m protoreflect.Message, call func(protoreflect.FieldDescriptor, pr
 		default:
 			one(fd, v)
 		}
-		return true
-	})
+	}
 }
 
 // own adds a thing to a side and tells the canary whose its ids are.
