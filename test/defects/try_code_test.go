@@ -117,7 +117,7 @@ func failed(output string) []string {
 	return slices.Compact(all)
 }
 
-// Every row can be tried: its file has the text that it takes away.
+// Every row can be tried: its file has the text that it takes away, and its tests are there.
 func TestCodeRowsFit(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
@@ -125,9 +125,35 @@ func TestCodeRowsFit(t *testing.T) {
 		if _, err := c.changed(); err != nil {
 			t.Errorf("%s: %v", c.defence, err)
 		}
+		if missing, err := c.missing(); err != nil || len(missing) > 0 {
+			t.Errorf("%s: no test %v in %s, %v", c.defence, missing, c.folder(), err)
+		}
 		if seen[c.defence] {
 			t.Errorf("%s is there twice", c.defence)
 		}
 		seen[c.defence] = true
 	}
+}
+
+// missing returns the tests of the row that are not there.
+func (c *code) missing() (all []string, err error) {
+	files, err := filepath.Glob(filepath.Join(root, c.folder(), "*_test.go"))
+	if err != nil {
+		return nil, err
+	}
+	var text strings.Builder
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		text.Write(b)
+	}
+	for name := range strings.SplitSeq(c.tests, "|") {
+		name, _, _ = strings.Cut(strings.Trim(name, "^$"), "$/")
+		if !strings.Contains(text.String(), "\nfunc "+name) {
+			all = append(all, name)
+		}
+	}
+	return all, nil
 }
