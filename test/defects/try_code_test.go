@@ -70,7 +70,7 @@ func (c *code) try(t *testing.T) ([]string, error) {
 	cmd.Dir = root
 	// The tests that every run has are enough; their server is their own, for it is the server's rights that the other
 	// half of this package takes away.
-	cmd.Env = append(os.Environ(), "ROWHOUSE_TEST_LONG=", pgtest.EnvServer+"=")
+	cmd.Env = append(os.Environ(), "ROWHOUSE_TEST_LONG=", pgtest.EnvServer+"=", "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	red := failed(string(out))
 	if c.hangs && strings.Contains(string(out), "panic: test timed out") {

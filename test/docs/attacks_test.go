@@ -39,8 +39,8 @@ PostgreSQL 15.18, attacks that succeed:
 
 | model | L0 | L1 | L2a | L2b |
 |---|---|---|---|---|
-| SHARED | 60 | 55 | 0 | 0 |
-| SCHEMA | 54 | 54 | 0 | 0 |
+| SHARED | 61 | 56 | 0 | 0 |
+| SCHEMA | 50 | 50 | 0 | 0 |
 | DATABASE | 45 | 45 | 0 | 0 |
 
 Where no superuser prepared the database (managed PostgreSQL, rung L2a) PostgreSQL's own functions are anybody's. What they

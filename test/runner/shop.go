@@ -91,8 +91,12 @@ func (s *shop) output(ctx context.Context, name string, args ...string) (string,
 // tests runs go test with args beside one private PostgreSQL and counts.
 func (s *shop) tests(ctx context.Context, args ...string) error {
 	before := s.failed
+	patience := "-timeout=10m"
+	if longTests() {
+		patience = "-timeout=60m"
+	}
 	line := append([]string{
-		"run", "./sdk/pgtest/pgtestserver", "--", "go", "test", "-json", "-count=1", "-timeout=10m",
+		"run", "./sdk/pgtest/pgtestserver", "--", "go", "test", "-json", "-count=1", patience,
 	}, args...)
 	cmd := prepare(ctx, "go", line)
 	var stderr bytes.Buffer

@@ -21,11 +21,14 @@ type tier struct {
 
 // limit is a bound against hanging, not a budget.
 func (t tier) limit() time.Duration {
-	if t.long {
+	if t.long || longTests() {
 		return 2 * time.Hour
 	}
 	return 15 * time.Minute
 }
+
+// longTests reports whether tests run in their full length, as with make test-long.
+func longTests() bool { return os.Getenv("ROWHOUSE_TEST_LONG") != "" }
 
 // tiers lists all checks; the cheap ones and those that fail most often come first.
 func tiers() []tier {
