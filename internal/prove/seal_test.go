@@ -148,19 +148,20 @@ func TestOpenRefuses(t *testing.T) {
 		data []byte
 		keys []ed25519.PublicKey
 	}{
-		"another key":         {good, []ed25519.PublicKey{other}},
-		"no key":              {good, nil},
-		"another's report":    {forged, keys},
-		"a turned verdict":    {turned, keys},
-		"another type":        {edit("payloadType", func(string) string { return "application/json" }), keys},
-		"no envelope":         {[]byte("{}"), keys},
-		"no JSON":             {[]byte("x"), keys},
-		"nothing":             {nil, keys},
-		"a file of its own":   {[]byte(render(t, r)["report.json"]), keys},
-		"payload not base64":  {edit("payload", func(s string) string { return "!" + s }), keys},
-		"a statement of sign": {statement(t, `{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://slsa.dev/provenance/v1","predicate":{}}`), keys},
-		"an unknown format": {statement(t, `{"_type":"https://in-toto.io/Statement/v1",`+
-			`"predicateType":"https://github.com/rowhouse-platform/rowhouse/prove/v1","predicate":{"format":"rowhouse-prove/9"}}`), keys},
+		"another key":        {good, []ed25519.PublicKey{other}},
+		"no key":             {good, nil},
+		"another's report":   {forged, keys},
+		"a turned verdict":   {turned, keys},
+		"another type":       {edit("payloadType", func(string) string { return "application/json" }), keys},
+		"no envelope":        {[]byte("{}"), keys},
+		"no JSON":            {[]byte("x"), keys},
+		"nothing":            {nil, keys},
+		"a file of its own":  {[]byte(render(t, r)["report.json"]), keys},
+		"payload not base64": {edit("payload", func(s string) string { return "!" + s }), keys},
+		"another statement":  {statement(t, inToto, `"`+inTotoStatement+`"`, `"https://slsa.dev/provenance/v1"`, format), keys},
+		"no statement":       {statement(t, inToto, `"https://example.com/Statement"`, ours, format), keys},
+		"no in-toto":         {statement(t, "text/plain", `"`+inTotoStatement+`"`, ours, format), keys},
+		"an unknown format":  {statement(t, inToto, `"`+inTotoStatement+`"`, ours, `"rowhouse-prove/9"`), keys},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -171,19 +172,35 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// statement signs any statement with the right key.
-func statement(t *testing.T, payload string) []byte {
+const (
+	inToto          = "application/vnd.in-toto+json"
+	inTotoStatement = "https://in-toto.io/Statement/v1"
+	ours            = `"https://github.com/rowhouse-platform/rowhouse/prove/v1"`
+	format          = `"rowhouse-prove/1"`
+)
+
+// statement signs any statement with the right key; what it is made of is JSON.
+func statement(t *testing.T, kind, of, predicate, format string) []byte {
 	t.Helper()
 	_, private := newKey(1)
-	const kind = "application/vnd.in-toto+json"
+	payload := []byte(`{"_type":` + of + `,"predicateType":` + predicate + `,"predicate":{"format":` + format + `}}`)
 	b, err := json.Marshal(map[string]any{
-		"payloadType": kind, "payload": []byte(payload),
-		"signatures": []map[string]any{{"keyid": "x", "sig": ed25519.Sign(private, prove.Authenticated(kind, []byte(payload)))}},
+		"payloadType": kind, "payload": payload,
+		"signatures": []map[string]any{{"keyid": "x", "sig": ed25519.Sign(private, prove.Authenticated(kind, payload))}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// What the refusals leave is accepted, so that each of them is for one reason.
+func TestOpenAcceptsTheRest(t *testing.T) {
+	t.Parallel()
+	public, _ := newKey(1)
+	if _, err := prove.Open(statement(t, inToto, `"`+inTotoStatement+`"`, ours, format), []ed25519.PublicKey{public}); err != nil {
+		t.Error(err)
+	}
 }
 
 // No bit of what is signed can be turned.
