@@ -1,0 +1,94 @@
+package prove
+
+import (
+	"testing"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/apiattack"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/crossing"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/sqlattack"
+)
+
+// corpusOf is a report of one attack of ours and some on the usual recipe, of which some leaked.
+func corpusOf(ours sqlattack.Outcome, recipe, leaked int) sqlattack.Report {
+	r := sqlattack.Report{Results: []sqlattack.Result{
+		{Attack: "one", Tries: "try it", Model: "SHARED", Level: sqlattack.L2b, Outcome: ours},
+	}}
+	for i := range recipe {
+		outcome := sqlattack.Refused
+		if i < leaked {
+			outcome = sqlattack.Read
+		}
+		r.Results = append(r.Results, sqlattack.Result{Attack: "one", Model: "SHARED", Level: sqlattack.L0, Outcome: outcome})
+	}
+	return r
+}
+
+func TestCorpusIsJudged(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		report sqlattack.Report
+		want   []Status // ours, then the control
+	}{
+		"held":                      {corpusOf(sqlattack.Refused, 20, 15), []Status{Pass, Pass}},
+		"harmless":                  {corpusOf(sqlattack.Harmless, 20, 15), []Status{Pass, Pass}},
+		"a row came back":           {corpusOf(sqlattack.Read, 20, 15), []Status{Fail, Pass}},
+		"it ran and should not":     {corpusOf(sqlattack.Ran, 20, 15), []Status{Fail, Pass}},
+		"it failed for another why": {corpusOf(sqlattack.Astray, 20, 15), []Status{Fail, Pass}},
+		"the recipe leaks too few":  {corpusOf(sqlattack.Refused, 20, enoughLeaks-1), []Status{Pass, Fail}},
+		"without the recipe":        {corpusOf(sqlattack.Refused, 0, 0), []Status{Pass}},
+		"nothing ran":               {sqlattack.Report{}, nil},
+	} {
+		o := corpusOutcome(test.report)
+		if len(o.Lines) != len(test.want) {
+			t.Errorf("%s: %d lines, want %d", name, len(o.Lines), len(test.want))
+			continue
+		}
+		for i, want := range test.want {
+			if o.Lines[i].Status != want {
+				t.Errorf("%s: %s: %s, want %s", name, o.Lines[i].Name, o.Lines[i].Status, want)
+			}
+		}
+		if failed := len(test.want) > 0 && test.want[0] == Fail; failed != (len(o.Lines) > 0 && len(o.Lines[0].Findings) > 0) {
+			t.Errorf("%s: the findings are %+v", name, o.Lines[0].Findings)
+		}
+	}
+}
+
+func TestAPIIsJudged(t *testing.T) {
+	t.Parallel()
+	held := apiattack.Result{Method: "/s/M", Attack: apiattack.ForeignID, Verdict: apiattack.Held}
+	leaked := apiattack.Result{Method: "/s/M", Attack: apiattack.ForeignID, Verdict: apiattack.Leaked, Evidence: "a row"}
+	tested := apiattack.Method{Name: "/s/M", Verdict: apiattack.Held}
+	for name, test := range map[string]struct {
+		report apiattack.Report
+		want   Status
+	}{
+		"held":              {apiattack.Report{Methods: []apiattack.Method{tested}, Results: []apiattack.Result{held}}, Pass},
+		"leaked":            {apiattack.Report{Methods: []apiattack.Method{tested}, Results: []apiattack.Result{held, leaked}}, Fail},
+		"a method untested": {apiattack.Report{Methods: []apiattack.Method{{Name: "/s/N", Verdict: apiattack.Untested}}, Results: []apiattack.Result{held}}, NotRun},
+		"nothing ran":       {apiattack.Report{}, NotRun},
+	} {
+		if l := apiLine("here", test.report); l.Status != test.want {
+			t.Errorf("%s: %s, want %s", name, l.Status, test.want)
+		}
+	}
+}
+
+func TestCrossingsAreJudged(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		report crossing.Report
+		want   Status
+	}{
+		"sound":         {crossing.Report{Seen: 10}, Pass},
+		"crossed":       {crossing.Report{Seen: 10, Crossed: 1}, Fail},
+		"poisoned":      {crossing.Report{Seen: 10, Poisoned: 1}, Fail},
+		"overloaded":    {crossing.Report{Seen: 10, Overloaded: 1}, NotRun},
+		"saw nothing":   {crossing.Report{}, NotRun},
+		"both, but red": {crossing.Report{Crossed: 1, Overloaded: 1}, Fail},
+	} {
+		if l := crossingLine("here", test.report); l.Status != test.want {
+			t.Errorf("%s: %s, want %s", name, l.Status, test.want)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package prove_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rowhouse-platform/rowhouse/internal/prove"
+)
+
+// What rowlint says, and how it ends, becomes the section's status. Not in parallel: a program
+// that was just written cannot be run while another test's child still holds its file.
+//
+//nolint:paralleltest // see above
+func TestLint(t *testing.T) {
+	const finding = `[{"rule":"Q1","file":"x.go","line":3,"column":7,"message":"no tenant","rewrite":"add it"}]`
+	for name, test := range map[string]struct {
+		script string
+		want   prove.Status
+		says   string
+	}{
+		"nothing to say":   {`echo '[]'`, prove.Pass, "no findings"},
+		"findings":         {`echo '` + finding + `'; exit 1`, prove.Fail, "1 findings"},
+		"could not look":   {`echo 'rowlint: no packages' >&2; exit 2`, prove.NotRun, "could not look: rowlint: no packages"},
+		"was killed":       {`kill -9 $$`, prove.NotRun, "could not look: signal: killed"},
+		"says no JSON":     {`echo fine`, prove.NotRun, ""},
+		"plans told of":    {`echo '10 statements were planned.' >&2; echo '[]'`, prove.Pass, "10 statements were planned. no findings"},
+		"fails in silence": {`exit 3`, prove.NotRun, "exit status 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			write := func(file, text string, mode os.FileMode) string {
+				path := filepath.Join(dir, file)
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, []byte(text), mode); err != nil {
+					t.Fatal(err)
+				}
+				return path
+			}
+			write("x.go", "package x\n", 0o600)
+			write("migrations/0001_a.sql", "SELECT 1;\n", 0o600)
+			write("testdata/y.go", "not looked at", 0o600)
+			s := prove.Source{Dir: dir, Rowlint: write("rowlint", "#!/bin/sh\n"+test.script+"\n", 0o700)}
+			r, err := prove.Run(t.Context(), prove.Options{Checks: prove.LintChecks(s, "")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, section := range r.Sections {
+				if section.Status != test.want {
+					t.Errorf("%s: %s, want %s: %+v", section.ID, section.Status, test.want, section)
+				}
+				if test.says != "" && !strings.Contains(section.Lines[0].Result, test.says) {
+					t.Errorf("%s: %q, want %q", section.ID, section.Lines[0].Result, test.says)
+				}
+			}
+			if test.want == prove.Fail {
+				if f := r.Sections[0].Lines[0].Findings[0]; f.Object != "x.go:3:7" || f.Rule != "Q1" || f.Mend != "add it" {
+					t.Errorf("the finding is %+v", f)
+				}
+			}
+			names := make([]string, len(r.Inputs))
+			for i, in := range r.Inputs {
+				names[i] = in.Name
+			}
+			if want := []string{"migrations/0001_a.sql", "source: the sums of 2 *.go, *.sql and go.mod files"}; !slices.Equal(names, want) {
+				t.Errorf("the inputs are %q", names)
+			}
+		})
+	}
+}
+
+func TestLintWithoutRowlint(t *testing.T) {
+	t.Parallel()
+	for _, checks := range [][]prove.Check{prove.LintChecks(prove.Source{Dir: "."}, ""), prove.LintChecks(prove.Source{}, "no source")} {
+		r, err := prove.Run(t.Context(), prove.Options{Checks: checks})
+		if err != nil || r.Verdict != prove.Incomplete || r.Sections[0].Reason == "" {
+			t.Errorf("verdict %s, %v: %+v", r.Verdict, err, r.Sections)
+		}
+	}
+}
