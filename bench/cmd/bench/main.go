@@ -31,6 +31,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/bench/measure"
 	"github.com/rowhouse-platform/rowhouse/bench/poolfairness"
 	"github.com/rowhouse-platform/rowhouse/bench/proxy"
+	"github.com/rowhouse-platform/rowhouse/bench/replicaread"
 	"github.com/rowhouse-platform/rowhouse/bench/rowlintspeed"
 	"github.com/rowhouse-platform/rowhouse/bench/txread"
 )
@@ -39,7 +40,7 @@ import (
 func benchmarks() []measure.Benchmark {
 	return []measure.Benchmark{
 		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(),
-		catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
+		replicaread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
 	}
 }
 
