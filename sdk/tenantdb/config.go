@@ -16,7 +16,9 @@ type Pooler uint8
 
 // The poolers.
 const (
-	// Direct connections keep prepared statements.
+	// Direct connections keep prepared statements. It also works through PgBouncer 1.21 and
+	// later with max_prepared_statements set, but then statements whose result a migration
+	// changed (SELECT *) fail until its console was told RECONNECT.
 	Direct Pooler = iota
 	// TransactionPooler is PgBouncer, or another, in transaction mode: statements stay
 	// unnamed, their descriptions are kept here.

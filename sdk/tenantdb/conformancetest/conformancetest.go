@@ -9,6 +9,7 @@ package conformancetest
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/fstest"
 
@@ -25,17 +26,20 @@ import (
 // Run runs the suite as subtests, one after the other, on one database, which open makes
 // with dbtest.New. open must pass the options on, behind its own if it has any: Model and
 // Rung say what is tested, Configure may put a pooler in between. Tests may run it in
-// parallel with others.
+// parallel with others. without names the subtests that what stands in between cannot pass.
 //
 //	dbtest.EachHome(t, func(t *testing.T, options ...dbtest.Option) {
 //		conformancetest.Run(t, func(t *testing.T, own ...dbtest.Option) *dbtest.Database {
 //			return dbtest.New(t, append(options, own...)...)
 //		})
 //	})
-func Run(t *testing.T, open func(t *testing.T, options ...dbtest.Option) *dbtest.Database) {
+func Run(t *testing.T, open func(t *testing.T, options ...dbtest.Option) *dbtest.Database, without ...string) {
 	t.Helper()
 	s := &subject{open(t, dbtest.Migrations(migrations()))}
 	for _, c := range cases() {
+		if slices.Contains(without, c.name) {
+			continue
+		}
 		s.reset(t)
 		if !t.Run(c.name, func(t *testing.T) { c.run(t, s) }) && t.Failed() && c.fatal {
 			return
