@@ -47,7 +47,8 @@ func run(ctx context.Context, env measure.Env) (measure.Result, error) {
 		Beside: []string{
 			fmt.Sprintf("nothing written: from the replica %.0f µs, from the primary %.0f µs, the naive read %.0f µs",
 				m["µs-idle"], m["µs-primary"], m["µs-naive-idle"]),
-			fmt.Sprintf("right after each of %g commits: ReadTx p50 %.0f µs, %g stale, %g read from the replica; the naive read p50 %.0f µs, %g stale",
+			fmt.Sprintf("right after each of %g commits: ReadTx p50 %.0f µs, %g stale, %g read from the replica; "+
+				"the naive read p50 %.0f µs, %g stale",
 				m["pairs"], m["µs-after"], m["stale"], m["served"], m["µs-naive-after"], m["stale-naive"]),
 		},
 	}, nil

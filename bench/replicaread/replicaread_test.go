@@ -28,7 +28,6 @@ const (
 	getNote = `SELECT n FROM app.note WHERE id = 1`
 )
 
-//nolint:gochecknoglobals // statements are kept so
 var add, set, get = tenantdb.Stmt(addNote), tenantdb.Stmt(setNote), tenantdb.Stmt(getNote)
 
 // bench reads the one row in three ways.
