@@ -30,6 +30,23 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// TestConformanceWithAReplica runs the suite with reads on a replica, where one may be, and
+// writes that ask for their position.
+func TestConformanceWithAReplica(t *testing.T) {
+	t.Parallel()
+	for name, more := range map[string]func(*testing.T) dbtest.Option{
+		"direct":           func(*testing.T) dbtest.Option { return dbtest.Configure(soleWriter) },
+		"behind PgBouncer": func(t *testing.T) dbtest.Option { t.Helper(); return behindBouncer(t, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conformancetest.Run(t, func(t *testing.T, own ...dbtest.Option) *dbtest.Database {
+				return dbtest.New(t, append(own, dbtest.On(pgtest.Pair(t)), dbtest.Configure(soleWriter), more(t))...)
+			})
+		})
+	}
+}
+
 // TestConformanceBehindPgBouncer runs the suite through two backends that clients share.
 func TestConformanceBehindPgBouncer(t *testing.T) {
 	t.Parallel()

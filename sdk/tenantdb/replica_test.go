@@ -455,3 +455,35 @@ func TestSpansAndMetricsSayWhereReadsGo(t *testing.T) {
 		t.Errorf("counted %v", counted)
 	}
 }
+
+func TestOpenRefusesReplicasThatCannotServe(t *testing.T) {
+	t.Parallel()
+	good := tenantdb.Cell{DSN: "postgres://localhost/notes", Replicas: []tenantdb.Replica{{DSN: "postgres://localhost/notes"}}}
+	open := func(edit func(*tenantdb.Config, *tenantdb.Cell)) error {
+		to := good
+		to.Replicas = []tenantdb.Replica{good.Replicas[0]}
+		config := tenantdb.Config{App: "notes"}
+		edit(&config, &to)
+		config.Cells = map[string]tenantdb.Cell{"cell-1": to}
+		db, err := tenantdb.Open(t.Context(), config)
+		if err == nil {
+			db.Close()
+		}
+		return err
+	}
+	if err := open(func(*tenantdb.Config, *tenantdb.Cell) {}); err != nil {
+		t.Error(err)
+	}
+	for name, edit := range map[string]func(*tenantdb.Config, *tenantdb.Cell){
+		"no DSN":            func(_ *tenantdb.Config, to *tenantdb.Cell) { to.Replicas[0].DSN = "" },
+		"one connection":    func(_ *tenantdb.Config, to *tenantdb.Cell) { to.Replicas[0].MaxConns = 1 },
+		"one to the cell":   func(_ *tenantdb.Config, to *tenantdb.Cell) { to.MaxConns = 1 },
+		"negative lag":      func(_ *tenantdb.Config, to *tenantdb.Cell) { to.MaxLag = -1 },
+		"short token key":   func(c *tenantdb.Config, _ *tenantdb.Cell) { c.TokenKey = make([]byte, 16) },
+		"DSN of many words": func(_ *tenantdb.Config, to *tenantdb.Cell) { to.Replicas[0].DSN = "postgres://secret@:x" },
+	} {
+		if err := open(edit); err == nil || contains(err, "secret") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
