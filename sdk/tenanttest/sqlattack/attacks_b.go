@@ -19,6 +19,9 @@ func oracles() []Attack {
 		{ID: "error-before-policy", Vector: Injection, Tries: "fail on a row before the policy hides it", script: script{
 			oracle: true, revoked: true, statement: `SELECT title FROM {own}.note TABLESAMPLE SYSTEM (100) ` +
 				`WHERE CASE WHEN title = '{title}' THEN (SELECT 1 / (random() * 0)::int = 1) ELSE false END`}},
+		{ID: "free-clause", Vector: Injection, Tries: "fail on a row before the policy, by a clause that costs nothing", script: script{
+			oracle: true, limit: true, statement: `SELECT title FROM {own}.note TABLESAMPLE SYSTEM (100) ` +
+				`WHERE CASE WHEN {free} THEN (SELECT 1 / (random() * 0)::int = 1) ELSE false END`}},
 		{ID: "time", Vector: Injection, Tries: "sleep on a row before the policy hides it", script: script{do: slow, revoked: true}},
 	})
 }

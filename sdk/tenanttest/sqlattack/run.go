@@ -108,7 +108,7 @@ func (a *arena) try(ctx context.Context, attack *Attack, set string, place *pgx.
 		outcome, detail = Harmless, "the setting carries nothing here"
 	case a.guest && attack.revoked && a.level.Ours() && outcome == Astray:
 		outcome = Refused
-	case a.guest && attack.revoked && a.level.Ours() && !outcome.Held():
+	case a.level.Ours() && (a.guest && attack.revoked && !outcome.Held() || attack.limit && outcome == Told):
 		outcome, detail = Accepted, string(outcome)
 	}
 	return outcome, detail, nil
@@ -284,13 +284,13 @@ func (a *arena) fill(attack *Attack, values map[string]string) (script, error) {
 	if values["set"] == "backtrace_functions" {
 		victim = hex.EncodeToString(a.victim.UID[:])
 	}
-	title := nobodysTitle
+	title, free := nobodysTitle, "title IS NULL"
 	if values["probe"] == victimsID {
-		title = victimsTitle
+		title, free = victimsTitle, "flag"
 	}
 	known := map[string]string{
 		"{victim}": victim, "{uid}": a.victim.UID.String(), "{own}": a.own, "{their}": a.their, "{app}": a.app,
-		"{set}": values["set"], "{enter}": enter, "{probe}": values["probe"], "{title}": title,
+		"{set}": values["set"], "{enter}": enter, "{probe}": values["probe"], "{title}": title, "{free}": free,
 		"{pid}": a.pid, "{door}": a.door(a.victim.UID[:]), "{needle}": a.canary[1:], "{secret}": a.canary,
 		"{admin}": pgx.Identifier{a.admin.Config().User}.Sanitize(), "{owner}": a.owner, "{role}": a.role, "{unfilled}": a.unfilled,
 		"{database}": pgx.Identifier{a.away.Database}.Sanitize(),
