@@ -49,7 +49,7 @@ func APICheck(of Servers, app App, missing string) Check {
 					return err
 				}
 				name := string(c.rung) + " " + strings.ToLower(model.String())
-				o.Lines = append(o.Lines, apiLine(name, r))
+				o.Lines = append(o.Lines, apiLine(name, server.Repeat(aboutAPI.ID), r))
 				if len(o.Tables) == 0 {
 					o.Tables = append(o.Tables, methodTable(name, r))
 				}
@@ -88,15 +88,13 @@ FROM pg_catalog.pg_class WHERE relrowsecurity AND relnamespace = 'app'::regnames
 	if err != nil {
 		return l, err
 	}
-	l = Line{Name: "control: row security switched off", Status: Pass, Repeat: repeatAPI}
+	l = Line{Name: "control: row security switched off", Status: Pass, Repeat: c.server.Repeat(aboutAPI.ID)}
 	l.Result = fmt.Sprintf("%d of %d attacks get through: they are real", len(r.Findings()), len(r.Results))
 	if len(r.Findings()) == 0 {
 		l.Status, l.Result = Fail, "no attack gets through where nothing is in the way: they show nothing"
 	}
 	return l, nil
 }
-
-const repeatAPI = "rowhouse prove --only api"
 
 // attackAPI lets one tenant attack another, both in a model.
 func (c *scratch) attackAPI(ctx context.Context, app App, model tenant.Model) (r apiattack.Report, err error) {
@@ -206,8 +204,8 @@ func (s *served) stop() {
 }
 
 // apiLine judges one run.
-func apiLine(name string, r apiattack.Report) Line {
-	l := Line{Name: name, Status: Pass, Result: r.Coverage(), Repeat: repeatAPI}
+func apiLine(name, repeat string, r apiattack.Report) Line {
+	l := Line{Name: name, Status: Pass, Result: r.Coverage(), Repeat: repeat}
 	for _, f := range r.Findings() {
 		l.Status = Fail
 		where := strings.TrimSpace(f.Method + " " + f.Where)

@@ -38,7 +38,7 @@ func TestCorpusIsJudged(t *testing.T) {
 		"without the recipe":        {corpusOf(sqlattack.Refused, 0, 0), []Status{Pass}},
 		"nothing ran":               {sqlattack.Report{}, nil},
 	} {
-		o := corpusOutcome(test.report)
+		o := corpusOutcome(test.report, "again")
 		if len(o.Lines) != len(test.want) {
 			t.Errorf("%s: %d lines, want %d", name, len(o.Lines), len(test.want))
 			continue
@@ -68,7 +68,7 @@ func TestAPIIsJudged(t *testing.T) {
 		"a method untested": {apiattack.Report{Methods: []apiattack.Method{{Name: "/s/N", Verdict: apiattack.Untested}}, Results: []apiattack.Result{held}}, NotRun},
 		"nothing ran":       {apiattack.Report{}, NotRun},
 	} {
-		if l := apiLine("here", test.report); l.Status != test.want {
+		if l := apiLine("here", "again", test.report); l.Status != test.want {
 			t.Errorf("%s: %s, want %s", name, l.Status, test.want)
 		}
 	}
@@ -87,7 +87,7 @@ func TestCrossingsAreJudged(t *testing.T) {
 		"saw nothing":   {crossing.Report{}, NotRun},
 		"both, but red": {crossing.Report{Crossed: 1, Overloaded: 1}, Fail},
 	} {
-		if l := crossingLine("here", test.report); l.Status != test.want {
+		if l := crossingLine("here", "again", test.report); l.Status != test.want {
 			t.Errorf("%s: %s, want %s", name, l.Status, test.want)
 		}
 	}

@@ -76,7 +76,7 @@ func (c *scratch) pooled(ctx context.Context, b *pgserver.Bouncer, control bool)
 		if err != nil {
 			return lines, err
 		}
-		lines = append(lines, crossingLine(string(c.rung)+" "+strings.ToLower(model.String()), r))
+		lines = append(lines, crossingLine(string(c.rung)+" "+strings.ToLower(model.String()), c.server.Repeat(aboutPooler.ID), r))
 	}
 	if control {
 		r, err := c.sessions(ctx, through)
@@ -84,7 +84,7 @@ func (c *scratch) pooled(ctx context.Context, b *pgserver.Bouncer, control bool)
 			return lines, err
 		}
 		r.Examples = nil // it has many
-		l := Line{Name: "control: the tenant in the session", Status: Pass, Repeat: repeatPooler}
+		l := Line{Name: "control: the tenant in the session", Status: Pass, Repeat: c.server.Repeat(aboutPooler.ID)}
 		l.Result = r.String() + ": the search finds crossings"
 		if r.Crossed == 0 {
 			l.Status, l.Result = Fail, r.String()+": the search finds nothing where there is something"
@@ -93,8 +93,6 @@ func (c *scratch) pooled(ctx context.Context, b *pgserver.Bouncer, control bool)
 	}
 	return lines, nil
 }
-
-const repeatPooler = "rowhouse prove --only pooler"
 
 // sealed runs transactions of tenants of one model, through the SDK.
 func (c *scratch) sealed(ctx context.Context, dsn string, model tenant.Model) (r crossing.Report, err error) {
@@ -147,10 +145,10 @@ func (c *scratch) run(ctx context.Context, tenants int, recipe crossing.Recipe) 
 }
 
 // crossingLine judges a run of ours. A transaction that waited too long shows nothing.
-func crossingLine(name string, r crossing.Report) Line {
+func crossingLine(name, repeat string, r crossing.Report) Line {
 	examples := r.Examples
 	r.Examples = nil // they are findings
-	l := Line{Name: name, Status: Pass, Result: r.String(), Repeat: repeatPooler}
+	l := Line{Name: name, Status: Pass, Result: r.String(), Repeat: repeat}
 	switch {
 	case r.Crossed > 0 || r.Poisoned > 0:
 		l.Status = Fail

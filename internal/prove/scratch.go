@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -27,6 +28,8 @@ type Server struct {
 	// on a server of prove's own, of which Own says that it is one.
 	Suffix string
 	Own    bool
+	// Repeat is the command that makes the lines of a section again.
+	Repeat func(section string) string
 	// Secrets learns the passwords and keys that are made for attacks.
 	Secrets *Secrets
 }
@@ -227,6 +230,9 @@ func models() []tenant.Model {
 	return []tenant.Model{tenant.ModelShared, tenant.ModelSchema, tenant.ModelDatabase}
 }
 
+// super reports whether the login can do everything.
+func (s Server) super() bool { return slices.Contains(s.Rungs, cell.L2b) }
+
 // inRungs runs fn on each rung with a scratch cell of its own, and drops the cells. It stops
 // at the first error.
 func (s Server) inRungs(ctx context.Context, purpose string, migrations fs.FS, fn func(*scratch) error) error {
@@ -244,7 +250,7 @@ func (s Server) inRungs(ctx context.Context, purpose string, migrations fs.FS, f
 
 // SampleDatabases are an app's databases on each rung, with a tenant in each model: what a
 // proof without a database of its own reads.
-func (s Server) SampleDatabases(ctx context.Context, migrations fs.FS, repeat func(section string) string) (all []*Database, err error) {
+func (s Server) SampleDatabases(ctx context.Context, migrations fs.FS) (all []*Database, err error) {
 	for _, rung := range s.Rungs {
 		c, err := s.newScratch(ctx, "sample", rung, migrations)
 		if err != nil {
@@ -265,7 +271,7 @@ func (s Server) SampleDatabases(ctx context.Context, migrations fs.FS, repeat fu
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, &Database{Name: string(rung) + ": " + of, Config: config, Repeat: repeat})
+			all = append(all, &Database{Name: string(rung) + ": " + of, Config: config, Repeat: s.Repeat})
 		}
 	}
 	return all, nil

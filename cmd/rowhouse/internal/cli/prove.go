@@ -47,8 +47,8 @@ Without --dsn-file it proves this release: it starts a PostgreSQL of its own, wi
 the example app's tables on both rungs, attacks it, and stops it. With --dsn-file it
 reads the catalogs of that database, of which any login will do; it changes nothing
 and reads no tenant's row. --attack adds the attacks, in databases of its own on that
-server that it drops again; the login must be a superuser then. --source adds the
-linters, over Go code and migrations.
+server that it drops again; the login must be a superuser then or, for rung L2a, may
+make databases and roles. --source adds the linters, over Go code and migrations.
 
 The sections: ` + strings.Join(sectionIDs(), ", ") + `. What did not run is never a
 pass: without --only or --require all sections are required.

@@ -165,9 +165,7 @@ func (s *subject) ours(ctx context.Context) ([]*prove.Database, error) {
 	s.sampled.Do(func() {
 		var server prove.Server
 		if server, s.blind = s.servers(ctx); s.blind == nil {
-			s.samples, s.blind = server.SampleDatabases(ctx, notes.Migrations(), func(section string) string {
-				return prove.Quote("rowhouse", "prove", "--only", section)
-			})
+			s.samples, s.blind = server.SampleDatabases(ctx, notes.Migrations())
 		}
 		for _, d := range s.samples {
 			d.Audit = s.audit
@@ -184,6 +182,18 @@ func (s *subject) servers(ctx context.Context) (prove.Server, error) {
 	return s.arena, s.failed
 }
 
+// repeat is the command that attacks again.
+func (s *subject) repeat(section string) string {
+	words := []string{"rowhouse", "prove", "--only", section}
+	if len(s.logins) > 0 {
+		if len(s.dsnFiles) > 0 {
+			words = append(words, "--dsn-file", s.dsnFiles[0])
+		}
+		words = append(words, "--attack")
+	}
+	return prove.Quote(words...)
+}
+
 func (s *subject) start(ctx context.Context) (prove.Server, error) {
 	both := []cell.Rung{cell.L2a, cell.L2b}
 	if len(s.logins) == 0 {
@@ -192,7 +202,7 @@ func (s *subject) start(ctx context.Context) (prove.Server, error) {
 			return prove.Server{}, err
 		}
 		s.server = server
-		return prove.Server{DSN: server.DSN(pgserver.Login{}), Rungs: both, Own: true, Secrets: &s.secrets}, nil
+		return prove.Server{DSN: server.DSN(pgserver.Login{}), Rungs: both, Own: true, Repeat: s.repeat, Secrets: &s.secrets}, nil
 	}
 	login := s.logins[0]
 	conn, err := pgx.ConnectConfig(ctx, login)
@@ -206,7 +216,9 @@ func (s *subject) start(ctx context.Context) (prove.Server, error) {
 FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&super, &may, &prepared)
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // crypto/rand never fails
-	server := prove.Server{DSN: login.ConnString(), Rungs: both, Suffix: "-x" + hex.EncodeToString(random[:]), Secrets: &s.secrets}
+	server := prove.Server{
+		DSN: login.ConnString(), Rungs: both, Suffix: "-x" + hex.EncodeToString(random[:]), Repeat: s.repeat, Secrets: &s.secrets,
+	}
 	switch {
 	case err != nil:
 		return server, fmt.Errorf("look at the login: %w", err)
