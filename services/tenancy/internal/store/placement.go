@@ -102,11 +102,13 @@ func ClaimDebts(ctx context.Context, q Querier, limit int, lease time.Duration, 
 	) `+selectDebt+`JOIN claimed ON claimed.tenant_uid = a.tenant_uid AND claimed.app = a.app`, limit, lease, full)
 }
 
-// Paid records that the app's database knows the revision in state. A debt that grew meanwhile stays owed.
+// Paid records that the app's database knows the revision in state. A debt that grew meanwhile stays owed: the placement is
+// locked before the debt, in the order of those that owe, so that what they wrote is seen also where this waited for them.
 func Paid(ctx context.Context, q Querier, d Debt, state string) error {
-	_, err := q.Exec(ctx, `UPDATE registry.placement_app a SET revision = $3, state = $4, attempt = 0, write_time = now(),
+	_, err := q.Exec(ctx, `WITH p AS MATERIALIZED (SELECT tenant_uid, revision FROM registry.placement WHERE tenant_uid = $1 FOR SHARE)
+		UPDATE registry.placement_app a SET revision = $3, state = $4, attempt = 0, write_time = now(),
 		owed = p.revision > $3, next_time = now()
-		FROM registry.placement p WHERE p.tenant_uid = a.tenant_uid AND a.tenant_uid = $1 AND a.app = $2 AND a.revision <= $3`,
+		FROM p WHERE p.tenant_uid = a.tenant_uid AND a.tenant_uid = $1 AND a.app = $2 AND a.revision <= $3`,
 		[16]byte(d.UID), d.App, d.Revision, state)
 	return err
 }

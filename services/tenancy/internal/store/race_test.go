@@ -169,6 +169,26 @@ func TestTenantsAndAppsMadeAtOnce(t *testing.T) {
 	}
 }
 
+// TestDebtsThatGrowMeanwhileStay pays debts while more is owed: what waited for the other's lock must not take it away.
+func TestDebtsThatGrowMeanwhileStay(t *testing.T) {
+	t.Parallel()
+	t.Run("placement", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		b.must(b.insertTenant(t.Context(), b.pool))
+		var debt store.Debt
+		b.must(b.super.QueryRow(t.Context(), `SELECT tenant_uid FROM registry.placement`).Scan((*[16]byte)(&debt.UID)))
+		debt.App, debt.Revision = "notes", 1
+		b.race(func(ctx context.Context, q store.Querier) error { return store.OweTenant(ctx, q, debt.UID) },
+			func(ctx context.Context, _ store.Querier) error { return store.Paid(ctx, b.pool, debt, "active") })
+		owed, err := store.Debts(t.Context(), b.pool, debt.UID)
+		b.must(err)
+		if len(owed) != 1 || owed[0].Revision != 2 {
+			t.Errorf("owed: %+v", owed)
+		}
+	})
+}
+
 // TestHostIsOfOneKind lets a host become a tenant's domain and an app's shared host at once.
 func TestHostIsOfOneKind(t *testing.T) {
 	t.Parallel()
