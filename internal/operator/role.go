@@ -11,7 +11,7 @@ const (
 	RoleViewer   = "viewer"   // reads records
 	RoleSupport  = "support"  // and explains what tenants see
 	RoleOperator = "operator" // tenants, their domains, settings and limits
-	RolePlacer   = "placer"   // apps, cells and where tenants live
+	RolePlacer   = "placer"   // apps, their migrations, cells and where tenants live
 	RoleSecurity = "security" // suspends, blocks, revokes
 	RoleAuditor  = "auditor"  // reads the audit chains, and the tenants that they are named after
 	RoleOwner    = "owner"    // all that people may do
@@ -99,6 +99,7 @@ func viewerPermissions() []string {
 		"tenancy.cells.get", "tenancy.cells.list",
 		"tenancy.consumers.list",
 		"tenancy.domains.get", "tenancy.domains.list",
+		"tenancy.migrations.get", "tenancy.migrations.list",
 		"tenancy.operations.get", "tenancy.operations.list",
 		"tenancy.placements.get",
 		"tenancy.plans.get", "tenancy.plans.list",
@@ -125,6 +126,7 @@ func placerPermissions() []string {
 	return []string{
 		"tenancy.apps.create", "tenancy.apps.delete", "tenancy.apps.update",
 		"tenancy.cells.create", "tenancy.cells.update",
+		"tenancy.migrations.register",
 	}
 }
 

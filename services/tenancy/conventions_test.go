@@ -59,6 +59,14 @@ func TestBadInput(t *testing.T) {
 	claim := func(parent, host, app string) func(context.Context) error {
 		return call(a.CreateDomain, &tenancyv1.CreateDomainRequest{Parent: parent, DomainId: host, Domain: &tenancyv1.Domain{App: app}})
 	}
+	register := func(parent string, pairs ...string) func(context.Context) error {
+		req := &tenancyv1.RegisterMigrationsRequest{Parent: parent}
+		for i := 0; i < len(pairs); i += 2 {
+			req.Migrations = append(req.Migrations, &tenancyv1.MigrationSource{MigrationId: pairs[i], Statements: pairs[i+1]})
+		}
+		return call(a.RegisterMigrations, req)
+	}
+	r.must(register(app, "0005_a", "SELECT 1")(t.Context()))
 	for _, b := range []bad{
 		{"get unknown", call(a.GetTenant, &tenancyv1.GetTenantRequest{Name: "tenants/none"}), missing, "RESOURCE_NOT_FOUND"},
 		{"get bad id", call(a.GetTenant, &tenancyv1.GetTenantRequest{Name: "tenants/Acme"}), arg, "INVALID_FIELD"},
@@ -135,6 +143,19 @@ func TestBadInput(t *testing.T) {
 		{"delete used app", call(a.DeleteApp, &tenancyv1.DeleteAppRequest{Name: app}), pre, "APP_IN_USE"},
 		{"delete no app", call(a.DeleteApp, &tenancyv1.DeleteAppRequest{Name: "apps/none"}), missing, "RESOURCE_NOT_FOUND"},
 
+		{"get no migration", call(a.GetMigration, &tenancyv1.GetMigrationRequest{Name: app + "/migrations/0009_none"}), missing, "RESOURCE_NOT_FOUND"},
+		{"get a bad migration", call(a.GetMigration, &tenancyv1.GetMigrationRequest{Name: app + "/migrations/notes"}), arg, "INVALID_FIELD"},
+		{"list migrations of no app", call(a.ListMigrations, &tenancyv1.ListMigrationsRequest{Parent: "apps/none"}), missing, "RESOURCE_NOT_FOUND"},
+		{"list migrations of all", call(a.ListMigrations, &tenancyv1.ListMigrationsRequest{Parent: "apps/-"}), arg, "INVALID_FIELD"},
+		{"register for no app", register("apps/none", "0001_x", "SELECT 1"), missing, "RESOURCE_NOT_FOUND"},
+		{"register nothing", register(app), arg, "INVALID_FIELD"},
+		{"register a bad name", register(app, "one", "SELECT 1"), arg, "INVALID_FIELD"},
+		{"register no statement", register(app, "0001_x", ""), arg, "INVALID_FIELD"},
+		{"register out of order", register(app, "0007_x", "SELECT 1", "0006_x", "SELECT 1"), arg, "INVALID_FIELD"},
+		{"register twice", register(app, "0006_x", "SELECT 1", "0006_x", "SELECT 1"), arg, "INVALID_FIELD"},
+		{"register another text", register(app, "0005_a", "SELECT 2"), pre, "CHECKSUM_DRIFT"},
+		{"register before", register(app, "0004_a", "SELECT 1", "0005_a", "SELECT 1"), pre, "MIGRATION_OUT_OF_ORDER"},
+
 		{"get no domain", call(a.GetDomain, &tenancyv1.GetDomainRequest{Name: acme + "/domains/x.com"}), missing, "RESOURCE_NOT_FOUND"},
 		{"get another's domain", call(a.GetDomain, &tenancyv1.GetDomainRequest{Name: "tenants/globex/domains/acme.localhost"}), missing, "RESOURCE_NOT_FOUND"},
 		{"list domains of nobody", call(a.ListDomains, &tenancyv1.ListDomainsRequest{Parent: "tenants/none"}), missing, "RESOURCE_NOT_FOUND"},
@@ -183,6 +204,7 @@ func changes(r *rig) []proto.Message {
 		&tenancyv1.UpdateCellRequest{Cell: &tenancyv1.Cell{Name: "cells/cell-2", Capacity: 7}},
 		&tenancyv1.CreateAppRequest{AppId: "other"},
 		&tenancyv1.UpdateAppRequest{App: &tenancyv1.App{Name: "apps/other", DisplayName: "Other"}},
+		&tenancyv1.RegisterMigrationsRequest{Parent: app, Migrations: []*tenancyv1.MigrationSource{{MigrationId: "0001_notes", Statements: noteTable}}},
 		&tenancyv1.CreateTenantRequest{TenantId: "acme"},
 		&tenancyv1.UpdateTenantRequest{Tenant: &tenancyv1.Tenant{Name: "tenants/acme", DisplayName: "Acme"}},
 		&tenancyv1.CreateDomainRequest{Parent: "tenants/acme", DomainId: "notes.acme.com", Domain: &tenancyv1.Domain{App: app}},
@@ -533,6 +555,7 @@ func golden() map[string]string {
 		"ListConsumers": read, "CreateTenant": run, "UpdateTenant": run, "DeleteTenant": run, "UndeleteTenant": run,
 		"SuspendTenant": "operator security owner", "ResumeTenant": "operator security owner",
 		"CreateDomain": run, "UpdateDomain": run, "DeleteDomain": run, "VerifyDomain": run,
+		"GetMigration": read, "ListMigrations": read, "RegisterMigrations": place,
 		"CreateApp": place, "UpdateApp": place, "DeleteApp": place, "CreateCell": place, "UpdateCell": place,
 		"CreatePlan": "owner", "UpdatePlan": "owner", "DeletePlan": "owner",
 		"ListContextKeys": "security owner", "RevokeContextKey": "security owner",
@@ -565,7 +588,7 @@ func sample(t testing.TB, md protoreflect.MethodDescriptor) proto.Message {
 	}
 	names := map[string]string{
 		"Tenant": "tenants/none", "Plan": "plans/none", "App": "apps/none", "Cell": "cells/none",
-		"Domain": "tenants/none/domains/x.com", "Placement": "tenants/none/placement", "ContextKey": "contextKeys/0123456789abcdef",
+		"Migration": "apps/none/migrations/0001_x", "Domain": "tenants/none/domains/x.com", "Placement": "tenants/none/placement", "ContextKey": "contextKeys/0123456789abcdef",
 	}
 	for i := range md.Input().Fields().Len() {
 		fd := md.Input().Fields().Get(i)
@@ -586,6 +609,13 @@ func sample(t testing.TB, md protoreflect.MethodDescriptor) proto.Message {
 		}
 		if fd.Name() == "parent" && strings.HasSuffix(string(md.Name()), "Domain") || md.Name() == "ListDomains" && fd.Name() == "parent" {
 			m.ProtoReflect().Set(fd, protoreflect.ValueOfString("tenants/none"))
+		}
+		if fd.Name() == "parent" && strings.HasSuffix(string(md.Name()), "Migrations") {
+			m.ProtoReflect().Set(fd, protoreflect.ValueOfString("apps/none"))
+		}
+		if fd.Name() == "migrations" {
+			source := &tenancyv1.MigrationSource{MigrationId: "0001_x", Statements: "SELECT 1"}
+			m.ProtoReflect().Mutable(fd).List().Append(protoreflect.ValueOfMessage(source.ProtoReflect()))
 		}
 		if strings.HasSuffix(string(fd.Name()), "_id") && fd.Name() != "request_id" && fd.Name() != "domain_id" {
 			m.ProtoReflect().Set(fd, protoreflect.ValueOfString("matrix"))

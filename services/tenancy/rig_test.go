@@ -159,7 +159,8 @@ func (r *rig) makeCell() {
 	name := strings.ReplaceAll(r.app, "-", "_")
 	_, err = r.super.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+source.Name())
 	must(r.tb, err)
-	_, err = r.super.Exec(ctx, "GRANT CONNECT ON DATABASE "+name+" TO "+cell.AppRole("notes"))
+	_, err = r.super.Exec(ctx, "GRANT CONNECT ON DATABASE "+name+" TO "+cell.AppRole("notes")+
+		"; GRANT CREATE ON DATABASE "+name+" TO "+cell.OwnerRole("notes"))
 	must(r.tb, err)
 	r.tb.Cleanup(func() { _, _ = r.super.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)") })
 	r.appDSN = strings.ReplaceAll(source.DSN("postgres"), source.Name(), name)
@@ -294,6 +295,7 @@ type api struct {
 	tenancyv1.TenantServiceClient
 	tenancyv1.PlanServiceClient
 	tenancyv1.AppServiceClient
+	tenancyv1.MigrationServiceClient
 	tenancyv1.CellServiceClient
 	tenancyv1.DomainServiceClient
 	tenancyv1.PlacementServiceClient
@@ -307,6 +309,7 @@ type api struct {
 func apiOf(conn *grpc.ClientConn) api {
 	return api{
 		tenancyv1.NewTenantServiceClient(conn), tenancyv1.NewPlanServiceClient(conn), tenancyv1.NewAppServiceClient(conn),
+		tenancyv1.NewMigrationServiceClient(conn),
 		tenancyv1.NewCellServiceClient(conn), tenancyv1.NewDomainServiceClient(conn), tenancyv1.NewPlacementServiceClient(conn),
 		tenancyv1.NewRoutingServiceClient(conn), tenancyv1.NewContextServiceClient(conn), tenancyv1.NewContextRenewalServiceClient(conn),
 		longrunningpb.NewOperationsClient(conn), auditv1.NewAuditServiceClient(conn),

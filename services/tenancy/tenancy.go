@@ -228,7 +228,7 @@ func (h *house) build(ctx context.Context, p *serve.Process) (*serve.Service, er
 	s.Close = append(s.Close, databases.Close)
 	kernel := change.New(change.Config{Pool: pool, Service: name, Meters: p.Telemetry.MeterProvider(), Clock: p.Clock, Log: p.Log})
 	work := worker.Config{
-		Pool: pool, Kernel: kernel, Cells: databases, Box: k.box, Root: k.root, Holder: p.Identity.ID(), Clock: p.Clock,
+		Pool: pool, Kernel: kernel, Cells: databases, Homes: databases, Box: k.box, Root: k.root, Holder: p.Identity.ID(), Clock: p.Clock,
 		Random: rand.Reader, Log: p.Log,
 	}
 	s.Denied = kernel.Denied

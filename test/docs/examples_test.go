@@ -125,6 +125,9 @@ func (h *house) runExamples(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.CopyFS(filepath.Join(work, "migrations"), os.DirFS(filepath.Join(h.dir, "notes", "migrations"))); err != nil {
+		t.Fatal(err)
+	}
 	for _, e := range all {
 		shell := exec.CommandContext(t.Context(), "bash", "-c", "set -o pipefail; "+e.line)
 		shell.Dir, shell.Env = work, env

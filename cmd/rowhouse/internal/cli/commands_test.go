@@ -97,9 +97,13 @@ func TestEveryCommandIsExplained(t *testing.T) {
 func TestExamplesWork(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
+	if err := os.Mkdir("migrations", 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for name, content := range map[string]string{
 		"app.yaml": "display_name: x", "schema.json": "{}", "portal.json": "{}", "cell.json": "{}", "acme.png": "\x89PNG\r\n\x1a\n", "roots.pem": "x", "token": "x",
-		"notes.dsn": "host=127.0.0.1 port=1", "managed.dsn": "host=127.0.0.1 port=1", "app.password": "x",
+		"migrations/0001_notes.sql": "SELECT 1",
+		"notes.dsn":                 "host=127.0.0.1 port=1", "managed.dsn": "host=127.0.0.1 port=1", "app.password": "x",
 	} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)

@@ -70,7 +70,7 @@ func named(form string) []field { return []field{{"name", form}} }
 // nouns is the table of all nouns.
 func nouns() []noun {
 	return []noun{
-		tenants(), domains(), plans(), apps(), cells(), placements(), configs(), namespaces(), brands(), limits(),
+		tenants(), domains(), plans(), apps(), migrations(), cells(), placements(), configs(), namespaces(), brands(), limits(),
 		audits(), operations(), routes(), consumers(), keys(),
 	}
 }
@@ -108,8 +108,9 @@ func tenants() noun {
 			},
 			{
 				name: "create", rpc: "CreateTenant", short: "Create a tenant", fields: []field{{"tenant_id", "{tenant}"}},
-				flags:   slices.Concat(flags, placement),
-				example: "rowhouse tenants create initrode --display-name Initrode --plan business --external-id 4711",
+				flags: slices.Concat(flags, placement),
+				example: "rowhouse tenants create initrode --display-name Initrode --plan business --external-id 4711\n" +
+					"rowhouse tenants create soylent --plan enterprise --model database",
 			},
 			{
 				name: "update", rpc: "UpdateTenant", short: "Change a tenant, for example its plan", fields: []field{{"tenant.name", tenantForm}},
@@ -219,7 +220,7 @@ func cells() noun {
 	}
 	n.verbs = standard(standards{
 		noun: "Cell", one: "cell", form: cellForm, known: "cell-1", id: "cell-2", verbs: "list get create update",
-		create: "--region eu-central --credentials-ref secret://file/cell-2 --models shared --capacity 500", change: "--state closed",
+		create: "--region eu-central --credentials-ref secret://file/cell-2 --models shared,schema --capacity 500", change: "--state closed",
 		flags: []flag{
 			{path: "cell.region", usage: "the region; fixed at creation"},
 			{path: "cell.credentials_ref", usage: "secret://file/{name}: the file with its connection string"},

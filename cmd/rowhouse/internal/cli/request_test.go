@@ -26,6 +26,7 @@ func TestWhatIsSent(t *testing.T) {
 	const id = `"request_id":"` + requestID + `"`
 	app := write(t, "app.yaml", "display_name: Notes\nupstreams:\n- {cell: cells/cell-1, spiffe_id: 'spiffe://x/app/notes'}\netag: '\"e\"'\nuid: ignored\n")
 	notes := write(t, "notes.yaml", "page: {size: 5}\n")
+	dir := filepath.Dir(write(t, "0001_notes.sql", "SELECT 1"))
 	logo := write(t, "logo.png", "\x89PNG\r\n\x1a\nrest")
 	for name, tt := range map[string]struct {
 		args []string
@@ -38,6 +39,10 @@ func TestWhatIsSent(t *testing.T) {
 		"long name":         {[]string{"domains", "get", "tenants/acme/domains/a.example"}, `tenancy DomainService/GetDomain {"name":"tenants/acme/domains/a.example"}`},
 		"all tenants":       {[]string{"domains", "list"}, `tenancy DomainService/ListDomains {"parent":"tenants/-","page_size":1000}`},
 		"of one":            {[]string{"domains", "list", "acme"}, `tenancy DomainService/ListDomains {"parent":"tenants/acme","page_size":1000}`},
+		"migrations":        {[]string{"migrations", "list", "notes"}, `tenancy MigrationService/ListMigrations {"parent":"apps/notes","page_size":1000}`},
+		"migration":         {[]string{"migrations", "get", "notes", "0001_notes"}, `tenancy MigrationService/GetMigration {"name":"apps/notes/migrations/0001_notes"}`},
+		"register":          {[]string{"migrations", "register", "notes", "--dir", dir}, `tenancy MigrationService/RegisterMigrations {"parent":"apps/notes","migrations":[{"migration_id":"0001_notes","statements":"SELECT 1"}],` + id + `}`},
+		"register nothing":  {[]string{"migrations", "register", "notes", "--dir", dir, "--from", "0002"}, ""},
 		"placement":         {[]string{"placements", "get", "acme"}, `tenancy PlacementService/GetPlacement {"name":"tenants/acme/placement"}`},
 		"create":            {[]string{"tenants", "create", "hooli", "--plan", "business", "--labels", "a=1,b=2", "--model", "schema", "--cell", "cells/c2"}, `tenancy TenantService/CreateTenant {"tenant_id":"hooli","tenant":{"plan":"plans/business","placement":{"model":"ISOLATION_MODEL_SCHEMA","cell":"cells/c2"},"labels":{"a":"1","b":"2"}},` + id + `}`},
 		"update":            {[]string{"tenants", "update", "acme", "--display-name", "A", "--delete-protection=false", "--etag", `"e"`}, `tenancy TenantService/UpdateTenant {"tenant":{"name":"tenants/acme","display_name":"A","etag":"\"e\""},"update_mask":"deleteProtection,displayName",` + id + `}`},

@@ -55,7 +55,7 @@ func (h *house) banner() {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nready in %.1f s. Open in a browser:\n\n", time.Since(h.began).Seconds())
 	for _, t := range samples() {
-		fmt.Fprintf(&b, "  %s/   %s, plan %s\n", port("http://"+t.host(), h.p.HTTP, 80), t.display, t.plan)
+		fmt.Fprintf(&b, "  %s/   %s, plan %s, %s\n", port("http://"+t.host(), h.p.HTTP, 80), t.display, t.plan, t.home())
 	}
 	fmt.Fprintf(&b, `
 Try (each tenant sees its own notes, whatever it asks for):
@@ -72,6 +72,7 @@ Operate it (the context was written for you):
 
   export ROWHOUSE_CONTEXTS=%[5]s
   %[8]s tenants list
+  %[8]s placements get initech
   %[8]s tenants suspend acme --cause billing --reason "an unpaid bill" --confirm acme
   %[8]s tenants resume acme --cause billing
   %[8]s audit list platform

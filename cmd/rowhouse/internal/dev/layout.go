@@ -35,7 +35,7 @@ const (
 // markerName is the file that says that a folder is ours and of which format.
 const (
 	markerName   = "rowhouse-dev"
-	markerFormat = "1\n"
+	markerFormat = "2\n"
 	private      = 0o700
 	secretMode   = 0o600
 )

@@ -9,8 +9,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
 
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -34,7 +38,14 @@ type sample struct {
 
 func (s sample) host() string { return appName + "." + s.id + "." + zone }
 
-// samples differ in plan, brand and rows.
+// home says where the tenant's rows are: in what its plan gives to those who ask for nothing.
+func (s sample) home() string {
+	return map[string]string{
+		"free": "in tables that tenants share", "business": "in a schema of its own", "enterprise": "in a database of its own",
+	}[s.plan]
+}
+
+// samples differ in plan, isolation model, brand and rows.
 func samples() []sample {
 	return []sample{
 		{
@@ -64,6 +75,15 @@ func brand(name, light, dark string) string {
 // rates are each plan's requests per second.
 func rates() map[string]int64 {
 	return map[string]int64{"free": 50, "business": 200, "enterprise": 1000}
+}
+
+// models are each plan's isolation models, its default last.
+func models() map[string][]tenancyv1.IsolationModel {
+	const shared, schema, database = tenancyv1.IsolationModel_ISOLATION_MODEL_SHARED,
+		tenancyv1.IsolationModel_ISOLATION_MODEL_SCHEMA, tenancyv1.IsolationModel_ISOLATION_MODEL_DATABASE
+	return map[string][]tenancyv1.IsolationModel{
+		"free": {shared}, "business": {shared, schema}, "enterprise": {shared, schema, database},
+	}
 }
 
 // seededName is the file that says that the sample tenants were made.
@@ -144,16 +164,18 @@ func present(err error, what string) error {
 
 // platform makes plans, the cell and the app.
 func (s *seeder) platform(ctx context.Context) error {
-	for id := range rates() {
+	for id, allowed := range models() {
 		_, err := tenancyv1.NewPlanServiceClient(s.tenancy).CreatePlan(ctx, &tenancyv1.CreatePlanRequest{
-			PlanId: id, Plan: &tenancyv1.Plan{DisplayName: id},
+			PlanId: id, Plan: &tenancyv1.Plan{DisplayName: id, AllowedModels: allowed, DefaultModel: allowed[len(allowed)-1]},
 		})
 		if err := present(err, "plan "+id); err != nil {
 			return err
 		}
 	}
 	_, err := tenancyv1.NewCellServiceClient(s.tenancy).CreateCell(ctx, &tenancyv1.CreateCellRequest{
-		CellId: cellName, Cell: &tenancyv1.Cell{Region: region, CredentialsRef: "secret://file/" + cellName},
+		CellId: cellName, Cell: &tenancyv1.Cell{
+			Region: region, CredentialsRef: "secret://file/" + cellName, Models: models()["enterprise"],
+		},
 	})
 	if err := present(err, "the cell"); err != nil {
 		return err
@@ -175,7 +197,39 @@ func (s *seeder) platform(ctx context.Context) error {
 		app.Name = "apps/" + appName
 		_, err = apps.UpdateApp(ctx, &tenancyv1.UpdateAppRequest{App: app})
 	}
-	return present(err, "the app")
+	if err := present(err, "the app"); err != nil {
+		return err
+	}
+	return s.migrations(ctx)
+}
+
+// migrations registers the app's with tenancy, which runs them for tenants with a home of their own.
+func (s *seeder) migrations(ctx context.Context) error {
+	dir := s.h.l.path(appName, "migrations")
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("migrations of the app: %w", err)
+	}
+	if out, err := exec.CommandContext(ctx, s.h.app, "migrations", "--dir", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("migrations of the app: %w\n%s", err, out)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.sql"))
+	if err != nil {
+		return err
+	}
+	req := &tenancyv1.RegisterMigrationsRequest{Parent: "apps/" + appName}
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("migrations of the app: %w", err)
+		}
+		req.Migrations = append(req.Migrations, &tenancyv1.MigrationSource{
+			MigrationId: strings.TrimSuffix(filepath.Base(path), ".sql"), Statements: string(text),
+		})
+	}
+	if _, err = tenancyv1.NewMigrationServiceClient(s.tenancy).RegisterMigrations(ctx, req); err != nil {
+		return fmt.Errorf("register the app's migrations: %w", err)
+	}
+	return nil
 }
 
 // appSchema is what the example app lets operators set.
@@ -209,18 +263,33 @@ func (s *seeder) limits(ctx context.Context) error {
 }
 
 func (s *seeder) tenants(ctx context.Context) error {
+	var begun []string
 	for _, t := range samples() {
-		_, err := tenancyv1.NewTenantServiceClient(s.tenancy).CreateTenant(ctx, &tenancyv1.CreateTenantRequest{
+		created, err := tenancyv1.NewTenantServiceClient(s.tenancy).CreateTenant(ctx, &tenancyv1.CreateTenantRequest{
 			TenantId: t.id, Tenant: &tenancyv1.Tenant{DisplayName: t.display, Plan: "plans/" + t.plan},
 		})
 		if err := present(err, "tenant "+t.id); err != nil {
 			return err
+		}
+		if o := created.GetOperation(); o != nil && !o.GetDone() {
+			begun = append(begun, o.GetName())
 		}
 		_, err = tenancyv1.NewDomainServiceClient(s.tenancy).CreateDomain(ctx, &tenancyv1.CreateDomainRequest{
 			Parent: "tenants/" + t.id, DomainId: t.host(), Domain: &tenancyv1.Domain{App: "apps/" + appName},
 		})
 		if err := present(err, "domain "+t.host()); err != nil {
 			return err
+		}
+	}
+	for _, name := range begun {
+		o, err := longrunningpb.NewOperationsClient(s.tenancy).WaitOperation(ctx, &longrunningpb.WaitOperationRequest{
+			Name: name, Timeout: durationpb.New(settleWithin),
+		})
+		if err != nil {
+			return fmt.Errorf("wait for a tenant: %w", err)
+		}
+		if failed := o.GetError(); failed != nil {
+			return fmt.Errorf("make a tenant: %s", failed.GetMessage())
 		}
 	}
 	return nil

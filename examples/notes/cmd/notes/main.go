@@ -13,7 +13,8 @@ import (
 )
 
 const usage = `usage: notes serve --config FILE
-       notes migrate --dsn-file FILE`
+       notes migrate --dsn-file FILE
+       notes migrations --dir FOLDER`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -34,6 +35,8 @@ func run(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "serve":
 		flags.StringVar(&path, "config", "", "the configuration file")
+	case "migrations":
+		flags.StringVar(&path, "dir", "", "where to write the migrations for: rowhouse migrations register")
 	case "migrate":
 		flags.StringVar(&path, "dsn-file", "", "a file with the connection string of the role that migrates")
 	default:
@@ -42,8 +45,11 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args[1:]); err != nil {
 		return fmt.Errorf("%w\n%s", err, usage)
 	}
-	if args[0] == "migrate" {
+	switch args[0] {
+	case "migrate":
 		return notes.Migrate(ctx, path)
+	case "migrations":
+		return os.CopyFS(path, notes.Migrations())
 	}
 	c, err := notes.Load(path)
 	if err != nil {

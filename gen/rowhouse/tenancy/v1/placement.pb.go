@@ -7,6 +7,7 @@
 package tenancyv1
 
 import (
+	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -121,7 +122,18 @@ type PlacementApp struct {
 	// The state that was last written to the database: "active" or "suspended".
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// When it was written.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// The database that holds the tenant's tables of the app.
+	Database string `protobuf:"bytes,4,opt,name=database,proto3" json:"database,omitempty"`
+	// The schema in it.
+	Schema string `protobuf:"bytes,5,opt,name=schema,proto3" json:"schema,omitempty"`
+	// The newest migration that tenancy ran there, "apps/{app}/migrations/{migration}".
+	// Empty before the first, and in the SHARED model, where the app itself runs them.
+	Migration string `protobuf:"bytes,6,opt,name=migration,proto3" json:"migration,omitempty"`
+	// Whether the place lags behind: it is to be made, migrated, or told the tenant's state.
+	Reconciling bool `protobuf:"varint,7,opt,name=reconciling,proto3" json:"reconciling,omitempty"`
+	// Why the last try to make or to migrate it failed. It is tried again, up to 5 min apart.
+	LastError     *status.Status `protobuf:"bytes,8,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -177,11 +189,46 @@ func (x *PlacementApp) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *PlacementApp) GetDatabase() string {
+	if x != nil {
+		return x.Database
+	}
+	return ""
+}
+
+func (x *PlacementApp) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *PlacementApp) GetMigration() string {
+	if x != nil {
+		return x.Migration
+	}
+	return ""
+}
+
+func (x *PlacementApp) GetReconciling() bool {
+	if x != nil {
+		return x.Reconciling
+	}
+	return false
+}
+
+func (x *PlacementApp) GetLastError() *status.Status {
+	if x != nil {
+		return x.LastError
+	}
+	return nil
+}
+
 var File_rowhouse_tenancy_v1_placement_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_placement_proto_rawDesc = "" +
 	"\n" +
-	"#rowhouse/tenancy/v1/placement.proto\x12\x13rowhouse.tenancy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(rowhouse/tenancy/v1/tenant_context.proto\"\xdd\x01\n" +
+	"#rowhouse/tenancy/v1/placement.proto\x12\x13rowhouse.tenancy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a(rowhouse/tenancy/v1/tenant_context.proto\"\xdd\x01\n" +
 	"\tPlacement\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\x05model\x18\x02 \x01(\x0e2#.rowhouse.tenancy.v1.IsolationModelR\x05model\x12\x12\n" +
@@ -190,12 +237,18 @@ const file_rowhouse_tenancy_v1_placement_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x05 \x01(\x03R\n" +
 	"generation\x125\n" +
-	"\x04apps\x18\x06 \x03(\v2!.rowhouse.tenancy.v1.PlacementAppR\x04apps\"s\n" +
+	"\x04apps\x18\x06 \x03(\v2!.rowhouse.tenancy.v1.PlacementAppR\x04apps\"\x9a\x02\n" +
 	"\fPlacementApp\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12;\n" +
 	"\vupdate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTimeB\xe0\x01\n" +
+	"updateTime\x12\x1a\n" +
+	"\bdatabase\x18\x04 \x01(\tR\bdatabase\x12\x16\n" +
+	"\x06schema\x18\x05 \x01(\tR\x06schema\x12\x1c\n" +
+	"\tmigration\x18\x06 \x01(\tR\tmigration\x12 \n" +
+	"\vreconciling\x18\a \x01(\bR\vreconciling\x121\n" +
+	"\n" +
+	"last_error\x18\b \x01(\v2\x12.google.rpc.StatusR\tlastErrorB\xe0\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\x0ePlacementProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
 
 var (
@@ -216,16 +269,18 @@ var file_rowhouse_tenancy_v1_placement_proto_goTypes = []any{
 	(*PlacementApp)(nil),          // 1: rowhouse.tenancy.v1.PlacementApp
 	(IsolationModel)(0),           // 2: rowhouse.tenancy.v1.IsolationModel
 	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(*status.Status)(nil),         // 4: google.rpc.Status
 }
 var file_rowhouse_tenancy_v1_placement_proto_depIdxs = []int32{
 	2, // 0: rowhouse.tenancy.v1.Placement.model:type_name -> rowhouse.tenancy.v1.IsolationModel
 	1, // 1: rowhouse.tenancy.v1.Placement.apps:type_name -> rowhouse.tenancy.v1.PlacementApp
 	3, // 2: rowhouse.tenancy.v1.PlacementApp.update_time:type_name -> google.protobuf.Timestamp
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 3: rowhouse.tenancy.v1.PlacementApp.last_error:type_name -> google.rpc.Status
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_tenancy_v1_placement_proto_init() }

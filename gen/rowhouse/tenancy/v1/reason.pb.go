@@ -51,6 +51,18 @@ const (
 	// UNAVAILABLE: the tenant's cell cannot be reached; the operation goes on by itself. The
 	// removal of a tenant that never was ready is refused until its cell has been told.
 	Reason_REASON_CELL_UNREACHABLE Reason = 11
+	// FAILED_PRECONDITION: a registered migration has another text now; metadata: migration.
+	// What ran somewhere stays as it is: write a new migration.
+	Reason_REASON_CHECKSUM_DRIFT Reason = 12
+	// FAILED_PRECONDITION: a new migration comes before a registered one; metadata:
+	// migration, last. Give it a later number.
+	Reason_REASON_MIGRATION_OUT_OF_ORDER Reason = 13
+	// FAILED_PRECONDITION: the app has registered no migrations, so a home of it cannot be
+	// made; metadata: app. The operation goes on once RegisterMigrations was called.
+	Reason_REASON_MIGRATIONS_MISSING Reason = 14
+	// FAILED_PRECONDITION: a migration fails in a tenant's home; metadata: migration,
+	// sqlstate. It is tried again; a new tenant waits for it, others are served as before.
+	Reason_REASON_MIGRATION_FAILED Reason = 15
 )
 
 // Enum value maps for Reason.
@@ -68,20 +80,28 @@ var (
 		9:  "REASON_MODEL_NOT_ALLOWED",
 		10: "REASON_NO_CELL_CAPACITY",
 		11: "REASON_CELL_UNREACHABLE",
+		12: "REASON_CHECKSUM_DRIFT",
+		13: "REASON_MIGRATION_OUT_OF_ORDER",
+		14: "REASON_MIGRATIONS_MISSING",
+		15: "REASON_MIGRATION_FAILED",
 	}
 	Reason_value = map[string]int32{
-		"REASON_UNSPECIFIED":        0,
-		"REASON_TENANT_ID_TAKEN":    1,
-		"REASON_TENANT_ID_RESERVED": 2,
-		"REASON_DOMAIN_INVALID":     3,
-		"REASON_DOMAIN_TAKEN":       4,
-		"REASON_NOT_DELETED":        5,
-		"REASON_DELETE_PROTECTED":   6,
-		"REASON_PLAN_IN_USE":        7,
-		"REASON_APP_IN_USE":         8,
-		"REASON_MODEL_NOT_ALLOWED":  9,
-		"REASON_NO_CELL_CAPACITY":   10,
-		"REASON_CELL_UNREACHABLE":   11,
+		"REASON_UNSPECIFIED":            0,
+		"REASON_TENANT_ID_TAKEN":        1,
+		"REASON_TENANT_ID_RESERVED":     2,
+		"REASON_DOMAIN_INVALID":         3,
+		"REASON_DOMAIN_TAKEN":           4,
+		"REASON_NOT_DELETED":            5,
+		"REASON_DELETE_PROTECTED":       6,
+		"REASON_PLAN_IN_USE":            7,
+		"REASON_APP_IN_USE":             8,
+		"REASON_MODEL_NOT_ALLOWED":      9,
+		"REASON_NO_CELL_CAPACITY":       10,
+		"REASON_CELL_UNREACHABLE":       11,
+		"REASON_CHECKSUM_DRIFT":         12,
+		"REASON_MIGRATION_OUT_OF_ORDER": 13,
+		"REASON_MIGRATIONS_MISSING":     14,
+		"REASON_MIGRATION_FAILED":       15,
 	}
 )
 
@@ -116,7 +136,7 @@ var File_rowhouse_tenancy_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" rowhouse/tenancy/v1/reason.proto\x12\x13rowhouse.tenancy.v1*\xcb\x02\n" +
+	" rowhouse/tenancy/v1/reason.proto\x12\x13rowhouse.tenancy.v1*\xc5\x03\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_TENANT_ID_TAKEN\x10\x01\x12\x1d\n" +
@@ -130,7 +150,11 @@ const file_rowhouse_tenancy_v1_reason_proto_rawDesc = "" +
 	"\x18REASON_MODEL_NOT_ALLOWED\x10\t\x12\x1b\n" +
 	"\x17REASON_NO_CELL_CAPACITY\x10\n" +
 	"\x12\x1b\n" +
-	"\x17REASON_CELL_UNREACHABLE\x10\vB\xdd\x01\n" +
+	"\x17REASON_CELL_UNREACHABLE\x10\v\x12\x19\n" +
+	"\x15REASON_CHECKSUM_DRIFT\x10\f\x12!\n" +
+	"\x1dREASON_MIGRATION_OUT_OF_ORDER\x10\r\x12\x1d\n" +
+	"\x19REASON_MIGRATIONS_MISSING\x10\x0e\x12\x1b\n" +
+	"\x17REASON_MIGRATION_FAILED\x10\x0fB\xdd\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\vReasonProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
 
 var (

@@ -1,7 +1,8 @@
-// Package cells tells the databases of cells which tenants live there and which keys their seals are made with.
+// Package cells tells the databases of cells which tenants live there and which keys their seals are made with, and makes
+// the schemas and databases that tenants have for themselves.
 //
 // A cell is known by the reference to a file with a connection string; the databases in it are named after the apps,
-// with underscores for hyphens. No error of this package holds a connection string.
+// with underscores for hyphens, and after apps and tenants. No error of this package holds a connection string.
 package cells
 
 import (
@@ -27,12 +28,17 @@ import (
 )
 
 const (
-	refPrefix   = "secret://file/"
+	refPrefix = "secret://file/"
+
+	applicationName = "rowhouse-tenancy"
+
 	maxDSN      = 8 << 10
 	maxConns    = 4
 	idle        = time.Minute
 	callTimeout = 5 * time.Second
 )
+
+var errParse = errors.New("the cell's connection string cannot be parsed")
 
 // Databases reaches the cells' databases. It keeps few connections to each and is safe for concurrent use; Close it.
 type Databases struct {
@@ -78,42 +84,62 @@ func DatabaseName(app string) string { return strings.ReplaceAll(app, "-", "_") 
 func (d *Databases) Place(ctx context.Context, debt store.Debt) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	pool, err := d.pool(ctx, debt.CredentialsRef, debt.App)
+	return d.within(ctx, debt.CredentialsRef, debt.App, debt.Model, debt.UID, func(conn cell.Conn) error {
+		err := cell.SetPlacement(ctx, conn, cell.Placement{
+			UID:         debt.UID,
+			State:       cell.State(registry.Tenant{State: debt.State}.CellState()),
+			Generation:  uint64(debt.Generation), //nolint:gosec // the table allows positive ones
+			Revision:    uint64(debt.Revision),   //nolint:gosec // the table allows positive ones
+			StatementMS: debt.StatementMS, LockMS: debt.LockMS, IdleMS: debt.IdleMS,
+		})
+		if errors.Is(err, cell.ErrStale) {
+			return nil
+		}
+		return prepared(err)
+	})
+}
+
+// within runs fn on the database that holds a tenant's rows: over a pool for the one that an app's tenants share, in a
+// session of its own for a tenant's own.
+func (d *Databases) within(
+	ctx context.Context, ref, app string, model tenant.Model, uid tenant.UID, fn func(cell.Conn) error,
+) (err error) {
+	if model != tenant.ModelDatabase {
+		pool, err := d.pool(ctx, ref, app)
+		if err != nil {
+			return err
+		}
+		return fn(pool)
+	}
+	conn, err := d.connect(ctx, ref, cell.DatabaseName(app, uid))
 	if err != nil {
 		return err
 	}
-	err = cell.SetPlacement(ctx, pool, cell.Placement{
-		UID:         debt.UID,
-		State:       cell.State(registry.Tenant{State: debt.State}.CellState()),
-		Generation:  uint64(debt.Generation), //nolint:gosec // the table allows positive ones
-		Revision:    uint64(debt.Revision),   //nolint:gosec // the table allows positive ones
-		StatementMS: debt.StatementMS, LockMS: debt.LockMS, IdleMS: debt.IdleMS,
-	})
-	switch {
-	case errors.Is(err, cell.ErrStale):
-		return nil
-	case unprepared(err):
+	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	return fn(conn)
+}
+
+// prepared adds ErrNoDatabase to an error that says that the app has no database in the cell, or an empty one.
+func prepared(err error) error {
+	const noDatabase, noSchema, noTable, noRole = "3D000", "3F000", "42P01", "22023"
+	answer, ok := errors.AsType[*pgconn.PgError](err)
+	if ok && slices.Contains([]string{noDatabase, noSchema, noTable, noRole}, answer.Code) {
 		return errors.Join(worker.ErrNoDatabase, err)
 	}
 	return err
 }
 
-// unprepared reports whether the app has no database in the cell, or an empty one.
-func unprepared(err error) bool {
-	const noDatabase, noSchema, noTable, noRole = "3D000", "3F000", "42P01", "22023"
-	answer, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && slices.Contains([]string{noDatabase, noSchema, noTable, noRole}, answer.Code)
-}
-
-// Install lets an app's database accept seals under a key.
+// Install lets a database accept seals under a key.
 func (d *Databases) Install(ctx context.Context, i store.Install, key tenant.SealKey) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	pool, err := d.pool(ctx, i.CredentialsRef, i.App)
-	if err != nil {
-		return err
+	model := tenant.ModelShared
+	if !i.Tenant.IsZero() {
+		model = tenant.ModelDatabase
 	}
-	return cell.InstallKey(ctx, pool, cell.Key{ID: i.Key.KID, Cell: i.CellNumber, Secret: key, NotAfter: i.Key.NotAfter})
+	return d.within(ctx, i.CredentialsRef, i.App, model, i.Tenant, func(conn cell.Conn) error {
+		return cell.InstallKey(ctx, conn, cell.Key{ID: i.Key.KID, Cell: i.CellNumber, Secret: key, NotAfter: i.Key.NotAfter})
+	})
 }
 
 func (d *Databases) pool(ctx context.Context, ref, app string) (*pgxpool.Pool, error) {
@@ -147,10 +173,10 @@ func (d *Databases) pool(ctx context.Context, ref, app string) (*pgxpool.Pool, e
 func newPool(ctx context.Context, dsn, database string) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
-		return nil, errors.New("the cell's connection string cannot be parsed") // its own error quotes it
+		return nil, errParse // its own error quotes it
 	}
 	cfg.ConnConfig.Database = database
-	cfg.ConnConfig.RuntimeParams["application_name"] = "rowhouse-tenancy"
+	cfg.ConnConfig.RuntimeParams["application_name"] = applicationName
 	cfg.MaxConns, cfg.MinConns, cfg.MaxConnIdleTime = maxConns, 0, idle
 	return pgxpool.NewWithConfig(context.WithoutCancel(ctx), cfg)
 }

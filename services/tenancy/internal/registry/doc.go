@@ -27,6 +27,11 @@ const (
 	ReasonModelNotAllowed  = "MODEL_NOT_ALLOWED"
 	ReasonNoCellCapacity   = "NO_CELL_CAPACITY"
 	ReasonCellUnreachable  = "CELL_UNREACHABLE"
+
+	ReasonChecksumDrift       = "CHECKSUM_DRIFT"
+	ReasonMigrationOutOfOrder = "MIGRATION_OUT_OF_ORDER"
+	ReasonMigrationsMissing   = "MIGRATIONS_MISSING"
+	ReasonMigrationFailed     = "MIGRATION_FAILED"
 )
 
 // refuse makes a fault of tenancy's own domain.

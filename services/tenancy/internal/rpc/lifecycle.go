@@ -61,10 +61,6 @@ func (s *tenants) draft(ctx context.Context, tx *change.Tx, req *tenancyv1.Creat
 	if err != nil {
 		return registry.Tenant{}, err
 	}
-	if model != tenant.ModelShared {
-		return registry.Tenant{}, fault.New(fault.FailedPrecondition, registry.ReasonModelNotAllowed,
-			"tenants of model %s cannot be provisioned yet", model).WithDomain(registry.Domain).WithMetadata("model", model.String())
-	}
 	place, err := s.place(ctx, tx, model, wish)
 	if err != nil {
 		return registry.Tenant{}, err
@@ -155,11 +151,12 @@ func (s *tenants) begin(ctx context.Context, tx *change.Tx, t *registry.Tenant, 
 	o := store.Operation{
 		ID: id.String(), Target: "tenants/" + t.ID.String(), Verb: what, Input: []byte(t.UID.String()),
 		Meta: &apiv1.OperationMetadata{
-			Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps(what), Cancellable: what == worker.VerbCreate,
+			Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps(what, t.Placement.Model),
+			Cancellable: what == worker.VerbCreate,
 		},
 	}
 	grace := time.Duration(0)
-	if what == worker.VerbCreate {
+	if what == worker.VerbCreate && t.Placement.Model == tenant.ModelShared {
 		grace = inlineTime
 	}
 	if err := store.InsertOperation(ctx, tx, o, tx.Call().RequestID, grace); err != nil {
@@ -173,13 +170,16 @@ func (s *tenants) begin(ctx context.Context, tx *change.Tx, t *registry.Tenant, 
 	return operationOf(o)
 }
 
-// settle works on the operation for a while, so that the answer usually holds a tenant that is ready. A replay, whose
-// stored answer is that of the first commit, ends here with the same answer as the first call.
+// settle works on the operation for a while, so that the answer usually holds a tenant that is ready; homes of a tenant's
+// own are left to the workers, whom nobody's patience interrupts. A replay, whose stored answer is that of the first commit,
+// ends here with the same answer as the first call.
 func (s *tenants) settle(ctx context.Context, resp *tenancyv1.CreateTenantResponse) *tenancyv1.CreateTenantResponse {
 	ctx, cancel := context.WithTimeout(ctx, inlineTime)
 	defer cancel()
 	id := idOf(resp.GetOperation().GetName())
-	if err := s.Worker.Inline(ctx, id); err != nil {
+	if resp.GetTenant().GetPlacement().GetModel() != tenancyv1.IsolationModel_ISOLATION_MODEL_SHARED {
+		s.Worker.Kick()
+	} else if err := s.Worker.Inline(ctx, id); err != nil {
 		s.Work.Log.WarnContext(ctx, "a tenant is not ready yet; workers go on", "operation", id, "error", err)
 	}
 	o, err := s.await(ctx, id, func(o store.Operation) bool { return o.Attempt > 0 })

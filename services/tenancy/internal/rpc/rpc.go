@@ -71,6 +71,7 @@ func (h *Handlers) Register(server grpc.ServiceRegistrar) {
 	tenancyv1.RegisterTenantServiceServer(server, &tenants{Config: h.cfg})
 	tenancyv1.RegisterPlanServiceServer(server, &plans{Config: h.cfg})
 	tenancyv1.RegisterAppServiceServer(server, &apps{Config: h.cfg})
+	tenancyv1.RegisterMigrationServiceServer(server, &migrations{Config: h.cfg})
 	tenancyv1.RegisterCellServiceServer(server, &cells{Config: h.cfg})
 	tenancyv1.RegisterDomainServiceServer(server, &domains{Config: h.cfg})
 	tenancyv1.RegisterPlacementServiceServer(server, &placements{Config: h.cfg})

@@ -176,33 +176,66 @@ func CurrentSealKID(ctx context.Context, q Querier, cell string) (uint8, error) 
 	return uint8(kid), nil //nolint:gosec // the table allows 1 to 255
 }
 
-// Install is a key that one app's database lacks.
+// Install is a key that one database lacks: the one that the app's tenants share, or that of a DATABASE tenant.
 type Install struct {
 	Key            SealKey
 	App            string
+	Tenant         tenant.UID // zero for the shared one
 	CellNumber     uint32
 	CredentialsRef string
 }
 
-// Installs returns the keys that databases of a cell lack.
-func Installs(ctx context.Context, q Querier, now time.Time) ([]Install, error) {
-	return collect(ctx, q, func(row pgx.CollectableRow) (Install, error) {
-		var i Install
-		var kid int32
-		err := row.Scan(&i.Key.Cell, &kid, &i.Key.Sealed, &i.Key.NotAfter, &i.App, &i.CellNumber, &i.CredentialsRef)
-		i.Key.KID = uint8(kid) //nolint:gosec // the table allows 1 to 255
-		return i, err
-	}, `SELECT k.cell, k.kid, k.sealed, k.not_after, u.app, c.number, c.credentials_ref
-		FROM registry.seal_key k JOIN registry.cell c ON c.id = k.cell JOIN registry.app_upstream u ON u.cell = k.cell
-		WHERE k.not_after > $1 AND NOT EXISTS (
-			SELECT FROM registry.seal_install s WHERE s.cell = k.cell AND s.kid = k.kid AND s.app = u.app)
-		ORDER BY k.cell, k.kid, u.app`, now)
+// lacking are the databases that lack a key k: of each app in the cell the one that its tenants share, and those of
+// DATABASE tenants that are ready.
+const lacking = `(SELECT k.cell, k.kid, u.app, NULL::uuid AS tenant_uid
+	FROM registry.seal_key k JOIN registry.app_upstream u ON u.cell = k.cell
+	UNION ALL SELECT k.cell, k.kid, h.app, h.tenant_uid
+	FROM registry.seal_key k JOIN registry.placement p ON p.cell = k.cell AND p.model = 3
+	JOIN registry.home h ON h.tenant_uid = p.tenant_uid AND h.ready AND NOT h.gone
+	EXCEPT SELECT s.cell, s.kid, s.app, s.tenant_uid FROM registry.seal_install s)`
+
+func scanInstall(row pgx.CollectableRow) (Install, error) {
+	var i Install
+	var kid int32
+	var owner *[16]byte
+	err := row.Scan(&i.Key.Cell, &kid, &i.Key.Sealed, &i.Key.NotAfter, &i.App, &owner, &i.CellNumber, &i.CredentialsRef)
+	i.Key.KID = uint8(kid) //nolint:gosec // the table allows 1 to 255
+	if owner != nil {
+		i.Tenant = tenant.UID(*owner)
+	}
+	return i, err
 }
 
-// Installed records that an app's database has a key.
+// Installs returns the keys that databases lack.
+func Installs(ctx context.Context, q Querier, now time.Time) ([]Install, error) {
+	return collect(ctx, q, scanInstall, selectInstall+`WHERE k.not_after > $1 ORDER BY k.cell, k.kid, l.app, l.tenant_uid`, now)
+}
+
+// InstallsOf returns the keys that the database of one DATABASE tenant lacks.
+func InstallsOf(ctx context.Context, q Querier, app string, uid tenant.UID, now time.Time) ([]Install, error) {
+	return collect(ctx, q, scanInstall, selectInstall+`WHERE k.not_after > $1 AND l.app = $2 AND l.tenant_uid = $3 ORDER BY k.kid`,
+		now, app, [16]byte(uid))
+}
+
+const selectInstall = `SELECT k.cell, k.kid, k.sealed, k.not_after, l.app, l.tenant_uid, c.number, c.credentials_ref
+	FROM ` + lacking + ` l JOIN registry.seal_key k ON k.cell = l.cell AND k.kid = l.kid JOIN registry.cell c ON c.id = k.cell `
+
+// Lacking returns how many databases lack a key.
+func Lacking(ctx context.Context, q Querier, cell string, kid uint8) (n int, err error) {
+	err = q.QueryRow(ctx, `SELECT count(*) FROM `+lacking+` l WHERE l.cell = $1 AND l.kid = $2`, cell, int32(kid)).Scan(&n)
+	return n, err
+}
+
+// Installed records that a database has a key, unless the database is forgotten meanwhile.
 func Installed(ctx context.Context, q Querier, i Install) error {
-	_, err := q.Exec(ctx, `INSERT INTO registry.seal_install (cell, kid, app, install_time)
-		SELECT $1, $2, id, now() FROM registry.app WHERE id = $3 ON CONFLICT DO NOTHING`, i.Key.Cell, int32(i.Key.KID), i.App)
+	if i.Tenant.IsZero() {
+		_, err := q.Exec(ctx, `INSERT INTO registry.seal_install (cell, kid, app, install_time)
+			SELECT $1, $2, id, now() FROM registry.app WHERE id = $3 ON CONFLICT DO NOTHING`, i.Key.Cell, int32(i.Key.KID), i.App)
+		return err
+	}
+	_, err := q.Exec(ctx, `INSERT INTO registry.seal_install (cell, kid, app, tenant_uid, install_time)
+		SELECT $1, $2, app, tenant_uid, now() FROM registry.home WHERE app = $3 AND tenant_uid = $4 ON CONFLICT DO NOTHING`,
+		i.Key.Cell, int32(i.Key.KID), i.App, [16]byte(i.Tenant))
 	return err
 }
 

@@ -157,6 +157,21 @@ func ReleaseOperation(ctx context.Context, q Querier, o Operation, wait time.Dur
 		WHERE id = $1 AND fence = $2 AND end_time IS NULL`, wait)
 }
 
+// KeepOperation stores progress, holds the operation for another lease and reports whether it was cancelled meanwhile.
+// Error: ErrFenced.
+func KeepOperation(ctx context.Context, q Querier, o Operation, lease time.Duration) (cancelled bool, err error) {
+	metadata, err := o.metadata()
+	if err != nil {
+		return false, err
+	}
+	err = q.QueryRow(ctx, `UPDATE kernel.operations SET metadata = $3, attempt = $4, lease_until = now() + $5::interval, update_time = now()
+		WHERE id = $1 AND fence = $2 AND end_time IS NULL RETURNING phase = 5`, o.ID, o.Fence, metadata, o.Attempt, lease).Scan(&cancelled)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrFenced
+	}
+	return cancelled, err
+}
+
 // FinishOperation ends the operation with its output or its error. Error: ErrFenced.
 func FinishOperation(ctx context.Context, q Querier, o Operation) error {
 	return fenced(ctx, q, o, `UPDATE kernel.operations SET phase = $3, attempt = $4, metadata = $5, output = $6, error = $7,
@@ -198,6 +213,14 @@ func CancelOperation(ctx context.Context, q Querier, id, verb string) (bool, err
 	tag, err := q.Exec(ctx, `UPDATE kernel.operations SET phase = 5, next_time = now(), update_time = now()
 		WHERE id = $1 AND verb = $2 AND end_time IS NULL`, id, verb)
 	return tag.RowsAffected() == 1, err
+}
+
+// WakeCreations has the creations of tenants that wait for a home of the app be tried at once.
+func WakeCreations(ctx context.Context, q Querier, app, verb string) error {
+	_, err := q.Exec(ctx, `UPDATE kernel.operations SET next_time = now() WHERE end_time IS NULL AND verb = $2 AND target IN (
+		SELECT 'tenants/' || t.id FROM registry.home h JOIN registry.tenant t ON t.uid = h.tenant_uid
+		WHERE h.app = $1 AND t.state = 1)`, app, verb)
+	return err
 }
 
 // DeleteOperation forgets an operation that has ended and reports whether it had.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
@@ -35,7 +37,7 @@ func OwePlan(ctx context.Context, q Querier, plan string) error {
 }
 
 // OweApp gives every tenant a place in the app's databases in those cells where the app is, and takes it where the app
-// is no longer.
+// is no longer. Rows, schemas and databases stay.
 func OweApp(ctx context.Context, q Querier, app string) error {
 	_, err := q.Exec(ctx, `INSERT INTO registry.placement_app (tenant_uid, app)
 		SELECT p.tenant_uid, u.app FROM registry.app_upstream u JOIN registry.placement p ON p.cell = u.cell
@@ -44,16 +46,25 @@ func OweApp(ctx context.Context, q Querier, app string) error {
 	if err != nil {
 		return fmt.Errorf("place tenants in app %s: %w", app, err)
 	}
-	_, err = q.Exec(ctx, `DELETE FROM registry.placement_app a USING registry.placement p
-		WHERE a.app = $1 AND p.tenant_uid = a.tenant_uid
-		AND NOT EXISTS (SELECT FROM registry.app_upstream u WHERE u.app = a.app AND u.cell = p.cell)`, app)
-	return err
+	if err := addHomes(ctx, q, `a.app = $1`, app); err != nil {
+		return err
+	}
+	for _, table := range []string{"placement_app", "home"} {
+		_, err = q.Exec(ctx, `DELETE FROM registry.`+table+` a USING registry.placement p
+			WHERE a.app = $1 AND p.tenant_uid = a.tenant_uid
+			AND NOT EXISTS (SELECT FROM registry.app_upstream u WHERE u.app = a.app AND u.cell = p.cell)`, app)
+		if err != nil {
+			return fmt.Errorf("take tenants' places in app %s: %w", app, err)
+		}
+	}
+	return nil
 }
 
 // Debt is what one app's database must be told about one tenant.
 type Debt struct {
 	UID            tenant.UID
 	App            string
+	Model          tenant.Model
 	Cell           string
 	CredentialsRef string
 	State          registry.State
@@ -65,26 +76,31 @@ type Debt struct {
 	Attempt        int
 }
 
-const selectDebt = `SELECT a.tenant_uid, a.app, p.cell, c.credentials_ref, t.state, p.generation, p.revision, l.statement_ms,
+const selectDebt = `SELECT a.tenant_uid, a.app, p.model, p.cell, c.credentials_ref, t.state, p.generation, p.revision, l.statement_ms,
 	l.lock_ms, l.idle_ms, a.attempt
 FROM registry.placement_app a JOIN registry.placement p ON p.tenant_uid = a.tenant_uid
 JOIN registry.cell c ON c.id = p.cell JOIN registry.tenant t ON t.uid = a.tenant_uid JOIN registry.plan l ON l.id = t.plan `
 
 func scanDebt(row pgx.CollectableRow) (Debt, error) {
 	var d Debt
-	err := row.Scan((*[16]byte)(&d.UID), &d.App, &d.Cell, &d.CredentialsRef, &d.State, &d.Generation, &d.Revision,
+	err := row.Scan((*[16]byte)(&d.UID), &d.App, &d.Model, &d.Cell, &d.CredentialsRef, &d.State, &d.Generation, &d.Revision,
 		&d.StatementMS, &d.LockMS, &d.IdleMS, &d.Attempt)
 	return d, err
 }
 
+// housed says that the home that a is to be told to is ready, or is the one that all tenants share.
+const housed = `NOT EXISTS (SELECT FROM registry.home h WHERE h.tenant_uid = a.tenant_uid AND h.app = a.app AND NOT h.ready)`
+
 // Debts returns what the cell of one tenant is owed, due or not.
 func Debts(ctx context.Context, q Querier, uid tenant.UID) ([]Debt, error) {
-	return collect(ctx, q, scanDebt, selectDebt+`WHERE a.tenant_uid = $1 AND a.owed ORDER BY a.app`, [16]byte(uid))
+	return collect(ctx, q, scanDebt, selectDebt+`WHERE a.tenant_uid = $1 AND a.owed AND `+housed+` ORDER BY a.app`, [16]byte(uid))
 }
 
-// KnownInCell reports whether a database of the cell has heard of the tenant, and not yet of what became of it.
+// KnownInCell reports whether a database of the cell has heard of the tenant, and not yet of what became of it, or has a
+// home of it.
 func KnownInCell(ctx context.Context, q Querier, uid tenant.UID) (known bool, err error) {
-	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.placement_app WHERE tenant_uid = $1 AND owed AND revision > 0)`,
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.placement_app WHERE tenant_uid = $1 AND owed AND revision > 0)
+		OR EXISTS (SELECT FROM registry.home WHERE tenant_uid = $1)`,
 		[16]byte(uid)).Scan(&known)
 	return known, err
 }
@@ -94,7 +110,7 @@ func KnownInCell(ctx context.Context, q Querier, uid tenant.UID) (known bool, er
 func ClaimDebts(ctx context.Context, q Querier, limit int, lease time.Duration, full []string) ([]Debt, error) {
 	return collect(ctx, q, scanDebt, `WITH due AS (
 		SELECT a.tenant_uid, a.app FROM registry.placement_app a JOIN registry.placement p ON p.tenant_uid = a.tenant_uid
-		WHERE a.owed AND a.next_time <= now() AND p.cell <> ALL ($3)
+		WHERE a.owed AND a.next_time <= now() AND p.cell <> ALL ($3) AND `+housed+`
 		ORDER BY a.next_time LIMIT $1 FOR UPDATE OF a SKIP LOCKED
 	), claimed AS (
 		UPDATE registry.placement_app a SET next_time = now() + $2::interval FROM due
@@ -120,18 +136,31 @@ func Unpaid(ctx context.Context, q Querier, d Debt, wait time.Duration) error {
 	return err
 }
 
-// PlacementApps returns what each app's database was told about a tenant.
+// PlacementApps returns what is known of a tenant's place in each app, but for its name.
 func PlacementApps(ctx context.Context, q Querier, uid tenant.UID) ([]*tenancyv1.PlacementApp, error) {
 	return collect(ctx, q, func(row pgx.CollectableRow) (*tenancyv1.PlacementApp, error) {
-		var app, state string
+		var app, version string
 		var written *time.Time
-		if err := row.Scan(&app, &state, &written); err != nil {
+		var failure []byte
+		p := new(tenancyv1.PlacementApp)
+		err := row.Scan(&app, &p.State, &written, &version, &p.Reconciling, &failure)
+		if err != nil {
 			return nil, err
 		}
-		p := &tenancyv1.PlacementApp{App: "apps/" + app, State: state}
+		p.App = "apps/" + app
+		if version != "" {
+			p.Migration = p.GetApp() + "/migrations/" + version
+		}
 		if written != nil {
 			p.UpdateTime = timestamppb.New(*written)
 		}
-		return p, nil
-	}, `SELECT app, state, write_time FROM registry.placement_app WHERE tenant_uid = $1 ORDER BY app`, [16]byte(uid))
+		if failure != nil {
+			p.LastError = new(spb.Status)
+			err = proto.Unmarshal(failure, p.GetLastError())
+		}
+		return p, err
+	}, `SELECT a.app, a.state, a.write_time, coalesce(h.version, ''), a.owed OR coalesce(h.owed, false), h.error
+		FROM registry.placement_app a
+		LEFT JOIN registry.home h ON h.tenant_uid = a.tenant_uid AND h.app = a.app
+		WHERE a.tenant_uid = $1 ORDER BY a.app`, [16]byte(uid))
 }

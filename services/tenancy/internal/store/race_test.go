@@ -86,6 +86,10 @@ func (b *bench) withdrawApp(ctx context.Context, q store.Querier) error {
 }
 
 func (b *bench) insertTenant(ctx context.Context, q store.Querier) error {
+	return b.insertTenantAs(ctx, q, tenant.ModelShared)
+}
+
+func (b *bench) insertTenantAs(ctx context.Context, q store.Querier, model tenant.Model) error {
 	id, err := tenant.ParseID("acme")
 	if err != nil {
 		return err
@@ -95,7 +99,7 @@ func (b *bench) insertTenant(ctx context.Context, q store.Querier) error {
 	}
 	return store.InsertTenant(ctx, q, registry.Tenant{
 		UID: b.uid(), ID: id, Plan: "free", State: registry.StateCreating, Generation: 1, CreateTime: time.Now(),
-		Placement: registry.Placement{Model: tenant.ModelShared, Cell: "cell-1", Generation: 1},
+		Placement: registry.Placement{Model: model, Cell: "cell-1", Generation: 1},
 	})
 }
 
@@ -185,6 +189,25 @@ func TestDebtsThatGrowMeanwhileStay(t *testing.T) {
 		b.must(err)
 		if len(owed) != 1 || owed[0].Revision != 2 {
 			t.Errorf("owed: %+v", owed)
+		}
+	})
+	t.Run("home", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		b.must(b.insertTenantAs(t.Context(), b.pool, tenant.ModelSchema))
+		h := store.Home{App: "notes", Version: "0001_one"}
+		b.must(b.super.QueryRow(t.Context(), `SELECT tenant_uid FROM registry.home`).Scan((*[16]byte)(&h.UID)))
+		b.race(func(ctx context.Context, q store.Querier) error {
+			if _, err := store.LockApp(ctx, q, "notes"); err != nil {
+				return err
+			}
+			return errors.Join(store.InsertMigrations(ctx, q, "notes", []registry.Migration{registry.NewMigration("0002_two", "")}, time.Now()),
+				store.OweHomes(ctx, q, "notes"))
+		}, func(ctx context.Context, _ store.Querier) error { return store.HomeMigrated(ctx, b.pool, h) })
+		var owed bool
+		b.must(b.super.QueryRow(t.Context(), `SELECT owed FROM registry.home`).Scan(&owed))
+		if !owed {
+			t.Error("a migration that was registered meanwhile is owed no more")
 		}
 	})
 }

@@ -40,6 +40,12 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
+// Pool is what a few units of work of their own take, which are more than one statement.
+type Pool interface {
+	Querier
+	Begin(ctx context.Context) (pgx.Tx, error)
+}
+
 // NotFound returns the fault for a resource that is not there. Its text is the same for every resource of a kind, so
 // that it says nothing that the caller did not.
 func NotFound(name string) *fault.Error {

@@ -172,7 +172,8 @@ func ListTenants(ctx context.Context, q Querier, l TenantList) ([]registry.Tenan
 	return collect(ctx, q, scanTenant, b.String(), args...)
 }
 
-// InsertTenant stores a new tenant with its placement, and owes it to the database of every app in its cell. TakeRoom took
+// InsertTenant stores a new tenant with its placement, and owes it to the database of every app in its cell, or owes it
+// homes of its own there. TakeRoom took
 // its room there before: apps that come or go meanwhile wait for that lock. Errors: TENANT_ID_TAKEN; RESOURCE_EXISTS for
 // the external id.
 func InsertTenant(ctx context.Context, q Querier, t registry.Tenant) error {
@@ -190,7 +191,10 @@ func InsertTenant(ctx context.Context, q Querier, t registry.Tenant) error {
 	}
 	_, err = q.Exec(ctx, `INSERT INTO registry.placement_app (tenant_uid, app)
 		SELECT $1, app FROM registry.app_upstream WHERE cell = $2`, [16]byte(t.UID), t.Placement.Cell)
-	return err
+	if err != nil {
+		return fmt.Errorf("place tenant %s: %w", t.ID, err)
+	}
+	return addHomes(ctx, q, `a.tenant_uid = $1`, [16]byte(t.UID))
 }
 
 func labelsOf(t registry.Tenant) map[string]string {

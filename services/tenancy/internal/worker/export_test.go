@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"errors"
+
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 )
 
 // Upkeep does one round of all that Run does for keys, and waits for it.
@@ -14,3 +16,8 @@ func (w *Worker) Upkeep(ctx context.Context) error {
 
 // TurnKeys makes the keys that are due and installs none.
 func (w *Worker) TurnKeys(ctx context.Context) error { return w.turnKeys(ctx) }
+
+// InstallCell gives a cell's databases what is missing, and has the newest key used.
+func (w *Worker) InstallCell(ctx context.Context, cell string, missing []store.Install) error {
+	return w.installCell(ctx, cell, missing)
+}

@@ -88,7 +88,7 @@ func (b *bench) createIn(cell, id string) tenant.UID {
 	u := b.place(cell, id, registry.StateCreating)
 	b.must(store.InsertOperation(ctx, b.pool, store.Operation{
 		ID: uuid.Must(uuid.NewV7()).String(), Target: "tenants/" + id, Verb: worker.VerbCreate, Input: []byte(u.String()),
-		Meta: &apiv1.OperationMetadata{Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps(worker.VerbCreate)},
+		Meta: &apiv1.OperationMetadata{Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps(worker.VerbCreate, tenant.ModelShared)},
 	}, "", 0))
 	return u
 }

@@ -31,6 +31,9 @@ const VerbCreate = "create"
 
 // The steps.
 const (
+	stepHomes     = "homes"
+	stepMigrate   = "migrations"
+	stepKeys      = "keys"
 	stepCells     = "cells"
 	stepActivate  = "activate"
 	stepConsumers = "consumers"
@@ -39,10 +42,15 @@ const (
 
 const service = "tenancy"
 
-// Steps returns the steps of a verb, none begun.
-func Steps(verb string) []*apiv1.OperationStep {
+// Steps returns the steps of a verb on a tenant of the model, none begun.
+func Steps(verb string, model tenant.Model) []*apiv1.OperationStep {
 	names := []string{stepCells, stepConsumers}
-	if verb == VerbCreate {
+	switch {
+	case verb == VerbCreate && model == tenant.ModelSchema:
+		names = []string{stepHomes, stepMigrate, stepCells, stepActivate}
+	case verb == VerbCreate && model == tenant.ModelDatabase:
+		names = []string{stepHomes, stepMigrate, stepKeys, stepCells, stepActivate}
+	case verb == VerbCreate:
 		names = []string{stepCells, stepActivate}
 	}
 	steps := make([]*apiv1.OperationStep, len(names))
@@ -79,11 +87,25 @@ type holder struct {
 	w   *Worker
 	o   store.Operation
 	uid tenant.UID
-	put bool // the operation was put down
+	// put says that the operation was put down, cancelled that it is to be undone.
+	put, cancelled bool
 }
 
-// create: tell the cell's databases, then let the tenant be served.
+// create: make the tenant's homes ready where it has homes of its own, tell the cell's databases, then let the tenant be
+// served. Whoever takes over after a crash goes on with the step that had not ended.
 func (h *holder) create(ctx context.Context) error {
+	for _, s := range []struct {
+		name string
+		do   func(context.Context) error
+	}{{stepHomes, h.makeHomes}, {stepMigrate, h.migrateHomes}, {stepKeys, h.giveKeys}} {
+		if err := h.longStep(ctx, s.name, s.do); err != nil {
+			return err
+		}
+		if h.cancelled {
+			h.o.Meta.Phase = apiv1.OperationPhase_OPERATION_PHASE_CANCELLING
+			return h.undo(ctx)
+		}
+	}
 	if err := h.step(ctx, stepCells, h.payAll); err != nil {
 		return err
 	}
@@ -92,7 +114,7 @@ func (h *holder) create(ctx context.Context) error {
 	})
 }
 
-// undo: take the tenant's place back and free the room it took.
+// undo: take the tenant's place back and free the room it took. Its homes are dropped by and by.
 func (h *holder) undo(ctx context.Context) error {
 	if h.stepNamed(stepUndo) == nil {
 		h.o.Meta.Steps = append(h.o.Meta.Steps, &apiv1.OperationStep{Name: stepUndo})
@@ -211,7 +233,7 @@ func (h *holder) apply(ctx context.Context, tx *change.Tx, next registry.Tenant,
 		}
 	}
 	if effects.FreeCell {
-		if err := store.FreeRoom(ctx, tx, next.Placement.Cell); err != nil {
+		if err := errors.Join(store.FreeRoom(ctx, tx, next.Placement.Cell), store.DropHomes(ctx, tx, next.UID)); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
@@ -27,6 +28,9 @@ const (
 	sealEvery = 24 * time.Hour
 	// sealPatience is how long a new key waits for databases that cannot be told.
 	sealPatience = 12 * time.Hour
+
+	// installsPerCell bounds the databases of a cell that are given a key at a time.
+	installsPerCell = 4
 
 	expireBatch = 500
 	maxKID      = 255
@@ -99,15 +103,15 @@ func OpenSealKey(cfg Config, k store.SealKey) (tenant.SealKey, error) {
 	return key, nil
 }
 
-// InstallApp gives the databases of one app the keys that they lack, all at once. Failures are logged: the loop goes on
+// InstallApp gives the databases that one app's tenants share the keys that they lack, all at once. Failures are logged: the loop goes on
 // with them, and has gateways use new keys.
 func (w *Worker) InstallApp(ctx context.Context, app string) {
 	missing, err := store.Installs(ctx, w.cfg.Pool, w.cfg.Clock())
 	w.logged(ctx, err)
 	var all sync.WaitGroup
 	for _, i := range missing {
-		if i.App == app {
-			all.Go(func() { w.install(ctx, i) })
+		if i.App == app && i.Tenant.IsZero() {
+			all.Go(func() { w.tried(ctx, i, w.install(ctx, i)) })
 		}
 	}
 	all.Wait()
@@ -135,28 +139,27 @@ func (w *Worker) startInstalls(ctx context.Context) error {
 	return nil
 }
 
-// installCell gives a cell's databases the keys that they lack, and has gateways seal with the newest key once it is
-// everywhere.
+// installCell gives a cell's databases the keys that they lack, a few at a time, and has gateways seal with the newest key
+// once it is everywhere. A database that cannot be told keeps a new key waiting, but not for ever.
 func (w *Worker) installCell(ctx context.Context, cell string, missing []store.Install) error {
-	behind := map[uint8]bool{}
+	var side errgroup.Group
+	side.SetLimit(installsPerCell)
 	for _, i := range missing {
-		if !w.install(ctx, i) {
-			behind[i.Key.KID] = true
-		}
+		side.Go(func() error {
+			w.tried(ctx, i, w.install(ctx, i))
+			return nil
+		})
 	}
+	_ = side.Wait() // none returns an error
 	keys, err := store.SealKeys(ctx, w.cfg.Pool, []string{cell}, w.cfg.Clock())
 	if err != nil || len(keys) == 0 || !keys[0].UseTime.IsZero() {
 		return err
 	}
-	late := w.cfg.Clock().Sub(keys[0].CreateTime) > sealPatience
-	if behind[keys[0].KID] && !late {
-		return nil
-	}
-	return w.useSealKey(ctx, cell, keys[0].KID)
+	return w.useSealKey(ctx, cell, keys[0])
 }
 
-// install gives one database one key and reports whether it has it now.
-func (w *Worker) install(ctx context.Context, i store.Install) bool {
+// install gives one database one key.
+func (w *Worker) install(ctx context.Context, i store.Install) error {
 	key, err := OpenSealKey(w.cfg, i.Key)
 	if err == nil {
 		err = w.cfg.Cells.Install(ctx, i, key)
@@ -164,26 +167,58 @@ func (w *Worker) install(ctx context.Context, i store.Install) bool {
 	if err == nil {
 		err = store.Installed(ctx, w.cfg.Pool, i)
 	}
-	if err != nil {
-		w.cfg.Log.WarnContext(ctx, "worker: a seal key is not installed", "app", i.App, "cell", i.Key.Cell, "error", err)
-	}
-	return err == nil
+	return err
 }
 
-// useSealKey tells gateways to seal with the key.
-func (w *Worker) useSealKey(ctx context.Context, cell string, kid uint8) error {
+// tried is for an installation that is tried again by itself.
+func (w *Worker) tried(ctx context.Context, i store.Install, err error) {
+	if err == nil {
+		return
+	}
+	owner := "all"
+	if !i.Tenant.IsZero() {
+		owner = i.Tenant.String()
+	}
+	w.cfg.Log.WarnContext(ctx, "worker: a seal key is not installed", "app", i.App, "cell", i.Key.Cell, "tenant", owner, "error", err)
+}
+
+// errBehind says that a key is not used yet.
+var errBehind = errors.New("databases lack the key")
+
+// useSealKey tells gateways to seal with the key, unless a database lacks it. Homes that become ready meanwhile either are
+// seen here or see the key. After sealPatience those that lack it are left behind: their tenants alone are refused.
+func (w *Worker) useSealKey(ctx context.Context, cell string, key store.SealKey) error {
+	late := w.cfg.Clock().Sub(key.CreateTime) > sealPatience
+	behind, err := store.Lacking(ctx, w.cfg.Pool, cell, key.KID)
+	if err != nil || behind > 0 && !late {
+		return err
+	}
 	job := change.NewJob(ctx, service, "seal.use")
-	_, err := w.cfg.Kernel.Change(job, func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
+	_, err = w.cfg.Kernel.Change(job, func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
 		c, err := store.LockCell(ctx, tx, cell)
 		if err != nil {
 			return nil, err
 		}
-		if err := store.UseSealKey(ctx, tx, cell, kid, tx.Now()); err != nil {
+		behind, err := store.Lacking(ctx, tx, cell, key.KID)
+		if err != nil {
+			return nil, err
+		}
+		if behind > 0 && !late {
+			return nil, errBehind
+		}
+		if behind > 0 {
+			w.cfg.Log.ErrorContext(ctx, "worker: a seal key is used that databases lack; their tenants are refused",
+				"cell", cell, "kid", key.KID, "databases", behind)
+		}
+		if err := store.UseSealKey(ctx, tx, cell, key.KID, tx.Now()); err != nil {
 			return nil, err
 		}
 		tx.Audit(c.GetName())
-		return new(tenancyv1.Cell), wire.PublishCell(tx, c, kid)
+		return new(tenancyv1.Cell), wire.PublishCell(tx, c, key.KID)
 	})
+	if errors.Is(err, errBehind) {
+		return nil
+	}
 	return err
 }
 

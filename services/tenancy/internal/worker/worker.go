@@ -1,5 +1,6 @@
-// Package worker brings about what the registry has decided: it tells cells' databases where tenants live, activates
-// new tenants, waits until gateways and verifiers have applied a suspension, and turns keys over.
+// Package worker brings about what the registry has decided: it makes and migrates the homes that tenants have for
+// themselves, tells cells' databases where tenants live, activates new tenants, waits until gateways and verifiers have
+// applied a suspension, and turns keys over.
 //
 // Every step is look, act, record, so that it may be repeated; what is owed is in the database, so that whoever crashes
 // is replaced. Several workers, in one process or many, share the work: an operation is held by a lease, and a worker
@@ -22,6 +23,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/seal"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 )
@@ -29,6 +31,8 @@ import (
 const (
 	// lease is how long an operation is held by a worker that says nothing.
 	lease = 30 * time.Second
+	// renewEvery is how often one that works for longer says so.
+	renewEvery = 10 * time.Second
 	// pollEvery is how often work that another replica left is looked for.
 	pollEvery = time.Second
 	// LiveFor is how long a consumer counts as live after its last report.
@@ -46,6 +50,8 @@ const (
 	// operationsPerCell bounds the operations of one cell that run at a time in one process; it has as many connections
 	// to each database.
 	operationsPerCell = 4
+	// homesPerCell bounds the homes of one cell that are made, migrated or dropped at a time beside operations.
+	homesPerCell = 4
 	// debtBatch bounds the debts that are claimed in one go.
 	debtBatch   = 64
 	keepEnded   = 30 * 24 * time.Hour
@@ -55,10 +61,23 @@ const (
 // ErrNoDatabase is what [Cells] return for an app whose database in the cell is not made or not prepared yet.
 var ErrNoDatabase = errors.New("the app has no prepared database in the cell")
 
-// Cells reaches the databases of cells.
+// Cells tells the databases of cells about tenants and keys. An app's tenants share one, or have their own.
 type Cells interface {
 	Place(ctx context.Context, debt store.Debt) error
 	Install(ctx context.Context, i store.Install, key tenant.SealKey) error
+}
+
+// Homes makes the schemas and databases that tenants have for themselves. Everything may be repeated, and goes on where an
+// earlier try ended.
+type Homes interface {
+	// Make makes an empty home, for which nobody has a key. wanted is asked, while nobody else can make or drop the home,
+	// whether it is to be there still. Error: ErrNoDatabase.
+	Make(ctx context.Context, h store.Home, wanted func(context.Context) error) error
+	// Migrate runs those migrations that did not run there yet, each in a transaction that ends with an audit of what it
+	// touched. An error that is a fault may be told.
+	Migrate(ctx context.Context, h store.Home, migrations []registry.Migration) error
+	// Drop drops a home with all that is in it; sessions in it end.
+	Drop(ctx context.Context, h store.Home) error
 }
 
 // Config is what a Worker needs.
@@ -66,6 +85,7 @@ type Config struct {
 	Pool   *pgxpool.Pool
 	Kernel *change.Kernel
 	Cells  Cells
+	Homes  Homes
 	// Box opens and seals stored keys.
 	Box *seal.Box
 	// Root signs the certificates of tenancy's own keys, which Holder holds.
@@ -80,9 +100,9 @@ type Config struct {
 type Worker struct {
 	cfg Config
 
-	operations, debts, installs *lanes
+	operations, homes, debts, installs *lanes
 	// One bell per loop.
-	operationDue, debtDue, feedDue, keyDue, installDue bell
+	operationDue, homeDue, debtDue, feedDue, keyDue, installDue bell
 
 	mu    sync.Mutex
 	moved chan struct{} // closed when an operation has made progress here
@@ -92,8 +112,9 @@ type Worker struct {
 func New(cfg Config) *Worker {
 	return &Worker{
 		cfg: cfg, moved: make(chan struct{}),
-		operations: newLanes(operationsPerCell), debts: newLanes(1), installs: newLanes(1),
-		operationDue: make(bell, 1), debtDue: make(bell, 1), feedDue: make(bell, 1), keyDue: make(bell, 1), installDue: make(bell, 1),
+		operations: newLanes(operationsPerCell), homes: newLanes(homesPerCell), debts: newLanes(1), installs: newLanes(1),
+		operationDue: make(bell, 1), homeDue: make(bell, 1), debtDue: make(bell, 1), feedDue: make(bell, 1), keyDue: make(bell, 1),
+		installDue: make(bell, 1),
 	}
 }
 
@@ -110,6 +131,7 @@ func (b bell) ring() {
 // Kick says that there may be operations, or that cells or feeds are owed something, for example after a commit.
 func (w *Worker) Kick() {
 	w.operationDue.ring()
+	w.homeDue.ring()
 	w.debtDue.ring()
 	w.feedDue.ring()
 }
@@ -141,12 +163,13 @@ func (w *Worker) progressed() {
 func (w *Worker) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.loop(ctx, pollEvery, w.operationDue, w.startOperations) })
+	g.Go(func() error { return w.loop(ctx, pollEvery, w.homeDue, w.startHomes) })
 	g.Go(func() error { return w.loop(ctx, pollEvery, w.debtDue, w.startDebts) })
 	g.Go(func() error { return w.loop(ctx, pollEvery, w.feedDue, w.tellFeeds) })
 	g.Go(func() error { return w.loop(ctx, upkeepEvery, w.keyDue, w.turnKeys) })
 	g.Go(func() error { return w.loop(ctx, upkeepEvery, w.installDue, w.startInstalls) })
 	err := g.Wait()
-	for _, l := range []*lanes{w.operations, w.debts, w.installs} {
+	for _, l := range []*lanes{w.operations, w.homes, w.debts, w.installs} {
 		l.wait()
 	}
 	return err

@@ -42,6 +42,7 @@ type fakeCells struct {
 	installed     map[string]tenant.SealKey
 	before, after func(store.Debt) error
 	broken        bool
+	away          tenant.UID // of one DATABASE tenant whose database is down
 }
 
 func (f *fakeCells) Place(_ context.Context, d store.Debt) error {
@@ -65,10 +66,14 @@ func (f *fakeCells) Place(_ context.Context, d store.Debt) error {
 func (f *fakeCells) Install(_ context.Context, i store.Install, key tenant.SealKey) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.broken {
+	if f.broken || !i.Tenant.IsZero() && i.Tenant == f.away {
 		return errors.New("away")
 	}
-	f.installed[fmt.Sprint(i.App, i.Key.Cell, i.Key.KID)] = key
+	database := ""
+	if !i.Tenant.IsZero() {
+		database = i.Tenant.String()
+	}
+	f.installed[fmt.Sprint(i.App, database, i.Key.Cell, i.Key.KID)] = key
 	return nil
 }
 
@@ -83,6 +88,7 @@ type bench struct {
 	pool   *pgxpool.Pool
 	super  *pgxpool.Pool
 	cells  *fakeCells
+	homes  *fakeHomes
 	config worker.Config
 	now    time.Time
 }
@@ -90,7 +96,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	db := cluster.Database(t, store.Migrations())
-	b := &bench{t: t, pool: db.Pool, super: db.Connect(t, "postgres"), cells: &fakeCells{states: map[string]store.Debt{}, installed: map[string]tenant.SealKey{}}}
+	b := &bench{t: t, pool: db.Pool, super: db.Connect(t, "postgres"), cells: &fakeCells{states: map[string]store.Debt{}, installed: map[string]tenant.SealKey{}}, homes: &fakeHomes{made: map[string]string{}}}
 	b.now = time.Now()
 	holder, err := identity.Service("rowhouse.localhost", "cell-1", "tenancy")
 	b.must(err)
@@ -99,7 +105,7 @@ func newBench(t *testing.T) *bench {
 	_, root, err := ed25519.GenerateKey(rand.Reader)
 	b.must(err)
 	b.config = worker.Config{
-		Pool: db.Pool, Kernel: change.New(change.Config{Pool: db.Pool, Service: "tenancy"}), Cells: b.cells, Box: box, Root: root,
+		Pool: db.Pool, Kernel: change.New(change.Config{Pool: db.Pool, Service: "tenancy"}), Cells: b.cells, Homes: b.homes, Box: box, Root: root,
 		Holder: holder, Clock: func() time.Time { return b.now }, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError + 1})),
 	}
 	b.furnish()
@@ -140,8 +146,14 @@ func (b *bench) furnish() {
 	}))
 }
 
-// create stores a tenant that is being made, and its operation.
+// create stores a SHARED tenant that is being made, and its operation.
 func (b *bench) create(id string) (tenant.UID, string) {
+	b.t.Helper()
+	return b.createAs(tenant.ModelShared, id)
+}
+
+// createAs is create for any model.
+func (b *bench) createAs(model tenant.Model, id string) (tenant.UID, string) {
 	b.t.Helper()
 	ctx := b.t.Context()
 	parsed, err := tenant.ParseID(id)
@@ -151,11 +163,11 @@ func (b *bench) create(id string) (tenant.UID, string) {
 	b.must(err)
 	b.must(store.InsertTenant(ctx, b.pool, registry.Tenant{
 		UID: u, ID: parsed, Plan: "free", State: registry.StateCreating, Generation: 1, CreateTime: b.now,
-		Placement: registry.Placement{Model: tenant.ModelShared, Cell: "cell-1", Generation: 1},
+		Placement: registry.Placement{Model: model, Cell: "cell-1", Generation: 1},
 	}))
 	b.must(store.InsertOperation(ctx, b.pool, store.Operation{
 		ID: o, Target: "tenants/" + id, Verb: worker.VerbCreate, Input: []byte(u.String()),
-		Meta: &apiv1.OperationMetadata{Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps(worker.VerbCreate)},
+		Meta: &apiv1.OperationMetadata{Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps(worker.VerbCreate, model)},
 	}, "", 0))
 	return u, o
 }
@@ -174,43 +186,74 @@ func (b *bench) expire() {
 	b.must(err)
 }
 
-// TestCrashAtAnyStepResumes kills the worker's database connection at every statement of a creation in turn, and lets
-// another worker finish it.
+// TestCrashAtAnyStepResumes kills the worker at every statement and every call of a cell in a creation in turn, before it
+// and behind it, and lets another worker finish it: in each model the tenant has one home and is published once.
 func TestCrashAtAnyStepResumes(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	crashes := 0
-	for n := 0; ; n++ {
-		u, o := b.create(fmt.Sprintf("tenant-%d", n))
-		config, crash := b.config, &crasher{left: n}
-		config.Pool = b.crashing(crash)
-		config.Cells = crash.cells(b.cells)
-		config.Kernel = change.New(change.Config{Pool: config.Pool, Service: "tenancy", Log: config.Log})
-		_ = worker.New(config).Inline(t.Context(), o)
-		finished := !crash.dead
-		if crash.dead {
-			crashes++
-			b.expire()
-			b.must(worker.New(b.config).Inline(t.Context(), o))
-			if _, ok, err := store.ClaimOperationByID(t.Context(), b.pool, o, time.Second); err != nil || ok {
-				t.Fatalf("after a crash at statement %d the operation has not ended: %v", n, err)
+	for model, least := range map[tenant.Model]int{tenant.ModelShared: 8, tenant.ModelSchema: 18, tenant.ModelDatabase: 20} {
+		t.Run(model.String(), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.must(worker.New(b.config).Upkeep(t.Context()))
+			b.register("notes", "0001_notes", "0002_more")
+			crashes := 0
+			for n := 0; b.crash(model, n); n++ {
+				crashes++
 			}
-		}
-		if b.state(u) != registry.StateActive || b.cells.knows(u).State != registry.StateCreating {
-			t.Fatalf("after a crash at statement %d the tenant is %s and the cell knows %+v", n, b.state(u), b.cells.knows(u))
-		}
-		var published int
-		b.must(b.super.QueryRow(t.Context(), `SELECT count(*) FROM kernel.change_log WHERE key = $1`, "tenant/"+u.String()).Scan(&published))
-		if published != 2 {
-			t.Fatalf("after a crash at statement %d the tenant was published %d times to two feeds", n, published)
-		}
-		if finished {
-			break
+			if crashes < least {
+				t.Errorf("only %d places to crash were found", crashes)
+			}
+		})
+	}
+}
+
+// crash makes a tenant, crashes at the n-th place and has another worker go on. It reports whether it came to that.
+func (b *bench) crash(model tenant.Model, n int) (crashed bool) {
+	b.t.Helper()
+	ctx := b.t.Context()
+	u, o := b.createAs(model, fmt.Sprintf("tenant-%d", n))
+	config, crash := b.config, &crasher{left: n}
+	config.Pool = b.crashing(crash)
+	config.Cells, config.Homes = crash.cells(b.cells), crashingHomes{crash, b.homes}
+	config.Kernel = change.New(change.Config{Pool: config.Pool, Service: "tenancy", Log: config.Log})
+	_ = worker.New(config).Inline(ctx, o)
+	if crash.dead {
+		b.expire()
+		b.must(worker.New(b.config).Inline(ctx, o))
+		if _, ok, err := store.ClaimOperationByID(ctx, b.pool, o, time.Second); err != nil || ok {
+			b.t.Fatalf("after a crash at place %d the operation has not ended: %v", n, err)
 		}
 	}
-	if crashes < 8 {
-		t.Errorf("only %d places to crash were found", crashes)
+	if b.state(u) != registry.StateActive || b.cells.knows(u).State != registry.StateCreating {
+		b.t.Fatalf("after a crash at place %d the tenant is %s and the cell knows %+v", n, b.state(u), b.cells.knows(u))
 	}
+	var published int
+	b.must(b.super.QueryRow(ctx, `SELECT count(*) FROM kernel.change_log WHERE key = $1`, "tenant/"+u.String()).Scan(&published))
+	if published != 2 {
+		b.t.Fatalf("after a crash at place %d the tenant was published %d times to two feeds", n, published)
+	}
+	want := map[tenant.Model]string{tenant.ModelSchema: "0002_more", tenant.ModelDatabase: "0002_more"}[model]
+	if got := b.homes.version(u); got != want {
+		b.t.Fatalf("after a crash at place %d the home stands at %q, want %q", n, got, want)
+	}
+	key, keyed := b.cells.installed["notes"+u.String()+"cell-11"]
+	if keyed != (model == tenant.ModelDatabase) || keyed && key != b.cells.installed["notescell-11"] {
+		b.t.Fatalf("after a crash at place %d the tenant's own database has a key: %v", n, keyed)
+	}
+	meta := b.operation(o).Meta
+	for _, s := range meta.GetSteps() {
+		if s.GetState() != apiv1.OperationPhase_OPERATION_PHASE_SUCCEEDED || s.GetEndTime() == nil {
+			b.t.Fatalf("after a crash at place %d a step is %v", n, s)
+		}
+	}
+	return crash.dead
+}
+
+func (b *bench) operation(id string) store.Operation {
+	b.t.Helper()
+	o, err := store.ReadOperation(b.t.Context(), b.pool, id)
+	b.must(err)
+	return o
 }
 
 func TestPausedHolderIsFenced(t *testing.T) {
@@ -513,7 +556,7 @@ func TestLaggardsAreAwaitedForAWhile(t *testing.T) {
 	id := uuid.Must(uuid.NewV7()).String()
 	b.must(store.InsertOperation(ctx, b.pool, store.Operation{
 		ID: id, Target: "tenants/acme", Verb: "suspend", Input: []byte(u.String()),
-		Meta: &apiv1.OperationMetadata{Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps("suspend")},
+		Meta: &apiv1.OperationMetadata{Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps("suspend", tenant.ModelShared)},
 	}, "", 0))
 	advanced := func() store.Operation {
 		_, err := store.PutConsumer(ctx, b.pool, store.Consumer{Feed: "tenants", Identity: "spiffe://x", Replica: "stuck", Revision: 1}, 1, worker.KnownFor)

@@ -88,14 +88,14 @@ CREATE TABLE registry.app_shared_host (
     position integer NOT NULL
 );
 
--- Which keys each app's database has.
-CREATE TABLE registry.seal_install (
-    cell         text        NOT NULL,
-    kid          integer     NOT NULL,
-    app          text        NOT NULL REFERENCES registry.app,
-    install_time timestamptz NOT NULL,
-    PRIMARY KEY (cell, kid, app),
-    FOREIGN KEY (cell, kid) REFERENCES registry.seal_key
+-- What an app's tables consist of, in the order of the versions. Rows are only added.
+CREATE TABLE registry.app_migration (
+    app         text        NOT NULL REFERENCES registry.app,
+    version     text COLLATE "C" NOT NULL CHECK (version ~ '^[0-9]{4}_[a-z0-9_]+$' AND length(version) <= 100),
+    sha256      bytea       NOT NULL CHECK (length(sha256) = 32),
+    statements  text        NOT NULL,
+    create_time timestamptz NOT NULL,
+    PRIMARY KEY (app, version)
 );
 
 CREATE TABLE registry.tenant (
@@ -155,6 +155,36 @@ CREATE TABLE registry.placement_app (
 );
 CREATE INDEX placement_app_owed ON registry.placement_app (next_time) WHERE owed;
 CREATE INDEX placement_app_app ON registry.placement_app (app);
+
+-- The schemas and databases that SCHEMA and DATABASE tenants have for themselves, one per app. A row is there before
+-- what it speaks of is made, and goes after that is dropped. A placement is told to the home once it is ready.
+CREATE TABLE registry.home (
+    tenant_uid uuid        NOT NULL REFERENCES registry.placement,
+    app        text        NOT NULL REFERENCES registry.app,
+    version    text COLLATE "C" NOT NULL DEFAULT '', -- the newest of app_migration that ran there
+    ready      boolean     NOT NULL DEFAULT false, -- it was made, and brought to the newest version once
+    gone       boolean     NOT NULL DEFAULT false, -- it is to be dropped
+    owed       boolean     NOT NULL DEFAULT true,  -- it is to be made, migrated or dropped
+    attempt    integer     NOT NULL DEFAULT 0,
+    next_time  timestamptz NOT NULL DEFAULT now(),
+    error      bytea,                              -- google.rpc.Status of the last try
+    PRIMARY KEY (tenant_uid, app)
+);
+CREATE INDEX home_owed ON registry.home (next_time) WHERE owed;
+CREATE INDEX home_app ON registry.home (app);
+
+-- Which keys each database has: those that an app's tenants share, with no tenant, and those of DATABASE tenants.
+CREATE TABLE registry.seal_install (
+    cell         text        NOT NULL,
+    kid          integer     NOT NULL,
+    app          text        NOT NULL REFERENCES registry.app,
+    tenant_uid   uuid,
+    install_time timestamptz NOT NULL,
+    UNIQUE NULLS NOT DISTINCT (cell, kid, app, tenant_uid),
+    FOREIGN KEY (cell, kid) REFERENCES registry.seal_key,
+    FOREIGN KEY (tenant_uid, app) REFERENCES registry.home ON DELETE CASCADE
+);
+CREATE INDEX seal_install_home ON registry.seal_install (tenant_uid, app);
 
 CREATE TABLE registry.domain (
     uid         uuid        PRIMARY KEY,
@@ -217,6 +247,8 @@ GRANT INSERT, DELETE, UPDATE (not_after, use_time) ON registry.seal_key TO {{ser
 GRANT INSERT, DELETE, UPDATE (display_name, grpc_services, update_time, revision) ON registry.app TO {{service}};
 GRANT UPDATE (app, free_time) ON registry.audience_bit TO {{service}};
 GRANT INSERT, DELETE ON registry.app_upstream, registry.app_shared_host TO {{service}};
+GRANT INSERT, DELETE ON registry.app_migration TO {{service}};
+GRANT INSERT, DELETE, UPDATE (version, ready, gone, owed, attempt, next_time, error) ON registry.home TO {{service}};
 GRANT INSERT, DELETE ON registry.seal_install TO {{service}};
 GRANT INSERT, DELETE, UPDATE (display_name, plan, state, generation, labels, external_id, delete_protection, loss,
     update_time, revision, delete_time, purge_time, publish_owed) ON registry.tenant TO {{service}};

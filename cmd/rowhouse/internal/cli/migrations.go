@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+)
+
+func migrations() noun {
+	return noun{
+		name: "migrations", short: "What the tables of apps consist of", service: "rowhouse.tenancy.v1.MigrationService",
+		long: "Migrations that apps registered. Tenancy runs them for tenants with a schema or a database of their own:\n" +
+			"for new ones at once, for those that are there after each registration. In the database that all other\n" +
+			"tenants share the app runs them itself.",
+		columns: "MIGRATION=name@migrations APP=name@apps SHA256=sha256 REGISTERED=create_time",
+		verbs: []verb{
+			{
+				name: "list", rpc: "ListMigrations", short: "List an app's migrations in their order", fields: []field{{"parent", appForm}},
+				example: "rowhouse migrations list notes",
+			},
+			{
+				name: "get", rpc: "GetMigration", short: "Print a migration's SQL",
+				fields: named(appForm + "/migrations/{migration}"), show: showStatements,
+				long:    "Print a migration's SQL. -o json and -o yaml print the whole migration.",
+				example: "rowhouse migrations get notes 0001_notes",
+			},
+			{
+				name: "register", rpc: "RegisterMigrations", short: "Add a folder's migrations to those of an app",
+				fields: []field{{"parent", appForm}},
+				long: "Add a folder's migrations to those of an app. The folder holds files such as 0001_notes.sql, which run in the\n" +
+					"order of their names. Registered ones are looked at and stay as they are; one that has another text now, or a\n" +
+					"new one before them, is refused.\n\n" +
+					"Homes of tenants follow within seconds; `rowhouse placements get` shows where one stands and what it waits for.",
+				more: dirFlag, before: readMigrations,
+				example: "rowhouse migrations register notes --dir migrations\nrowhouse migrations register notes --dir migrations --dry-run",
+			},
+		},
+	}
+}
+
+// dirFlag defines the flags that [readMigrations] reads.
+func dirFlag(c *cobra.Command) {
+	c.Flags().String("dir", "", "the folder with the migrations")
+	c.Flags().String("from", "", "leave out those before this one, which are registered")
+	_ = errors.Join(c.MarkFlagRequired("dir"), c.MarkFlagDirname("dir")) // defined above
+}
+
+// readMigrations makes the request's migrations of a folder's files.
+func readMigrations(_ *app, c *cobra.Command, r *call) error {
+	request, ok := r.request.(*tenancyv1.RegisterMigrationsRequest)
+	if !ok {
+		return errors.New("migrations register sends another request")
+	}
+	dir, _ := c.Flags().GetString("dir") // these two are defined by dirFlag
+	from, _ := c.Flags().GetString("from")
+	files, err := filepath.Glob(filepath.Join(dir, "*.sql")) // in the order of their names
+	if err != nil {
+		return usageError(err)
+	}
+	for _, path := range files {
+		id := strings.TrimSuffix(filepath.Base(path), ".sql")
+		if id < from {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return usageError(err)
+		}
+		request.Migrations = append(request.Migrations, &tenancyv1.MigrationSource{MigrationId: id, Statements: string(text)})
+	}
+	if len(request.GetMigrations()) == 0 {
+		return usagef("there are no migrations in %s: files such as 0001_notes.sql", dir)
+	}
+	return nil
+}
+
+// showStatements prints a migration's SQL for people and pipes, and the migration for programs that ask for it.
+func showStatements(a *app, c *cobra.Command, i *invocation) error {
+	m := i.response.(*tenancyv1.GetMigrationResponse).GetMigration() //nolint:forcetypeassert // the verb's RPC
+	if format := a.formatFor(c); format != formatTable && format != formatTSV {
+		return i.write(a, c, m)
+	}
+	_, err := fmt.Fprint(c.OutOrStdout(), m.GetStatements())
+	return err
+}

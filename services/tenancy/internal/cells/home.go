@@ -1,0 +1,189 @@
+package cells
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/worker"
+)
+
+// Name returns the database, and the schema in it, that hold a tenant's tables of an app.
+func Name(app string, model tenant.Model, uid tenant.UID) (database, schema string) {
+	database, schema = DatabaseName(app), "app"
+	switch model {
+	case tenant.ModelSchema:
+		schema = cell.SchemaName(uid)
+	case tenant.ModelDatabase:
+		database = cell.DatabaseName(app, uid)
+	}
+	return database, schema
+}
+
+// Make implements worker.Homes.
+func (d *Databases) Make(ctx context.Context, h store.Home, wanted func(context.Context) error) error {
+	err := d.locked(ctx, h, func(server *pgx.Conn) error {
+		if err := wanted(ctx); err != nil {
+			return err
+		}
+		if h.Model == tenant.ModelSchema {
+			return cell.CreateSchema(ctx, server, h.UID)
+		}
+		rung, err := cell.InstalledRung(ctx, server) // the tenant's own database stands as high
+		if err != nil {
+			return err
+		}
+		return cell.CreateDatabase(ctx, server, cell.Config{App: h.App, Rung: rung}, h.UID)
+	})
+	return failedHome(h, err)
+}
+
+// Drop implements worker.Homes. Where the app has no database left there is nothing to drop.
+func (d *Databases) Drop(ctx context.Context, h store.Home) error {
+	err := d.locked(ctx, h, func(server *pgx.Conn) error {
+		if h.Model == tenant.ModelSchema {
+			return cell.DropSchema(ctx, server, h.UID)
+		}
+		return cell.DropDatabase(ctx, server, h.App, h.UID, cell.EndSessions)
+	})
+	if errors.Is(err, worker.ErrNoDatabase) {
+		return nil
+	}
+	return failedHome(h, err)
+}
+
+// failedHome says in PostgreSQL's words why a home cannot be made or dropped: they are about objects, not rows.
+func failedHome(h store.Home, err error) error {
+	answer, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || errors.Is(err, worker.ErrNoDatabase) {
+		return err
+	}
+	return fault.New(fault.Unavailable, registry.ReasonCellUnreachable, "the home in apps/%s in cells/%s: SQLSTATE %s: %s",
+		h.App, h.Cell, answer.Code, answer.Message).WithDomain(registry.Domain).WithCause(err)
+}
+
+// locked runs fn with a session in the database that the app's tenants share, while nobody else makes or drops the home.
+// The lock ends with the session, so one that is frozen keeps it, and one that is dead does not.
+func (d *Databases) locked(ctx context.Context, h store.Home, fn func(*pgx.Conn) error) (err error) {
+	server, err := d.connect(ctx, h.CredentialsRef, DatabaseName(h.App))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
+	if _, err := cell.InstalledRung(ctx, server); err != nil {
+		return prepared(err)
+	}
+	// The class is none of package cell's; two tenants that meet at one number only wait for each other.
+	const class = 0x5274
+	number := int32(binary.BigEndian.Uint32(h.UID[len(h.UID)-4:])) //nolint:gosec // any 32 bits do
+	if _, err := server.Exec(ctx, "SELECT pg_advisory_lock($1::int, $2::int)", class, number); err != nil {
+		return fmt.Errorf("wait for others at the home of tenant %s: %w", h.UID, err)
+	}
+	return fn(server)
+}
+
+// Migrate implements worker.Homes. What h.Version says is not looked at again.
+func (d *Databases) Migrate(ctx context.Context, h store.Home, migrations []registry.Migration) (err error) {
+	server, err := d.connect(ctx, h.CredentialsRef, DatabaseName(h.App))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
+	if _, err := cell.InstalledRung(ctx, server); err != nil {
+		return prepared(err)
+	}
+	run := func(m registry.Migration) error { return cell.MigrateSchema(ctx, server, h.UID, file(m)) }
+	if h.Model == tenant.ModelDatabase {
+		own, err := cell.ConnectDatabase(ctx, server, h.App, h.UID)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = own.Close(context.WithoutCancel(ctx)) }()
+		run = func(m registry.Migration) error { return cell.Migrate(ctx, own, file(m)) }
+	}
+	for _, m := range migrations {
+		if m.Version <= h.Version {
+			continue
+		}
+		if err := run(m); err != nil {
+			return failedMigration(m.Version, err)
+		}
+	}
+	return nil
+}
+
+// failedMigration is a fault where the migration is to blame, with PostgreSQL's words where they hold nobody's data.
+func failedMigration(version string, err error) error {
+	var said, state string
+	answer, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case ok && slices.Contains([]string{"08", "53", "57", "58"}, answer.Code[:2]): // the server's troubles
+		return err
+	case ok:
+		state, said = answer.Code, "SQLSTATE "+answer.Code
+		// Messages of these classes name objects; those of others may quote a value.
+		if slices.Contains([]string{"23", "2B", "3F", "40", "42", "55"}, answer.Code[:2]) {
+			said += ": " + answer.Message
+		}
+	case errors.Is(err, cell.ErrUnsafe), errors.Is(err, cell.ErrStray), errors.Is(err, cell.ErrDrift), errors.Is(err, cell.ErrOrder):
+		said = err.Error()
+	default:
+		return err
+	}
+	return fault.New(fault.FailedPrecondition, registry.ReasonMigrationFailed, "migration %s fails: %s", version, said).
+		WithDomain(registry.Domain).WithMetadata("migration", version).WithMetadata("sqlstate", state).WithCause(err)
+}
+
+// connect opens one session, as what has a database of its own is too many for pools. The caller closes it.
+func (d *Databases) connect(ctx context.Context, ref, database string) (*pgx.Conn, error) {
+	dsn, err := d.secret(ref)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, errParse // its own error quotes it
+	}
+	cfg.Database = database
+	cfg.RuntimeParams["application_name"] = applicationName
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, prepared(err)
+	}
+	return conn, nil
+}
+
+// file is a migration as package cell reads them: a folder with one file.
+type file registry.Migration
+
+func (f file) name() string { return f.Version + ".sql" }
+
+// Open implements fs.FS; Glob and ReadFile are what is used.
+func (f file) Open(name string) (fs.File, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+// Glob implements fs.GlobFS.
+func (f file) Glob(string) ([]string, error) { return []string{f.name()}, nil }
+
+// ReadFile implements fs.ReadFileFS.
+func (f file) ReadFile(name string) ([]byte, error) {
+	if name != f.name() {
+		_, err := f.Open(name)
+		return nil, err
+	}
+	return []byte(f.Statements), nil
+}
