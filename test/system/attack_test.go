@@ -107,7 +107,7 @@ func TestGeneratedAttacksHold(t *testing.T) {
 		t.Run(service, func(t *testing.T) {
 			t.Parallel()
 			name := strings.ToLower(service[strings.LastIndexByte(service, '.')+1:])
-			apiattack.Run(t, target(t, service, meet(t, h, name+"-a", name+"-b")))
+			apiattack.Run(t, target(t, service, meet(t, h, inShared, name+"-a", name+"-b")))
 		})
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"google.golang.org/grpc"
@@ -25,6 +26,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
@@ -209,14 +211,60 @@ func (h *house) operator(t testing.TB, service string, with ...token) *grpc.Clie
 	return dial(t, loopback(h.ports.GRPC[service]), options...)
 }
 
-// tenant makes a tenant of the enterprise plan, with a domain of its own, and returns
+// The isolation models.
+const (
+	inShared   = tenancyv1.IsolationModel_ISOLATION_MODEL_SHARED
+	inSchema   = tenancyv1.IsolationModel_ISOLATION_MODEL_SCHEMA
+	inDatabase = tenancyv1.IsolationModel_ISOLATION_MODEL_DATABASE
+)
+
+// eachModel runs a test once for each isolation model, which also names what it makes.
+func eachModel(t *testing.T, test func(t *testing.T, model tenancyv1.IsolationModel, name string)) {
+	t.Helper()
+	for name, model := range map[string]tenancyv1.IsolationModel{"shared": inShared, "schema": inSchema, "database": inDatabase} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, model, name)
+		})
+	}
+}
+
+// tenant makes a SHARED tenant of the enterprise plan, with a domain of its own, and returns
 // when the house serves it.
 func (h *house) tenant(t testing.TB, id string) (host string) {
 	t.Helper()
+	return h.tenantIn(t, id, inShared)
+}
+
+// tenantIn is tenant for any isolation model.
+func (h *house) tenantIn(t testing.TB, id string, model tenancyv1.IsolationModel) (host string) {
+	t.Helper()
+	host, created := h.begin(t, id, model)
+	h.wait(t, created)
+	h.served(t, host)
+	return host
+}
+
+// served returns when the house serves a host.
+func (h *house) served(t testing.TB, host string) {
+	t.Helper()
+	client := h.browser()
+	eventually(t, settle, func() error {
+		a, err := h.ask(t.Context(), client, visit{host: host, path: "/notes"})
+		if err == nil && a.status != http.StatusOK {
+			err = fmt.Errorf("%s: %d %s", host, a.status, a.body)
+		}
+		return err
+	})
+}
+
+// begin makes a tenant and a domain and does not wait for its home.
+func (h *house) begin(t testing.TB, id string, model tenancyv1.IsolationModel) (host string, created *longrunningpb.Operation) {
+	t.Helper()
 	host = app + "." + id + ".localhost"
 	tenancy := h.operator(t, "tenancy")
-	_, err := tenancyv1.NewTenantServiceClient(tenancy).CreateTenant(t.Context(), &tenancyv1.CreateTenantRequest{
-		TenantId: id, Tenant: &tenancyv1.Tenant{DisplayName: id, Plan: "plans/enterprise"},
+	resp, err := tenancyv1.NewTenantServiceClient(tenancy).CreateTenant(t.Context(), &tenancyv1.CreateTenantRequest{
+		TenantId: id, Tenant: &tenancyv1.Tenant{DisplayName: id, Plan: "plans/enterprise", Placement: &tenancyv1.TenantPlacement{Model: model}},
 	})
 	if err == nil {
 		_, err = tenancyv1.NewDomainServiceClient(tenancy).CreateDomain(t.Context(), &tenancyv1.CreateDomainRequest{
@@ -226,15 +274,49 @@ func (h *house) tenant(t testing.TB, id string) (host string) {
 	if err != nil {
 		t.Fatalf("make tenant %s: %v", id, err)
 	}
-	client := h.browser()
-	eventually(t, settle, func() error {
-		a, err := h.ask(t.Context(), client, visit{host: host, path: "/notes"})
-		if err == nil && a.status != http.StatusOK {
-			err = fmt.Errorf("%s: %d %s", host, a.status, a.body)
+	return host, resp.GetOperation()
+}
+
+// wait waits for the good end of an operation.
+func (h *house) wait(t testing.TB, o *longrunningpb.Operation) {
+	t.Helper()
+	operations := longrunningpb.NewOperationsClient(h.operator(t, "tenancy"))
+	eventually(t, startWithin, func() (err error) { // whoever crashed holds it for half a minute
+		if !o.GetDone() {
+			o, err = operations.WaitOperation(t.Context(), &longrunningpb.WaitOperationRequest{Name: o.GetName(), Timeout: durationpb.New(settle)})
+		}
+		if err == nil && !o.GetDone() {
+			err = fmt.Errorf("it goes on: %v", o)
 		}
 		return err
 	})
-	return host
+	if o.GetError() != nil {
+		t.Fatalf("operation: %v", o)
+	}
+}
+
+// lodging is where a tenant's notes are.
+type lodging struct{ uid, database, schema string }
+
+// lodging asks tenancy where a tenant's notes are.
+func (h *house) lodging(t testing.TB, id string) lodging {
+	t.Helper()
+	tenancy := h.operator(t, "tenancy")
+	m, err := tenancyv1.NewTenantServiceClient(tenancy).GetTenant(t.Context(), &tenancyv1.GetTenantRequest{Name: "tenants/" + id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := tenancyv1.NewPlacementServiceClient(tenancy).GetPlacement(t.Context(), &tenancyv1.GetPlacementRequest{Name: "tenants/" + id + "/placement"})
+	if err != nil || len(p.GetPlacement().GetApps()) == 0 {
+		t.Fatalf("placement of %s: %v %v", id, p, err)
+	}
+	for _, a := range p.GetPlacement().GetApps() {
+		if a.GetApp() == "apps/"+app {
+			return lodging{m.GetTenant().GetUid(), a.GetDatabase(), a.GetSchema()}
+		}
+	}
+	t.Fatalf("%s has no place in the app: %v", id, p)
+	return lodging{}
 }
 
 // write writes a note through the front door and returns its name.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 )
 
 // What is in each tenant's rows of the attacked house, and must never come back to the other.
@@ -103,47 +105,62 @@ func (a injection) fill(set, victim string) []string {
 }
 
 // Through the gateway, into an app with a hole, no injection brings back a byte of
-// another tenant's rows, and none changes one.
+// another tenant's rows, and none changes one, wherever the two live. In schemas of their
+// own each is tried again with the name of the victim's.
 func TestInjectionReachesNobodyElse(t *testing.T) {
 	t.Parallel()
 	h := hijacked(t)
-	attacker, victimHost := h.tenant(t, "attacker"), h.tenant(t, "victim")
-	h.write(t, attacker, ownCanary)
-	h.write(t, victimHost, foreignCanary)
-	admin := h.superuser(t, app)
-	victim := uidOf(t, admin, foreignCanary)
-	client := h.browser()
-	for _, a := range injections {
-		for _, set := range carriers {
-			query := url.Values{"title": a.fill(set, victim)}
-			got, err := h.ask(t.Context(), client, visit{host: attacker, path: "/unsafe?" + query.Encode()})
-			if err != nil || got.status != http.StatusOK {
-				t.Fatalf("%s (%s): %d %s %v", a.name, set, got.status, got.body, err)
+	eachModel(t, func(t *testing.T, model tenancyv1.IsolationModel, name string) {
+		attacker, victimHost := h.tenantIn(t, "attacker-"+name, model), h.tenantIn(t, "victim-"+name, model)
+		h.write(t, attacker, ownCanary)
+		h.write(t, victimHost, foreignCanary)
+		victim := h.lodging(t, "victim-"+name)
+		for _, a := range injections {
+			if model == inSchema && strings.Contains(a.name, "_to_xml") {
+				a.own = false // names in a string are not the attacker's tables
 			}
-			if strings.Contains(got.body, foreignCanary) || strings.Contains(got.body, "victim-9f3e") {
-				t.Errorf("%s (%s) reached another tenant: %s", a.name, set, got.body)
-			}
-			if a.own && !strings.Contains(got.body, ownCanary) {
-				t.Errorf("%s (%s) should show the attacker's own row, so it shows nothing here: %s", a.name, set, got.body)
+			h.inject(t, attacker, a, victim.uid)
+			if model == inSchema {
+				h.inject(t, attacker, a.at(victim.schema), victim.uid)
 			}
 		}
-	}
-	var title, body string
-	if err := admin.QueryRow(t.Context(), "SELECT string_agg(title, ','), string_agg(body, ',') FROM app.note WHERE tenant_id = $1::text::uuid", victim).
-		Scan(&title, &body); err != nil || title != foreignCanary || body != "" {
-		t.Errorf("the victim's rows are now %q %q %v", title, body, err)
-	}
-	if a := h.visit(t, visit{host: victimHost, path: "/notes"}); !strings.Contains(a.body, foreignCanary) || strings.Contains(a.body, ownCanary) {
-		t.Errorf("the victim sees %s", a.body)
-	}
+		var title, body string
+		if err := h.superuser(t, victim.database).QueryRow(t.Context(), "SELECT string_agg(title, ','), string_agg(body, ',') FROM "+victim.schema+
+			".note WHERE tenant_id = $1::text::uuid", victim.uid).Scan(&title, &body); err != nil || title != foreignCanary || body != "" {
+			t.Errorf("the victim's rows are now %q %q %v", title, body, err)
+		}
+		if a := h.visit(t, visit{host: victimHost, path: "/notes"}); !strings.Contains(a.body, foreignCanary) || strings.Contains(a.body, ownCanary) {
+			t.Errorf("the victim sees %s", a.body)
+		}
+	})
 }
 
-func uidOf(t *testing.T, admin *pgx.Conn, title string) (uid string) {
-	t.Helper()
-	if err := admin.QueryRow(t.Context(), "SELECT tenant_id::text FROM app.note WHERE title = $1", title).Scan(&uid); err != nil {
-		t.Fatal(err)
+// at is the injection with another tenant's schema for the name app.
+func (a injection) at(schema string) injection {
+	there := injection{name: a.name + " in the victim's schema"}
+	for _, title := range a.titles {
+		there.titles = append(there.titles, strings.ReplaceAll(title, "app.note", schema+".note"))
 	}
-	return uid
+	return there
+}
+
+// inject tries an injection with each setting that could carry the tenant.
+func (h *house) inject(t *testing.T, attacker string, a injection, victim string) {
+	t.Helper()
+	client := h.browser()
+	for _, set := range carriers {
+		query := url.Values{"title": a.fill(set, victim)}
+		got, err := h.ask(t.Context(), client, visit{host: attacker, path: "/unsafe?" + query.Encode()})
+		if err != nil || got.status != http.StatusOK {
+			t.Fatalf("%s (%s): %d %s %v", a.name, set, got.status, got.body, err)
+		}
+		if strings.Contains(got.body, foreignCanary) || strings.Contains(got.body, "victim-9f3e") {
+			t.Errorf("%s (%s) reached another tenant: %s", a.name, set, got.body)
+		}
+		if a.own && !strings.Contains(got.body, ownCanary) {
+			t.Errorf("%s (%s) should show the attacker's own row, so it shows nothing here: %s", a.name, set, got.body)
+		}
+	}
 }
 
 // The usual recipe, in the same database server, falls to the same strings: otherwise

@@ -256,6 +256,12 @@ func (h *house) restart(t *testing.T, name string, command ...string) {
 		}
 		return nil
 	})
+	h.bringBack(t, name, command...)
+}
+
+// bringBack starts a process of the house that has ended.
+func (h *house) bringBack(t *testing.T, name string, command ...string) {
+	t.Helper()
 	log, err := os.Create(h.path("log", name+"-again.log"))
 	if err != nil {
 		t.Fatal(err)

@@ -18,7 +18,6 @@ import (
 
 	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
-	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 )
 
 // thief is a second app of the house, which keeps the contexts that it gets.
@@ -80,7 +79,7 @@ func refreshes(where string) bool { return strings.HasSuffix(where, ", refresh")
 func TestAppForgesNoContext(t *testing.T) {
 	t.Parallel()
 	h := hijacked(t)
-	mine, other := h.tenant(t, "forger-a"), h.tenant(t, "forger-b")
+	mine, other := h.tenantIn(t, "forger-a", inSchema), h.tenantIn(t, "forger-b", inDatabase)
 	h.write(t, mine, "of a")
 	h.write(t, other, "of b")
 	stolen, second := h.steal(t, mine), h.steal(t, other)
@@ -137,7 +136,14 @@ func TestAppForgesNoContext(t *testing.T) {
 func TestStolenContextIsBoundToItsPresenters(t *testing.T) {
 	t.Parallel()
 	h := hijacked(t)
-	mine, other := h.tenant(t, "stolen-a"), h.tenant(t, "stolen-b")
+	eachModel(t, func(t *testing.T, model tenancyv1.IsolationModel, name string) {
+		h.presents(t, h.tenantIn(t, "stolen-a-"+name, model), h.tenantIn(t, "stolen-b-"+name, model))
+	})
+}
+
+// presents has each process present a context of the tenant mine.
+func (h *house) presents(t *testing.T, mine, other string) {
+	t.Helper()
 	h.write(t, mine, "of a")
 	h.write(t, other, "of b")
 	a := h.steal(t, mine)
@@ -198,7 +204,7 @@ var refusedAll = map[string]string{
 func TestStolenContextExpires(t *testing.T) {
 	t.Parallel()
 	h := hijacked(t)
-	host := h.tenant(t, "expiring")
+	host := h.tenantIn(t, "expiring", inDatabase)
 	h.write(t, host, "a note")
 	a := h.steal(t, host)
 	began := time.Now()
@@ -263,13 +269,6 @@ func TestContextOfAnotherAppIsRefused(t *testing.T) {
 func (h *house) plant(t *testing.T, tenantID string) (host string) {
 	t.Helper()
 	id := identityOf(t, thief)
-	// A new tenant is ready when every app's database in its cell knows it, this one's too.
-	if _, err := h.superuser(t, "postgres").Exec(t.Context(), "CREATE DATABASE "+thief+" TEMPLATE template0"); err != nil {
-		t.Fatal(err)
-	}
-	if err := cell.Init(t.Context(), h.superuser(t, thief), cell.Config{App: thief, Password: "unused"}); err != nil {
-		t.Fatal(err)
-	}
 	authority, err := identity.OpenAuthority(h.path("ca"), identity.AuthorityConfig{TrustDomain: domain})
 	if err != nil {
 		t.Fatal(err)

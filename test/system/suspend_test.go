@@ -147,12 +147,18 @@ func (w ways) turn(t *testing.T, since time.Time, want string) (slowest time.Dur
 }
 
 // A suspension reaches every door and every service within a second, cuts streams, and
-// ends with its last cause. A deleted tenant is told apart.
+// ends with its last cause, wherever the tenant lives. A deleted tenant is told apart.
 func TestSuspendResumeDelete(t *testing.T) {
 	t.Parallel()
 	h := hijacked(t)
-	const id = "suspendable"
-	host := h.tenant(t, id)
+	eachModel(t, func(t *testing.T, model tenancyv1.IsolationModel, name string) {
+		h.suspendResumeDelete(t, "suspendable-"+name, model)
+	})
+}
+
+func (h *house) suspendResumeDelete(t *testing.T, id string, model tenancyv1.IsolationModel) {
+	t.Helper()
+	host := h.tenantIn(t, id, model)
 	h.write(t, host, "a note")
 	tenants := tenancyv1.NewTenantServiceClient(h.operator(t, "tenancy"))
 	name := "tenants/" + id

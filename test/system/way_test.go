@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 )
 
 // samples are the titles that rowhouse dev gave to its tenants.
@@ -190,7 +191,13 @@ func watch(t *testing.T, notes notesv1.NotesServiceClient, n int) (all []string)
 func TestStreamCarriesOnlyOwnRows(t *testing.T) {
 	t.Parallel()
 	h := shared(t)
-	mine, theirs := h.tenant(t, "stream-mine"), h.tenant(t, "stream-theirs")
+	eachModel(t, func(t *testing.T, model tenancyv1.IsolationModel, name string) {
+		h.streamsOwn(t, h.tenantIn(t, "stream-mine-"+name, model), h.tenantIn(t, "stream-theirs-"+name, model))
+	})
+}
+
+func (h *house) streamsOwn(t *testing.T, mine, theirs string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), settle)
 	defer cancel()
 	stream, err := notesv1.NewNotesServiceClient(h.front(t, mine, false)).WatchNotes(ctx, &notesv1.WatchNotesRequest{})
