@@ -311,10 +311,25 @@ func (s *Section) judge(err error) {
 		s.Status, s.Reason = NotRun, fmt.Sprintf("%d of %d did not run", len(s.Lines)-n[Pass], len(s.Lines))
 	default:
 		s.Status, s.Reason = Pass, fmt.Sprintf("%d of %d passed", n[Pass], len(s.Lines))
+		if risks := s.accepted(); risks > 0 {
+			s.Reason += fmt.Sprintf(", with %d accepted risks", risks)
+		}
 	}
 	if n[Fail] > 0 && err != nil {
 		s.Reason += "; then it could not look further: " + err.Error()
 	}
+}
+
+// accepted counts the risks that somebody took, which a pass must not hide.
+func (s *Section) accepted() (n int) {
+	for _, l := range s.Lines {
+		for _, f := range l.Findings {
+			if f.Severity == "accepted" {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // judge gives the report its verdict.

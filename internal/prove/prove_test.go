@@ -73,6 +73,23 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// A pass does not hide the risks that somebody took.
+func TestAcceptedRisksAreCounted(t *testing.T) {
+	t.Parallel()
+	c := check("a", nil)
+	c.Run = func(context.Context) (prove.Outcome, error) {
+		risk := prove.Finding{Rule: "R40", Severity: "accepted"}
+		return prove.Outcome{Lines: []prove.Line{
+			{Name: "one", Status: prove.Pass, Findings: []prove.Finding{risk, risk, {Rule: "R12", Severity: "warning"}}},
+			{Name: "two", Status: prove.Pass, Findings: []prove.Finding{risk}},
+		}}, nil
+	}
+	r, err := prove.Run(t.Context(), prove.Options{Checks: []prove.Check{c}})
+	if err != nil || r.Sections[0].Reason != "2 of 2 passed, with 3 accepted risks" || !strings.HasSuffix(r.Says(), "3 findings are accepted risks.") {
+		t.Errorf("%v, %q, %q", err, r.Sections[0].Reason, r.Says())
+	}
+}
+
 func TestRunRefusesUnknownSections(t *testing.T) {
 	t.Parallel()
 	for _, o := range []prove.Options{{Only: []string{"b"}}, {Require: []string{"b"}}} {

@@ -167,6 +167,13 @@ func (r *Report) Says() string {
 	case Incomplete:
 		return "INCOMPLETE: nothing failed, but what did not run shows nothing: " + strings.Join(r.Missing, ", ") + ". " + counts
 	default:
+		risks := 0
+		for _, s := range r.Sections {
+			risks += s.accepted()
+		}
+		if risks > 0 {
+			counts += fmt.Sprintf(" %d findings are accepted risks.", risks)
+		}
 		return "PASS: the required sections ran and held: " + strings.Join(r.Required, ", ") + ". " + counts
 	}
 }
