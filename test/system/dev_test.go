@@ -137,7 +137,7 @@ func TestDevSaysWhatIsWrong(t *testing.T) {
 	t.Run("damaged folder", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		for name, text := range map[string]string{"rowhouse-dev": "1\n", "ports.json": "{"} {
+		for name, text := range map[string]string{"rowhouse-dev": "2\n", "ports.json": "{"} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
