@@ -137,10 +137,17 @@ func script(ctx context.Context, t pgx.Tx, name, text string) error {
 // located adds the line to an error of the server that knows a position.
 func located(err error, text string) error {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || pg.Position <= 0 || int(pg.Position) > len(text) {
+	if !ok {
 		return err
 	}
-	return fmt.Errorf("line %d: %w", 1+strings.Count(text[:pg.Position-1], "\n"), err)
+	position := int(pg.Position)
+	if pg.InternalQuery == text { // a function ran it
+		position = int(pg.InternalPosition)
+	}
+	if position <= 0 || position > len(text) {
+		return err
+	}
+	return fmt.Errorf("line %d: %w", 1+strings.Count(text[:position-1], "\n"), err)
 }
 
 func sqlState(err error) string {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
@@ -242,22 +243,37 @@ func (to target) apply(ctx context.Context, t pgx.Tx, m migration) error {
 	return nil
 }
 
-// script sends the file, as the owner and in one message, and leaves the transaction in that
-// role. A file that ended its transaction shows in the transaction's number.
+// script runs the file as the owner, in one message, and leaves the transaction in that role.
+//
+// The session may be a superuser's, to whom RESET ROLE in the file would return. So it runs
+// inside a function with the owner's rights, made for it and dropped with it: PostgreSQL
+// lets nobody change roles, or end the transaction, in there. Constraint triggers that wait
+// for the commit would run as whoever commits; they run at the end of the function instead. A
+// search_path that the file leaves could put its operators into our queries, now and later in
+// the session; settings end, too.
 func (to target) script(ctx context.Context, t pgx.Tx, m migration) error {
-	const number = "SELECT pg_catalog.pg_current_xact_id()::text"
-	text := fmt.Sprintf("SET LOCAL lock_timeout = %d; SET LOCAL ROLE %s; %s; ", lockWait, quote(to.owner), number) +
-		home.Script(m.text, to.schema) + "\n;" + number
-	results, err := t.Conn().PgConn().Exec(ctx, text).ReadAll()
-	if err != nil {
-		return fmt.Errorf("script %s: %w", m.version, located(err, text))
-	}
-	const before = 2 // settings
-	first, last := results[before].Rows, results[len(results)-1].Rows
-	if string(first[0][0]) != string(last[0][0]) {
+	file := home.Script(m.text, to.schema) + "\n"
+	run := to.schema + ".rowhouse_run_migration()"
+	_, err := t.Conn().PgConn().Exec(ctx, fmt.Sprintf(`SET LOCAL lock_timeout = %d; SET LOCAL ROLE %s;
+CREATE FUNCTION %s RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS %s;
+SELECT %[3]s; DROP FUNCTION %[3]s; RESET ALL; SET LOCAL search_path = pg_catalog, pg_temp`,
+		lockWait, quote(to.owner), run, literal("BEGIN EXECUTE "+literal(file)+"; SET CONSTRAINTS ALL IMMEDIATE; END"))).ReadAll()
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "0A000" && strings.HasPrefix(pg.Message, "EXECUTE of transaction") {
 		return errors.New("the file ends its transaction itself")
 	}
+	if err != nil {
+		return fmt.Errorf("script %s: %w", m.version, located(err, file))
+	}
 	return nil
+}
+
+// literal quotes text with dollars that it does not hold.
+func literal(text string) string {
+	for n := 0; ; n++ {
+		if tag := fmt.Sprintf("$rowhouse%d$", n); !strings.Contains(text, tag) {
+			return tag + text + tag
+		}
+	}
 }
 
 // tenantTables returns the tables that hold tenants' rows, by their oid. For schema app those
