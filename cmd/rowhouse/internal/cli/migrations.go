@@ -59,6 +59,9 @@ func readMigrations(_ *app, c *cobra.Command, r *call) error {
 	}
 	dir, _ := c.Flags().GetString("dir") // these two are defined by dirFlag
 	from, _ := c.Flags().GetString("from")
+	if _, err := os.Stat(dir); err != nil {
+		return usageError(err)
+	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.sql")) // in the order of their names
 	if err != nil {
 		return usageError(err)

@@ -3,6 +3,7 @@ package registry
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -41,8 +42,13 @@ func ModelFor(wish Wish, plan PlanModels) (tenant.Model, error) {
 		model = plan.Default
 	}
 	if !slices.Contains(plan.Allowed, model) {
-		return 0, refuse(fault.FailedPrecondition, ReasonModelNotAllowed, "the plan does not take the model %s", model).
-			WithMetadata("model", model.String())
+		allowed := make([]string, len(plan.Allowed))
+		for i, m := range plan.Allowed {
+			allowed[i] = m.String()
+		}
+		takes := strings.Join(allowed, ", ")
+		return 0, refuse(fault.FailedPrecondition, ReasonModelNotAllowed, "the plan does not take the model %s, but %s", model, takes).
+			WithMetadata("model", model.String()).WithMetadata("allowed", takes)
 	}
 	return model, nil
 }
