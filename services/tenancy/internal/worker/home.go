@@ -48,15 +48,18 @@ func (w *Worker) tendHome(ctx context.Context, h store.Home) {
 		w.debtDue.ring() // the home may be told its tenant's place now
 		return
 	}
+	if errors.Is(err, errUnwanted) { // to drop it is the next round's
+		return
+	}
 	w.cfg.Log.WarnContext(ctx, "worker: a tenant's home will be tried again", "app", h.App, "cell", h.Cell, "tenant", h.UID.String(),
 		"attempt", h.Attempt+1, "error", err)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
 	w.logged(ctx, w.failed(ctx, h, err))
 }
 
-// failed records a failed try at a home.
+// failed records a failed try at a home, also one that ended because its time was over.
 func (w *Worker) failed(ctx context.Context, h store.Home, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
 	status, err := proto.Marshal(told(cause))
 	if err != nil {
 		return err
