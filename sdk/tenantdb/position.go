@@ -1,6 +1,7 @@
 package tenantdb
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -45,6 +46,15 @@ func parsePosition(row [][]byte) (position, error) {
 
 // has reports whether who is at p has what was at q. Of another timeline nothing is known.
 func (p position) has(q position) bool { return p.timeline == q.timeline && p.lsn >= q.lsn }
+
+// later returns the one of two that covers the other, of commits that were answered. What was
+// committed on a timeline begins behind all that is left of those before.
+func later(p, q position) position {
+	if cmp.Or(cmp.Compare(p.timeline, q.timeline), cmp.Compare(p.lsn, q.lsn)) < 0 {
+		return q
+	}
+	return p
+}
 
 // sighting says that all that a primary had committed before the time is before the position.
 type sighting struct {

@@ -90,7 +90,10 @@ type want struct {
 // demand says what the read has to see, or why only the primary will do.
 func (db *DB) demand(ctx context.Context, at place, o txOptions) (want, string) {
 	w := want{uid: at.tenant.UID(), within: at.pool.readers.maxLag, own: o.within == 0}
-	tokens := o.after
+	var tokens []string
+	for _, token := range o.after {
+		tokens = append(tokens, readtoken.Split(token)...)
+	}
 	switch token, kept := readtoken.FromContext(ctx); {
 	case o.primary:
 		return w, whyAsked
@@ -99,14 +102,11 @@ func (db *DB) demand(ctx context.Context, at place, o txOptions) (want, string) 
 	case o.within > 0:
 		w.within = o.within
 	case kept:
-		tokens = append(tokens, token)
-	case len(tokens) == 0 && !db.config.SoleWriter:
+		tokens = append(tokens, readtoken.Split(token)...)
+	case len(o.after) == 0 && !db.config.SoleWriter:
 		return w, whyNoToken
 	}
 	for _, token := range tokens {
-		if token == "" {
-			continue
-		}
 		p, ok := db.tokens.open(at, token)
 		switch {
 		case !ok:
@@ -289,12 +289,23 @@ func (db *DB) committed(ctx context.Context, at place, sent time.Time, results p
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.history.commit(at.tenant.UID(), sent, p)
-	readtoken.Note(ctx, db.tokens.seal(at, p))
+	held, kept := readtoken.FromContext(ctx)
+	if !kept {
+		return
+	}
+	// This answer may come behind that of a later commit.
+	newest := later(p, r.history.last(at.tenant.UID()))
+	for _, token := range readtoken.Split(held) {
+		if p, ok := db.tokens.open(at, token); ok {
+			newest = later(newest, p)
+		}
+	}
+	readtoken.Note(ctx, held, db.tokens.seal(at, newest))
 }
 
 // doubt notes that there may be a commit whose position is not known.
 func (at place) doubt(ctx context.Context) {
-	readtoken.Note(ctx, readtoken.Unknown)
+	readtoken.Note(ctx, "", readtoken.Unknown)
 	r := at.pool.readers
 	r.mu.Lock()
 	defer r.mu.Unlock()

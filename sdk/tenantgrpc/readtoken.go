@@ -34,7 +34,7 @@ func ServeReadTokens() grpc.ServerOption {
 }
 
 // ForwardReadTokens sends the token that the calling context keeps with its unary calls, also
-// an empty one, and keeps that of the answer. Where nobody keeps one nothing is sent.
+// an empty one, and keeps that of the answer, beside those of parallel calls. Where nobody keeps one nothing is sent.
 func ForwardReadTokens() grpc.DialOption {
 	return grpc.WithChainUnaryInterceptor(func(
 		ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
@@ -47,7 +47,7 @@ func ForwardReadTokens() grpc.DialOption {
 		var trailer metadata.MD
 		err := invoke(ctx, method, req, reply, conn, append(opts, grpc.Trailer(&trailer))...)
 		if values := trailer.Get(ReadTokenKey); len(values) > 0 {
-			readtoken.Note(ctx, oneReadToken(values))
+			readtoken.Note(ctx, token, oneReadToken(values))
 		}
 		return err
 	})

@@ -30,7 +30,7 @@ func (c *committer) Check(ctx context.Context, req *grpc_health_v1.HealthCheckRe
 	}
 	c.saw = append(c.saw, token)
 	if commit, ok := strings.CutPrefix(req.GetService(), "commit "); ok {
-		readtoken.Note(ctx, commit)
+		readtoken.Note(ctx, token, commit)
 	}
 	if strings.HasSuffix(req.GetService(), "fail") {
 		return nil, errors.New("as asked")
@@ -55,7 +55,7 @@ func TestReadTokensTravel(t *testing.T) {
 	defer conn.Close()
 	client := grpc_health_v1.NewHealthClient(conn)
 	session := readtoken.NewContext(t.Context(), "")
-	long := readtoken.NewContext(t.Context(), strings.Repeat("x", 100))
+	long := readtoken.NewContext(t.Context(), strings.Repeat("x", readtoken.MaxLen+1))
 	for _, step := range []struct {
 		ctx              context.Context
 		ask, saw, then   string
@@ -67,7 +67,7 @@ func TestReadTokensTravel(t *testing.T) {
 		{ctx: session, ask: "", saw: "two", then: "two"},
 		{ctx: session, ask: "commit fail", saw: "two", then: "fail", fails: true},
 		{ctx: session, ask: "", saw: "fail", then: "fail"},
-		{ctx: long, ask: "", saw: readtoken.Unknown, then: strings.Repeat("x", 100)},
+		{ctx: long, ask: "", saw: readtoken.Unknown, then: strings.Repeat("x", readtoken.MaxLen+1)},
 	} {
 		_, err := client.Check(step.ctx, &grpc_health_v1.HealthCheckRequest{Service: step.ask})
 		if (err != nil) != step.fails {

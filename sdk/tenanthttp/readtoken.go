@@ -17,8 +17,9 @@ const (
 // ReadTokens lets a browser see its own commits in reads from replicas, whichever process
 // serves them: it keeps the token of the last one in the cookie [ReadCookie] for a minute. A
 // commit after the answer's first byte comes too late for that. A client that brings no cookie
-// is taken to have committed nothing in that time; for clients that drop cookies it is not. It
-// stands inside [Handler].
+// is taken to have committed nothing in that time; for clients that drop cookies it is not. Of
+// parallel answers a browser keeps the last cookie; see package readtoken. It stands inside
+// [Handler].
 func ReadTokens(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token := ""

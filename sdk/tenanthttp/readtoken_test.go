@@ -20,14 +20,14 @@ func TestReadTokensInACookie(t *testing.T) {
 			t.Error("nobody keeps a token")
 		}
 		if commit := r.URL.Query().Get("commit"); commit != "" {
-			readtoken.Note(r.Context(), commit)
+			readtoken.Note(r.Context(), token, commit)
 		}
 		switch r.URL.Path {
 		case "/flush":
 			_ = http.NewResponseController(w).Flush()
 		case "/hint":
 			w.WriteHeader(http.StatusEarlyHints)
-			readtoken.Note(r.Context(), "later")
+			readtoken.Note(r.Context(), token, "later")
 			w.WriteHeader(http.StatusTeapot)
 		case "/write":
 			_, _ = io.WriteString(w, token)
@@ -64,7 +64,7 @@ func TestReadTokensInACookie(t *testing.T) {
 		}
 	}
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/write", nil)
-	req.AddCookie(&http.Cookie{Name: tenanthttp.ReadCookie, Value: strings.Repeat("x", 100)})
+	req.AddCookie(&http.Cookie{Name: tenanthttp.ReadCookie, Value: strings.Repeat("x", readtoken.MaxLen+1)})
 	recorder := httptest.NewRecorder()
 	server.Config.Handler.ServeHTTP(recorder, req)
 	if got := recorder.Body.String(); got != readtoken.Unknown {
