@@ -74,8 +74,10 @@ type history struct {
 	// not after floor.
 	commits map[tenant.UID]position
 	floor   position
-	// unsure is when a commit may have happened of which the position is not known. What was
-	// seen before does not cover it.
+	// doubts are when commits of this process may have happened of which the position is not
+	// known, by tenant. What was seen before does not cover them.
+	doubts map[tenant.UID]time.Time
+	// unsure is when that may have been so for any tenant.
 	unsure time.Time
 }
 
@@ -118,6 +120,17 @@ func (h *history) commit(uid tenant.UID, sent time.Time, p position) {
 		}
 	}
 	h.commits = nil
+}
+
+// doubt notes that there may be a commit for the tenant.
+func (h *history) doubt(uid tenant.UID, at time.Time) {
+	if len(h.doubts) == commitsKept {
+		h.doubts, h.unsure = nil, at
+	}
+	if h.doubts == nil {
+		h.doubts = map[tenant.UID]time.Time{}
+	}
+	h.doubts[uid] = at
 }
 
 // since returns a position that covers what was committed before that time, the earliest that

@@ -76,8 +76,38 @@ func TestHistoryForgetsAnotherTimeline(t *testing.T) {
 	if p, ok := h.since(before); !ok || p != (position{2, 95}) || h.last(uid) != (position{}) {
 		t.Errorf("after the failover %v, %t, commit %v", p, ok, h.last(uid))
 	}
-	h.unsure = after.Add(time.Second)
-	if p, ok := h.since(before); ok {
-		t.Errorf("a sighting from before a doubtful commit is taken: %v", p)
+}
+
+// Who cancels commits sends their own tenant's reads to the primary, and nobody else's.
+func TestDoubtIsTheTenantsOwn(t *testing.T) {
+	t.Parallel()
+	r := &readers{}
+	doubtful, other := tenant.UID{1}, tenant.UID{2}
+	r.history.see(time.Now(), position{1, 100})
+	r.history.doubt(doubtful, time.Now())
+	within := time.Minute
+	if p, why := r.need(want{uid: doubtful, own: true, within: within}); why != whyUnseen {
+		t.Errorf("a sighting from before a commit in doubt is taken: %v", p)
+	}
+	if _, why := r.need(want{uid: doubtful, within: within}); why != "" {
+		t.Errorf("a report waits for a commit in doubt: %s", why)
+	}
+	if _, why := r.need(want{uid: other, own: true, within: within}); why != "" {
+		t.Errorf("another tenant waits for it: %s", why)
+	}
+	r.history.see(time.Now(), position{1, 110})
+	if p, why := r.need(want{uid: doubtful, own: true, within: within}); why != "" || p != (position{1, 110}) {
+		t.Errorf("after the next sighting: %v, %q", p, why)
+	}
+	for i := range 2*commitsKept + 1 {
+		var uid tenant.UID
+		binary.BigEndian.PutUint32(uid[:], uint32(i))
+		r.history.doubt(uid, time.Now())
+	}
+	if len(r.history.doubts) > commitsKept {
+		t.Errorf("%d doubts are kept", len(r.history.doubts))
+	}
+	if p, why := r.need(want{uid: doubtful, own: true, within: within}); why != whyUnseen {
+		t.Errorf("a doubt that was forgotten is none: %v", p)
 	}
 }

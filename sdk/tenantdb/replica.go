@@ -122,7 +122,11 @@ func (db *DB) demand(ctx context.Context, at place, o txOptions) (want, string) 
 
 // need returns the position that the read needs if it is sent now.
 func (r *readers) need(w want) (position, string) {
-	need, ok := r.history.since(time.Now().Add(-w.within))
+	since := time.Now().Add(-w.within)
+	if doubt := r.history.doubts[w.uid]; w.own && doubt.After(since) {
+		since = doubt
+	}
+	need, ok := r.history.since(since)
 	if !ok {
 		return position{}, whyUnseen
 	}
@@ -309,12 +313,13 @@ func (at place) doubt(ctx context.Context) {
 	r := at.pool.readers
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.history.unsure = time.Now()
+	r.history.doubt(at.tenant.UID(), time.Now())
 }
 
 // startOnReplica starts a read on a replica, if one has what the read needs; why says that none
 // has. What a replica answers may be as old as itself, so its errors are not for the caller,
-// but for that of a replica that is full: its load is not for the primary.
+// but for that of a tenant that holds all it may of a replica's slots here: its load is not for
+// the primary.
 func (tx *Tx) startOnReplica(ctx context.Context, pro prologue) (f flight, why string, err error) {
 	r := tx.at.pool.readers
 	w, why := tx.db.demand(ctx, tx.at, tx.options)
@@ -346,7 +351,7 @@ func (tx *Tx) startOnReplica(ctx context.Context, pro prologue) (f flight, why s
 	switch {
 	case ctx.Err() != nil:
 		return flight{}, "", explain(ctx.Err())
-	case errors.Is(err, ErrAdmission):
+	case errors.Is(err, ErrAdmission) && sqlState(err) == "": // not the server's word
 		return flight{}, "", err
 	}
 	r.refused(c, err)
@@ -390,7 +395,9 @@ func (tx *Tx) leaveReplica(ctx context.Context, results pgx.BatchResults, err er
 	tx.lease.release()
 	tx.begun, tx.replica, tx.cancel, tx.why = false, nil, nil, whyRefused
 	r := tx.at.pool.readers
-	r.refused(c, err)
+	if !isUnknownName(err) { // one that the primary may not know either
+		r.refused(c, err)
+	}
 	r.count("", -1)
 	return true
 }
@@ -416,7 +423,17 @@ func isReplicaFault(err error) bool {
 	case "40001", "40P01", "0A000", "57P01", "57P02", "57P03", "57P05":
 		return true // a conflict with the replay ends statements by the first two, and sessions
 	}
-	return isLost(err)
+	return isLost(err) || isUnknownName(err)
+}
+
+// isUnknownName reports whether a statement names what is not there: on a replica, it may be what
+// a migration has just made.
+func isUnknownName(err error) bool {
+	switch sqlState(err) {
+	case "42703", "42704", "42883", "42P01", "3F000":
+		return true
+	}
+	return false
 }
 
 // count counts reads by why they went to the primary.

@@ -7,10 +7,12 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
@@ -339,4 +341,89 @@ func waitForSleeper(t *testing.T, server *pgserver.Server) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// A replica whose server takes no more connections is left for the primary, and so is one that
+// does not know yet what a statement names.
+func TestReplicaThatCannotServe(t *testing.T) {
+	t.Parallel()
+	pair := pgtest.StartPair(t)
+	var full atomic.Bool
+	d := notes(t, dbtest.On(pair), dbtest.Configure(soleWriter),
+		editReplica(func(r *tenantdb.Replica) {
+			r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				if full.Load() {
+					return fullServer(), nil
+				}
+				return (&net.Dialer{}).DialContext(ctx, network, address)
+			}
+		}),
+		dbtest.Configure(func(c *tenantdb.Config) {
+			to := c.Cells[tenanttest.Cell]
+			to.MaxLag = time.Hour // so that the watch looks once
+			c.Cells[tenanttest.Cell] = to
+		}))
+	ctx := d.In(t, "acme")
+	fromReplica(ctx, t, d.DB)
+
+	onServer(t, pair.Standby, "SELECT pg_wal_replay_pause()")
+	if _, err := d.Admin.Exec(t.Context(), "ALTER TABLE app.note ADD COLUMN late text DEFAULT 'yes'"); err != nil {
+		t.Fatal(err)
+	}
+	_, before := reads(d.DB)
+	var n int
+	var late string
+	for range 2 { // the replica is not left for it
+		err := d.DB.ReadTx(ctx, func(tx *tenantdb.Tx) error {
+			if err := tx.QueryRow(ctx, countNotes).Scan(&n); err != nil {
+				return err
+			}
+			return tx.QueryRow(ctx, tenantdb.Stmt(`SELECT late FROM app.note WHERE id = $1`), 1).Scan(&late)
+		})
+		if err != nil || late != "yes" {
+			t.Errorf("a column that the replica does not know yet: %q, %v", late, err)
+		}
+	}
+	if _, after := reads(d.DB); after["behind"] > before["behind"] || after["refused"] != before["refused"]+2 {
+		t.Errorf("a replica was left for good: %v, then %v", before, after)
+	}
+
+	full.Store(true)
+	const most = 4 // at a time: more than are idle
+	var in, group sync.WaitGroup
+	in.Add(most)
+	for range most {
+		group.Go(func() {
+			once := sync.OnceFunc(in.Done)
+			defer once()
+			ctx := d.In(t, "acme")
+			err := d.DB.ReadTx(ctx, func(tx *tenantdb.Tx) error {
+				var n int
+				err := tx.QueryRow(ctx, countNotes).Scan(&n)
+				once()
+				in.Wait()
+				return err
+			})
+			if err != nil {
+				t.Errorf("with the replica full: %v", err)
+			}
+		})
+	}
+	group.Wait()
+	fromPrimary(ctx, t, d.DB, "behind")
+}
+
+// fullServer is a connection to a server that has none left.
+func fullServer() net.Conn {
+	ours, theirs := net.Pipe()
+	go func() {
+		defer theirs.Close()
+		b := pgproto3.NewBackend(theirs, theirs)
+		if _, err := b.ReceiveStartupMessage(); err != nil {
+			return
+		}
+		b.Send(&pgproto3.ErrorResponse{Severity: "FATAL", Code: "53300", Message: "sorry, too many clients already"})
+		_ = b.Flush()
+	}()
+	return ours
 }
