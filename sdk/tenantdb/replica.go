@@ -344,7 +344,10 @@ func (tx *Tx) startOnReplica(ctx context.Context, pro prologue) (f flight, why s
 	at := tx.at
 	at.pool = c.pool
 	if f, err = at.send(try, pro); err == nil {
-		tx.replica, tx.cancel = c, cancel
+		// A replica that falls silent later takes its connection along.
+		conn := f.lease.PgConn().Conn()
+		stop := context.AfterFunc(live, func() { _ = conn.Close() }) //nolint:contextcheck // as above
+		tx.replica, tx.cancel = c, func() { stop(); cancel() }
 		return f, "", nil
 	}
 	cancel()
@@ -370,11 +373,10 @@ func (tx *Tx) takeOff(ctx context.Context, pro prologue) (flight, error) {
 			return flight{}, err
 		}
 		if tx.why = why; why == "" {
-			r.count("", 1)
 			return f, nil
 		}
 	}
-	r.count(tx.why, 1)
+	r.count(tx.why)
 	return tx.db.takeOff(tx.traced(ctx), tx.at, pro)
 }
 
@@ -398,7 +400,6 @@ func (tx *Tx) leaveReplica(ctx context.Context, results pgx.BatchResults, err er
 	if !isUnknownName(err) { // one that the primary may not know either
 		r.refused(c, err)
 	}
-	r.count("", -1)
 	return true
 }
 
@@ -437,10 +438,10 @@ func isUnknownName(err error) bool {
 }
 
 // count counts reads by why they went to the primary.
-func (r *readers) count(why string, n int) {
+func (r *readers) count(why string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.served[why] += n
+	r.served[why]++
 }
 
 type readFromKey struct{}

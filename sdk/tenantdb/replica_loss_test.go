@@ -111,6 +111,36 @@ func TestLostReplica(t *testing.T) {
 	}
 }
 
+// A replica that falls silent in the middle of a transaction costs what is left of its watch's
+// patience, not the caller's time.
+func TestReplicaThatFallsSilent(t *testing.T) {
+	t.Parallel()
+	w := &wall{}
+	d := notes(t, dbtest.On(pgtest.Pair(t)), dbtest.Configure(soleWriter), editReplica(func(r *tenantdb.Replica) { r.Dial = w.dial }))
+	defer w.mend()
+	ctx, cancel := context.WithTimeout(d.In(t, "acme"), time.Minute) // far more than it takes
+	defer cancel()
+	fromReplica(ctx, t, d.DB)
+	began, _ := reads(d.DB)
+	err := d.DB.ReadTx(ctx, func(tx *tenantdb.Tx) error {
+		var n int
+		if err := tx.QueryRow(ctx, countNotes).Scan(&n); err != nil {
+			return err
+		}
+		w.freeze()
+		var title string
+		err := tx.QueryRow(ctx, getNote, 1).Scan(&title)
+		wantTitle(t, title, "acme one")
+		return err
+	}, tenantdb.MaxStaleness(time.Hour)) // so that it begins there for sure
+	if err != nil {
+		t.Error(err)
+	}
+	if ended, why := reads(d.DB); ended != began || why["refused"] == 0 {
+		t.Errorf("%d reads ended on the replica, then %d; the others: %v", began, ended, why)
+	}
+}
+
 // wall stands before a server: whole, it lets everything through.
 type wall struct {
 	mu     sync.Mutex

@@ -24,7 +24,7 @@ type Stats struct {
 	// Opened counts connections since Open, Evicted those that were closed to make room for one
 	// to another database or schema, and Refused the calls that got none in time ([ErrAdmission]).
 	Opened, Evicted, Refused uint64
-	// FromReplica counts the transactions of [DB.ReadTx] that began on a replica of the cell, and
+	// FromReplica counts the transactions of [DB.ReadTx] that ended on a replica of the cell, and
 	// FromPrimary, by the reason, the others. Both are empty without replicas.
 	FromReplica int
 	FromPrimary map[string]int
@@ -110,7 +110,7 @@ func (db *DB) measure(provider metric.MeterProvider) error {
 	timeouts := total("db.client.connection.timeouts", "Calls that got no connection in time.", "{connection}")
 	opened := total("rowhouse.db.connection.opened", "Connections that were opened.", "{connection}")
 	evicted := total("rowhouse.db.connection.evicted", "Connections that were closed to make room for another.", "{connection}")
-	reads := total("rowhouse.db.reads", "Read transactions of cells with replicas, by where they began and why.", "{transaction}")
+	reads := total("rowhouse.db.reads", "Read transactions of cells with replicas, by where they were served and why.", "{transaction}")
 	if failed != nil {
 		return fmt.Errorf("metrics: %w", failed)
 	}

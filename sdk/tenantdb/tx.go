@@ -98,7 +98,7 @@ type Tx struct {
 
 	replica *replica           // whose the lease is; nil when it is the primary's
 	why     string             // then why
-	cancel  context.CancelFunc // ends the first statement's time on a replica; may be nil
+	cancel  context.CancelFunc // ends the watch of the replica's life; nil without replica
 
 	failed error // why the transaction could not be opened
 }
@@ -257,6 +257,9 @@ func hidden(whose string) error {
 // in the middle of an answer it is destroyed.
 func (tx *Tx) abandon(ctx context.Context) {
 	busy := tx.state.Swap(txOver) == txBusy
+	if tx.replica != nil {
+		tx.at.pool.readers.count("")
+	}
 	if tx.cancel != nil {
 		defer tx.cancel()
 	}
