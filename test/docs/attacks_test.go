@@ -35,7 +35,7 @@ what guards them change (wrote), its session ends (stopped), or the attacker lea
 our rungs an attack must be refused for the reason that was expected, or show nothing but the attacker's own; one that fails
 for another reason shows nothing and fails the run.
 
-PostgreSQL 15.18, attacks that succeed, but one that is an accepted risk (free-clause, in the SHARED model):
+PostgreSQL 15.18, attacks that succeed, but one that is an accepted risk (free-at-own-cost, in the SHARED model):
 
 | model | L0 | L1 | L2a | L2b |
 |---|---|---|---|---|

@@ -247,7 +247,11 @@ func faultsOfReach(one func(string, ...string) fault) map[string][]fault {
 			one("DROP TABLE rowhouse.migration", "R37 rowhouse.migration"),
 			one("CREATE TABLE rowhouse.loot ()", "R37 rowhouse.loot"),
 		},
-		"R42": {one("ALTER FUNCTION pg_catalog.uuid_eq(uuid, uuid) COST 1", "R42 uuid_eq(uuid,uuid)")},
+		"R42": {
+			one("ALTER FUNCTION pg_catalog.uuid_eq(uuid, uuid) COST 1", "R42 uuid_eq(uuid,uuid)"),
+			one("DO $$ BEGIN EXECUTE format('ALTER ROLE rowhouse_app_test IN DATABASE %I RESET cpu_operator_cost', current_database()); END $$",
+				"R42 role rowhouse_app_test"),
+		},
 		"R38": {
 			one("ALTER FUNCTION textlike(text, text) LEAKPROOF", "R38 textlike(text,text)"),
 			one("CREATE FUNCTION app.f(text) RETURNS bool LANGUAGE sql IMMUTABLE LEAKPROOF RETURN true", "R38 app.f(text)"),

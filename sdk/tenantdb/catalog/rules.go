@@ -259,7 +259,8 @@ func rulesTo42() []Rule {
 		{
 			"R42", "A query's own clause may come before a policy", Error, Platform,
 			"The planner sorts clauses by their cost, and one that fails or sleeps would tell of rows which the policy has yet to " +
-				"hide. cell.Init makes the policies' comparison of UUIDs the cheapest. On rung L2a without a superuser as R20.",
+				"hide. cell.Init makes the policies' comparison of UUIDs the cheapest, and has the app's sessions begin with " +
+				"cpu_operator_cost = 0, by which policies come first. On rung L2a without a superuser as R20.",
 		},
 	}
 }

@@ -159,6 +159,13 @@ SELECT p.oid::regprocedure::text AS object, 'it costs as much as a query''s own 
 	'ALTER FUNCTION pg_catalog.uuid_eq(uuid, uuid) COST 0.0001;' AS mend
 FROM pg_proc p, input
 WHERE p.oid = 'uuid_eq(uuid,uuid)'::regprocedure AND p.procost > 0.001 AND NOT input.dedicated AND current_database() !~ '_[0-9a-f]{32}$'
+UNION ALL
+SELECT format('role %I', r.rolname), 'its operators have a cost: a query''s own clauses may come before the policies',
+	format('ALTER ROLE %I IN DATABASE %I SET cpu_operator_cost = 0;', r.rolname, d.datname)
+FROM input, login JOIN pg_roles r USING (oid) JOIN pg_database d ON d.datname = current_database()
+WHERE r.rolcanlogin AND NOT input.dedicated AND d.datname !~ '_[0-9a-f]{32}$' AND NOT EXISTS (
+	SELECT FROM pg_db_role_setting s, unnest(s.setconfig) e
+	WHERE s.setrole = r.oid AND s.setdatabase = d.oid AND e = 'cpu_operator_cost=0')
 
 -- R40
 SELECT 'setting ' || s.name AS object, CASE s.name WHEN 'ssl' THEN 'the server listens on the network without TLS'
