@@ -118,6 +118,12 @@ SELECT rowhouse.secure('app.good');`, `ALTER TABLE app.good ADD note text;`}
 		{"unsafe", `ALTER TABLE app.good NO FORCE ROW LEVEL SECURITY`, "R02"},
 		{"takes others' rows", `ALTER TABLE app.good DROP CONSTRAINT tenant_home`, "R41"},
 		{"stray DDL", `DO $$ BEGIN PERFORM 1; EXECUTE concat('ALTER TABLE ap', 'p.good ADD stray int'); END $$`, "app.good"},
+		{"stray function", `DO $$ BEGIN PERFORM 1; EXECUTE concat('CREATE FUNCTION ap', 'p.evil() RETURNS int LANGUAGE sql AS ''SELECT 1'''); END $$`, "app.evil()"},
+		{"stray type", `DO $$ BEGIN EXECUTE concat('CREATE TYPE ap', 'p.mood AS ENUM ()'); EXCEPTION WHEN unique_violation THEN NULL; END $$`, "app.mood"},
+		{"stray right on a schema", `DO $$ BEGIN EXECUTE concat('GRANT CREATE ON SCHEMA ap', 'p TO rowhouse_app'); END $$`, "schema app"},
+		{"stray right on a table", `DO $$ BEGIN EXECUTE concat('GRANT TRUNCATE ON ap', 'p.good TO rowhouse_app'); END $$`, "app.good"},
+		{"stray right on a column", `DO $$ BEGIN EXECUTE concat('GRANT REFERENCES (id) ON ap', 'p.good TO rowhouse_app'); END $$`, "app.good"},
+		{"stray right on what comes", `ALTER DEFAULT PRIVILEGES GRANT TRUNCATE ON TABLES TO rowhouse_app`, "default privileges"},
 		{"stray write", `CREATE FUNCTION app.w() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
 			EXECUTE concat('DELETE FROM ap', 'p.good WHERE false'); EXCEPTION WHEN OTHERS THEN NULL; END $$;
 			CREATE TABLE app.other (id int); DO $$ BEGIN EXECUTE concat('CREATE TABLE ap', 'p.stray ()'); END $$`, "app.stray"},

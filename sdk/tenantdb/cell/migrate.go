@@ -29,9 +29,9 @@ var (
 	// ErrUnsafe says that the audit of the catalog found errors: after a migration, which
 	// then did not happen, or in what Init set up.
 	ErrUnsafe = errors.New("tenants' rows are exposed")
-	// ErrStray says that a migration for one tenant's schema changed tables elsewhere, or
-	// one for the shared schema those of a tenant's.
-	ErrStray = errors.New("a migration changed tables that are not its own")
+	// ErrStray says that a migration for one tenant's schema changed tables, functions, types
+	// or rights elsewhere, or one for the shared schema those of a tenant's.
+	ErrStray = errors.New("a migration changed what is not its own")
 )
 
 // A migration does not make an app wait: it waits this long for a lock, behind which others
@@ -69,7 +69,8 @@ func Migrate(ctx context.Context, conn Conn, files fs.FS) error {
 // MigrateSchema is [Migrate] for the tables of one tenant in the SCHEMA model, which
 // [CreateSchema] prepared. The files are the same and say app: what names that schema is
 // written for the tenant's, also in the bodies of functions (docs/guides/developer.md says
-// what is found). A file that touches tables elsewhere all the same is [ErrStray] and undone.
+// what is found). A file that changes something elsewhere all the same is [ErrStray] and undone,
+// but for what it drops there.
 // Calls for different tenants do not wait for each other.
 func MigrateSchema(ctx context.Context, conn Conn, uid tenant.UID, files fs.FS) error {
 	if err := migrate(ctx, conn, files, home.Schema(uid)); err != nil {
@@ -319,17 +320,38 @@ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = t.oid)`,
 	return nil
 }
 
-// checkStray refuses a file that changed relations, or wrote to some, which are not its
-// target's: it names a schema in a way that was not found. The audit looks at the target only,
-// or a thousand tenants' schemas would cost each of them a thousandfold.
+// checkStray refuses a file that changed what is in a schema which is not its target's, or
+// wrote to a table there: it names a schema in a way that was not found. The audit looks at
+// the target only, or a thousand tenants' schemas would cost each of them a thousandfold.
+//
+// Locks show what was written to; rows of the catalogs that this transaction made show what
+// takes no lock on a relation: functions, types, rights. A dropped object left neither.
 func (to target) checkStray(ctx context.Context, t pgx.Tx) error {
 	stray, err := names(ctx, t, `
+WITH made (namespace, name, xmin) AS (
+	SELECT p.pronamespace, p.oid::regprocedure::text, p.xmin FROM pg_catalog.pg_proc p
+	UNION ALL SELECT y.typnamespace, y.oid::regtype::text, y.xmin FROM pg_catalog.pg_type y
+	UNION ALL SELECT c.relnamespace, c.oid::regclass::text, c.xmin FROM pg_catalog.pg_class c
+	UNION ALL SELECT c.relnamespace, c.oid::regclass::text, a.xmin FROM pg_catalog.pg_attribute a
+		JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+	UNION ALL SELECT o.oprnamespace, o.oid::regoperator::text, o.xmin FROM pg_catalog.pg_operator o
+	UNION ALL SELECT o.collnamespace, o.oid::regcollation::text, o.xmin FROM pg_catalog.pg_collation o
+	UNION ALL SELECT o.cfgnamespace, o.oid::regconfig::text, o.xmin FROM pg_catalog.pg_ts_config o
+	UNION ALL SELECT o.dictnamespace, o.oid::regdictionary::text, o.xmin FROM pg_catalog.pg_ts_dict o
+	UNION ALL SELECT n.oid, 'schema ' || n.nspname, n.xmin FROM pg_catalog.pg_namespace n
+	UNION ALL SELECT d.defaclnamespace, 'default privileges', d.xmin FROM pg_catalog.pg_default_acl d)
 SELECT DISTINCT c.oid::regclass::text FROM pg_catalog.pg_locks l
 JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE l.locktype = 'relation' AND l.pid = pg_catalog.pg_backend_pid()
 	AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
 	AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
-	AND n.nspname !~ '^(pg_|information_schema$|rowhouse$)' AND n.nspname !~ $1`, to.own())
+	AND n.nspname !~ '^(pg_|information_schema$|rowhouse$)' AND n.nspname !~ $1
+UNION SELECT m.name FROM made m LEFT JOIN pg_catalog.pg_namespace n ON n.oid = m.namespace
+WHERE coalesce(n.nspname, '') !~ '^(pg_|information_schema$|rowhouse$)' AND coalesce(n.nspname, '') !~ $1
+	-- Others' rows may be as young, and visible: but then they are committed.
+	AND CASE WHEN pg_catalog.age(m.xmin) <= 0 THEN pg_catalog.pg_xact_status(
+		(pg_catalog.pg_current_xact_id()::text::bigint - pg_catalog.age(m.xmin))::text::xid8) = 'in progress' ELSE false END
+ORDER BY 1`, to.own())
 	if err != nil {
 		return err
 	}
