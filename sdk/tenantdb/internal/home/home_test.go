@@ -53,6 +53,10 @@ var queries = []struct{ sql, want string }{
 	{`SELECT e.app.x, 'a'`, `SELECT e.app.x, 'a'`},
 	{`SELECT"app"."b"`, `SELECT"T"."b"`},
 	{`SELECT 'app.x`, `SELECT 'app.x`},
+	{"SELECT E'a'\n'b\\'app.x' || app.f()", "SELECT E'a'\n'b\\'app.x' || T.f()"},
+	{"SELECT E'a' -- 'app.x\n '\\'' , app.f(), '\\'", "SELECT E'a' -- 'app.x\n '\\'' , T.f(), '\\'"},
+	{"SELECT E'a' '\\', app.f()", "SELECT E'a' '\\', T.f()"},
+	{"SELECT 'a'\n'\\', app.f()", "SELECT 'a'\n'\\', T.f()"},
 	{`SELECT $a$app.x`, `SELECT $a$app.x`},
 }
 

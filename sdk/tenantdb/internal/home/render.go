@@ -76,7 +76,7 @@ func (s *scanner) next() bool {
 	case c == '\'':
 		s.take(text, enclosed(rest, false))
 	case (c == 'e' || c == 'E') && strings.HasPrefix(rest[1:], "'"):
-		s.take(text, 1+enclosed(rest[1:], true))
+		s.take(text, 1+continued(rest[1:]))
 	case c == '$':
 		if n := dollarQuoted(rest); n > 0 {
 			s.take(dollar, n)
@@ -173,6 +173,38 @@ func enclosed(sql string, escapes bool) int {
 		}
 	}
 	return len(sql)
+}
+
+// continued returns the length of the string with escapes with which sql begins, without its E.
+// One behind it, after blanks with the end of a line, goes on with it and has escapes, too.
+// Other strings need no such care: what follows them is read in the same way.
+func continued(sql string) int {
+	n := enclosed(sql, true)
+	for {
+		more := continuation(sql[n:])
+		if more == 0 {
+			return n
+		}
+		n += more + enclosed(sql[n+more:], true)
+	}
+}
+
+// continuation returns where in sql a string begins that goes on with one before sql, or 0:
+// behind a line's end, with nothing but blanks and comments to the end of the line before it.
+func continuation(sql string) int {
+	s, line := scanner{sql: sql}, false
+	for s.next() {
+		switch {
+		case s.kind == space:
+			line = line || strings.ContainsAny(s.text(), "\n\r")
+		case s.kind == comment && strings.HasPrefix(s.text(), "--"):
+		case line && sql[s.start] == '\'':
+			return s.start
+		default:
+			return 0
+		}
+	}
+	return 0
 }
 
 // dollarQuoted returns the length of the dollar-quoted string with which sql begins, or 0
