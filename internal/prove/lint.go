@@ -29,7 +29,7 @@ type Source struct {
 	Config string
 	// Packages are patterns as for go build; empty means all.
 	Packages []string
-	// Rowlint is the program's file.
+	// Rowlint is the program's file; a relative name starts where this program runs, not in Dir.
 	Rowlint string
 }
 
@@ -69,11 +69,15 @@ func (s Source) check(ctx context.Context, command ...string) (o Outcome, err er
 	if o.Inputs, err = s.inputs(); err != nil {
 		return o, err
 	}
+	// A relative name would be run from Dir, while its sum is read from here.
+	if s.Rowlint, err = filepath.Abs(s.Rowlint); err != nil {
+		return o, fmt.Errorf("find rowlint: %w", err)
+	}
 	if o.Programs, err = s.program(); err != nil {
 		return o, err
 	}
 	args := slices.Concat(command, s.arguments())
-	line := Line{Name: s.Dir, Status: NotRun, Repeat: "cd " + quoteWord(s.Dir) + " && rowlint " + strings.Join(args, " ")}
+	line := Line{Name: s.Dir, Status: NotRun, Repeat: "cd " + quoteWord(s.Dir) + " && " + Quote(append([]string{"rowlint"}, args...)...)}
 	var out, said bytes.Buffer
 	cmd := exec.CommandContext(ctx, s.Rowlint, append(args, "-o", "json")...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, &out, &said
@@ -87,6 +91,9 @@ func (s Source) check(ctx context.Context, command ...string) (o Outcome, err er
 	}
 	if err := line.lint(out.Bytes()); err != nil {
 		return o, err
+	}
+	if failed != nil && line.Status == Pass {
+		line.Status, line.Result = NotRun, "could not look: it failed, and said nothing of what it found"
 	}
 	if told := strings.TrimSpace(said.String()); told != "" {
 		line.Result = told + " " + line.Result

@@ -21,13 +21,14 @@ func TestLint(t *testing.T) {
 		want   prove.Status
 		says   string
 	}{
-		"nothing to say":   {`echo '[]'`, prove.Pass, "no findings"},
-		"findings":         {`echo '` + finding + `'; exit 1`, prove.Fail, "1 findings"},
-		"could not look":   {`echo 'rowlint: no packages' >&2; exit 2`, prove.NotRun, "could not look: rowlint: no packages"},
-		"was killed":       {`kill -9 $$`, prove.NotRun, "could not look: signal: killed"},
-		"says no JSON":     {`echo fine`, prove.NotRun, ""},
-		"plans told of":    {`echo '10 statements were planned.' >&2; echo '[]'`, prove.Pass, "10 statements were planned. no findings"},
-		"fails in silence": {`exit 3`, prove.NotRun, "exit status 3"},
+		"nothing to say":           {`echo '[]'`, prove.Pass, "no findings"},
+		"findings":                 {`echo '` + finding + `'; exit 1`, prove.Fail, "1 findings"},
+		"could not look":           {`echo 'rowlint: no packages' >&2; exit 2`, prove.NotRun, "could not look: rowlint: no packages"},
+		"was killed":               {`kill -9 $$`, prove.NotRun, "could not look: signal: killed"},
+		"says no JSON":             {`echo fine`, prove.NotRun, ""},
+		"plans told of":            {`echo '10 statements were planned.' >&2; echo '[]'`, prove.Pass, "10 statements were planned. no findings"},
+		"finds nothing, yet fails": {`echo '[]'; exit 1`, prove.NotRun, "could not look: it failed"},
+		"fails in silence":         {`exit 3`, prove.NotRun, "exit status 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -70,6 +71,35 @@ func TestLint(t *testing.T) {
 				t.Errorf("the inputs are %q", names)
 			}
 		})
+	}
+}
+
+// A relative name of rowlint is the file of whoever typed it, never one that the source brings:
+// what is run is what the report signs the sum of.
+//
+//nolint:paralleltest // it changes the folder, and see TestLint
+func TestLintRunsWhatItSigns(t *testing.T) {
+	here, source := t.TempDir(), t.TempDir()
+	for dir, says := range map[string]string{here: `[{"rule":"Q1"}]`, source: `[]`} {
+		script := "#!/bin/sh\necho '" + says + "'\n"
+		if err := os.WriteFile(filepath.Join(dir, "rowlint"), []byte(script), 0o700); err != nil { //nolint:gosec // it is to be run
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(here)
+	r, err := prove.Run(t.Context(), prove.Options{
+		Checks: prove.LintChecks(prove.Source{Dir: source, Rowlint: "./rowlint", Packages: []string{"./a b"}}, ""),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range r.Sections {
+		if s.Status != prove.Fail {
+			t.Errorf("%s ran another program than the one that was named: %+v", s.ID, s.Lines)
+		}
+		if len(s.Lines) == 0 || !strings.Contains(s.Lines[0].Repeat, "'./a b'") {
+			t.Errorf("%s does not quote what repeats it: %+v", s.ID, s.Lines)
+		}
 	}
 }
 

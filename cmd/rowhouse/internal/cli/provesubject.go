@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -84,8 +85,18 @@ func (s *subject) open(c *cobra.Command) error {
 			return usagef("there is no rule %q; docs/catalog-audit.md lists them", rule)
 		}
 	}
-	if s.rowlint == "" {
-		s.rowlint = prove.FindRowlint()
+	return s.locate()
+}
+
+// locate makes rowlint's files independent of where it runs, which is in the source.
+func (s *subject) locate() (err error) {
+	for _, file := range []*string{&s.rowlint, &s.lintConfig} {
+		if *file == "" {
+			continue
+		}
+		if *file, err = filepath.Abs(*file); err != nil {
+			return fmt.Errorf("find rowlint's files: %w", err)
+		}
 	}
 	return nil
 }
@@ -122,7 +133,11 @@ func (s *subject) checks() []prove.Check {
 	if s.source == "" {
 		noSource = "no source was named; --source . lints that of this folder"
 	}
-	lints := prove.LintChecks(prove.Source{Dir: s.source, Config: s.lintConfig, Packages: s.packages, Rowlint: s.rowlint}, noSource)
+	rowlint := s.rowlint
+	if rowlint == "" {
+		rowlint = prove.FindRowlint()
+	}
+	lints := prove.LintChecks(prove.Source{Dir: s.source, Config: s.lintConfig, Packages: s.packages, Rowlint: rowlint}, noSource)
 	noArena := ""
 	if len(s.logins) > 0 && !s.attack {
 		noArena = "a database is only read; --attack attacks others that it makes on the same server"
@@ -251,7 +266,7 @@ func (s *subject) arguments() (args []string) {
 	for _, p := range s.packages {
 		args = append(args, "--packages", p)
 	}
-	for _, f := range []struct{ flag, value string }{{"--source", s.source}, {"--rowlint-config", s.lintConfig}} {
+	for _, f := range []struct{ flag, value string }{{"--source", s.source}, {"--rowlint-config", s.lintConfig}, {"--rowlint", s.rowlint}} {
 		if f.value != "" {
 			args = append(args, f.flag, f.value)
 		}
