@@ -225,10 +225,9 @@ func (s *subject) start(ctx context.Context) (prove.Server, error) {
 		return prove.Server{}, fmt.Errorf("connect: %w", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	var super, may, prepared bool
-	err = conn.QueryRow(ctx, `SELECT rolsuper, rolcreatedb AND rolcreaterole,
-	EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rowhouse_sec')
-FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&super, &may, &prepared)
+	var super, may bool
+	err = conn.QueryRow(ctx, `SELECT rolsuper, rolcreatedb AND rolcreaterole
+FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&super, &may)
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // crypto/rand never fails
 	server := prove.Server{
@@ -237,14 +236,12 @@ FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&super, &may, &prep
 	switch {
 	case err != nil:
 		return server, fmt.Errorf("look at the login: %w", err)
-	case !prepared:
-		return server, errors.New("the server was never set up, and attacking it would do so: rowhouse cells init comes first")
 	case !super && !may:
 		return server, errors.New("--attack makes databases and roles: the login must be a superuser, or have CREATEDB and CREATEROLE")
 	case !super:
 		server.Rungs = both[:1]
 	}
-	return server, nil
+	return server, prove.Undisturbed(ctx, conn)
 }
 
 // close stops the server that prove started, and its databases with it.
