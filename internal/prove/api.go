@@ -215,7 +215,22 @@ func apiLine(name, repeat string, r apiattack.Report) Line {
 	for _, m := range unexcused {
 		l.Findings = append(l.Findings, Finding{Rule: "untested", Severity: "note", Object: m.Name, Message: m.Why})
 	}
-	if l.Status == Pass && (len(unexcused) > 0 || len(r.Results) == 0) {
+	for _, result := range r.Results {
+		if result.Verdict == apiattack.Untested {
+			where := strings.TrimSpace(result.Method + " " + result.Where)
+			l.Findings = append(l.Findings, Finding{Rule: string(result.Attack), Severity: "note", Object: where, Message: result.Evidence})
+		}
+	}
+	dropped := 0
+	for _, m := range r.Methods {
+		if m.Dropped > 0 {
+			dropped += m.Dropped
+			l.Findings = append(l.Findings, Finding{
+				Rule: "dropped", Severity: "note", Object: m.Name, Message: fmt.Sprintf("%d attacks were left out", m.Dropped),
+			})
+		}
+	}
+	if l.Status == Pass && (len(unexcused) > 0 || dropped > 0 || len(r.Results) == 0) {
 		l.Status = NotRun
 	}
 	return l
@@ -231,8 +246,11 @@ func methodTable(name string, r apiattack.Report) Table {
 		}
 	}
 	for _, m := range r.Methods {
-		verdict := Cell{string(m.Verdict), Held}
-		if m.Verdict == apiattack.Leaked {
+		verdict := Cell{Text: string(m.Verdict)} // what was not tested is neither good nor bad
+		switch m.Verdict {
+		case apiattack.Held:
+			verdict.Mark = Held
+		case apiattack.Leaked:
 			verdict.Mark = Broken
 		}
 		row := []Cell{{Text: m.Name}, verdict}

@@ -3,9 +3,11 @@ package prove
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/sqlattack"
 )
 
@@ -31,7 +33,7 @@ func CorpusCheck(of Servers, missing string) Check {
 			reports = append(reports, r)
 			return err
 		})
-		return corpusOutcome(sqlattack.Merge(reports...), server.Repeat(aboutCorpus.ID)), err
+		return corpusOutcome(sqlattack.Merge(reports...), server), err
 	}}
 }
 
@@ -76,21 +78,26 @@ func places() []place {
 	return all
 }
 
-func corpusOutcome(r sqlattack.Report, repeat string) (o Outcome) {
+// corpusOutcome judges each place that the server has; one without results did not run.
+func corpusOutcome(r sqlattack.Report, server Server) (o Outcome) {
+	repeat := server.Repeat(aboutCorpus.ID)
 	byPlace := map[place][]sqlattack.Result{}
 	for _, result := range r.Results {
 		p := place{result.Level, result.Model}
 		byPlace[p] = append(byPlace[p], result)
 	}
 	for _, p := range places() {
-		if results := byPlace[p]; p.level.Ours() && len(results) > 0 {
-			o.Lines = append(o.Lines, ourLine(p, results, repeat))
+		if slices.Contains(server.Rungs, cell.Rung(p.level)) {
+			o.Lines = append(o.Lines, ourLine(p, byPlace[p], repeat))
 		}
 	}
-	if results := byPlace[places()[0]]; len(results) > 0 {
+	if results := byPlace[places()[0]]; server.super() {
 		leaks, l := r.Leaks(sqlattack.L0, tenant.ModelShared.String()), Line{Name: "control: the usual recipe", Status: Pass, Repeat: repeat}
 		l.Result = fmt.Sprintf("falls to %d of %d attacks: they are real", leaks, len(results))
-		if leaks < enoughLeaks {
+		switch {
+		case len(results) == 0:
+			l.Status, l.Result = NotRun, "was not attacked"
+		case leaks < enoughLeaks:
 			l.Status, l.Result = Fail, fmt.Sprintf("falls to %d of %d attacks only: they show nothing", leaks, len(results))
 		}
 		o.Lines = append(o.Lines, l)
@@ -123,7 +130,10 @@ func ourLine(p place, results []sqlattack.Result, repeat string) Line {
 	if accepted > 0 {
 		l.Result = fmt.Sprintf("%d attacks, none got through but %d that are accepted risks", len(results), accepted)
 	}
-	if len(failures) > 0 {
+	switch {
+	case len(results) == 0:
+		l.Status, l.Result = NotRun, "was not attacked"
+	case len(failures) > 0:
 		l.Status, l.Result = Fail, fmt.Sprintf("%d of %d attacks were not held as they should be", len(failures), len(results))
 	}
 	return l

@@ -3,16 +3,18 @@ package prove
 import (
 	"testing"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/apiattack"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/crossing"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/sqlattack"
 )
 
-// corpusOf is a report of one attack of ours and some on the usual recipe, of which some leaked.
+// corpusOf is a report of one attack on our homes in each model and some on the usual recipe, of which some leaked.
 func corpusOf(ours sqlattack.Outcome, recipe, leaked int) sqlattack.Report {
-	r := sqlattack.Report{Results: []sqlattack.Result{
-		{Attack: "one", Tries: "try it", Model: "SHARED", Level: sqlattack.L2b, Outcome: ours},
-	}}
+	var r sqlattack.Report
+	for _, model := range models() {
+		r.Results = append(r.Results, sqlattack.Result{Attack: "one", Tries: "try it", Model: model.String(), Level: sqlattack.L2b, Outcome: ours})
+	}
 	for i := range recipe {
 		outcome := sqlattack.Refused
 		if i < leaked {
@@ -27,18 +29,18 @@ func TestCorpusIsJudged(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		report sqlattack.Report
-		want   []Status // ours, then the control
+		want   []Status // ours in each model, then the control
 	}{
-		"held":                      {corpusOf(sqlattack.Refused, 20, 15), []Status{Pass, Pass}},
-		"harmless":                  {corpusOf(sqlattack.Harmless, 20, 15), []Status{Pass, Pass}},
-		"a row came back":           {corpusOf(sqlattack.Read, 20, 15), []Status{Fail, Pass}},
-		"it ran and should not":     {corpusOf(sqlattack.Ran, 20, 15), []Status{Fail, Pass}},
-		"it failed for another why": {corpusOf(sqlattack.Astray, 20, 15), []Status{Fail, Pass}},
-		"the recipe leaks too few":  {corpusOf(sqlattack.Refused, 20, enoughLeaks-1), []Status{Pass, Fail}},
-		"without the recipe":        {corpusOf(sqlattack.Refused, 0, 0), []Status{Pass}},
-		"nothing ran":               {sqlattack.Report{}, nil},
+		"held":                      {corpusOf(sqlattack.Refused, 20, 15), []Status{Pass, Pass, Pass, Pass}},
+		"harmless":                  {corpusOf(sqlattack.Harmless, 20, 15), []Status{Pass, Pass, Pass, Pass}},
+		"a row came back":           {corpusOf(sqlattack.Read, 20, 15), []Status{Fail, Fail, Fail, Pass}},
+		"it ran and should not":     {corpusOf(sqlattack.Ran, 20, 15), []Status{Fail, Fail, Fail, Pass}},
+		"it failed for another why": {corpusOf(sqlattack.Astray, 20, 15), []Status{Fail, Fail, Fail, Pass}},
+		"the recipe leaks too few":  {corpusOf(sqlattack.Refused, 20, enoughLeaks-1), []Status{Pass, Pass, Pass, Fail}},
+		"without the recipe":        {corpusOf(sqlattack.Refused, 0, 0), []Status{Pass, Pass, Pass, NotRun}},
+		"nothing ran":               {sqlattack.Report{}, []Status{NotRun, NotRun, NotRun, NotRun}},
 	} {
-		o := corpusOutcome(test.report, "again")
+		o := corpusOutcome(test.report, Server{Rungs: []cell.Rung{cell.L2b}, Repeat: func(string) string { return "again" }})
 		if len(o.Lines) != len(test.want) {
 			t.Errorf("%s: %d lines, want %d", name, len(o.Lines), len(test.want))
 			continue
@@ -66,11 +68,29 @@ func TestAPIIsJudged(t *testing.T) {
 		"held":              {apiattack.Report{Methods: []apiattack.Method{tested}, Results: []apiattack.Result{held}}, Pass},
 		"leaked":            {apiattack.Report{Methods: []apiattack.Method{tested}, Results: []apiattack.Result{held, leaked}}, Fail},
 		"a method untested": {apiattack.Report{Methods: []apiattack.Method{{Name: "/s/N", Verdict: apiattack.Untested}}, Results: []apiattack.Result{held}}, NotRun},
+		"attacks left out":  {apiattack.Report{Methods: []apiattack.Method{{Name: "/s/M", Verdict: apiattack.Held, Dropped: 1}}, Results: []apiattack.Result{held}}, NotRun},
 		"nothing ran":       {apiattack.Report{}, NotRun},
 	} {
 		if l := apiLine("here", "again", test.report); l.Status != test.want {
 			t.Errorf("%s: %s, want %s", name, l.Status, test.want)
 		}
+	}
+}
+
+// What was not tested is neither green nor hidden.
+func TestUntestedIsNotHeld(t *testing.T) {
+	t.Parallel()
+	r := apiattack.Report{
+		Methods: []apiattack.Method{{Name: "/s/M", Verdict: apiattack.Held}, {Name: "/s/N", Verdict: apiattack.Untested}, {Name: "/s/O", Verdict: apiattack.Leaked}},
+		Results: []apiattack.Result{{Method: "/s/M", Attack: apiattack.ForeignEtag, Verdict: apiattack.Untested, Evidence: "no etag"}},
+	}
+	for i, want := range []Mark{Held, "", Broken} {
+		if got := methodTable("here", r).Rows[i][1]; got.Mark != want {
+			t.Errorf("%s is marked %q, want %q", got.Text, got.Mark, want)
+		}
+	}
+	if f := apiLine("here", "again", r).Findings; len(f) != 2 || f[1].Message != "no etag" || f[1].Severity != "note" {
+		t.Errorf("the findings are %+v", f)
 	}
 }
 
