@@ -100,10 +100,12 @@ func TestCrossingsAreJudged(t *testing.T) {
 		report crossing.Report
 		want   Status
 	}{
-		"sound":         {crossing.Report{Seen: 10}, Pass},
-		"crossed":       {crossing.Report{Seen: 10, Crossed: 1}, Fail},
-		"poisoned":      {crossing.Report{Seen: 10, Poisoned: 1}, Fail},
-		"overloaded":    {crossing.Report{Seen: 10, Overloaded: 1}, NotRun},
+		"sound":         {crossing.Report{Transactions: poolTransactions, Seen: 10}, Pass},
+		"crossed":       {crossing.Report{Transactions: poolTransactions, Seen: 10, Crossed: 1}, Fail},
+		"poisoned":      {crossing.Report{Transactions: poolTransactions, Seen: 10, Poisoned: 1}, Fail},
+		"overloaded":    {crossing.Report{Transactions: poolTransactions, Seen: 10, Overloaded: 1}, NotRun},
+		"not entered":   {crossing.Report{Transactions: poolTransactions, Seen: 10, Unentered: 1}, NotRun},
+		"a handful":     {crossing.Report{Transactions: 10, Seen: 10}, NotRun},
 		"saw nothing":   {crossing.Report{}, NotRun},
 		"both, but red": {crossing.Report{Crossed: 1, Overloaded: 1}, Fail},
 	} {

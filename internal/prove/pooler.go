@@ -144,7 +144,8 @@ func (c *scratch) run(ctx context.Context, tenants int, recipe crossing.Recipe) 
 	return r, nil
 }
 
-// crossingLine judges a run of ours. A transaction that waited too long shows nothing.
+// crossingLine judges a run of ours. A transaction that waited too long, or
+// that did not begin, shows nothing.
 func crossingLine(name, repeat string, r crossing.Report) Line {
 	examples := r.Examples
 	r.Examples = nil // they are findings
@@ -152,7 +153,7 @@ func crossingLine(name, repeat string, r crossing.Report) Line {
 	switch {
 	case r.Crossed > 0 || r.Poisoned > 0:
 		l.Status = Fail
-	case r.Seen == 0 || r.Overloaded > 0:
+	case r.Seen == 0 || r.Overloaded > 0 || r.Unentered > 0 || r.Transactions < poolTransactions:
 		l.Status = NotRun
 	}
 	for _, example := range examples {

@@ -105,6 +105,10 @@ func (v *Visit) Middle(slow, bad func() error) error {
 	return nil
 }
 
+// errEnter is the error of a recipe that got no context of the tenant, so that the database saw
+// nothing of the transaction.
+var errEnter = errors.New("no context of the tenant")
+
 // Recipe runs one transaction.
 type Recipe func(context.Context, *Visit) error
 
@@ -122,6 +126,9 @@ type Report struct {
 	Poisoned int64 `json:"poisoned"`
 	// Overloaded counts the sound transactions that waited too long for a connection.
 	Overloaded int64 `json:"overloaded"`
+	// Unentered counts the sound transactions that did not begin, for want of a context of
+	// their tenant: they show nothing.
+	Unentered int64 `json:"unentered"`
 	// Took is the time of all.
 	Took time.Duration `json:"took"`
 	// Examples are the first few of Crossed and Poisoned, in words.
@@ -134,8 +141,8 @@ func (r Report) String() string {
 	for h := Cancelled; h < hurts; h++ {
 		hurt = append(hurt, fmt.Sprintf("%d %s", r.Hurt[h.String()], h))
 	}
-	line := fmt.Sprintf("%d transactions (%s), %d rows seen: %d crossed, %d poisoned, %d overloaded, in %s",
-		r.Transactions, strings.Join(hurt, ", "), r.Seen, r.Crossed, r.Poisoned, r.Overloaded, r.Took.Round(time.Millisecond))
+	line := fmt.Sprintf("%d transactions (%s), %d rows seen: %d crossed, %d poisoned, %d overloaded, %d not entered, in %s",
+		r.Transactions, strings.Join(hurt, ", "), r.Seen, r.Crossed, r.Poisoned, r.Overloaded, r.Unentered, r.Took.Round(time.Millisecond))
 	if len(r.Examples) > 0 {
 		line += "; " + strings.Join(r.Examples, "; ")
 	}
@@ -227,6 +234,8 @@ func (r *run) note(v *Visit, err error) {
 		r.examplef("tenant %d did not see its own row", v.Tenant)
 	case sound && errors.Is(err, tenantdb.ErrAdmission):
 		r.report.Overloaded++
+	case sound && errors.Is(err, errEnter):
+		r.report.Unentered++
 	case sound && err != nil:
 		r.report.Poisoned++
 		r.examplef("tenant %d: %v", v.Tenant, err)

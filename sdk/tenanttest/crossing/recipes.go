@@ -35,7 +35,7 @@ func Sealed(db *tenantdb.DB, enter func(ctx context.Context, number int) (contex
 	return func(ctx context.Context, v *Visit) error {
 		ctx, err := enter(ctx, v.Tenant)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errEnter, err)
 		}
 		return db.Tx(ctx, func(tx *tenantdb.Tx) error {
 			exec := func(stmt tenantdb.Statement, args ...any) error {
