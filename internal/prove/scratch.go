@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -142,11 +143,17 @@ func (c *scratch) settleDatabase(ctx context.Context, conn *pgx.Conn, r resident
 	return cell.SetPlacement(ctx, own, place)
 }
 
+// dropPatience bounds how long dropping takes: it goes on after an interrupt, and a server that
+// no longer answers must not keep the user.
+const dropPatience = time.Minute
+
 // drop drops all that was made; on a server of prove's own that ends with the server.
 func (c *scratch) drop(ctx context.Context) error {
 	if c.server.Own {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, dropPatience)
+	defer cancel()
 	err := c.inside(ctx, "", func(conn *pgx.Conn) (err error) {
 		for _, r := range c.dedicated {
 			err = errors.Join(err, cell.DropDatabase(ctx, conn, c.app, r.UID, cell.EndSessions))
