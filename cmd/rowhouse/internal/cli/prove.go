@@ -95,6 +95,9 @@ func (p *proof) run(c *cobra.Command) (err error) {
 	if !slices.Contains(forms(), p.format) {
 		return usagef("there is no output %q; there are %s", p.format, strings.Join(forms(), ", "))
 	}
+	if err := p.subject.open(c); err != nil {
+		return err
+	}
 	key, public, err := p.signer()
 	if err != nil {
 		return err
@@ -103,9 +106,6 @@ func (p *proof) run(c *cobra.Command) (err error) {
 		if err := os.MkdirAll(p.out, 0o755); err != nil { //nolint:gosec // reports are to be read
 			return fmt.Errorf("the report's folder: %w", err)
 		}
-	}
-	if err := p.subject.open(c); err != nil {
-		return err
 	}
 	defer func() { err = errors.Join(err, p.subject.close(context.WithoutCancel(ctx))) }()
 	report, err := prove.Run(ctx, prove.Options{
@@ -117,12 +117,12 @@ func (p *proof) run(c *cobra.Command) (err error) {
 	if err != nil {
 		return usageError(err)
 	}
-	envelope, err := p.emit(out, report, key)
+	fingerprint, err := p.emit(out, report, key)
 	if err != nil {
 		return err
 	}
 	if p.out != "" {
-		fmt.Fprintf(c.ErrOrStderr(), "signed by key %s\nverify it: %s\n", envelope, prove.Quote("rowhouse", "prove", "verify",
+		fmt.Fprintf(c.ErrOrStderr(), "signed by key %s\nverify it: %s\n", fingerprint, prove.Quote("rowhouse", "prove", "verify",
 			filepath.Join(p.out, envelopeFile), "--public-key", public))
 	}
 	if report.Verdict != prove.Pass {
