@@ -167,6 +167,7 @@ type flight struct {
 	at      place
 	lease   lease
 	results pgx.BatchResults
+	writes  bool // as in prologue
 	commits bool // as in prologue
 	sent    time.Time
 }
@@ -177,6 +178,8 @@ type prologue struct {
 	load  func(b *pgx.Batch, schema string)
 	// need, on a replica, is asked just before the batch is sent for what it waits for.
 	need func() (position, error)
+	// writes says that the statements may write.
+	writes bool
 	// commits ends the transaction behind the statements and asks for its position.
 	commits bool
 }
@@ -198,7 +201,7 @@ func (db *DB) takeOff(ctx context.Context, at place, pro prologue) (flight, erro
 			return f, nil
 		case isLost(err) && undone && lost == 0:
 			lost++
-		case isLost(err) && !undone:
+		case (isLost(err) || isLeft(err) && pro.writes) && !undone:
 			return flight{}, unknown(err)
 		case state == "RH004" && dirty == 0:
 			dirty++
@@ -256,7 +259,7 @@ func (at place) send(ctx context.Context, pro prologue) (flight, error) {
 	}
 	settled = true
 	if err == nil {
-		return flight{at, l, results, pro.commits, sent}, nil
+		return flight{at, l, results, pro.writes, pro.commits, sent}, nil
 	}
 	_ = results.Close() // the same error again
 	if sqlState(err) == "RH004" {
@@ -309,7 +312,7 @@ func (l lease) rollback(ctx context.Context) {
 func (l lease) finish(ctx context.Context, verb string) {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWait)
 	defer cancel()
-	_, _ = l.Exec(end, verb)
+	_, _ = l.PgConn().Exec(end, verb).ReadAll() // past the tracer, whose panic would keep the connection
 }
 
 // sleep waits for d or for the end of ctx, which is its error.
@@ -327,7 +330,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 // Query runs one statement in a transaction of its own, in one round trip, and returns its
 // rows, which hold a connection until they are closed. Errors of the tenant are returned
 // here, errors of the statement here or by [Rows.Err]. When the connection is lost behind
-// the statement, the outcome is unknown ([ErrOutcome]), for the statement may have written.
+// the statement, or the time of ctx ends there and it is no read, the outcome is unknown
+// ([ErrOutcome]), for the statement may have written.
 //
 // A function that writes belongs into [DB.Exec] or [DB.Tx], not into a SELECT here: reads from
 // replicas wait for what those commit.
@@ -346,7 +350,7 @@ func (db *DB) query(ctx context.Context, stmt Statement, writes bool, args []any
 		if err != nil {
 			return nil, err
 		}
-		rows, err := f.results.Query()
+		rows, err := f.query()
 		if err == nil {
 			return &Rows{rows: rows, end: func(err error) error { return db.land(ctx, f, err) }}, nil
 		}
@@ -357,18 +361,38 @@ func (db *DB) query(ctx context.Context, stmt Statement, writes bool, args []any
 	}
 }
 
+// query returns the rows of the next answer.
+func (f flight) query() (rows pgx.Rows, err error) {
+	f.lease.guard(func() { rows, err = f.results.Query() })
+	return rows, err
+}
+
 // alone is the prologue of statements that are a transaction of their own. With replicas, one
 // that may write is a block, for its position is known behind its commit.
 func (at place) alone(writes bool, load func(*pgx.Batch, string)) prologue {
 	if writes && at.pool.readers != nil {
-		return prologue{begin: ReadCommitted.begin(), load: load, commits: true}
+		return prologue{begin: ReadCommitted.begin(), load: load, writes: true, commits: true}
 	}
-	return prologue{load: load}
+	return prologue{load: load, writes: writes}
 }
 
 // land reads the rest of a flight's answers, of which the last is that of the commit, and
 // gives the connection back.
 func (db *DB) land(ctx context.Context, f flight, err error) error {
+	var unsafe error
+	f.lease.guard(func() { unsafe, err = db.settle(ctx, f, err) })
+	f.lease.release()
+	if unsafe != nil {
+		return unknown(errors.Join(unsafe, err))
+	}
+	if isLost(err) || isLeft(err) && f.writes {
+		return unknown(err)
+	}
+	return db.explained(ctx, err)
+}
+
+// settle reads the rest of a flight's answers and ends a transaction that is still open.
+func (db *DB) settle(ctx context.Context, f flight, err error) (unsafe, _ error) {
 	committed := false
 	if f.commits {
 		_, failed := f.results.Exec()
@@ -382,19 +406,12 @@ func (db *DB) land(ctx context.Context, f flight, err error) error {
 		err = closed
 	}
 	err = f.lease.judge(err)
-	unsafe := f.lease.unsafe()
+	unsafe = f.lease.unsafe()
 	if f.commits && !committed && f.lease.IsClosed() {
 		f.at.doubt(ctx)
 	}
 	f.lease.rollback(ctx)
-	f.lease.release()
-	if unsafe != nil {
-		return unknown(errors.Join(unsafe, err))
-	}
-	if isLost(err) {
-		return unknown(err)
-	}
-	return db.explained(ctx, err)
+	return unsafe, err
 }
 
 // admit is what every call outside a transaction begins with.
@@ -427,8 +444,9 @@ func (db *DB) Exec(ctx context.Context, stmt Statement, args ...any) (int64, err
 }
 
 // Batch runs the statements of b in one transaction and one round trip, and gives their
-// rows to its functions. When it returns nil all is committed, when it returns an error of
-// a statement nothing is; the functions' own errors come too late to undo anything.
+// rows to its functions, which must not use db ([ErrNested]). When it returns nil all is
+// committed, when it returns an error of a statement nothing is; the functions' own errors come
+// too late to undo anything.
 func (db *DB) Batch(ctx context.Context, b *Batch) error {
 	if err := b.check(); err != nil {
 		return err
@@ -444,6 +462,9 @@ func (db *DB) Batch(ctx context.Context, b *Batch) error {
 	if err != nil {
 		return err
 	}
-	_, err = b.read(f.results)
+	f.lease.guard(func() {
+		defer db.hold()()
+		_, err = b.read(f.results)
+	})
 	return db.land(ctx, f, err)
 }

@@ -182,7 +182,7 @@ func explainLocal(err error) error {
 // unreachable explains why no connection could be made. pgx's text names host, user and
 // database, so it is a cause, for the log.
 func unreachable(err error) error {
-	if errors.Is(err, context.Canceled) {
+	if _, told := fault.As(err); told || errors.Is(err, context.Canceled) {
 		return err
 	}
 	if sqlState(err) == "53300" {

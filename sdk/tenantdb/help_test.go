@@ -2,6 +2,7 @@ package tenantdb_test
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -34,4 +35,21 @@ func oneConnection(c *tenantdb.Config) {
 		to.MaxConns = 1
 		c.Cells[name] = to
 	}
+}
+
+// reopen opens the database once more, with a changed configuration.
+func reopen(tb testing.TB, d *dbtest.Database, change func(*tenantdb.Config, *tenantdb.Cell)) *tenantdb.DB {
+	tb.Helper()
+	config := d.Config
+	config.Cells = maps.Clone(config.Cells)
+	for name, to := range config.Cells {
+		change(&config, &to)
+		config.Cells[name] = to
+	}
+	db, err := tenantdb.Open(tb.Context(), config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(db.Close)
+	return db
 }

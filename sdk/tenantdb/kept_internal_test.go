@@ -16,13 +16,13 @@ func TestOpenTransactionIsNotKept(t *testing.T) {
 	s := newBackends(config, 1)
 	t.Cleanup(s.close)
 	for _, sql := range []string{"begin", "begin; select 1/0"} {
-		b, err := s.take(t.Context(), config.Database, home.SharedSchema)
+		b, err := s.take(t.Context(), config.Database, home.SharedSchema, func() {})
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, _ = b.PgConn().Exec(t.Context(), sql).ReadAll() // the second one fails
 		s.give(b, func() {})
-		next, err := s.take(t.Context(), config.Database, home.SharedSchema)
+		next, err := s.take(t.Context(), config.Database, home.SharedSchema, func() {})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,14 +19,26 @@ type loss struct{ err error }
 func (l *loss) Error() string { return "connection lost: " + l.err.Error() }
 func (l *loss) Unwrap() error { return l.err }
 
-// judge returns err as a loss when it is one. An open connection was not lost, whatever
+// left is the error of a call whose time ended before all answers came. What was sent may have
+// run to its end.
+type left struct{ err error }
+
+func (l *left) Error() string { return l.err.Error() }
+func (l *left) Unwrap() error { return l.err }
+
+func isLeft(err error) bool {
+	_, is := errors.AsType[*left](err)
+	return is
+}
+
+// judge returns err as a loss or as left when it is one. An open connection was not lost, whatever
 // err looks like: functions of the caller return errors of other connections.
 func (l lease) judge(err error) error {
 	if err == nil || !l.IsClosed() {
 		return err
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err // pgx closed it, because the caller left
+		return &left{err} // pgx closed it
 	}
 	if code := sqlState(err); code != "" && !isLossCode(code) {
 		return err

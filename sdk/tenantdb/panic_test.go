@@ -2,6 +2,8 @@ package tenantdb_test
 
 import (
 	"context"
+	"errors"
+	"net"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -15,40 +17,130 @@ import (
 
 var one = tenantdb.Stmt(`SELECT 1`)
 
-// panicking is a tracer with a defect.
-type panicking struct{}
+// panicking is a tracer with a defect, in the hook of that name.
+type panicking string
 
-func (panicking) TraceQueryStart(context.Context, *pgx.Conn, pgx.TraceQueryStartData) context.Context {
-	panic("a tracer's defect")
+func (p panicking) in(hook panicking) {
+	if p == hook {
+		panic("a tracer's defect")
+	}
 }
-func (panicking) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-func (panicking) TraceBatchStart(context.Context, *pgx.Conn, pgx.TraceBatchStartData) context.Context {
-	panic("a tracer's defect")
-}
-func (panicking) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-func (panicking) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
 
-// A panic on the way costs the connection, not its place: the tenth call finds one.
+func (p panicking) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	p.in("query start")
+	return ctx
+}
+func (p panicking) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {
+	p.in("query end")
+}
+func (p panicking) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	p.in("batch start")
+	return ctx
+}
+func (p panicking) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
+	if data.SQL == one.String() {
+		p.in("batch query")
+	} else {
+		p.in("prologue")
+	}
+}
+func (p panicking) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {
+	p.in("batch end")
+}
+func (p panicking) TracePrepareStart(ctx context.Context, _ *pgx.Conn, _ pgx.TracePrepareStartData) context.Context {
+	p.in("prepare start")
+	return ctx
+}
+func (p panicking) TracePrepareEnd(context.Context, *pgx.Conn, pgx.TracePrepareEndData) {
+	p.in("prepare end")
+}
+func (p panicking) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	p.in("connect start")
+	return ctx
+}
+func (p panicking) TraceConnectEnd(context.Context, pgx.TraceConnectEndData) { p.in("connect end") }
+
+// A panic on the way costs the connection, not its place: the second call finds one.
 func TestPanicLeaksNoConnection(t *testing.T) {
 	t.Parallel()
-	d := dbtest.New(t, dbtest.Configure(func(c *tenantdb.Config) {
-		c.Tracer = panicking{}
-		for id, cell := range c.Cells {
-			cell.MaxConns = 1
-			c.Cells[id] = cell
-		}
-	}))
+	d := dbtest.New(t)
 	ctx := d.In(t, "acme")
-	for range 3 {
-		func() {
-			defer func() {
-				if recover() != "a tracer's defect" {
-					t.Error("the panic did not come through")
+	query := func(db *tenantdb.DB) error {
+		rows, err := db.Query(ctx, one)
+		if err == nil {
+			rows.Next()
+			rows.Next()
+		}
+		return err
+	}
+	inTx := func(db *tenantdb.DB) error {
+		return db.Tx(ctx, func(tx *tenantdb.Tx) error {
+			if _, err := tx.Exec(ctx, one); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, tenantdb.Stmt(`SELECT 2`))
+			return err
+		})
+	}
+	batch := func(read func(*tenantdb.Rows) error) func(db *tenantdb.DB) error {
+		return func(db *tenantdb.DB) error {
+			var b tenantdb.Batch
+			b.Query(read, one)
+			return db.Batch(ctx, &b)
+		}
+	}
+	calls := map[string]func(*tenantdb.DB) error{
+		"query": query, "tx": inTx, "batch": batch(func(*tenantdb.Rows) error { return nil }),
+		"dial": query, "callback": batch(func(*tenantdb.Rows) error { panic("a tracer's defect") }),
+	}
+	for row, hooks := range map[string][]panicking{
+		"query":    {"batch start", "batch query", "prologue", "batch end", "connect start", "connect end"},
+		"tx":       {"query start", "query end", "prepare start", "prepare end", "batch query", "batch end"},
+		"batch":    {"batch query", "batch end"},
+		"dial":     {""},
+		"callback": {""},
+	} {
+		for _, hook := range hooks {
+			t.Run(row+", "+string(hook), func(t *testing.T) {
+				t.Parallel()
+				db := reopen(t, d, func(c *tenantdb.Config, cell *tenantdb.Cell) {
+					c.Tracer = hook
+					cell.MaxConns = 1
+					if row == "dial" {
+						cell.Dial = func(context.Context, string, string) (net.Conn, error) { panic("a tracer's defect") }
+					}
+				})
+				for range 2 {
+					wantPanic(t, func() error { return calls[row](db) })
 				}
-			}()
-			_, err := d.DB.Query(ctx, one)
-			t.Errorf("Query returned %v", err)
-		}()
+				db.Close()
+				if st := db.Stats()[0]; st.Open != 0 || st.Tenants != 0 {
+					t.Errorf("afterwards: %+v", st)
+				}
+			})
+		}
+	}
+}
+
+func wantPanic(t *testing.T, call func() error) {
+	t.Helper()
+	defer func() {
+		if told := recover(); told != "a tracer's defect" {
+			t.Errorf("the panic did not come through, but %v", told)
+		}
+	}()
+	t.Errorf("the call returned %v", call())
+}
+
+// A callback that asks for a second connection could wait for its own.
+func TestCallbackMayNotUseTheDatabase(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t)
+	ctx := d.In(t, "acme")
+	var b tenantdb.Batch
+	b.Query(func(*tenantdb.Rows) error { _, err := d.DB.Exec(ctx, one); return err }, one)
+	if err := d.DB.Batch(ctx, &b); !errors.Is(err, tenantdb.ErrNested) {
+		t.Errorf("Batch = %v, want ErrNested", err)
 	}
 }
 

@@ -32,6 +32,8 @@ type pool struct {
 	cell  string
 	slots *slots
 	conns *backends
+	// watch is a place for the one connection of the watch, which has no slot.
+	watch chan struct{}
 	// readers are nil without replicas.
 	readers *readers
 }
@@ -55,7 +57,7 @@ func newPool(name string, cell Cell, config *Config, spare int) (*pool, error) {
 	parsed.Tracer = newTracer(config.Tracer)
 	parsed.OnNotice = noteUnsafe
 	most := int(cmp.Or(cell.MaxConns, defaultConns))
-	return &pool{cell: name, slots: newSlots(most - spare), conns: newBackends(parsed, most)}, nil
+	return &pool{cell: name, slots: newSlots(most - spare), conns: newBackends(parsed, most), watch: make(chan struct{}, 1)}, nil
 }
 
 // place is where the rows of a call's tenant are.
@@ -95,9 +97,8 @@ func (at place) acquire(ctx context.Context) (lease, error) {
 	if err := at.pool.slots.take(ctx, uid); err != nil {
 		return lease{}, err
 	}
-	b, err := at.pool.conns.take(ctx, at.database, at.schema)
+	b, err := at.pool.conns.take(ctx, at.database, at.schema, func() { at.pool.slots.give(uid) })
 	if err != nil {
-		at.pool.slots.give(uid)
 		switch {
 		case ctx.Err() != nil:
 			return lease{}, explain(ctx.Err())
@@ -117,8 +118,21 @@ func (l lease) release() {
 
 // destroy closes the connection instead.
 func (l lease) destroy() {
-	l.pool.conns.end(l.backend)
+	l.spoilt = true
 	l.release()
+}
+
+// guard runs what calls functions of others: callers, tracers, encoders. When one of them panics
+// or ends its goroutine, the connection goes, and with it the place.
+func (l lease) guard(fn func()) {
+	settled := false
+	defer func() {
+		if !settled {
+			l.destroy()
+		}
+	}()
+	fn()
+	settled = true
 }
 
 // noCell is the refusal of a tenant whose cell the service has no DSN for.
@@ -133,9 +147,9 @@ func (p *pool) ping(ctx context.Context) error {
 	if err := p.slots.take(ctx, nobody); err != nil {
 		return err
 	}
-	b, err := p.conns.take(withPing(ctx), p.conns.config.Database, home.SharedSchema)
+	free := func() { p.slots.give(nobody) }
+	b, err := p.conns.take(withPing(ctx), p.conns.config.Database, home.SharedSchema, free)
 	if err != nil {
-		p.slots.give(nobody)
 		return err
 	}
 	lease{b, p, nobody}.release()

@@ -270,11 +270,17 @@ func (r *readers) lookAt(ctx context.Context, c *replica) {
 func (p *pool) position(ctx context.Context, sql string) (position, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookWait)
 	defer cancel()
-	b, err := p.conns.take(ctx, p.conns.config.Database, home.SharedSchema)
+	select {
+	case p.watch <- struct{}{}:
+	case <-ctx.Done(): // the connection of the last look is still on its way out
+		return position{}, ctx.Err()
+	}
+	done := func() { <-p.watch }
+	b, err := p.conns.take(ctx, p.conns.config.Database, home.SharedSchema, done)
 	if err != nil {
 		return position{}, err
 	}
-	defer p.conns.give(b, func() {})
+	defer p.conns.give(b, done)
 	rows := b.PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Read() // past the tracer too
 	if rows.Err != nil || len(rows.Rows) != 1 {
 		return position{}, fmt.Errorf("ask for the position: %w", rows.Err)

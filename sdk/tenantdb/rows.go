@@ -25,8 +25,8 @@ func (r *Rows) Close() {
 		return
 	}
 	r.ended = true
+	defer func() { r.err = r.end(r.rows.Err()) }() // also when a tracer panics
 	r.rows.Close()
-	r.err = r.end(r.rows.Err())
 }
 
 // Err returns what went wrong; ask after Close or after Next returned false. For a query
@@ -44,11 +44,14 @@ func (r *Rows) Next() bool {
 		r.ahead = false
 		return true
 	}
-	if r.rows.Next() {
-		return true
-	}
-	r.Close()
-	return false
+	more := false
+	defer func() {
+		if !more { // or a tracer panicked
+			r.Close()
+		}
+	}()
+	more = r.rows.Next()
+	return more
 }
 
 // Scan reads the current row into dest.

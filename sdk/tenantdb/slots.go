@@ -51,17 +51,16 @@ func (s *slots) take(ctx context.Context, uid tenant.UID) error {
 	}
 	timer := time.NewTimer(admissionWait)
 	defer timer.Stop()
-	var err error
 	select {
 	case <-granted:
 		return nil
 	case <-timer.C:
-		err = overloaded().WithCause(ErrAdmission)
+		s.leave(uid, granted, true)
+		return overloaded().WithCause(ErrAdmission)
 	case <-ctx.Done():
-		err = explain(ctx.Err())
+		s.leave(uid, granted, false)
+		return explain(ctx.Err())
 	}
-	s.leave(uid, granted)
-	return err
 }
 
 // ask takes a slot for the tenant, or puts the call at the end of the tenant's queue and
@@ -91,8 +90,9 @@ func (s *slots) ask(uid tenant.UID) (granted chan struct{}, full bool) {
 	return granted, false
 }
 
-// leave takes a call out of its queue, or gives back what it was granted meanwhile.
-func (s *slots) leave(uid tenant.UID, granted <-chan struct{}) {
+// leave takes a call out of its queue, or gives back what it was granted meanwhile. Late
+// is who waited for admissionWait.
+func (s *slots) leave(uid tenant.UID, granted <-chan struct{}, late bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.claims[uid]
@@ -101,7 +101,9 @@ func (s *slots) leave(uid tenant.UID, granted <-chan struct{}) {
 		s.back(uid)
 		return
 	}
-	s.refused++
+	if late {
+		s.refused++
+	}
 	c.calls = slices.Delete(c.calls, i, i+1)
 	if len(c.calls) == 0 {
 		s.waiting = slices.DeleteFunc(s.waiting, func(w *claim) bool { return w == c })

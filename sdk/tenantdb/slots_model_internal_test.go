@@ -118,7 +118,7 @@ func (m *slotsModel) give(t *rapid.T, uid tenant.UID) {
 func (m *slotsModel) leave(t *rapid.T, uid tenant.UID, i int) {
 	call := m.calls[uid][i]
 	m.calls[uid] = slices.Delete(slices.Clone(m.calls[uid]), i, i+1)
-	m.s.leave(uid, call)
+	m.s.leave(uid, call, true)
 	m.settle(t)
 }
 

@@ -133,7 +133,15 @@ func (t *tracer) TraceConnectStart(ctx context.Context, data pgx.TraceConnectSta
 }
 
 func (t *tracer) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
-	if t.connect != nil {
-		t.connect.TraceConnectEnd(ctx, data)
+	if t.connect == nil {
+		return
 	}
+	told := false
+	defer func() {
+		if !told && data.Conn != nil { // after a panic nobody gets to know the connection
+			terminate(data.Conn)
+		}
+	}()
+	t.connect.TraceConnectEnd(ctx, data)
+	told = true
 }
