@@ -128,7 +128,7 @@ func (s *backends) pick(ctx context.Context, database, schema string) (*backend,
 			s.idle = slices.Delete(s.idle, 0, 1)
 			s.evicted++
 			s.ending++
-			go s.finish(b, nil)
+			go s.finish(b, nil) //nolint:contextcheck // its end is not the call's
 		}
 		if late == nil {
 			timer := time.NewTimer(admissionWait)
@@ -348,7 +348,7 @@ func terminate(conn *pgx.Conn) {
 		}
 		return
 	}
-	defer conn.Close(ctx) //nolint:errcheck // it is over
+	defer conn.Close(ctx)
 	if pg.IsBusy() {
 		_ = pg.CancelRequest(ctx)
 	}

@@ -363,7 +363,7 @@ func (db *DB) query(ctx context.Context, stmt Statement, writes bool, args []any
 
 // query returns the rows of the next answer.
 func (f flight) query() (rows pgx.Rows, err error) {
-	f.lease.guard(func() { rows, err = f.results.Query() })
+	f.lease.guard(func() { rows, err = f.results.Query() }) //nolint:sqlclosecheck // land reads what is left
 	return rows, err
 }
 

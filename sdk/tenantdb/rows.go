@@ -13,6 +13,7 @@ type Rows struct {
 	rows  pgx.Rows
 	end   func(error) error // called once, with the error of the rows
 	ahead bool              // the first row was read already
+	tx    *Tx               // in which they are read; nil outside
 	ended bool
 	err   error
 }
@@ -25,8 +26,21 @@ func (r *Rows) Close() {
 		return
 	}
 	r.ended = true
+	if r.orphaned() {
+		return
+	}
 	defer func() { r.err = r.end(r.rows.Err()) }() // also when a tracer panics
 	r.rows.Close()
+}
+
+// orphaned reports whether the transaction is over, which took the connection along: nobody may
+// read from it while the rest of the answer is thrown away.
+func (r *Rows) orphaned() bool {
+	if r.tx == nil || r.tx.state.Load() != txOver {
+		return false
+	}
+	r.ended, r.err = true, misuse(ErrTxDone, "rows were read after the function returned")
+	return true
 }
 
 // Err returns what went wrong; ask after Close or after Next returned false. For a query
@@ -40,6 +54,9 @@ func (r *Rows) Err() error {
 
 // Next goes to the next row and reports whether there is one. At the end it closes.
 func (r *Rows) Next() bool {
+	if r.ended || r.orphaned() {
+		return false
+	}
 	if r.ahead {
 		r.ahead = false
 		return true

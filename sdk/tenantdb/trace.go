@@ -137,7 +137,7 @@ func (t *tracer) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndDa
 		return
 	}
 	told := false
-	defer func() {
+	defer func() { //nolint:contextcheck // its end is not the call's
 		if !told && data.Conn != nil { // after a panic nobody gets to know the connection
 			terminate(data.Conn)
 		}

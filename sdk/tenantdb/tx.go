@@ -330,7 +330,7 @@ func (tx *Tx) query(ctx context.Context, stmt Statement, args []any) (*Rows, err
 		}
 		switch {
 		case err == nil:
-			return &Rows{rows: rows, ahead: ahead, end: func(err error) error {
+			return &Rows{rows: rows, ahead: ahead, tx: tx, end: func(err error) error {
 				if closed := closeResults(results); err == nil {
 					err = closed
 				}
