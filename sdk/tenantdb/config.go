@@ -33,7 +33,8 @@ type Cell struct {
 	DSN string
 	// MaxConns bounds the connections to all databases of the cell together; 0 means 10. One
 	// tenant holds at most half of them at a time, rounded up; its further calls wait for its
-	// own, for at most two seconds.
+	// own, for at most two seconds. With Replicas, one of the connections is the watch's, here and
+	// to each of them, so that callers have one less.
 	MaxConns int32
 	// Pooler says what the DSN leads to.
 	Pooler Pooler

@@ -17,7 +17,9 @@ type position struct {
 }
 
 // positionSQL asks a primary how far its log holds what is committed. A commit that did not
-// wait for the disk is visible before it is there.
+// wait for the disk is visible before it is there. Whether commits wait is read from the session
+// that asks, in the database of the shared models: it must not be off for other databases or
+// roles alone.
 const positionSQL = `SELECT ('x' || left(pg_walfile_name(lsn), 8))::bit(32)::int, (lsn - '0/0'::pg_lsn)::bigint
 FROM (SELECT CASE current_setting('synchronous_commit') WHEN 'off' THEN pg_current_wal_insert_lsn()
 	ELSE pg_current_wal_flush_lsn() END) p(lsn)`

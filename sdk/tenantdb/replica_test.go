@@ -256,8 +256,8 @@ func TestReadYourWrites(t *testing.T) {
 	if stale.Load() > 0 {
 		t.Errorf("%d reads were stale", stale.Load())
 	}
-	if replica < pairs/2 {
-		t.Errorf("only %d of %d reads came from the replica", replica, pairs)
+	if replica == 0 { // how many depends on the machine's load
+		t.Error("no read came from the replica: the test shows nothing")
 	}
 	if naive.Load() == 0 {
 		t.Error("no naive read was stale: the test shows nothing")
@@ -311,8 +311,10 @@ func TestReplicaReadIsOneRoundTrip(t *testing.T) {
 	idle := func() bool { st := d.DB.Stats(); return st[0].Idle == st[0].Open && st[1].Idle == st[1].Open }
 	var title string
 	for range 3 {
-		for !idle() { // the ends of reads are behind their callers' backs
-			runtime.Gosched()
+		for end := time.Now().Add(30 * time.Second); !idle(); runtime.Gosched() { // reads end behind their callers' backs
+			if time.Now().After(end) {
+				t.Fatal("a read does not end")
+			}
 		}
 		primary.take()
 		replica.take()
