@@ -16,12 +16,13 @@ type Pooler uint8
 
 // The poolers.
 const (
-	// Direct connections keep prepared statements. It also works through PgBouncer 1.21 and
-	// later with max_prepared_statements set, but then statements whose result a migration
-	// changed (SELECT *) fail until its console was told RECONNECT.
+	// Direct connections keep prepared statements. Behind a pooler it is not safe: PgBouncer 1.21
+	// and later let it work, but keep the statements under names that any client with the app's
+	// password can DEALLOCATE and PREPARE anew, and other tenants' calls then run its text. Also,
+	// statements whose result a migration changed (SELECT *) fail there until RECONNECT.
 	Direct Pooler = iota
-	// TransactionPooler is PgBouncer, or another, in transaction mode: statements stay
-	// unnamed, their descriptions are kept here.
+	// TransactionPooler is PgBouncer, or another, in transaction mode, and the only way that is
+	// safe behind one: statements stay unnamed, their descriptions are kept here.
 	TransactionPooler
 )
 

@@ -104,7 +104,9 @@ func rights() []database {
 			undo: "REVOKE rowhouse_owner_test FROM rowhouse_app_test", red: "role-owner"},
 		{defence: "the login obeys row security", sql: "ALTER ROLE rowhouse_app_test BYPASSRLS",
 			undo: "ALTER ROLE rowhouse_app_test NOBYPASSRLS", red: "always-true"},
-		{defence: "policies are the cheapest clause", sql: "ALTER FUNCTION pg_catalog.uuid_eq(uuid, uuid) COST 1", red: "error-before-policy"},
+		{defence: "policies are the cheapest clause", sql: "ALTER FUNCTION pg_catalog.uuid_eq(uuid, uuid) COST 1", red: "error-at-own-cost"},
+		{defence: "operators cost nothing", sql: "DO $$ BEGIN EXECUTE format('ALTER ROLE rowhouse_app_test IN DATABASE %I " +
+			"RESET cpu_operator_cost', current_database()); END $$", red: "free-subscript"},
 		{defence: "no function is marked leakproof", sql: "ALTER FUNCTION pg_catalog.textlike(text, text) LEAKPROOF", red: "R38"},
 	}
 }

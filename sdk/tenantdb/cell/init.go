@@ -171,7 +171,7 @@ func setUpDatabase(ctx context.Context, t pgx.Tx, config *Config, super bool) er
 	if _, err := t.Exec(ctx, "SELECT pg_advisory_xact_lock($1, $2)", lockClass, lockInit); err != nil {
 		return fmt.Errorf("wait for other inits: %w", err)
 	}
-	if err := databaseRights(ctx, t, config); err != nil {
+	if err := databaseRights(ctx, t, config, super); err != nil {
 		return err
 	}
 	if err := adopt(ctx, t, config); err != nil {
@@ -191,7 +191,7 @@ func setUpDatabase(ctx context.Context, t pgx.Tx, config *Config, super bool) er
 // databaseRights takes the database from everybody and gives it to its app. They are no
 // part of a template, so they are said for each database. Where operators cost nothing the
 // planner has no leakproof clause that is cheap, and so tries none before a policy; decision 26.
-func databaseRights(ctx context.Context, t pgx.Tx, config *Config) error {
+func databaseRights(ctx context.Context, t pgx.Tx, config *Config, super bool) error {
 	var name string
 	if err := t.QueryRow(ctx, "SELECT current_database()").Scan(&name); err != nil {
 		return fmt.Errorf("ask the database's name: %w", err)
@@ -207,6 +207,9 @@ ALTER ROLE %[2]s IN DATABASE %[1]s SET idle_in_transaction_session_timeout = %[5
 ALTER ROLE %[2]s IN DATABASE %[1]s SET cpu_operator_cost = 0;
 `, db, role, config.StatementTimeout.Milliseconds(), config.LockTimeout.Milliseconds(), config.IdleTimeout.Milliseconds(),
 		quote(MigratorRole(config.App)), quote(OwnerRole(config.App)))
+	if super { // else a query that sorts without end fills the server's disk
+		text += fmt.Sprintf("ALTER ROLE %s IN DATABASE %s SET temp_file_limit = '1GB';", role, db)
+	}
 	return script(ctx, t, "database rights", text)
 }
 
