@@ -114,6 +114,7 @@ func TestVerbs(t *testing.T) {
 		tenantdb.Stmt("DECLARE c CURSOR WITH HOLD FOR SELECT 1"), tenantdb.Stmt("PREPARE p AS SELECT 1"),
 		tenantdb.Stmt("LOCK TABLE app.note"), tenantdb.Stmt("EXPLAIN SELECT 1"), tenantdb.Stmt("COPY app.note TO STDOUT"),
 		tenantdb.Stmt("COMMIT"), tenantdb.Stmt("SELECTED"), tenantdb.Stmt("CALL f()"), tenantdb.Stmt("TRUNCATE app.note"),
+		tenantdb.Stmt(`INSERT INTO U&"\0061pp".note (id) VALUES (1)`), tenantdb.Stmt("SELECT nextval('app.n')"),
 	} {
 		if _, err := d.DB.Query(ctx, stmt); !errors.Is(err, tenantdb.ErrVerb) {
 			t.Errorf("%q: %v, want ErrVerb", stmt, err)

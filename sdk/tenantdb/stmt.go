@@ -22,7 +22,9 @@ type Statement struct {
 // Stmt makes a statement of a constant. It must begin with SELECT, INSERT, UPDATE, DELETE,
 // MERGE, WITH or VALUES; another one is refused with [ErrVerb] where it is used. Tables and
 // functions of the app are named with their schema, app.note; for a tenant with a schema of
-// its own the name of that takes its place. So no alias is called app.
+// its own the name of that takes its place. So no alias is called app. What would slip through
+// is refused, too: names with Unicode escapes, U&"…", and names of the app in strings, such as
+// nextval('app.n'); give the column a default instead.
 //
 // Keep statements in package-level variables. A string that was put together at run time
 // does not compile.
@@ -55,6 +57,9 @@ func check(sql string) Statement {
 	verb := firstWord(sql)
 	switch verb {
 	case "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "VALUES":
+		if name := home.Unread(sql); name != "" {
+			return Statement{sql: sql, bad: name + " may name the schema of other tenants"}
+		}
 		query := home.Parse(sql)
 		return Statement{sql: sql, query: &query, reads: verb == "SELECT" || verb == "VALUES"}
 	case "":

@@ -174,6 +174,8 @@ func (c *checker) named(r *pg.RangeVar, f *frame) {
 	at := r.GetLocation()
 	relation := r.GetRelname()
 	switch in := r.GetSchemaname(); {
+	case c.source == Sealed && at >= 0 && strings.HasPrefix(strings.ToLower(c.text[at:]), `u&"`):
+		c.rewritef("Q8", at, schema.AppSchema+"."+relation, "a name with Unicode escapes is not found as that of a schema")
 	case r.GetRelpersistence() == "t" || in == "pg_temp":
 		c.reportf("Q4", at, "temporary tables stay in the session and shadow names for the next tenant")
 	case in == "pg_catalog", in == "information_schema", in == "" && strings.HasPrefix(relation, "pg_"):

@@ -98,6 +98,15 @@ $body$; COMMENT ON TABLE T.note IS 'app.note';`},
 		`DO LANGUAGE plpgsql $a$ BEGIN EXECUTE $b$ COMMENT ON TABLE T.x IS 'app.y' $b$; END $a$`},
 	{`CREATE TRIGGER t AFTER INSERT ON app.x FOR EACH ROW EXECUTE FUNCTION app.f('app.y'); GRANT EXECUTE ON FUNCTION app.f() TO app`,
 		`CREATE TRIGGER t AFTER INSERT ON T.x FOR EACH ROW EXECUTE FUNCTION T.f('app.y'); GRANT EXECUTE ON FUNCTION T.f() TO app`},
+	{`CREATE TABLE app.t (schema text, app text, search_path text); INSERT INTO app.t (id, schema) VALUES (1, 'app')`,
+		`CREATE TABLE T.t (schema text, app text, search_path text); INSERT INTO T.t (id, schema) VALUES (1, 'app')`},
+	{`SELECT schema app, search_path app FROM app.t WHERE schema IN ('app')`, `SELECT schema app, search_path app FROM T.t WHERE schema IN ('app')`},
+	{`CREATE TABLE app.t (search_path text, app text)`, `CREATE TABLE T.t (search_path text, app text)`},
+	{`COMMENT ON SCHEMA app IS 'app'; DROP SCHEMA IF EXISTS x, app; ALTER SCHEMA app RENAME TO app`,
+		`COMMENT ON SCHEMA T IS 'app'; DROP SCHEMA IF EXISTS x, T; ALTER SCHEMA T RENAME TO app`},
+	{`ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO app`, `ALTER DEFAULT PRIVILEGES IN SCHEMA T GRANT SELECT ON TABLES TO app`},
+	{`SELECT to_tsvector('app.german'::regconfig, body), 'app.d'::regdictionary, 'app.c'::regcollation, rowhouse.secure(target => 'app.note')`,
+		`SELECT to_tsvector('T.german'::regconfig, body), 'T.d'::regdictionary, 'T.c'::regcollation, rowhouse.secure(target => 'T.note')`},
 	{`INSERT INTO app.s VALUES ($$app.x$$, 'SCHEMA app')`, `INSERT INTO T.s VALUES ($$app.x$$, 'SCHEMA app')`},
 	{`DO $$ app.x`, `DO $$ app.x`},
 	{`DO 'app.x`, `DO 'app.x`},
@@ -111,6 +120,24 @@ func TestScript(t *testing.T) {
 		}
 		if got := home.Script(s.sql, "app"); got != s.sql {
 			t.Errorf("in the shared schema: %s", got)
+		}
+	}
+}
+
+func TestUnread(t *testing.T) {
+	t.Parallel()
+	for sql, want := range map[string]string{
+		`INSERT INTO U&"\0061pp".note (id) VALUES (1)`:                      `U&"\0061pp"`,
+		`SELECT nextval('app.n')`:                                           `'app.n'`,
+		`SELECT nextval(E'\x61pp.n')`:                                       `E'\x61pp.n'`,
+		`SELECT setval($$app.n$$, 1)`:                                       `$$app.n$$`,
+		`SELECT 'app.n'::regclass`:                                          `'app.n'`,
+		`SELECT CAST('"app".n' AS regclass)`:                                `'"app".n'`,
+		`SELECT nextval('other.n'), u & "x", U&'\0061pp.n', 'app.n'::text`:  "",
+		`SELECT id FROM app.note WHERE title IN ('app.x', $1) -- U&"app".n`: "",
+	} {
+		if got := home.Unread(sql); got != want {
+			t.Errorf("%s: got %q, want %q", sql, got, want)
 		}
 	}
 }

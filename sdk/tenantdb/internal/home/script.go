@@ -9,12 +9,13 @@ import (
 // names the schema app is swapped:
 //
 //   - qualifiers, as in a query: app.note, "app".note;
-//   - names of schemas: SCHEMA app, and search_path = app, in lists too;
+//   - names of schemas behind CREATE, ALTER, DROP, SET, ON and IN SCHEMA and behind SET
+//     search_path =, in lists too;
 //   - both in the bodies of functions and of DO, in dollar quotes or plain ones;
 //   - there also in the strings of an EXECUTE statement, and what is only 'app' in it;
 //   - the strings that are names: 'app.note'::regclass and the other reg types,
 //     CAST('app.note' AS regclass), and the first argument of secure, nextval, currval,
-//     setval, pg_get_serial_sequence and the to_reg functions.
+//     setval, pg_get_serial_sequence and the to_reg functions, and secure(target => 'app.note').
 //
 // Comments, other strings, strings with escapes (E'…') and other quoted names are left as
 // they are: a string may be data. So is SQL that is put together elsewhere; a migration that
@@ -51,8 +52,9 @@ func render(sql, schema string, body bool) string {
 // state is what the tokens so far say about the next one.
 type state struct {
 	body    bool
-	last    [3]string // tokens, the nearest first; words in lower case
+	last    [4]string // tokens, the nearest first; words in lower case
 	list    list
+	one     bool // the list has one name
 	execute bool // in an EXECUTE statement
 }
 
@@ -78,10 +80,13 @@ func (at *state) step(s scanner) {
 		at.list = listName
 	case at.list == listName && s.kind != symbol:
 		at.list = listNext
-	case token == "schema" && !at.behind("."):
-		at.list = listName
-	case token == "search_path":
-		at.list = listPath
+		if at.one {
+			at.list = listNone
+		}
+	case token == "schema" && slices.Contains([]string{"create", "alter", "drop", "on", "in", "set"}, at.last[0]):
+		at.list, at.one = listName, slices.Contains([]string{"create", "alter", "set"}, at.last[0])
+	case token == "search_path" && slices.Contains([]string{"set", "local", "session"}, at.last[0]):
+		at.list, at.one = listPath, false
 	default:
 		at.list = listNone
 	}
@@ -91,7 +96,7 @@ func (at *state) step(s scanner) {
 	case token == ";", at.behind("execute") && slices.Contains([]string{"on", "function", "procedure"}, token):
 		at.execute = false
 	}
-	at.last = [3]string{token, at.last[0], at.last[1]}
+	at.last = [4]string{token, at.last[0], at.last[1], at.last[2]}
 }
 
 // behind reports whether these were the last tokens, the nearest first.
@@ -113,8 +118,10 @@ func (at *state) isName(s scanner) bool {
 	switch {
 	case at.list == listName:
 		return s.text() == "'"+SharedSchema+"'"
-	case at.behind("("):
-		return namesRelation(at.last[1]) || at.last[1] == "cast" && isReg(ahead(s, 2)[1:])
+	case at.behind("(") && (namesRelation(at.last[1]) || at.last[1] == "cast" && isReg(ahead(s, 2)[1:])):
+		return true
+	case at.behind(">", "="):
+		return at.last[2] == "target" && at.last[3] == "(" // of rowhouse.secure
 	}
 	next := ahead(s, 5)
 	return namesType(at.last[0]) || next[0] == ":" && next[1] == ":" && isReg(next[2:])
@@ -140,13 +147,36 @@ func isReg(tokens []string) bool {
 }
 
 func namesType(name string) bool {
-	return slices.Contains([]string{"regclass", "regnamespace", "regoper", "regoperator", "regproc", "regprocedure", "regtype"}, name)
+	return slices.Contains([]string{
+		"regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper", "regoperator", "regproc", "regprocedure", "regtype",
+	}, name)
 }
 
 // namesRelation reports whether the first argument of a function is a name.
 func namesRelation(function string) bool {
 	return strings.HasPrefix(function, "to_reg") ||
 		slices.Contains([]string{"secure", "nextval", "currval", "setval", "pg_get_serial_sequence"}, function)
+}
+
+// Unread returns what in a statement may name the schema app in a way that [Query] does not
+// find, or "": a name with Unicode escapes, and a string that is a name, as in nextval('app.n').
+// A tenant with a schema of its own would meet that of others.
+func Unread(sql string) string {
+	s, at := scanner{sql: sql}, state{}
+	for s.next() {
+		if s.blank() {
+			continue
+		}
+		isString := s.kind == text || s.kind == dollar
+		switch {
+		case s.kind == quoted && at.behind("&", "u") && strings.HasSuffix(strings.ToLower(sql[:s.start]), "u&"):
+			return `U&` + s.text()
+		case isString && at.isName(s) && (s.text()[0]|0x20 == 'e' || at.behind("&", "u") || at.inner(s, "t") != s.text()):
+			return s.text()
+		}
+		at.step(s)
+	}
+	return ""
 }
 
 // inner returns the string with its content rendered.
