@@ -38,13 +38,17 @@ func setUpCluster(ctx context.Context, t pgx.Tx, config *Config, super bool) err
 			return fmt.Errorf("wait for other inits: %w", err)
 		}
 	}
+	limit := config.Connections
+	if config.unlimited {
+		limit = -1
+	}
 	app, owner, migrator := AppRole(config.App), OwnerRole(config.App), MigratorRole(config.App)
 	for _, role := range []struct{ name, attributes string }{
 		{owner, "NOLOGIN"},
 		{roleSecurity, "NOLOGIN"},
 		{roleApp, "NOLOGIN"},
 		{migrator, "LOGIN NOINHERIT"},
-		{app, fmt.Sprintf("LOGIN INHERIT CONNECTION LIMIT %d", config.Connections)},
+		{app, fmt.Sprintf("LOGIN INHERIT CONNECTION LIMIT %d", limit)},
 	} {
 		if err := ensureRole(ctx, t, role.name, role.attributes, super); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -78,11 +79,12 @@ func (c *Config) keepLimit(ctx context.Context, conn *pgx.Conn) error {
 	if c.Connections != 0 {
 		return nil
 	}
-	err := conn.QueryRow(ctx, "SELECT greatest(coalesce(max(rolconnlimit), 0), 0) FROM pg_catalog.pg_roles WHERE rolname = $1",
-		AppRole(c.App)).Scan(&c.Connections)
+	var limit int // 0 when there is no role
+	err := conn.QueryRow(ctx, "SELECT coalesce(max(rolconnlimit), 0) FROM pg_catalog.pg_roles WHERE rolname = $1", AppRole(c.App)).Scan(&limit)
 	if err != nil {
 		return fmt.Errorf("look for the limit on connections: %w", err)
 	}
+	c.Connections, c.unlimited = max(limit, 0), limit < 0
 	return nil
 }
 
@@ -114,10 +116,10 @@ func ConnectDatabase(ctx context.Context, server *pgx.Conn, app string, uid tena
 }
 
 // DropOption changes how a database is dropped.
-type DropOption string
+type DropOption uint8
 
 // EndSessions ends the sessions in the database; without it they stop the drop.
-const EndSessions DropOption = " WITH (FORCE)"
+const EndSessions DropOption = 1
 
 // DropDatabase drops the database of a tenant in the DATABASE model. One that is not there
 // is no error. Sessions in it are one, after the 5 s that PostgreSQL waits for their end:
@@ -125,8 +127,8 @@ const EndSessions DropOption = " WITH (FORCE)"
 // server is as for [CreateDatabase].
 func DropDatabase(ctx context.Context, server *pgx.Conn, app string, uid tenant.UID, options ...DropOption) error {
 	sql := "DROP DATABASE IF EXISTS " + quote(home.Database(app, uid))
-	if len(options) > 0 {
-		sql += string(options[0])
+	if slices.Contains(options, EndSessions) {
+		sql += " WITH (FORCE)"
 	}
 	if _, err := server.Exec(ctx, sql); err != nil {
 		return fmt.Errorf("drop database of tenant %s: %w", uid, err)

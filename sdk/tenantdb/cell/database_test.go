@@ -105,6 +105,16 @@ func TestCreateDatabaseKeepsTheLimit(t *testing.T) {
 	if limit != 77 || err != nil {
 		t.Errorf("the app's limit is %d, %v", limit, err)
 	}
+	if _, err := admin.Exec(t.Context(), "ALTER ROLE "+pgx.Identifier{cell.AppRole(limited)}.Sanitize()+" CONNECTION LIMIT -1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cell.CreateDatabase(t.Context(), server, cell.Config{App: limited}, uid); err != nil {
+		t.Fatal(err)
+	}
+	err = admin.QueryRow(t.Context(), "SELECT rolconnlimit FROM pg_roles WHERE rolname = $1", cell.AppRole(limited)).Scan(&limit)
+	if limit != -1 || err != nil {
+		t.Errorf("no limit became %d, %v", limit, err)
+	}
 }
 
 // No other tenant is placed in a tenant's database, and no other app may connect.

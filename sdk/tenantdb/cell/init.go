@@ -50,6 +50,7 @@ type Config struct {
 	MigratorPassword string
 	// Connections limits the app role's connections to the server; 0 means 100.
 	Connections int
+	unlimited   bool // whatever Connections says: CreateDatabase found the role so
 	// StatementTimeout, LockTimeout and IdleTimeout are the app role's defaults in this
 	// database, for tenants whose placement sets none. Zero means 30 s, 5 s and 15 s.
 	StatementTimeout, LockTimeout, IdleTimeout time.Duration
