@@ -1,10 +1,11 @@
 package tenantdb
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -44,6 +45,7 @@ var (
 //
 //	var imported = tenantdb.Into("app.note", "id uuid", "title text", "labels text[]")
 //
+// The table has a column tenant_id: insert into global tables with [Stmt].
 // The tenant's column is filled in, as its default would, but once for all rows: on rung L2a
 // each evaluation checks the seal again. Keep insertions in package-level variables.
 // What is no table and no columns is refused with [ErrVerb] where it is used.
@@ -91,11 +93,19 @@ func Into(table text, columns ...text) Insertion {
 func (in Insertion) String() string { return in.sql }
 
 // InsertRows inserts rows, each with a value for every column of the insertion, and returns
-// how many there were. They go in chunks of 5,000 rows or 4 MiB, one round trip each, and
-// memory holds one chunk. An error of one row is the whole transaction's.
+// how many there were. They go in chunks of 5,000 rows or 4 MiB of values, one round trip each,
+// and memory holds one chunk; values of other types than text, bytes, JSON and arrays count as
+// 16 bytes. After an error, also of one row, the transaction cannot commit.
 //
 // Values are what pgx takes for the column's type. A row with more or fewer is [ErrArgument].
-func (tx *Tx) InsertRows(ctx context.Context, into Insertion, rows iter.Seq[[]any]) (int64, error) {
+// A []byte may be used again once the next row is asked for; what else a value points to must
+// stay as it is until InsertRows returns.
+func (tx *Tx) InsertRows(ctx context.Context, into Insertion, rows iter.Seq[[]any]) (n int64, err error) {
+	defer func() {
+		if err != nil && tx.failed == nil {
+			tx.failed = err
+		}
+	}()
 	if into.bad != "" || into.query == nil {
 		return 0, misuse(ErrVerb, "%s", into.bad)
 	}
@@ -114,7 +124,7 @@ func (tx *Tx) InsertRows(ctx context.Context, into Insertion, rows iter.Seq[[]an
 	if c.rows == 0 {
 		return c.inserted, nil
 	}
-	err := c.send(ctx, tx)
+	err = c.send(ctx, tx)
 	return c.inserted, err
 }
 
@@ -163,6 +173,9 @@ func (c *chunk) add(row []any) error {
 		return misuse(ErrArgument, "a row has %d values for %d columns", len(row), len(c.into.columns))
 	}
 	for i, value := range row {
+		if b, ok := value.([]byte); ok && b != nil {
+			value = bytes.Clone(b)
+		}
 		switch list := c.values[i].(type) {
 		case []*string:
 			text, err := c.text(c.into.columns[i], value)
@@ -184,26 +197,15 @@ func (c *chunk) add(row []any) error {
 
 // text writes a value as PostgreSQL reads it from text; nil stands for NULL.
 func (c *chunk) text(col column, value any) (*string, error) {
-	if value == nil {
-		return nil, nil //nolint:nilnil // NULL
-	}
-	if !strings.HasSuffix(col.typ, "[]") {
-		switch v := value.(type) {
-		case string:
-			return &v, nil
-		case []byte:
-			s := string(v)
-			return &s, nil
+	oid := uint32(pgtype.JSONOID) // jsonb has the same text
+	if strings.HasSuffix(col.typ, "[]") {
+		array, ok := c.types.TypeForName("_" + elementName(col.typ))
+		if !ok {
+			return nil, fmt.Errorf("arrays of %s are not known", col.typ)
 		}
-		b, err := json.Marshal(value)
-		s := string(b)
-		return &s, err
+		oid = array.OID
 	}
-	element, ok := c.types.TypeForName("_" + elementName(col.typ))
-	if !ok {
-		return nil, fmt.Errorf("arrays of %s are not known", col.typ)
-	}
-	b, err := c.types.Encode(element.OID, pgtype.TextFormatCode, value, nil)
+	b, err := c.types.Encode(oid, pgtype.TextFormatCode, value, nil)
 	if b == nil || err != nil {
 		return nil, err
 	}
@@ -229,6 +231,16 @@ func elementName(typ string) string {
 		return "float8"
 	case "character varying":
 		return "varchar"
+	case "character", "char":
+		return "bpchar"
+	case "decimal":
+		return "numeric"
+	case "timestamp without time zone":
+		return "timestamp"
+	case "time without time zone":
+		return "time"
+	case "time with time zone":
+		return "timetz"
 	case "timestamp with time zone":
 		return "timestamptz"
 	}
@@ -246,6 +258,11 @@ func size(value any) int {
 		}
 	case []byte:
 		return len(v)
+	case pgtype.Text:
+		return len(v.String)
+	}
+	if v := reflect.ValueOf(value); v.Kind() == reflect.String || v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
+		return v.Len() // a named one
 	}
 	return 16
 }

@@ -2,6 +2,8 @@ package tenantdb_test
 
 import (
 	"context"
+	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
@@ -160,5 +163,53 @@ func TestInsertRowsChecksTheSealOnceAChunk(t *testing.T) {
 	}
 	if calls == 0 || calls > 10 {
 		t.Errorf("1000 rows took %d checks of the seal, want a few", calls)
+	}
+}
+
+// Each value is what Exec makes of it.
+func TestInsertRowsTakesWhatExecTakes(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t, dbtest.Migrations(importMigrations))
+	acme := d.In(t, "acme")
+	const array = `{"a": 1}`
+	doc := array
+	for i, value := range []any{
+		nil, (*string)(nil), []byte(nil), json.RawMessage(nil), (*map[string]int)(nil), array, &doc, []byte(array), json.RawMessage(array),
+		map[string]int{"a": 1}, []int{1}, pgtype.Text{}, pgtype.Text{String: array, Valid: true}, sql.NullString{}, 7, true, "no JSON",
+	} {
+		_, want := d.DB.Exec(acme, tenantdb.Stmt(`INSERT INTO app.item (id, doc) VALUES ($1, $2)`), 2*i, value)
+		_, err := d.DB.InsertRows(acme, tenantdb.Into("app.item", "id int", "doc jsonb"), numbered(1, func(int) []any { return []any{2*i + 1, value} }))
+		if (want == nil) != (err == nil) {
+			t.Errorf("%T %v: %v, but Exec: %v", value, value, err, want)
+		}
+		var same bool
+		if err := d.DB.QueryRow(acme, tenantdb.Stmt(`SELECT count(DISTINCT coalesce(doc::text, 'NULL')) < 2 FROM app.item WHERE id / 2 = $1`), i).Scan(&same); err != nil || !same {
+			t.Errorf("%T %v is not what Exec makes of it: %v", value, value, err)
+		}
+	}
+}
+
+func TestInsertRowsCopiesBytesAndFailsItsTransaction(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t, dbtest.Migrations(importMigrations))
+	acme := d.In(t, "acme")
+	into := tenantdb.Into("app.item", "id int", "raw bytea")
+	buffer := []byte{0}
+	if _, err := d.DB.InsertRows(acme, into, numbered(3, func(i int) []any { buffer[0] = byte(i); return []any{i, buffer} })); err != nil {
+		t.Fatal(err)
+	}
+	var distinct int
+	if err := d.DB.QueryRow(acme, tenantdb.Stmt(`SELECT count(DISTINCT raw)::int FROM app.item`)).Scan(&distinct); err != nil || distinct != 3 {
+		t.Errorf("a buffer used thrice left %d values, %v", distinct, err)
+	}
+	err := d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
+		if _, err := tx.Exec(acme, tenantdb.Stmt(`DELETE FROM app.item`)); err != nil {
+			return err
+		}
+		_, _ = tx.InsertRows(acme, into, numbered(1, func(int) []any { return []any{1} }))
+		return nil
+	})
+	if err == nil {
+		t.Error("a transaction committed after a row was refused")
 	}
 }
