@@ -100,7 +100,7 @@ type Tx struct {
 	why     string             // then why
 	cancel  context.CancelFunc // ends the watch of the replica's life; nil without replica
 
-	failed error // why the transaction could not be opened
+	failed error // why the transaction could not be opened, or must not commit
 }
 
 // The states of a Tx.
@@ -179,7 +179,7 @@ func (tx *Tx) run(ctx context.Context, fn func(*Tx) error) error {
 	}
 	switch {
 	case tx.failed != nil:
-		return hidden("its first statement")
+		return hidden("its first statement or of InsertRows")
 	case !tx.begun:
 		return nil
 	}
