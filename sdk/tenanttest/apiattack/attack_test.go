@@ -161,9 +161,13 @@ func TestEachHoleIsFound(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			results := report.Findings()
+			if h == "timing" {
+				results = report.Results // measured here; TestTimesAreJudged judges times that no machine's load changes
+			}
 			for _, kind := range by.kinds {
-				if !slices.ContainsFunc(report.Findings(), func(f apiattack.Result) bool {
-					return f.Attack == kind && (strings.HasSuffix(f.Method, by.method) || kind == apiattack.Output) && f.Evidence != ""
+				if !slices.ContainsFunc(results, func(f apiattack.Result) bool {
+					return f.Attack == kind && f.Verdict != apiattack.Untested && (strings.HasSuffix(f.Method, by.method) || kind == apiattack.Output) && f.Evidence != ""
 				}) {
 					var text strings.Builder
 					report.WriteText(&text)

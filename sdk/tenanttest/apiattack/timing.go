@@ -59,17 +59,26 @@ func (r *run) clock(ctx context.Context, m *method, p place, ids []*id) outcome 
 			}
 		}
 	}
+	o := r.apart(there, never)
+	if o.verdict == Leaked {
+		o.repeat = m.full + " with " + kind[0].value + " and with " + absent[0]
+	}
+	return o
+}
+
+// apart judges two lists of times, each as long as Timing, which it sorts.
+func (t Target) apart(there, never []time.Duration) outcome {
 	slices.Sort(there)
 	slices.Sort(never)
 	auc := longer(there, never)
 	a, b := there[len(there)/2], never[len(never)/2]
 	ratio := float64(a) / float64(max(b, 1))
 	o := outcome{Noted, fmt.Sprintf("%d samples each: median %s for the victim's and %s for what never existed, ratio %.2f; "+
-		"the victim's takes longer in %.0f %% of pairs (50 tells nothing)", r.Timing, a, b, ratio, 100*auc), ""}
+		"the victim's takes longer in %.0f %% of pairs (50 tells nothing)", t.Timing, a, b, ratio, 100*auc), ""}
 	const apart = 0.8
-	gross := ratio >= r.TimingRatio && auc >= apart || ratio <= 1/r.TimingRatio && auc <= 1-apart
-	if gross && r.Timing >= enoughSamples {
-		o.verdict, o.repeat = Leaked, m.full+" with "+kind[0].value+" and with "+absent[0]
+	gross := ratio >= t.TimingRatio && auc >= apart || ratio <= 1/t.TimingRatio && auc <= 1-apart
+	if gross && t.Timing >= enoughSamples {
+		o.verdict = Leaked
 	}
 	return o
 }
