@@ -155,11 +155,16 @@ func TestGuest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := sqlattack.Run(t.Context(), sqlattack.Target{
+	target := sqlattack.Target{
 		Admin: db.DSN(guest), Login: db.DSN(cell.AppRole(dbtest.App)), App: dbtest.App, Key: key, Models: []tenant.Model{tenant.ModelShared},
-	})
+	}
+	report, err := sqlattack.Run(t.Context(), target)
 	if err != nil {
 		t.Fatal(err)
+	}
+	target.Baselines = true
+	if _, err := sqlattack.Run(t.Context(), target); err == nil || !strings.Contains(err.Error(), "take a superuser") {
+		t.Errorf("baselines, which a guest could not drop: %v", err)
 	}
 	accepted := 0
 	for _, r := range report.Results {

@@ -39,7 +39,7 @@ type Target struct {
 	Key cell.Key
 	// Models are those to attack; nil means all.
 	Models []tenant.Model
-	// Baselines asks for L0 and L1, too.
+	// Baselines asks for L0 and L1, too. It takes a superuser as Admin.
 	Baselines bool
 }
 
@@ -76,6 +76,9 @@ func Run(ctx context.Context, target Target) (report Report, err error) {
 	if err := admin.QueryRow(ctx, "SELECT current_setting('server_version'), current_setting('is_superuser') <> 'on'").
 		Scan(&report.Server, &report.Guest); err != nil {
 		return Report{}, fmt.Errorf("attack: ask who we are: %w", err)
+	}
+	if report.Guest && target.Baselines {
+		return report, errors.New("target: Baselines take a superuser as Admin, to make them and to drop them again")
 	}
 	for _, model := range target.Models {
 		results, err := target.attackModel(ctx, &report, admin, model)
