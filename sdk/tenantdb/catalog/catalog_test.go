@@ -465,7 +465,7 @@ func TestDurabilityAndClones(t *testing.T) {
 	}
 	exec("CREATE DATABASE clone TEMPLATE first")
 	clone := connect(t, server.DSN(pgserver.Login{Database: "clone"}))
-	check(clone, "R35 database clone")
+	check(clone, "R35 database clone", "R42 role rowhouse_app_test")
 	if err := cell.Init(t.Context(), clone, config); err != nil {
 		t.Fatal(err)
 	}

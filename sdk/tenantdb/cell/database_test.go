@@ -72,7 +72,7 @@ func TestCreateDatabaseFinishesWhatIsHalfMade(t *testing.T) {
 				t.Errorf("the audit of rung %s found %v, %v", report.Rung, report.Errors(), err)
 			}
 			var rights string
-			err = conn.QueryRow(t.Context(), `SELECT string_agg(coalesce(r.rolname, 'PUBLIC') || ' ' || x.privilege_type, ', ' ORDER BY 1)
+			err = conn.QueryRow(t.Context(), `SELECT string_agg(coalesce(r.rolname, 'PUBLIC') || ' ' || x.privilege_type, ', ' ORDER BY r.rolname)
 FROM pg_database d, aclexplode(d.datacl) x LEFT JOIN pg_roles r ON r.oid = x.grantee
 WHERE d.datname = current_database() AND x.grantee <> d.datdba`).Scan(&rights)
 			want := "rowhouse_app_cell_test CONNECT, rowhouse_migrator_cell_test CONNECT, rowhouse_owner_cell_test CREATE"

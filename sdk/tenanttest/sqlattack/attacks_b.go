@@ -26,10 +26,12 @@ func oracles() []Attack {
 			oracle: true, statement: `SELECT title FROM {own}.note TABLESAMPLE SYSTEM (100) ` +
 				`WHERE CASE WHEN ('{"{title}": 1}'::jsonb)[title] IS NOT NULL THEN (SELECT 1 / (random() * 0)::int = 1) ELSE false END`}},
 		{ID: "error-at-own-cost", Tries: "fail before the policy, after giving operators a cost again", script: script{
-			oracle: true, revoked: true, session: insert(`SET LOCAL cpu_operator_cost = 0.0025; SELECT title FROM {own}.note TABLESAMPLE SYSTEM (100) ` +
+			oracle: true, revoked: true, session: insert(`SET LOCAL cpu_operator_cost = 0.0025; ` +
+				`SELECT title FROM {own}.note TABLESAMPLE SYSTEM (100) ` +
 				`WHERE CASE WHEN title = '{title}' THEN (SELECT 1 / (random() * 0)::int = 1) ELSE false END`)}},
 		{ID: "free-at-own-cost", Tries: "look a value up in a document, after giving operators a cost again", script: script{
-			oracle: true, limit: true, session: insert(`SET LOCAL cpu_operator_cost = 0.0025; SELECT title FROM {own}.note TABLESAMPLE SYSTEM (100) ` +
+			oracle: true, limit: true, session: insert(`SET LOCAL cpu_operator_cost = 0.0025; ` +
+				`SELECT title FROM {own}.note TABLESAMPLE SYSTEM (100) ` +
 				`WHERE CASE WHEN ('{"{title}": 1}'::jsonb)[title] IS NOT NULL THEN (SELECT 1 / (random() * 0)::int = 1) ELSE false END`)}},
 		{ID: "time", Vector: Injection, Tries: "sleep on a row before the policy hides it", script: script{do: slow, revoked: true}},
 	})

@@ -95,7 +95,7 @@ func cachedPlan(ctx context.Context, a *arena) (t trace, err error) {
 func sequence(ctx context.Context, a *arena) (t trace, err error) {
 	var seen [2]int
 	for i := range seen {
-		t.heard, t.err = a.one(ctx, a.attacker, "SELECT nextval('"+a.own+".note_n_seq')::text")
+		t.heard, t.err = a.one(ctx, a.attacker, "SELECT nextval(concat('"+a.own+"', '.note_n_seq')::regclass)::text")
 		if t.err != nil {
 			return t, nil //nolint:nilerr // the attacker's error, and all there is to know
 		}

@@ -163,7 +163,9 @@ UNION ALL
 SELECT format('role %I', r.rolname), 'its operators have a cost: a query''s own clauses may come before the policies',
 	format('ALTER ROLE %I IN DATABASE %I SET cpu_operator_cost = 0;', r.rolname, d.datname)
 FROM input, login JOIN pg_roles r USING (oid) JOIN pg_database d ON d.datname = current_database()
-WHERE r.rolcanlogin AND NOT input.dedicated AND d.datname !~ '_[0-9a-f]{32}$' AND NOT EXISTS (
+WHERE r.rolcanlogin AND r.rolname = (SELECT replace(o.rolname, 'rowhouse_owner_', 'rowhouse_app_')
+	FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname = 'app') -- other apps' logins are of R35
+	AND NOT input.dedicated AND d.datname !~ '_[0-9a-f]{32}$' AND NOT EXISTS (
 	SELECT FROM pg_db_role_setting s, unnest(s.setconfig) e
 	WHERE s.setrole = r.oid AND s.setdatabase = d.oid AND e = 'cpu_operator_cost=0')
 

@@ -25,7 +25,7 @@ func FuzzRenderedIsTheSameToTheParser(f *testing.F) {
 	f.Fuzz(func(t *testing.T, sql string) {
 		before, ok := parsed(t, sql)
 		if !ok || strings.Contains(sql, "t_1") {
-			t.Skip()
+			return
 		}
 		rendered := map[string]string{"script": home.Script(sql, "t_1")}
 		if isQuery(before) {
