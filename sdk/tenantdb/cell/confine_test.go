@@ -8,6 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 )
 
@@ -25,6 +27,8 @@ func locked(ctx context.Context, admin *pgxpool.Pool, sql string) error {
 // What somebody gave the login role, and not rowhouse_app, is as good for the app.
 func TestInitTakesRightsOfTheLoginRole(t *testing.T) {
 	t.Parallel()
+	// Parameters are of the whole server, where other tests' Init would find the grant.
+	server := pgtest.StartServer(t, pgserver.Options{})
 	for name, hole := range map[string]struct{ grant, use string }{
 		"carrier": {
 			"GRANT SET ON PARAMETER backtrace_functions TO rowhouse_app_cell_carrier",
@@ -36,8 +40,19 @@ func TestInitTakesRightsOfTheLoginRole(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			db, admin := empty(t)
+			login := func(user, database string) *pgxpool.Pool {
+				t.Helper()
+				pool, err := pgxpool.New(t.Context(), server.DSN(pgserver.Login{User: user, Database: database}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(pool.Close)
+				return pool
+			}
+			if _, err := login(pgserver.Superuser, "").Exec(t.Context(), "CREATE DATABASE "+name); err != nil {
+				t.Fatal(err)
+			}
+			admin := login(pgserver.Superuser, name)
 			config := cell.Config{App: "cell-" + name, Rung: cell.L2b}
 			if err := cell.Init(t.Context(), admin, config); err != nil {
 				t.Fatal(err)
@@ -48,7 +63,7 @@ func TestInitTakesRightsOfTheLoginRole(t *testing.T) {
 			if err := cell.Init(t.Context(), admin, config); err != nil {
 				t.Errorf("Init over the hole: %v", err)
 			}
-			if _, err := db.Conn(t, cell.AppRole(config.App)).Exec(t.Context(), hole.use); state(err) != "42501" {
+			if _, err := login(cell.AppRole(config.App), name).Exec(t.Context(), hole.use); state(err) != "42501" {
 				t.Errorf("%s: %v, want SQLSTATE 42501", hole.use, err)
 			}
 		})
