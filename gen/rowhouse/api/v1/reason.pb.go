@@ -103,7 +103,7 @@ const (
 	Reason_REASON_RATE_LIMIT_EXCEEDED Reason = 36
 	// PERMISSION_DENIED: a context good for one request was used twice.
 	Reason_REASON_CONTEXT_REPLAYED Reason = 37
-	// UNAVAILABLE: the connection was lost at the commit; retry with the same request_id to learn the outcome.
+	// UNAVAILABLE: the connection was lost, or the caller's time ended, at the commit; retry with the same request_id to learn the outcome.
 	Reason_REASON_OUTCOME_UNKNOWN Reason = 38
 	// At the edge HTTP 421: the TLS connection was made for another tenant's host.
 	Reason_REASON_MISDIRECTED Reason = 39
