@@ -58,6 +58,56 @@ func (a *app) send(major int, body io.Reader) (*http.Response, error) {
 	return transport.RoundTrip(req)
 }
 
+// A request that was cut does not take later ones of its connection along.
+func TestSuspensionCutsNoOthers(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{1, 2} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			working := make(chan struct{}, 1)
+			a := newAppOf(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPut {
+					working <- struct{}{}
+					<-r.Context().Done()
+				}
+				if err := r.Context().Err(); err != nil {
+					http.Error(w, err.Error(), http.StatusInternalServerError)
+				}
+			}))
+			client := &http.Client{Transport: &http.Transport{
+				TLSClientConfig: a.source(a.Gateway()).ClientTLS(a.id), ForceAttemptHTTP2: major == 2,
+			}}
+			t.Cleanup(client.CloseIdleConnections)
+			ask := func(method, who string) (int, error) {
+				req, err := http.NewRequestWithContext(patient(t), method, a.server.URL, nil)
+				if err != nil {
+					return 0, err
+				}
+				req.Header.Set(tenanthttp.Header, encode(a.Token(t, who)))
+				res, err := client.Do(req)
+				if err != nil {
+					return 0, err
+				}
+				defer res.Body.Close()
+				_, err = io.Copy(io.Discard, res.Body)
+				return res.StatusCode, err
+			}
+			go func() {
+				<-working
+				a.Suspend(t, "acme")
+			}()
+			if status, err := ask(http.MethodPut, "acme"); err != nil || status != http.StatusForbidden {
+				t.Fatalf("cut: %d, %v", status, err)
+			}
+			for range 3 {
+				if status, err := ask(http.MethodGet, "globex"); err != nil || status != http.StatusOK {
+					t.Errorf("the next one: %d, %v", status, err)
+				}
+			}
+		})
+	}
+}
+
 // patient bounds what only a defect would make last.
 func patient(t *testing.T) context.Context {
 	t.Helper()

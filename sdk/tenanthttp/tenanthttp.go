@@ -108,7 +108,7 @@ func (h *handler) serve(
 ) (begun bool, cause error) {
 	ctx, cut := context.WithCancelCause(context.WithValue(r.Context(), logKey{}, h.cfg.Log))
 	live := lifetime.NewContext(ctx, verified)
-	guarded := guard(w)
+	guarded := guard(w, r)
 	keeper := lifetime.Keeper{
 		Verifier: h.cfg.Verifier, Refresher: h.cfg.Refresher, Fault: tenantgrpc.FromStatus, Clock: h.cfg.Clock,
 		Verify: func(token string) (tenant.Context, error) { return h.verify(token, presenter) },

@@ -12,6 +12,7 @@ import (
 type guardedWriter struct {
 	http.ResponseWriter
 	first http.Header // the headers that were there before the application's
+	alone bool        // no other request has this connection at the same time
 
 	mu    sync.Mutex
 	begun bool  // a part of the answer was written
@@ -19,8 +20,8 @@ type guardedWriter struct {
 	cause error // why the request was cut; nil while it was not
 }
 
-func guard(w http.ResponseWriter) *guardedWriter {
-	return &guardedWriter{ResponseWriter: w, first: w.Header().Clone()}
+func guard(w http.ResponseWriter, r *http.Request) *guardedWriter {
+	return &guardedWriter{ResponseWriter: w, first: w.Header().Clone(), alone: r.ProtoMajor < 2}
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -82,7 +83,9 @@ func (w *guardedWriter) cut(err error, told func()) {
 }
 
 // end says that the application has returned, and returns why the request was cut.
-// A cut answer of which nothing was written bears no header of the application.
+// A cut answer of which nothing was written bears no header of the application. Over HTTP/1.1
+// it is the last one of its connection: the deadline that cut the reading has ended the
+// context of the connection, which those of later requests come from.
 func (w *guardedWriter) end() (begun bool, cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -90,6 +93,9 @@ func (w *guardedWriter) end() (begun bool, cause error) {
 	if w.cause != nil && !w.begun {
 		clear(w.Header())
 		maps.Copy(w.Header(), w.first)
+		if w.alone {
+			w.Header().Set("Connection", "close")
+		}
 	}
 	return w.begun, w.cause
 }

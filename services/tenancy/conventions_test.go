@@ -2,14 +2,14 @@ package tenancy_test
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -298,8 +298,8 @@ func TestEveryChangeKeepsTheConventions(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s validates: %v", md.Name(), err)
 		}
-		if after := r.dump(); after != before {
-			t.Errorf("%s with validate_only had an effect", md.Name())
+		if changed := r.since(before); changed != "" {
+			t.Errorf("%s with validate_only had an effect:\n%s", md.Name(), changed)
 		}
 		id := newID()
 		first, err := invoke(t, conn, req, map[string]any{"request_id": id})
@@ -312,8 +312,8 @@ func TestEveryChangeKeepsTheConventions(t *testing.T) {
 		if err != nil || !proto.Equal(first, again) {
 			t.Errorf("%s again: %v\n%v, want\n%v", md.Name(), err, again, first)
 		}
-		if after := r.dump(); after != before {
-			t.Errorf("%s again had an effect", md.Name())
+		if changed := r.since(before); changed != "" {
+			t.Errorf("%s again had an effect:\n%s", md.Name(), changed)
 		}
 		_, err = invoke(t, conn, another(t, req), map[string]any{"request_id": id})
 		refused(t, string(md.Name())+" with a used id", err, codes.InvalidArgument, "REQUEST_ID_REUSED")
@@ -357,26 +357,43 @@ func (r *rig) settle(a api) {
 	})
 }
 
-// dump is a digest of all that the service's database holds, but for the audit chains and what is written by the clock.
-func (r *rig) dump() string {
+// dump is all that the service's database holds, a line for each row, but for the audit chains and what is written by
+// the clock.
+func (r *rig) dump() []string {
 	r.tb.Helper()
-	ctx, h := r.tb.Context(), sha256.New()
+	ctx := r.tb.Context()
 	rows, err := r.super.Query(ctx, `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
 		WHERE schemaname IN ('registry', 'kernel') AND tablename NOT IN ('consumer', 'page_key') ORDER BY 1`)
 	r.must(err)
-	var tables []string
-	for rows.Next() {
-		var name string
-		r.must(rows.Scan(&name))
-		tables = append(tables, name)
-	}
-	r.must(rows.Err())
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	r.must(err)
+	var all []string
 	for _, table := range tables {
-		var content string
-		r.must(r.super.QueryRow(ctx, `SELECT coalesce(string_agg(x::text, E'\n' ORDER BY x::text), '') FROM `+table+` x`).Scan(&content))
-		fmt.Fprintf(h, "%s\n%s\n", table, content)
+		rows, err := r.super.Query(ctx, `SELECT $1 || ' ' || x::text FROM `+table+` x ORDER BY 1`, table)
+		r.must(err)
+		content, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		r.must(err)
+		all = append(all, content...)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	return all
+}
+
+// since says which rows are not as they were in a dump.
+func (r *rig) since(before []string) string {
+	r.tb.Helper()
+	var changed []string
+	after := r.dump()
+	for _, row := range before {
+		if !slices.Contains(after, row) {
+			changed = append(changed, "- "+row)
+		}
+	}
+	for _, row := range after {
+		if !slices.Contains(before, row) {
+			changed = append(changed, "+ "+row)
+		}
+	}
+	return strings.Join(changed, "\n")
 }
 
 func TestPagesAndFilters(t *testing.T) {
