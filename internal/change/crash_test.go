@@ -29,10 +29,19 @@ type cutter struct {
 
 type cutConn struct {
 	net.Conn
-	c *cutter
+	c    *cutter
+	deaf atomic.Bool // an answer may be there before Write returns
 }
 
-func (c cutConn) Write(b []byte) (int, error) {
+func (c *cutConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.deaf.Load() {
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (c *cutConn) Write(b []byte) (int, error) {
 	at := c.c.at.Load()
 	if at == 0 || c.c.writes.Add(1) != at {
 		return c.Conn.Write(b)
@@ -43,6 +52,7 @@ func (c cutConn) Write(b []byte) (int, error) {
 		_ = c.Conn.Close()
 		return 0, net.ErrClosed
 	}
+	c.deaf.Store(true)
 	n, err := c.Conn.Write(b)
 	if half, ok := c.Conn.(interface{ CloseRead() error }); ok {
 		_ = half.CloseRead() // the server goes on with what it got
@@ -56,7 +66,7 @@ func (f *fixture) cut(t *testing.T, c *cutter) *change.Kernel {
 	dial := cfg.ConnConfig.DialFunc
 	cfg.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
-		return cutConn{conn, c}, err
+		return &cutConn{Conn: conn, c: c}, err
 	}
 	cfg.MaxConns = 1
 	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
