@@ -371,7 +371,7 @@ func (f flight) query() (rows pgx.Rows, err error) {
 // that may write is a block, for its position is known behind its commit.
 func (at place) alone(writes bool, load func(*pgx.Batch, string)) prologue {
 	if writes && at.pool.readers != nil {
-		return prologue{begin: ReadCommitted.begin(), load: load, writes: true, commits: true}
+		return prologue{begin: ReadCommitted.begin(false), load: load, writes: true, commits: true}
 	}
 	return prologue{load: load, writes: writes}
 }

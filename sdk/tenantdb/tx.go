@@ -29,14 +29,19 @@ const (
 	Serializable
 )
 
-func (i Isolation) begin() string {
+// begin says all of it: a session that somebody else used may have other defaults.
+func (i Isolation) begin(readOnly bool) string {
+	mode := " read write"
+	if readOnly {
+		mode = " read only"
+	}
 	switch i {
 	case RepeatableRead:
-		return "begin isolation level repeatable read"
+		return "begin isolation level repeatable read" + mode
 	case Serializable:
-		return "begin isolation level serializable"
+		return "begin isolation level serializable" + mode
 	}
-	return "begin isolation level read committed"
+	return "begin isolation level read committed" + mode
 }
 
 // TxOption changes one transaction.
@@ -371,11 +376,7 @@ func (tx *Tx) start(ctx context.Context, load func(*pgx.Batch, string)) (pgx.Bat
 	if tx.failed != nil {
 		return nil, tx.failed
 	}
-	begin := tx.options.isolation.begin()
-	if tx.options.readOnly {
-		begin += " read only"
-	}
-	f, err := tx.takeOff(ctx, prologue{begin: begin, load: load})
+	f, err := tx.takeOff(ctx, prologue{begin: tx.options.isolation.begin(tx.options.readOnly), load: load})
 	if err != nil {
 		tx.failed = err
 		return nil, err
