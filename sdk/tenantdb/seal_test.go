@@ -221,10 +221,21 @@ func TestCarrierOfL2aIsChecked(t *testing.T) {
 		hex.EncodeToString(seal): "", hex.EncodeToString(late): "RH005", hex.EncodeToString(far): "RH005",
 		hex.EncodeToString(foreign): "RH003", "": "42501", "zz": "RH003", hex.EncodeToString(seal[:51]): "RH003",
 	} {
-		if _, err := conn.Exec(t.Context(), "SET rowhouse.seal = '"+carrier+"'"); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := conn.Exec(t.Context(), "SELECT * FROM app.note"); state(err) != want {
+		err := pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+			var began string
+			if err := tx.QueryRow(t.Context(), "SELECT encode(timestamptz_send(now()), 'hex')").Scan(&began); err != nil {
+				return err
+			}
+			if carrier != "" {
+				carrier += began
+			}
+			if _, err := tx.Exec(t.Context(), "SET rowhouse.seal = '"+carrier+"'"); err != nil {
+				return err
+			}
+			_, err := tx.Exec(t.Context(), "SELECT * FROM app.note")
+			return err
+		})
+		if state(err) != want {
 			t.Errorf("carrier %q: %v, want SQLSTATE %q", carrier, err, want)
 		}
 	}

@@ -114,8 +114,14 @@ func rights() []database {
 // seals are defences in the functions that verify a seal. Those that are in the quick way of
 // enter and in the thorough one are two.
 func seals() []database {
+	const began = "encode(timestamptz_send(transaction_timestamp()), 'hex')"
 	const tag = "sha256(substr(seal, 37)) = sha256(substr(sha256(k.opad || sha256(k.ipad || substr(seal, 1, 36))), 1, 16))"
 	return []database{
+		{defence: "a leftover is not in the way", rung: cell.L2a, red: "leftover", edits: []edit{
+			{enter, "right(current_setting('rowhouse.seal', true), 16) = " + began, "true"},
+			{checked, "right(current_setting('rowhouse.seal', true), 16) = " + began, "true"}}},
+		{defence: "a leftover is no tenant", rung: cell.L2a, red: "carry-session",
+			edits: []edit{{current, "right(carrier, 16) <> " + began, "false"}}},
 		{defence: "MAC, quick", edits: []edit{{enter, "\n\t\t\tAND " + tag, ""}}, red: "seal-guessed"},
 		{defence: "MAC, thorough", edits: []edit{{genuine, tag, "true"}}, red: "seal-guessed"},
 		{defence: "length and version", edits: []edit{{genuine, "length(seal) <> 52 OR", ""}}, red: "seal-empty"},

@@ -9,7 +9,12 @@ import (
 )
 
 // carriers are the two settings that can hold the tenant of a transaction: how enter reads
-// its carrier, which is ” when nothing was entered, and how it fills it.
+// its carrier, which is empty when nothing was entered, and how it fills it.
+//
+// On L2a anybody may set the carrier for the whole session, where it would be in the way of all
+// later transactions: behind a pooler, of other tenants. So the time at which the transaction
+// began stands behind the seal, and with another time nothing was entered. Not as text, which
+// settings of the session change.
 func (r Rung) carriers() []string {
 	if r == L2b {
 		return []string{
@@ -18,8 +23,9 @@ func (r Rung) carriers() []string {
 		}
 	}
 	return []string{
-		"{{carrier}}", "coalesce(current_setting('rowhouse.seal', true), '')",
-		"{{carry}}", "set_config('rowhouse.seal', encode(seal, 'hex'), true)",
+		"{{carrier}}", "(CASE WHEN right(current_setting('rowhouse.seal', true), 16) = encode(timestamptz_send(transaction_timestamp()), 'hex') " +
+			"THEN current_setting('rowhouse.seal', true) ELSE '' END)",
+		"{{carry}}", "set_config('rowhouse.seal', encode(seal || timestamptz_send(transaction_timestamp()), 'hex'), true)",
 	}
 }
 

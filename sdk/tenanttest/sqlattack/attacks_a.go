@@ -71,7 +71,7 @@ func seals() []Attack {
 	}
 	carry := func(id, tries, seal, refused string) Attack {
 		return Attack{ID: id, Tries: tries, script: script{refused: refused,
-			session: []string{"SET {set} = '{carry:" + seal + "}'", "SELECT title FROM {their}.note"}}}
+			session: []string{"BEGIN", "SET LOCAL {set} = '{carry:" + seal + "}{began}'", "SELECT title FROM {their}.note"}}}
 	}
 	return each(Seals, Password, Read, []Attack{
 		{ID: "seal-swapped", Vector: Seal, Tries: "put the victim into one's own seal", script: script{refused: "RH003",
@@ -99,6 +99,8 @@ func seals() []Attack {
 		carry("carry-other-cell", "put a seal for another cell there", "cell", "42501 RH003"),
 		carry("carry-ended-key", "put a seal under a key that ended there", "ended", "42501 RH003"),
 		carry("carry-cut", "put a cut seal there", "cut", "42501 RH003"),
+		{ID: "carry-session", Tries: "put a seal there for the session", script: script{refused: "42501 RH003",
+			session: []string{"SET {set} = '{carry:genuine}{began}'", "SELECT title FROM {their}.note"}}},
 	})
 }
 
@@ -148,6 +150,8 @@ func residue() []Attack {
 			inject: ` UNION ALL SELECT title FROM held_on`, refused: "42P01"}},
 		{ID: "seed", Success: Told, Tries: "seed the session's random numbers for the next tenant", script: script{
 			inject: ` OR setseed(0.5) IS NULL`, refused: "42501", revoked: true}},
+		{ID: "leftover", Vector: Password, Success: Stopped, Tries: "leave something where the tenant is carried, for the session",
+			script: script{do: leftover}},
 		{ID: "cancelled", Tries: "read after the victim's call was cancelled at any point", script: script{do: cancelled, ours: true}},
 	})
 }

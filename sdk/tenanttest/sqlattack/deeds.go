@@ -1,6 +1,7 @@
 package sqlattack
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -59,6 +60,32 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 		}
 	}
 	t.heard = s.heard.String()
+	return t, nil
+}
+
+// leftover sets what carries the tenant for the whole session, as a thief of the password can, and an
+// injection where set_config is anybody's. The victim is next on that session: a pooler's, say.
+func leftover(ctx context.Context, a *arena) (t trace, err error) {
+	sealed, err := a.carry("genuine")
+	if err != nil {
+		return t, err
+	}
+	enter, err := a.enter(a.victim)
+	if err != nil {
+		return t, err
+	}
+	for _, set := range a.sets {
+		for _, value := range []string{"x", sealed, sealed + "0000000000000000"} {
+			s, err := a.borrow(ctx, a.away)
+			if err != nil {
+				return t, err
+			}
+			_ = s.send(ctx, "SET "+set+" = '"+value+"'")
+			err = s.send(ctx, "BEGIN; "+enter+"; SELECT count(*) FROM "+a.their+".note; COMMIT")
+			t.err, t.stopped = cmp.Or(t.err, err), t.stopped || err != nil
+			a.giveBack(ctx, s)
+		}
+	}
 	return t, nil
 }
 

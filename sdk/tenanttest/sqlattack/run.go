@@ -122,6 +122,7 @@ type trace struct {
 	entered bool  // the session was in the victim at the end
 	wrote   bool  // it wrote what it may not
 	told    bool  // it learnt whether the victim has something
+	stopped bool  // the victim could not work
 }
 
 func (a *arena) judge(attack *Attack, t trace, changed, stopped, differs bool) (Outcome, string) {
@@ -136,7 +137,7 @@ func (a *arena) judge(attack *Attack, t trace, changed, stopped, differs bool) (
 		return Wrote, state
 	case t.entered:
 		return Entered, state
-	case stopped:
+	case stopped || t.stopped:
 		return Stopped, state
 	case differs || t.told:
 		return Told, state
@@ -252,7 +253,11 @@ func (a *arena) play(ctx context.Context, place *pgx.ConnConfig, statements []st
 		s.heard.Reset()
 	}
 	for i, sql := range statements {
-		err := s.send(ctx, sql)
+		began, err := a.began(ctx, s, sql)
+		if err != nil {
+			return trace{}, err
+		}
+		err = s.send(ctx, strings.ReplaceAll(sql, "{began}", began))
 		t.ran = t.ran || i == 0 && err == nil
 		t.err = cmp.Or(t.err, err)
 	}
@@ -260,6 +265,20 @@ func (a *arena) play(ctx context.Context, place *pgx.ConnConfig, statements []st
 	t.err = cmp.Or(t.err, s.send(ctx, "COMMIT"))
 	t.heard = s.heard.String()
 	return t, nil
+}
+
+// began is what rung L2a has behind the seal that it carries: when the transaction began. It is
+// asked for where the statement has it.
+func (a *arena) began(ctx context.Context, s *session, sql string) (at string, err error) {
+	if !a.level.Ours() || !strings.Contains(sql, "{began}") {
+		return "", nil
+	}
+	// Simple: the session forgets what it prepared, and pgx does not.
+	err = s.conn.QueryRow(ctx, "SELECT encode(timestamptz_send(now()), 'hex')", pgx.QueryExecModeSimpleProtocol).Scan(&at)
+	if err != nil {
+		return "", fmt.Errorf("ask when the transaction began: %w", err)
+	}
+	return at, nil
 }
 
 // isEntered asks the database in which tenant the session is.
@@ -293,6 +312,7 @@ func (a *arena) fill(attack *Attack, values map[string]string) (script, error) {
 		"{set}": values["set"], "{enter}": enter, "{probe}": values["probe"], "{title}": title, "{free}": free,
 		"{pid}": a.pid, "{door}": a.door(a.victim.UID[:]), "{needle}": a.canary[1:], "{secret}": a.canary,
 		"{admin}": pgx.Identifier{a.admin.Config().User}.Sanitize(), "{owner}": a.owner, "{role}": a.role, "{unfilled}": a.unfilled,
+		"{began}": "{began}", // play fills it in
 		"{database}": pgx.Identifier{a.away.Database}.Sanitize(),
 	}
 	replace := func(text string) string {

@@ -1,5 +1,6 @@
 -- Rung L2a: the carrier is a setting that anybody may write, so it holds the whole seal and
--- tenant_id() checks it again wherever a policy asks.
+-- tenant_id() checks it again wherever a policy asks. Behind the seal stands when the transaction
+-- began: what an earlier one left on the session, or somebody set for all of it, is void.
 
 CREATE OR REPLACE FUNCTION rowhouse.tenant_id() RETURNS uuid
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
@@ -13,10 +14,13 @@ BEGIN
 	IF coalesce(carrier, '') = '' THEN
 		RAISE EXCEPTION 'no tenant context' USING ERRCODE = '42501', SCHEMA = 'rowhouse';
 	END IF;
-	IF carrier !~ '^[0-9a-f]{104}$' THEN
+	IF carrier !~ '^[0-9a-f]{120}$' THEN
 		RAISE EXCEPTION 'seal refused' USING ERRCODE = 'RH003';
 	END IF;
-	seal := decode(carrier, 'hex');
+	IF right(carrier, 16) <> encode(timestamptz_send(transaction_timestamp()), 'hex') THEN
+		RAISE EXCEPTION 'no tenant context' USING ERRCODE = '42501', SCHEMA = 'rowhouse';
+	END IF;
+	seal := decode(left(carrier, 104), 'hex');
 	IF rowhouse.genuine(seal, transaction_timestamp()) IS NOT TRUE THEN
 		RAISE EXCEPTION 'seal refused' USING ERRCODE = 'RH003';
 	END IF;
