@@ -35,7 +35,9 @@ what guards them change (wrote), its session ends (stopped), or the attacker lea
 our rungs an attack must be refused for the reason that was expected, or show nothing but the attacker's own; one that fails
 for another reason shows nothing and fails the run.
 
-PostgreSQL 15.18, attacks that succeed, but one that is an accepted risk (free-at-own-cost, in the SHARED model):
+PostgreSQL 15.18, attacks that succeed. On our rungs four more do and are accepted risks, for PostgreSQL has no right that could be
+taken away: free-at-own-cost (in the SHARED model), explain-estimates, row-counts and lock-table. The
+[threat model](threat-model.md) says what they gain.
 
 | model | L0 | L1 | L2a | L2b |
 |---|---|---|---|---|

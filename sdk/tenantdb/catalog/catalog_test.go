@@ -195,6 +195,8 @@ func faultsOfReach(one func(string, ...string) fault) map[string][]fault {
 		"R20": {one("GRANT USAGE ON LANGUAGE plpgsql TO rowhouse_app", "R20 language plpgsql")},
 		"R21": {
 			one("GRANT EXECUTE ON FUNCTION set_config(text, text, bool) TO PUBLIC", "R21 set_config(text,text,boolean)"),
+			one("GRANT EXECUTE ON FUNCTION pg_database_size(oid), pg_stat_get_live_tuples(oid) TO PUBLIC", "R21 counters and sizes"),
+			one("GRANT EXECUTE ON FUNCTION pg_stat_get_backend_activity(int) TO PUBLIC", "R21 pg_stat_get_backend_activity(integer)"),
 			one("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint), lo_create(oid) TO rowhouse_app_test", "R21 lo_create(oid)", "R21 pg_advisory_lock(bigint)"),
 		},
 		"R22": {one("CREATE VIEW public.pg_stat_statements AS SELECT 1; GRANT SELECT ON public.pg_stat_statements TO PUBLIC", "R22 public.pg_stat_statements")},

@@ -159,7 +159,8 @@ func rulesTo28() []Rule {
 		{
 			"R21", "The app may call a dangerous function", Error, Platform,
 			"Functions of PostgreSQL that change settings inside a statement, stop or watch other sessions, signal to them, " +
-				"write large objects or take the advisory locks of moves. On rung L2a without a superuser as R20.",
+				"write large objects, take the advisory locks of moves, or tell how much others hold and do (one finding for " +
+				"all of those). On rung L2a without a superuser as R20.",
 		},
 		{
 			"R22", "Statements of others can be read", Error, Platform,

@@ -97,8 +97,9 @@ func or[T comparable](v, fallback T) T {
 //
 // Roles belong to the whole server; concurrent calls, in any databases of it, wait for
 // each other. So do the databases postgres and template1, from which a superuser's Init takes
-// PUBLIC's rights: grant CONNECT to monitoring roles that log in there. Without superuser they
-// and the rights of pg_catalog's functions stay as they are.
+// PUBLIC's rights: grant CONNECT to monitoring roles that log in there. A superuser's Init takes
+// PostgreSQL's counters and sizes from everybody as well: monitoring roles are members of
+// pg_read_all_stats or pg_monitor. Without superuser databases and pg_catalog's functions stay as they are.
 //
 // A server that lets sessions prepare transactions (max_prepared_transactions) is refused: what
 // an app's login prepares keeps its locks, a tenant's too, after the session ended.

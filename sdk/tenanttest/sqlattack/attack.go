@@ -60,7 +60,7 @@ const (
 	Harmless Outcome = "harmless"
 	// Accepted says that it went through and that nothing can be done about it: no superuser
 	// prepared the database, where PostgreSQL's own functions are then anybody's, or it is a limit
-	// that decision 26 names. The detail says what came of it, as an outcome.
+	// that the threat model names. The detail says what came of it, as an outcome.
 	Accepted Outcome = "accepted"
 	// Ran says that it ran where it is to be refused, and showed nothing but the attacker's own.
 	Ran Outcome = "ran"
@@ -124,7 +124,7 @@ type script struct {
 	refused string // SQLSTATEs, or words for errors of the SDK, of which one is expected; "" if it may run
 	first   bool   // the first statement must be the one that is refused, whatever comes of the rest
 	revoked bool   // the refusal is a right that only a superuser can take
-	limit   bool   // it goes through in the SHARED model, and nothing can be done: see docs/decisions/0026
+	limit   bool   // it goes through in some model, and nothing can be done: see docs/threat-model.md
 	models  string // the models where it makes sense; "" is all
 	ours    bool   // makes sense on our rungs only
 }

@@ -44,6 +44,18 @@ func catalogs() []Attack {
 			refused: "42501", revoked: true}},
 		{ID: "locks", Success: Told, Tries: "see which tenants are at work by their locks", script: script{
 			inject: ` UNION ALL SELECT objid::text FROM pg_locks WHERE locktype = 'advisory'`, refused: "42501", revoked: true}},
+		{ID: "counters", Success: Told, Tries: "count what others write", script: script{
+			inject:  ` UNION ALL SELECT n_tup_ins::text FROM pg_stat_user_tables WHERE schemaname = '{their}'`,
+			refused: "42501", revoked: true}},
+		{ID: "sizes", Success: Told, Tries: "measure another tenant's tables", script: script{
+			inject: ` UNION ALL SELECT pg_total_relation_size('{their}.note')::text`, refused: "42501", revoked: true}},
+		{ID: "database-sizes", Success: Told, Tries: "measure other tenants' databases", script: script{
+			inject: ` UNION ALL SELECT pg_database_size(oid)::text FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')`,
+			refused: "42501", revoked: true}},
+		{ID: "row-counts", Vector: Password, Success: Told, Tries: "read how many rows the planner has counted", script: script{
+			do: rowCounts, limit: true}},
+		{ID: "explain-estimates", Vector: Password, Success: Told, Tries: "ask EXPLAIN whether a value is frequent", script: script{
+			do: estimates, limit: true}},
 		{ID: "explain", Tries: "EXPLAIN ANALYZE without entering", Vector: Password, script: script{
 			session: []string{"EXPLAIN (ANALYZE) SELECT title FROM {their}.note"}, refused: "42501"}},
 		{ID: "explain-verbose", Tries: "have EXPLAIN show values", Vector: Seal, script: script{
@@ -62,6 +74,7 @@ func channels() []Attack {
 			inject: ` OR pg_cancel_backend({pid})`, refused: "42501", revoked: true}},
 		{ID: "advisory-lock", Tries: "take the lock by which tenants are fenced", script: script{
 			inject: ` OR pg_advisory_xact_lock_shared({door}) IS NULL`, refused: "42501", revoked: true}},
+		{ID: "lock-table", Vector: Password, Tries: "lock a table that others work with", script: script{do: lockTable, limit: true}},
 		{ID: "notify", Success: Told, Tries: "signal to other sessions", script: script{
 			inject: ` OR pg_notify('c', title) IS NULL`, refused: "42501", revoked: true}},
 		{ID: "logical-message", Vector: Seal, Success: Wrote, Tries: "write a mark into the log that moves follow", script: script{

@@ -162,6 +162,73 @@ func slow(ctx context.Context, a *arena) (t trace, err error) {
 	return t, nil
 }
 
+// rowCounts reads the planner's count of the rows in a table, which is in a catalog that everybody reads.
+func rowCounts(ctx context.Context, a *arena) (t trace, err error) {
+	s, err := connect(ctx, a.away)
+	defer s.close(context.WithoutCancel(ctx))
+	if err != nil {
+		return trace{err: err}, nil
+	}
+	t.err = s.send(ctx, "SELECT reltuples FROM pg_class WHERE oid = '"+a.their+".note'::regclass")
+	t.told, t.heard = t.err == nil && !strings.HasPrefix(s.heard.String(), "-1 "), s.heard.String()
+	return t, nil
+}
+
+// estimates compares how many rows the planner expects of a value that the victim has in many
+// rows, and of one that nobody has. Its statistics are of all rows, and EXPLAIN runs no policy.
+func estimates(ctx context.Context, a *arena) (t trace, err error) {
+	many := fmt.Sprintf("INSERT INTO %s.event (tenant_id, id, body) SELECT '%s', n, CASE WHEN n %% 2 = 0 THEN '%s' ELSE n::text END "+
+		"FROM generate_series(1000, 1999) n", a.their, a.victim.UID, victimsTitle)
+	few := fmt.Sprintf("DELETE FROM %s.event WHERE tenant_id = '%s' AND id >= 1000", a.their, a.victim.UID)
+	if err := errors.Join(a.as(ctx, a.adminTheir, a.victim, many), a.analyze(ctx)); err != nil {
+		return t, err
+	}
+	defer func() {
+		ctx := context.WithoutCancel(ctx)
+		err = errors.Join(err, a.as(ctx, a.adminTheir, a.victim, few), a.analyze(ctx))
+	}()
+	s, err := connect(ctx, a.away)
+	defer s.close(context.WithoutCancel(ctx))
+	if err != nil {
+		return trace{err: err}, nil
+	}
+	if enter, err := a.enter(a.attacker); err != nil {
+		return t, err
+	} else if !a.level.Ours() { // there the planner asks for a tenant; any will do
+		t.err = s.send(ctx, "BEGIN; "+enter)
+	}
+	var expected [2]string
+	for i, value := range []string{victimsTitle, nobodysTitle} {
+		s.heard.Reset()
+		t.err = cmp.Or(t.err, s.send(ctx, "EXPLAIN SELECT FROM "+a.their+".event WHERE body = '"+value+"'"))
+		expected[i] = regexp.MustCompile(`rows=\d+`).FindString(s.heard.String())
+	}
+	t.told, t.heard = expected[0] != expected[1], strings.Join(expected[:], " ")
+	return t, nil
+}
+
+// lockTable locks the victim's table, for which UPDATE on it is enough.
+func lockTable(ctx context.Context, a *arena) (t trace, err error) {
+	enter, err := a.enter(a.victim)
+	if err != nil {
+		return t, err
+	}
+	var thief, victim *session
+	for _, s := range []**session{&thief, &victim} {
+		*s, err = connect(ctx, a.away)
+		defer (*s).close(context.WithoutCancel(ctx))
+		if err != nil {
+			return trace{err: err}, nil
+		}
+	}
+	if t.err = thief.send(ctx, "BEGIN; LOCK TABLE "+a.their+".note IN ACCESS EXCLUSIVE MODE"); t.err == nil {
+		err := victim.send(ctx, "BEGIN; "+enter+"; SET LOCAL lock_timeout = 50; SELECT count(*) FROM "+a.their+".note")
+		t.stopped = err != nil && reason(err) == "55P03"
+	}
+	t.heard = thief.heard.String()
+	return t, nil
+}
+
 // startup presets the tenant in the message that opens a connection.
 func startup(ctx context.Context, a *arena) (t trace, err error) {
 	for _, set := range a.sets {

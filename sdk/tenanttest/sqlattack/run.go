@@ -108,7 +108,7 @@ func (a *arena) try(ctx context.Context, attack *Attack, set string, place *pgx.
 		outcome, detail = Harmless, "the setting carries nothing here"
 	case a.guest && attack.revoked && a.level.Ours() && outcome == Astray:
 		outcome = Refused
-	case a.level.Ours() && (a.guest && attack.revoked && !outcome.Held() || attack.limit && outcome == Told):
+	case a.level.Ours() && (a.guest && attack.revoked && !outcome.Held() || attack.limit && (outcome == Told || outcome == Stopped)):
 		outcome, detail = Accepted, string(outcome)
 	}
 	return outcome, detail, nil

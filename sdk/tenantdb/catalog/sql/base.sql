@@ -141,15 +141,18 @@ pol AS MATERIALIZED (
 	) p
 ),
 
--- Functions that the audit knows by name and the app should not call.
+-- Functions that the audit knows by name and the app should not call. Some of them count what others hold and do.
 builtin AS MATERIALIZED (
-	SELECT p.oid, p.proname, p.proacl, p.proowner FROM pg_proc p
+	SELECT p.oid, p.proname, p.proacl, p.proowner,
+		(p.proname LIKE 'pg\_stat\_get\_%' OR p.proname LIKE 'pg\_%\_size' OR p.proname LIKE 'pg\_%file%') AND p.proname NOT LIKE '%activity' AS counts
+	FROM pg_proc p
 	WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (p.proname IN (
 		'set_config', 'pg_cancel_backend', 'pg_terminate_backend', 'pg_notify',
-		'pg_stat_get_activity', 'pg_stat_get_backend_activity', 'pg_stat_get_backend_client_addr',
+		'pg_database_size', 'pg_tablespace_size', 'pg_relation_size', 'pg_table_size', 'pg_indexes_size',
+		'pg_total_relation_size', 'pg_relation_filepath', 'pg_relation_filenode', 'pg_filenode_relation',
 		'pg_logical_emit_message', 'pg_export_snapshot', 'currtid2', 'loread', 'lowrite',
 		'pg_prepared_statement', 'pg_cursor', 'pg_lock_status', 'setseed')
-		OR p.proname LIKE 'lo\_%' OR p.proname LIKE 'pg\_%advisory%')
+		OR p.proname LIKE 'lo\_%' OR p.proname LIKE 'pg\_%advisory%' OR p.proname LIKE 'pg\_stat\_get\_%')
 ),
 
 -- Where the tenant is carried shows in tenant_id(): it checks again, as its owner, on rung L2a only. Whether the
@@ -158,6 +161,6 @@ facts AS MATERIALIZED (
 	SELECT current_setting('server_version_num')::int AS version,
 		(SELECT CASE WHEN p.prosecdef THEN 'L2a' ELSE 'L2b' END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 			WHERE n.nspname = (SELECT own_schema FROM input) AND p.proname = 'tenant_id' AND p.pronargs = 0) AS rung,
-		EXISTS (SELECT FROM builtin b WHERE b.proname NOT IN ('lo_import', 'lo_export') AND b.proacl IS NOT NULL
+		EXISTS (SELECT FROM builtin b WHERE NOT b.counts AND b.proname NOT IN ('lo_import', 'lo_export') AND b.proacl IS NOT NULL
 			AND NOT EXISTS (SELECT FROM aclexplode(b.proacl) x WHERE x.grantee = 0)) AS revoked
 )

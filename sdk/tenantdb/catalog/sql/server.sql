@@ -38,7 +38,13 @@ WHERE l.lanispl AND l.lanpltrusted GROUP BY l.lanname
 -- R21
 SELECT b.oid::regprocedure::text AS object, 'the app may call it' AS what,
 	format('REVOKE EXECUTE ON FUNCTION %s FROM %s;', b.oid::regprocedure, string_agg(who.name, ', ')) AS mend
-FROM builtin b, aclexplode(coalesce(b.proacl, acldefault('f', b.proowner))) x JOIN who ON who.oid = x.grantee GROUP BY b.oid
+FROM builtin b, aclexplode(coalesce(b.proacl, acldefault('f', b.proowner))) x JOIN who ON who.oid = x.grantee
+WHERE NOT b.counts GROUP BY b.oid
+UNION ALL
+SELECT 'counters and sizes', format('the app may call %s functions that tell how much others hold and do, %s for one: run rowhouse cells init again',
+	count(DISTINCT b.oid), min(b.oid::regprocedure::text)), ''
+FROM builtin b, aclexplode(coalesce(b.proacl, acldefault('f', b.proowner))) x JOIN who ON who.oid = x.grantee
+WHERE b.counts HAVING count(*) > 0
 
 -- R22
 SELECT c.oid::regclass::text AS object, 'the app may read the statements of others' AS what,

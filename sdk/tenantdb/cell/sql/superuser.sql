@@ -3,7 +3,8 @@
 -- statements, store objects that no policy covers, or hold the locks that moves depend on.
 -- A pooled session serves one tenant after the other: what it remembers of their statements
 -- (pg_prepared_statements, pg_cursors) and the seed of random() are of that kind too, and
--- pg_locks tells which tenants are at work.
+-- pg_locks tells which tenants are at work. Counters and sizes tell how much other tenants write
+-- and hold; who watches the server is a member of pg_read_all_stats (pg_monitor is).
 
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 
@@ -19,13 +20,22 @@ BEGIN
 		SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
 		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (p.proname IN (
 			'set_config', 'pg_cancel_backend', 'pg_terminate_backend', 'pg_notify',
-			'pg_stat_get_activity', 'pg_stat_get_backend_activity', 'pg_stat_get_backend_client_addr',
 			'pg_logical_emit_message', 'pg_export_snapshot', 'currtid2', 'loread', 'lowrite',
 			'pg_prepared_statement', 'pg_cursor', 'pg_lock_status', 'setseed')
 			OR p.proname LIKE 'lo\_%' OR p.proname LIKE 'pg\_%advisory%')
 			AND (p.proacl IS NULL OR pg_catalog.has_function_privilege('rowhouse_app', p.oid, 'EXECUTE'))
 	LOOP
 		EXECUTE pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', fn);
+	END LOOP;
+	FOR fn IN
+		SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (p.proname LIKE 'pg\_stat\_get\_%' OR p.proname IN (
+			'pg_database_size', 'pg_tablespace_size', 'pg_relation_size', 'pg_table_size', 'pg_indexes_size',
+			'pg_total_relation_size', 'pg_relation_filepath', 'pg_relation_filenode', 'pg_filenode_relation'))
+			AND (p.proacl IS NULL OR pg_catalog.has_function_privilege('rowhouse_app', p.oid, 'EXECUTE')
+				OR NOT pg_catalog.has_function_privilege('pg_read_all_stats', p.oid, 'EXECUTE'))
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE EXECUTE ON FUNCTION %1$s FROM PUBLIC; GRANT EXECUTE ON FUNCTION %1$s TO pg_read_all_stats', fn);
 	END LOOP;
 END
 $body$;
