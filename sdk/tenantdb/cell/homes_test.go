@@ -133,9 +133,63 @@ SELECT rowhouse.secure('app.good');`, `ALTER TABLE app.good ADD note text;`}
 			t.Errorf("%s: %v, want a word of %s", test.name, err, test.want)
 		}
 	}
-	err = migrate(t, admin, files[0], `CREATE TABLE `+schema+`.x (id int)`)
-	if !errors.Is(err, cell.ErrStray) {
-		t.Errorf("a migration of the shared schema that changes a tenant's: %v", err)
+	for _, sql := range []string{`CREATE TABLE ` + schema + `.x (id int)`, `DROP TABLE ` + schema + `.good CASCADE`} {
+		if err = migrate(t, admin, files[0], sql); !errors.Is(err, cell.ErrStray) {
+			t.Errorf("a migration of the shared schema that changes a tenant's: %v", err)
+		}
+	}
+}
+
+// What a migration drops is its own, or it is undone, and what it drops of what guards its tables is
+// found. Dropping own things is its business.
+func TestMigrationsThatDrop(t *testing.T) {
+	t.Parallel()
+	db, admin := ready(t, "")
+	const shared = goodTable + `
+CREATE TABLE app.more (tenant_id uuid, id int, PRIMARY KEY (tenant_id, id));
+CREATE VIEW app.seen WITH (security_invoker) AS SELECT id FROM app.good;
+CREATE FUNCTION app.one() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE TYPE app.pair AS (a int, b int);
+CREATE COLLATION app.plain (locale = 'C');`
+	if err := migrate(t, admin, shared, `CREATE SCHEMA spare`); err != nil {
+		t.Fatal(err)
+	}
+	migrator := db.Conn(t, cell.MigratorRole(app))
+	uid, schema := home(t, migrator, shared)
+	stray := func(kind, name string) string { // the renderer does not find the name
+		return `DO $$ BEGIN EXECUTE concat('DROP ` + kind + ` ap', 'p.` + name + `'); END $$`
+	}
+	for _, test := range []struct{ sql, want string }{
+		{stray("TABLE", "more"), "app.more"},
+		{stray("TABLE", "good CASCADE"), "app.good"},
+		{stray("VIEW", "seen"), "app.seen"},
+		{stray("FUNCTION", "one()"), "app.one"},
+		{stray("TYPE", "pair"), "app.pair"},
+		{stray("COLLATION", "plain"), "app.plain"},
+		{`DO $$ BEGIN EXECUTE concat('DROP POLICY tenant ON ap', 'p.good'); END $$`, "app.good"},
+		{`DO $$ BEGIN EXECUTE concat('ALTER TABLE ap', 'p.good DROP CONSTRAINT good_pkey'); END $$`, "app.good"},
+		{`DROP SCHEMA spare`, "schema spare"},
+		{stray("TABLE", "more") + `; CLOSE ALL`, "cursor"},
+		{`DROP POLICY tenant ON app.good`, "R03"},
+		{`DROP POLICY tenant ON app.good; DROP POLICY base ON app.good`, "R03"},
+		{`ALTER TABLE app.good DROP COLUMN tenant_id CASCADE`, "R25"},
+		{`ALTER TABLE app.good DROP CONSTRAINT good_pkey, ADD PRIMARY KEY (id)`, "R10"},
+		{`DROP SCHEMA app CASCADE`, schema},
+	} {
+		err := migrateSchema(t, migrator, uid, shared, test.sql)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want a word of %s", test.sql, err, test.want)
+		}
+	}
+	err := migrateSchema(t, migrator, uid, shared, `CREATE TABLE app.work AS SELECT 1 AS one; DROP TABLE app.work; DROP VIEW app.seen;
+		ALTER TABLE app.good ALTER id TYPE bigint USING id + 1; DROP TABLE app.more; DROP FUNCTION app.one(); DROP TYPE app.pair`)
+	if err != nil {
+		t.Errorf("it dropped its own: %v", err)
+	}
+	var left int
+	err = admin.QueryRow(t.Context(), `SELECT count(*) FROM pg_class WHERE oid IN ('app.good'::regclass, 'app.more'::regclass, 'app.seen'::regclass)`).Scan(&left)
+	if err != nil || left != 3 {
+		t.Errorf("%d of 3 tables of the shared schema are left, %v", left, err)
 	}
 }
 

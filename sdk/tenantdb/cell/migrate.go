@@ -69,9 +69,8 @@ func Migrate(ctx context.Context, conn Conn, files fs.FS) error {
 // MigrateSchema is [Migrate] for the tables of one tenant in the SCHEMA model, which
 // [CreateSchema] prepared. The files are the same and say app: what names that schema is
 // written for the tenant's, also in the bodies of functions (docs/guides/developer.md says
-// what is found). A file that changes something elsewhere all the same is [ErrStray] and undone,
-// but for what it drops there.
-// Calls for different tenants do not wait for each other.
+// what is found). A file that changes or drops something elsewhere all the same is [ErrStray] and
+// undone. Calls for different tenants do not wait for each other.
 func MigrateSchema(ctx context.Context, conn Conn, uid tenant.UID, files fs.FS) error {
 	if err := migrate(ctx, conn, files, home.Schema(uid)); err != nil {
 		return fmt.Errorf("migrate tenant %s: %w", uid, err)
@@ -221,6 +220,9 @@ func (to target) apply(ctx context.Context, t pgx.Tx, m migration) error {
 	if err != nil {
 		return err
 	}
+	if err := to.watchDrops(ctx, t); err != nil {
+		return err
+	}
 	if err := to.script(ctx, t, m); err != nil {
 		return err
 	}
@@ -325,7 +327,7 @@ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = t.oid)`,
 // the target only, or a thousand tenants' schemas would cost each of them a thousandfold.
 //
 // Locks show what was written to; rows of the catalogs that this transaction made show what
-// takes no lock on a relation: functions, types, rights. A dropped object left neither.
+// takes no lock on a relation: functions, types, rights. For what is dropped see watchDrops.
 func (to target) checkStray(ctx context.Context, t pgx.Tx) error {
 	stray, err := names(ctx, t, `
 WITH made (namespace, name, xmin) AS (
@@ -355,8 +357,52 @@ ORDER BY 1`, to.own())
 	if err != nil {
 		return err
 	}
-	if len(stray) > 0 {
+	dropped, err := names(ctx, t, "FETCH ALL FROM "+watchingDrops, pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return err
+	}
+	if stray = append(stray, dropped...); len(stray) > 0 {
 		return fmt.Errorf("%w: %s", ErrStray, strings.Join(stray, ", "))
+	}
+	return nil
+}
+
+const watchingDrops = "rowhouse_drops" // the name of a cursor
+
+// watchDrops opens the cursor by which checkStray finds what the file dropped elsewhere. A dropped
+// object is in no catalog any more, but its lock stays, and a cursor sees the catalogs as they were
+// when it was opened. It reads nothing before it is asked, the locks included, and by them finds
+// the few rows that matter. A file that closes it fails.
+func (to target) watchDrops(ctx context.Context, t pgx.Tx) error {
+	_, err := t.Exec(ctx, `
+DECLARE `+watchingDrops+` NO SCROLL CURSOR FOR
+WITH held AS MATERIALIZED (
+	SELECT coalesce(l.classid, 'pg_catalog.pg_class'::regclass) AS class, coalesce(l.objid, l.relation) AS oid
+	FROM pg_catalog.pg_locks l
+	WHERE l.locktype IN ('relation', 'object') AND l.pid = pg_catalog.pg_backend_pid() AND l.mode = 'AccessExclusiveLock'
+		AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
+SELECT coalesce(n.nspname || '.' || o.name, 'schema ' || n.nspname)
+FROM (
+	SELECT c.relnamespace AS namespace, c.relname AS name FROM held h
+		JOIN pg_catalog.pg_class c ON h.class = 'pg_catalog.pg_class'::regclass AND c.oid = h.oid
+	UNION SELECT p.pronamespace, p.proname FROM held h
+		JOIN pg_catalog.pg_proc p ON h.class = 'pg_catalog.pg_proc'::regclass AND p.oid = h.oid
+	UNION SELECT y.typnamespace, y.typname FROM held h
+		JOIN pg_catalog.pg_type y ON h.class = 'pg_catalog.pg_type'::regclass AND y.oid = h.oid
+	UNION SELECT x.oprnamespace, x.oprname FROM held h
+		JOIN pg_catalog.pg_operator x ON h.class = 'pg_catalog.pg_operator'::regclass AND x.oid = h.oid
+	UNION SELECT x.collnamespace, x.collname FROM held h
+		JOIN pg_catalog.pg_collation x ON h.class = 'pg_catalog.pg_collation'::regclass AND x.oid = h.oid
+	UNION SELECT x.cfgnamespace, x.cfgname FROM held h
+		JOIN pg_catalog.pg_ts_config x ON h.class = 'pg_catalog.pg_ts_config'::regclass AND x.oid = h.oid
+	UNION SELECT x.dictnamespace, x.dictname FROM held h
+		JOIN pg_catalog.pg_ts_dict x ON h.class = 'pg_catalog.pg_ts_dict'::regclass AND x.oid = h.oid
+	UNION SELECT s.oid, NULL FROM held h
+		JOIN pg_catalog.pg_namespace s ON h.class = 'pg_catalog.pg_namespace'::regclass AND s.oid = h.oid) o
+JOIN pg_catalog.pg_namespace n ON n.oid = o.namespace
+WHERE n.nspname !~ '^(pg_|information_schema$|rowhouse$)' AND n.nspname !~ `+literal(to.own()), pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return fmt.Errorf("watch what is dropped: %w", err)
 	}
 	return nil
 }
