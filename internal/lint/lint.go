@@ -27,7 +27,7 @@ func Rules() []Rule {
 		{"Q5", "predicate that is not leakproof, so that no index serves it", "row security filters first: a scan of all the tenant's rows"},
 		{"Q6", "EXPLAIN, pg_stat_*, catalogs in app code", "statistics and catalogs count every tenant's rows"},
 		{"Q7", "ON CONFLICT, key or foreign key without tenant_id", "it tells whether another tenant has the value"},
-		{"Q8", "COPY FROM, SELECT *, tenant table without its schema, rows named app",
+		{"Q8", "COPY FROM, SELECT *, tenant table without its schema, rows named app, the app's names in strings",
 			"refused under row security, or breaks with the next column or model"},
 		{"Q9", "ORDER BY … LIMIT, or an index, that does not lead with tenant_id", "it reads all tenants' rows to find one page"},
 		{"Q10", "cross-tenant SQL without -- tenancy:admin <reason>", "who reads across tenants says why, where a reviewer sees it"},

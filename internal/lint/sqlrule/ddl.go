@@ -60,6 +60,8 @@ func (c *checker) literals(n *pg.Node) {
 		switch e := m.(type) {
 		case *pg.A_Expr:
 			c.literal(e)
+		case *pg.FuncCall, *pg.TypeCast:
+			c.nameInString(e)
 		case *pg.ColumnDef:
 			for _, k := range e.GetConstraints() {
 				preset := k.GetConstraint().GetContype() == pg.ConstrType_CONSTR_DEFAULT && constant(k.GetConstraint().GetRawExpr())

@@ -146,6 +146,9 @@ func (c *checker) inside(m proto.Message, f *frame) {
 			c.alias(n.GetCtename())
 		case *pg.FuncCall:
 			c.call(n)
+			c.nameInString(n)
+		case *pg.TypeCast:
+			c.nameInString(n)
 		case *pg.A_Expr:
 			c.literal(n)
 		case *pg.CaseExpr:
