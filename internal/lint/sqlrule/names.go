@@ -54,7 +54,8 @@ func (c *checker) nameOf(n *pg.Node, swapped bool) {
 	switch s := k.GetSval().GetSval(); {
 	case c.source == Migration && swapped && !escapes, !saysApp(s):
 	default:
-		c.reportf("Q8", k.GetLocation(), "the string %q names something in schema %s, in whose place a tenant's own is not put", s, schema.AppSchema)
+		c.reportf("Q8", k.GetLocation(), "the string %q names something in schema %s, in whose place a tenant's own is not put",
+			s, schema.AppSchema)
 	}
 }
 

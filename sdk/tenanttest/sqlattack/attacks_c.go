@@ -131,6 +131,9 @@ func homes() []Attack {
 		schema("schema-shadow", "shadow a function in the own schema", "42501",
 			"CREATE FUNCTION {own}.lower(text) RETURNS text LANGUAGE sql AS 'SELECT $1'"),
 		schema("schema-rename", "rename another tenant's schema", "42501", "ALTER SCHEMA {their} RENAME TO planted"),
+		{ID: "schema-shared", Success: Wrote, Tries: "keep an own row in the tables that tenants without a schema share", script: script{
+			models: "SCHEMA", ours: true, session: []string{"BEGIN", "{enter}",
+				"INSERT INTO app.note (id, title) VALUES (78, 'mine') RETURNING title", "SELECT title FROM app.note", "ROLLBACK"}}},
 		schema("schema-path", "find another tenant's tables by search_path", "", "SET search_path = {their}", "BEGIN", "{enter}",
 			"SELECT title FROM note"),
 		database("database-own-seal", "bring the own seal to another tenant's database", "RH001", "BEGIN", "{enter}",
