@@ -43,6 +43,8 @@ type BouncerOptions struct {
 	// Statements is how many named statements a backend keeps; 0 keeps none, and clients
 	// must then send unnamed ones. It wants PgBouncer 1.21: see [Bouncer.Named].
 	Statements int
+	// Reset has it make a backend as new after each transaction (server_reset_query_always).
+	Reset bool
 	// Logger gets PgBouncer's own messages. Nil discards them.
 	Logger *slog.Logger
 }
@@ -158,6 +160,9 @@ func (b *Bouncer) settings(o BouncerOptions, server *pgx.ConnConfig) string {
 		"max_db_connections = " + backends,
 		"max_client_conn = 1000",
 		"ignore_startup_parameters = extra_float_digits",
+	}
+	if o.Reset {
+		lines = append(lines, "server_reset_query = DISCARD ALL", "server_reset_query_always = 1")
 	}
 	if o.Statements > 0 {
 		lines = append(lines, "max_prepared_statements = "+strconv.Itoa(o.Statements))

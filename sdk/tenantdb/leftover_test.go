@@ -2,6 +2,7 @@ package tenantdb_test
 
 import (
 	"encoding/hex"
+	"fmt"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -51,12 +52,23 @@ func TestLeftoversInTheCarrierOfL2a(t *testing.T) {
 }
 
 // Behind PgBouncer in transaction mode backends are shared with whoever has the password: what
-// one sets for the session, others find. Their calls go on.
+// one sets for the session, others find. Their calls go on. All of it is gone where the pooler
+// makes backends as new.
 func TestLeftoversBehindPgBouncer(t *testing.T) {
 	t.Parallel()
+	for _, reset := range []bool{false, true} {
+		t.Run(fmt.Sprintf("reset=%t", reset), func(t *testing.T) {
+			t.Parallel()
+			leftoversBehindPgBouncer(t, reset)
+		})
+	}
+}
+
+func leftoversBehindPgBouncer(t *testing.T, reset bool) {
+	t.Helper()
 	onRungs(t, func(t rung, d *dbtest.Database) {
 		direct := d.Config.Cells[tenanttest.Cell].DSN
-		bounced := pgtest.BouncerOf(t, pgserver.BouncerOptions{Server: direct, Backends: 1})
+		bounced := pgtest.BouncerOf(t, pgserver.BouncerOptions{Server: direct, Backends: 1, Reset: reset})
 		db := reopen(t, d, func(_ *tenantdb.Config, to *tenantdb.Cell) {
 			to.DSN, to.Pooler = bounced, tenantdb.TransactionPooler
 		})
@@ -75,10 +87,14 @@ func TestLeftoversBehindPgBouncer(t *testing.T) {
 		if err := thief.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&shared); err != nil {
 			t.Fatal(err)
 		}
-		for _, left := range []string{
+		settings := []string{
 			"SET rowhouse.seal = 'x'", "SET rowhouse.seal = '" + hex.EncodeToString(sealOf(t, d, "globex")) + "'",
 			"SET default_transaction_read_only = on", "SET default_transaction_isolation = serializable",
-		} {
+		}
+		if reset {
+			settings = append(settings, "SET statement_timeout = 1", "SET row_security = off")
+		}
+		for _, left := range settings {
 			if _, err := thief.Exec(t.Context(), left); err != nil {
 				t.Fatal(err)
 			}

@@ -45,18 +45,20 @@ func TestSealedTenantsDoNotCross(t *testing.T) {
 		tenants int
 		sample  int
 		all     int
+		reset   bool
 	}{
-		{cell.L2b, tenant.ModelShared, 100, 1_000, 100_000},
-		{cell.L2a, tenant.ModelShared, 100, 300, 10_000},
-		{cell.L2b, tenant.ModelSchema, 20, 300, 10_000},
-		{cell.L2b, tenant.ModelDatabase, 4, 300, 10_000},
+		{cell.L2b, tenant.ModelShared, 100, 1_000, 100_000, false},
+		{cell.L2a, tenant.ModelShared, 100, 300, 10_000, false},
+		{cell.L2b, tenant.ModelSchema, 20, 300, 10_000, false},
+		{cell.L2b, tenant.ModelDatabase, 4, 300, 10_000, false},
+		{cell.L2b, tenant.ModelShared, 100, 300, 10_000, true},
 	} {
-		t.Run(fmt.Sprintf("%s/%s", test.model, test.rung), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s/%s/reset=%t", test.model, test.rung, test.reset), func(t *testing.T) {
 			t.Parallel()
 			d := dbtest.New(t, dbtest.Rung(test.rung), dbtest.Model(test.model), dbtest.Migrations(crossing.Migrations()))
 			report, err := crossing.Run(t.Context(), crossing.Options{
 				Clients: clients, Transactions: transactions(test.sample, test.all), Tenants: test.tenants, Seed: 1,
-			}, crossing.Sealed(through(t, d, pgserver.BouncerOptions{}), enter(t, d, test.tenants)))
+			}, crossing.Sealed(through(t, d, pgserver.BouncerOptions{Reset: test.reset}), enter(t, d, test.tenants)))
 			if err != nil {
 				t.Fatal(err)
 			}

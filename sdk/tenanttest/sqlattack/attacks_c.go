@@ -50,7 +50,7 @@ func catalogs() []Attack {
 		{ID: "sizes", Success: Told, Tries: "measure another tenant's tables", script: script{
 			inject: ` UNION ALL SELECT pg_total_relation_size('{their}.note')::text`, refused: "42501", revoked: true}},
 		{ID: "database-sizes", Success: Told, Tries: "measure other tenants' databases", script: script{
-			inject: ` UNION ALL SELECT pg_database_size(oid)::text FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')`,
+			inject:  ` UNION ALL SELECT pg_database_size(oid)::text FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')`,
 			refused: "42501", revoked: true}},
 		{ID: "row-counts", Vector: Password, Success: Told, Tries: "read how many rows the planner has counted", script: script{
 			do: rowCounts, limit: true}},

@@ -312,7 +312,7 @@ func (a *arena) fill(attack *Attack, values map[string]string) (script, error) {
 		"{set}": values["set"], "{enter}": enter, "{probe}": values["probe"], "{title}": title, "{free}": free,
 		"{pid}": a.pid, "{door}": a.door(a.victim.UID[:]), "{needle}": a.canary[1:], "{secret}": a.canary,
 		"{admin}": pgx.Identifier{a.admin.Config().User}.Sanitize(), "{owner}": a.owner, "{role}": a.role, "{unfilled}": a.unfilled,
-		"{began}": "{began}", // play fills it in
+		"{began}":    "{began}", // play fills it in
 		"{database}": pgx.Identifier{a.away.Database}.Sanitize(),
 	}
 	replace := func(text string) string {
