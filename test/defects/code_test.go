@@ -22,6 +22,7 @@ func codes() []code {
 			to: "\tquery := home.Parse(sql)\n\treturn Statement{sql: sql, query: &query}", pkg: corpus, tests: "^TestCorpus$/^L2b_SHARED"},
 		{defence: "one tenant in a Tx", file: tx, from: "if tc.UID() != tx.at.tenant.UID() {", to: "if tc.UID() != tc.UID() {",
 			pkg: "sdk/tenantdb", tests: "^TestConformance$/^SHARED$/^L2b$/^misuse"},
+		{defence: "a Tx that writes says so", file: tx, from: `mode := " read write"`, to: `mode := ""`, tests: "TestLeftoversBehindPgBouncer"},
 		{defence: "no transaction in a transaction", file: tx, from: "if _, nested := db.holders.Load(goroutine()); nested {",
 			to: "if _, nested := db.holders.Load(goroutine()); nested && false {", tests: "^TestConformance$/^SHARED$/^L2b$/^misuse", hangs: true},
 		{defence: "no open transaction goes back to the pool", file: "sdk/tenantdb/backends.go",
