@@ -23,8 +23,8 @@ func (r Rung) carriers() []string {
 		}
 	}
 	return []string{
-		"{{carrier}}", "(CASE WHEN right(current_setting('rowhouse.seal', true), 16) = encode(timestamptz_send(transaction_timestamp()), 'hex') " +
-			"THEN current_setting('rowhouse.seal', true) ELSE '' END)",
+		"{{carrier}}", "(CASE WHEN right(current_setting('rowhouse.seal', true), 16) = " +
+			"encode(timestamptz_send(transaction_timestamp()), 'hex') THEN current_setting('rowhouse.seal', true) ELSE '' END)",
 		"{{carry}}", "set_config('rowhouse.seal', encode(seal || timestamptz_send(transaction_timestamp()), 'hex'), true)",
 	}
 }
