@@ -74,6 +74,8 @@ func channels() []Attack {
 			inject: ` OR pg_cancel_backend({pid})`, refused: "42501", revoked: true}},
 		{ID: "advisory-lock", Tries: "take the lock by which tenants are fenced", script: script{
 			inject: ` OR pg_advisory_xact_lock_shared({door}) IS NULL`, refused: "42501", revoked: true}},
+		{ID: "fence-lock", Vector: Password, Tries: "wait for that lock for oneself, behind which nobody else enters", script: script{
+			do: fenceLock, refused: "42501", revoked: true}},
 		{ID: "lock-table", Vector: Password, Tries: "lock a table that others work with", script: script{do: lockTable, limit: true}},
 		{ID: "notify", Success: Told, Tries: "signal to other sessions", script: script{
 			inject: ` OR pg_notify('c', title) IS NULL`, refused: "42501", revoked: true}},

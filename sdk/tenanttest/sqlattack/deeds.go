@@ -230,6 +230,42 @@ func lockTable(ctx context.Context, a *arena) (t trace, err error) {
 	return t, nil
 }
 
+// fenceLock waits for the lock that a mover takes. The victim's standing session holds it with
+// others, so it is not to be had; but who comes now stands behind.
+func fenceLock(ctx context.Context, a *arena) (t trace, err error) {
+	enter, err := a.enter(a.victim)
+	if err != nil {
+		return t, err
+	}
+	thief, err := connect(ctx, a.away)
+	defer thief.close(context.WithoutCancel(ctx))
+	if err != nil {
+		return trace{err: err}, nil
+	}
+	victim, err := connect(ctx, a.away)
+	defer victim.close(context.WithoutCancel(ctx))
+	if err != nil {
+		return t, fmt.Errorf("connect as the victim: %w", err)
+	}
+	over := make(chan error, 1)
+	go func() {
+		over <- thief.send(ctx, "SET lock_timeout = '2s'; SELECT pg_advisory_lock("+a.door(a.victim.UID[:])+")")
+	}()
+	for waits := false; !waits && len(over) == 0; {
+		const sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
+		err := a.adminTheir.QueryRow(ctx, sql, thief.conn.PgConn().PID()).Scan(&waits)
+		if err != nil {
+			return t, errors.Join(err, <-over)
+		}
+	}
+	err = victim.send(ctx, "BEGIN; "+enter+"; ROLLBACK")
+	if t.err = <-over; t.err != nil && reason(t.err) == "55P03" {
+		t.err = nil // it waited as long as it liked
+	}
+	t.stopped, t.heard = err != nil, thief.heard.String()
+	return t, nil
+}
+
 // startup presets the tenant in the message that opens a connection.
 func startup(ctx context.Context, a *arena) (t trace, err error) {
 	for _, set := range a.sets {
