@@ -118,21 +118,21 @@ func ClaimDebts(ctx context.Context, q Querier, limit int, lease time.Duration, 
 	) `+selectDebt+`JOIN claimed ON claimed.tenant_uid = a.tenant_uid AND claimed.app = a.app`, limit, lease, full)
 }
 
-// Paid records that the app's database knows the revision in state. A debt that grew meanwhile stays owed: the placement is
-// locked before the debt, in the order of those that owe, so that what they wrote is seen also where this waited for them.
+// Paid records that the app's database knows the revision in state, unless another delivery did so: an operation and a lane
+// may deliver one debt at once, to the same effect. A debt that grew meanwhile stays owed: the placement is locked before the
+// debt, in the order of those that owe, so that what they wrote is seen also where this waited for them.
 func Paid(ctx context.Context, q Querier, d Debt, state string) error {
 	_, err := q.Exec(ctx, `WITH p AS MATERIALIZED (SELECT tenant_uid, revision FROM registry.placement WHERE tenant_uid = $1 FOR SHARE)
-		UPDATE registry.placement_app a SET revision = $3, state = $4, attempt = 0, write_time = now(),
-		owed = p.revision > $3, next_time = now()
-		FROM p WHERE p.tenant_uid = a.tenant_uid AND a.tenant_uid = $1 AND a.app = $2 AND a.revision <= $3`,
+		UPDATE registry.placement_app a SET revision = $3, state = $4, attempt = 0, write_time = now(), owed = p.revision > $3
+		FROM p WHERE p.tenant_uid = a.tenant_uid AND a.tenant_uid = $1 AND a.app = $2 AND a.owed AND a.revision < $3`,
 		[16]byte(d.UID), d.App, d.Revision, state)
 	return err
 }
 
-// Unpaid records a failed try; the next one is after wait.
+// Unpaid records a failed try, unless another delivery succeeded; the next one is after wait.
 func Unpaid(ctx context.Context, q Querier, d Debt, wait time.Duration) error {
-	_, err := q.Exec(ctx, `UPDATE registry.placement_app SET attempt = attempt + 1, next_time = now() + $3::interval
-		WHERE tenant_uid = $1 AND app = $2 AND owed`, [16]byte(d.UID), d.App, wait)
+	_, err := q.Exec(ctx, `UPDATE registry.placement_app SET attempt = attempt + 1, next_time = now() + $4::interval
+		WHERE tenant_uid = $1 AND app = $2 AND owed AND revision < $3`, [16]byte(d.UID), d.App, d.Revision, wait)
 	return err
 }
 

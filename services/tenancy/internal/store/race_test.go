@@ -212,6 +212,33 @@ func TestDebtsThatGrowMeanwhileStay(t *testing.T) {
 	})
 }
 
+// TestDebtIsPaidOnce has one debt delivered twice: the later delivery, be it a success or a failure, changes nothing.
+func TestDebtIsPaidOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx := t.Context()
+	b.must(b.insertTenant(ctx, b.pool))
+	var debt store.Debt
+	b.must(b.super.QueryRow(ctx, `SELECT tenant_uid FROM registry.placement`).Scan((*[16]byte)(&debt.UID)))
+	debt.App, debt.Revision = "notes", 1
+	row := func() (all string) {
+		b.must(b.super.QueryRow(ctx, `SELECT a::text FROM registry.placement_app a`).Scan(&all))
+		return all
+	}
+	b.must(store.Paid(ctx, b.pool, debt, "active"))
+	paid := row()
+	b.must(errors.Join(store.Paid(ctx, b.pool, debt, "active"), store.Unpaid(ctx, b.pool, debt, time.Hour)))
+	if got := row(); got != paid {
+		t.Errorf("paid twice: %s, want %s", got, paid)
+	}
+	b.must(store.OweTenant(ctx, b.pool, debt.UID))
+	owed := row()
+	b.must(errors.Join(store.Paid(ctx, b.pool, debt, "active"), store.Unpaid(ctx, b.pool, debt, time.Hour)))
+	if got := row(); got != owed {
+		t.Errorf("an old delivery after a new debt: %s, want %s", got, owed)
+	}
+}
+
 // TestHostIsOfOneKind lets a host become a tenant's domain and an app's shared host at once.
 func TestHostIsOfOneKind(t *testing.T) {
 	t.Parallel()
