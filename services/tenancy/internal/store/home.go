@@ -22,6 +22,8 @@ type Home struct {
 	// Ready says that the home was made and brought to the newest version once; Gone that it is to be dropped.
 	Ready, Gone bool
 	Attempt     int
+	// Fence grows whenever somebody takes the home and stands in the WHERE of every write, as that of an operation.
+	Fence int64
 }
 
 // addHomes owes a home to those tenants of the models SCHEMA and DATABASE that have a place in an app and none yet.
@@ -36,81 +38,108 @@ func addHomes(ctx context.Context, q Querier, where string, arg any) error {
 	return nil
 }
 
-const selectHome = `SELECT h.tenant_uid, h.app, p.model, p.cell, c.credentials_ref, h.version, h.ready, h.gone, h.attempt
-FROM registry.home h JOIN registry.placement p ON p.tenant_uid = h.tenant_uid JOIN registry.cell c ON c.id = p.cell `
+// homeColumns are read from a table of homes followed by homeJoins.
+const (
+	homeColumns = `SELECT h.tenant_uid, h.app, p.model, p.cell, c.credentials_ref, h.version, h.ready, h.gone, h.attempt, h.fence FROM `
+	homeJoins   = ` h JOIN registry.placement p ON p.tenant_uid = h.tenant_uid JOIN registry.cell c ON c.id = p.cell `
+)
 
 func scanHome(row pgx.CollectableRow) (h Home, err error) {
-	err = row.Scan((*[16]byte)(&h.UID), &h.App, &h.Model, &h.Cell, &h.CredentialsRef, &h.Version, &h.Ready, &h.Gone, &h.Attempt)
+	err = row.Scan((*[16]byte)(&h.UID), &h.App, &h.Model, &h.Cell, &h.CredentialsRef, &h.Version, &h.Ready, &h.Gone, &h.Attempt, &h.Fence)
 	return h, err
 }
 
-// Homes returns the homes of one tenant.
+// Homes returns the homes of one tenant, to look at.
 func Homes(ctx context.Context, q Querier, uid tenant.UID) ([]Home, error) {
-	return collect(ctx, q, scanHome, selectHome+`WHERE h.tenant_uid = $1 ORDER BY h.app`, [16]byte(uid))
+	return collect(ctx, q, scanHome, homeColumns+`registry.home`+homeJoins+`WHERE h.tenant_uid = $1 ORDER BY h.app`, [16]byte(uid))
 }
 
-// HomeWanted reports whether a home is to be there still: it may be cancelled and dropped while somebody works on it.
-func HomeWanted(ctx context.Context, q Querier, h Home) (wanted bool, err error) {
-	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.home WHERE tenant_uid = $1 AND app = $2 AND NOT gone)`,
-		[16]byte(h.UID), h.App).Scan(&wanted)
-	return wanted, err
+// TakeHomes takes those homes of a tenant that are to be made ready, for the operation that makes the tenant: nobody else
+// does while that is held, so they need no lease. There are none when the caller does not hold the operation any more.
+func TakeHomes(ctx context.Context, q Querier, o Operation, uid tenant.UID) ([]Home, error) {
+	return collect(ctx, q, scanHome, `WITH o AS MATERIALIZED (
+		SELECT 1 FROM kernel.operations WHERE id = $2 AND fence = $3 AND end_time IS NULL FOR SHARE
+	), taken AS (
+		UPDATE registry.home h SET fence = fence + 1, lease_until = NULL FROM o WHERE h.tenant_uid = $1 AND h.owed AND NOT h.gone
+		RETURNING h.*
+	) `+homeColumns+`taken`+homeJoins+`ORDER BY h.app`, [16]byte(uid), o.ID, o.Fence)
 }
 
-// ClaimHome takes the home that has been due for longest outside the cells full and puts it off by lease, so that other
-// workers leave it alone meanwhile; ok is false when none is. Tenants that are being created have theirs made by their
-// operation.
+// ClaimHome takes the home that has been due for longest outside the cells full and that nobody holds; ok is false when
+// none is. Tenants that are being created have theirs made by their operation.
 func ClaimHome(ctx context.Context, q Querier, lease time.Duration, full []string) (h Home, ok bool, err error) {
 	homes, err := collect(ctx, q, scanHome, `WITH due AS (
 		SELECT h.tenant_uid, h.app FROM registry.home h JOIN registry.placement p ON p.tenant_uid = h.tenant_uid
 		JOIN registry.tenant t ON t.uid = h.tenant_uid
-		WHERE h.owed AND h.next_time <= now() AND t.state <> 1 AND p.cell <> ALL ($2)
+		WHERE h.owed AND h.next_time <= now() AND (h.lease_until IS NULL OR h.lease_until < now()) AND t.state <> 1 AND p.cell <> ALL ($2)
 		ORDER BY h.next_time LIMIT 1 FOR UPDATE OF h SKIP LOCKED
 	), claimed AS (
-		UPDATE registry.home h SET next_time = now() + $1::interval FROM due
-		WHERE h.tenant_uid = due.tenant_uid AND h.app = due.app RETURNING h.tenant_uid, h.app
-	) `+selectHome+`JOIN claimed ON claimed.tenant_uid = h.tenant_uid AND claimed.app = h.app`, lease, full)
+		UPDATE registry.home h SET lease_until = now() + $1::interval, fence = fence + 1 FROM due
+		WHERE h.tenant_uid = due.tenant_uid AND h.app = due.app RETURNING h.*
+	) `+homeColumns+`claimed`+homeJoins, lease, full)
 	if err != nil || len(homes) == 0 {
 		return Home{}, false, err
 	}
 	return homes[0], true, nil
 }
 
-// KeepHome puts a claimed home off by another lease.
-func KeepHome(ctx context.Context, q Querier, h Home, lease time.Duration) error {
-	return onHome(ctx, q, h, `UPDATE registry.home SET next_time = now() + $3::interval WHERE tenant_uid = $1 AND app = $2`, lease)
+// HomeWanted says by nil that a home is to be there still, and the caller's to make. Error: ErrFenced.
+func HomeWanted(ctx context.Context, q Querier, h Home) error {
+	return onHome(ctx, q, h, `SELECT FROM registry.home WHERE tenant_uid = $1 AND app = $2 AND fence = $3 AND NOT gone`)
 }
 
-// HomeMigrated records that all migrations up to h.Version ran in a home. It stays owed what was registered meanwhile.
-func HomeMigrated(ctx context.Context, pool Pool, h Home) error {
+// KeepHome holds a claimed home for another lease. Error: ErrFenced.
+func KeepHome(ctx context.Context, q Querier, h Home, lease time.Duration) error {
+	return onHome(ctx, q, h, `UPDATE registry.home SET lease_until = now() + $4::interval
+		WHERE tenant_uid = $1 AND app = $2 AND fence = $3 AND owed`, lease)
+}
+
+// HomeMigrated records that all migrations up to h.Version ran in a home, which is ready for its place to be told and waited
+// for with keys. Error: ErrFenced.
+func HomeMigrated(ctx context.Context, q Querier, h Home) error {
+	return onHome(ctx, q, h, `UPDATE registry.home SET version = greatest(version, $4), ready = true
+		WHERE tenant_uid = $1 AND app = $2 AND fence = $3`, h.Version)
+}
+
+// HomeDone puts a home down that was brought to what it is to be. It stays owed what was registered meanwhile. Error: ErrFenced.
+func HomeDone(ctx context.Context, pool Pool, h Home) error {
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		// A registration locks the app: either it sees the home as it was before, and owes it, or is seen below.
-		if err := onHome(ctx, tx, h, `SELECT FROM registry.home h JOIN registry.app a ON a.id = h.app
-			WHERE h.tenant_uid = $1 AND h.app = $2 FOR SHARE OF a`); err != nil {
+		if _, err := tx.Exec(ctx, `SELECT FROM registry.app WHERE id = $1 FOR SHARE`, h.App); err != nil {
 			return err
 		}
-		return onHome(ctx, tx, h, `UPDATE registry.home SET version = greatest(version, $3), ready = true, attempt = 0, error = NULL,
-			next_time = now(), owed = gone OR EXISTS (
-				SELECT FROM registry.app_migration m WHERE m.app = $2 AND m.version > greatest(home.version, $3))
-			WHERE tenant_uid = $1 AND app = $2`, h.Version)
+		return onHome(ctx, tx, h, `UPDATE registry.home SET attempt = 0, error = NULL, next_time = now(), lease_until = NULL,
+			owed = gone OR EXISTS (SELECT FROM registry.app_migration m WHERE m.app = $2 AND m.version > home.version)
+			WHERE tenant_uid = $1 AND app = $2 AND fence = $3`)
 	})
 }
 
-// HomeFailed records a failed try, status being what may be told of it; the next one is after wait.
+// HomeFailed puts a home down after a failed try, status being what may be told of it; the next one is after wait.
+// Error: ErrFenced.
 func HomeFailed(ctx context.Context, q Querier, h Home, status []byte, wait time.Duration) error {
-	return onHome(ctx, q, h, `UPDATE registry.home SET attempt = attempt + 1, error = $3, next_time = now() + $4::interval
-		WHERE tenant_uid = $1 AND app = $2`, status, wait)
+	return onHome(ctx, q, h, `UPDATE registry.home SET attempt = attempt + 1, error = $4, next_time = now() + $5::interval,
+		lease_until = NULL WHERE tenant_uid = $1 AND app = $2 AND fence = $3 AND owed`, status, wait)
 }
 
 // HomeDropped forgets a home that was to be dropped. What the tenant's own database should have been told is void with it.
+// Error: ErrFenced.
 func HomeDropped(ctx context.Context, q Querier, h Home) error {
-	return onHome(ctx, q, h, `WITH h AS (DELETE FROM registry.home WHERE tenant_uid = $1 AND app = $2 AND gone
-			RETURNING tenant_uid, app)
-		UPDATE registry.placement_app a SET owed = false FROM h JOIN registry.placement p USING (tenant_uid)
-		WHERE a.tenant_uid = h.tenant_uid AND a.app = h.app AND p.model = 3`)
+	return onHome(ctx, q, h, `WITH gone AS MATERIALIZED (
+			SELECT tenant_uid, app FROM registry.home WHERE tenant_uid = $1 AND app = $2 AND fence = $3 AND gone FOR UPDATE
+		), void AS (
+			UPDATE registry.placement_app a SET owed = false FROM gone JOIN registry.placement p USING (tenant_uid)
+			WHERE a.tenant_uid = gone.tenant_uid AND a.app = gone.app AND p.model = 3
+		) DELETE FROM registry.home h USING gone WHERE h.tenant_uid = gone.tenant_uid AND h.app = gone.app`)
 }
 
+// onHome runs a statement of a home's holder, which reaches its row unless another holds it now. sql takes the tenant, the app,
+// the fence and args.
 func onHome(ctx context.Context, q Querier, h Home, sql string, args ...any) error {
-	if _, err := q.Exec(ctx, sql, append([]any{[16]byte(h.UID), h.App}, args...)...); err != nil {
+	tag, err := q.Exec(ctx, sql, append([]any{[16]byte(h.UID), h.App, h.Fence}, args...)...)
+	if err == nil && tag.RowsAffected() == 0 {
+		err = ErrFenced
+	}
+	if err != nil {
 		return fmt.Errorf("home of tenant %s in app %s: %w", h.UID, h.App, err)
 	}
 	return nil

@@ -145,8 +145,8 @@ func claimed(ctx context.Context, q Querier, sql string, args ...any) (Operation
 	return operations[0], true, nil
 }
 
-// ErrFenced says that another worker holds the operation now, or that it has ended.
-var ErrFenced = errors.New("another worker holds the operation")
+// ErrFenced says that another worker holds the operation or the home now, or that nothing is left to do there.
+var ErrFenced = errors.New("another worker holds it")
 
 // ReleaseOperation stores progress and lets the operation rest for wait. One that was cancelled meanwhile stays so and is
 // due at once. Error: ErrFenced.

@@ -203,7 +203,7 @@ func TestDebtsThatGrowMeanwhileStay(t *testing.T) {
 			}
 			return errors.Join(store.InsertMigrations(ctx, q, "notes", []registry.Migration{registry.NewMigration("0002_two", "")}, time.Now()),
 				store.OweHomes(ctx, q, "notes"))
-		}, func(ctx context.Context, _ store.Querier) error { return store.HomeMigrated(ctx, b.pool, h) })
+		}, func(ctx context.Context, _ store.Querier) error { return store.HomeDone(ctx, b.pool, h) })
 		var owed bool
 		b.must(b.super.QueryRow(t.Context(), `SELECT owed FROM registry.home`).Scan(&owed))
 		if !owed {

@@ -7,6 +7,21 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 )
 
+// The limits of a hold.
+const (
+	Lease      = lease
+	StopIn     = stopIn
+	RenewEvery = renewEvery
+)
+
+// ErrLost is errLost.
+var ErrLost = errLost
+
+// WhileKept is whileKept.
+func WhileKept(ctx context.Context, keep, do func(context.Context) error) error {
+	return whileKept(ctx, keep, do)
+}
+
 // Upkeep does one round of all that Run does for keys, and waits for it.
 func (w *Worker) Upkeep(ctx context.Context) error {
 	err := errors.Join(w.turnKeys(ctx), w.startInstalls(ctx))

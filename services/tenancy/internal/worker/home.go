@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -19,9 +18,6 @@ import (
 
 // workFor bounds one try at a home. Migrations of a large one take their time; each that ended is done.
 const workFor = 30 * time.Minute
-
-// errUnwanted ends the making of a home that is to be dropped meanwhile.
-var errUnwanted = errors.New("the home is to be dropped")
 
 // startHomes makes, migrates and drops the homes that no operation waits for: those of a new app, after the registration
 // of migrations, after a cancelled creation. A few of each cell are worked on at a time.
@@ -38,22 +34,19 @@ func (w *Worker) startHomes(ctx context.Context) error {
 
 // tendHome does what a claimed home is owed, and writes down how it went.
 func (w *Worker) tendHome(ctx context.Context, h store.Home) {
+	defer w.debtDue.ring() // the home may be told its tenant's place now
 	err := whileKept(ctx, func(ctx context.Context) error { return store.KeepHome(ctx, w.cfg.Pool, h, lease) },
 		func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, workFor)
-			defer cancel()
-			return w.bring(ctx, h)
+			return atMost(ctx, workFor, func(ctx context.Context) error { return w.bring(ctx, h) })
 		})
-	if err == nil {
-		w.debtDue.ring() // the home may be told its tenant's place now
-		return
-	}
-	if errors.Is(err, errUnwanted) { // to drop it is the next round's
+	if err == nil || errors.Is(err, store.ErrFenced) {
 		return
 	}
 	w.cfg.Log.WarnContext(ctx, "worker: a tenant's home will be tried again", "app", h.App, "cell", h.Cell, "tenant", h.UID.String(),
 		"attempt", h.Attempt+1, "error", err)
-	w.logged(ctx, w.failed(ctx, h, err))
+	if err := w.failed(ctx, h, err); !errors.Is(err, store.ErrFenced) {
+		w.logged(ctx, err)
+	}
 }
 
 // failed records a failed try at a home, also one that ended because its time was over.
@@ -88,13 +81,7 @@ func (w *Worker) bring(ctx context.Context, h store.Home) error {
 
 // makeHome makes a home, empty.
 func (w *Worker) makeHome(ctx context.Context, h store.Home) error {
-	err := w.cfg.Homes.Make(ctx, h, func(ctx context.Context) error {
-		wanted, err := store.HomeWanted(ctx, w.cfg.Pool, h)
-		if err == nil && !wanted {
-			err = errUnwanted
-		}
-		return err
-	})
+	err := w.cfg.Homes.Make(ctx, h, func(ctx context.Context) error { return store.HomeWanted(ctx, w.cfg.Pool, h) })
 	if err != nil {
 		return unreachable(h, err)
 	}
@@ -102,7 +89,7 @@ func (w *Worker) makeHome(ctx context.Context, h store.Home) error {
 }
 
 // migrateHome runs what the app has registered and did not run there yet. Then the home is ready: keys that are made from
-// now on wait for it, too.
+// now on wait for it, too. One that has keys of its own is done when it has them.
 func (w *Worker) migrateHome(ctx context.Context, h store.Home) error {
 	migrations, err := store.MigrationsOf(ctx, w.cfg.Pool, h.App)
 	if err != nil {
@@ -117,10 +104,13 @@ func (w *Worker) migrateHome(ctx context.Context, h store.Home) error {
 			WithDomain(registry.Domain).WithMetadata("app", "apps/"+h.App)
 	}
 	h.Version = migrations[len(migrations)-1].Version
-	return store.HomeMigrated(ctx, w.cfg.Pool, h)
+	if err := store.HomeMigrated(ctx, w.cfg.Pool, h); err != nil || h.Model == tenant.ModelDatabase {
+		return err
+	}
+	return store.HomeDone(ctx, w.cfg.Pool, h)
 }
 
-// giveHomeKeys gives a tenant's own database the keys that it lacks.
+// giveHomeKeys gives a tenant's own database the keys that it lacks, and with them all that it was owed.
 func (w *Worker) giveHomeKeys(ctx context.Context, h store.Home) error {
 	missing, err := store.InstallsOf(ctx, w.cfg.Pool, h.App, h.UID, w.cfg.Clock())
 	if err != nil {
@@ -131,51 +121,23 @@ func (w *Worker) giveHomeKeys(ctx context.Context, h store.Home) error {
 			return unreachable(h, err)
 		}
 	}
-	return nil
+	return store.HomeDone(ctx, w.cfg.Pool, h)
 }
 
 // unreachable is what may be told of an error of a cell.
 func unreachable(h store.Home, err error) error {
-	if _, ok := fault.As(err); ok || errors.Is(err, ErrNoDatabase) || errors.Is(err, errUnwanted) {
+	if _, ok := fault.As(err); ok || errors.Is(err, ErrNoDatabase) || errors.Is(err, store.ErrFenced) {
 		return err
 	}
 	return fault.New(fault.Unavailable, registry.ReasonCellUnreachable, "the home in apps/%s in cells/%s cannot be made ready", h.App, h.Cell).
 		WithDomain(registry.Domain).WithCause(err)
 }
 
-// whileKept runs do, and meanwhile says by keep, now and then, that it goes on. When that cannot be said, do ends.
-func whileKept(ctx context.Context, keep, do func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var renewal sync.WaitGroup
-	var lost error
-	renewal.Go(func() {
-		tick := time.NewTicker(renewEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			if lost = keep(ctx); lost != nil {
-				cancel()
-				return
-			}
-		}
-	})
-	err := do(ctx)
-	cancel()
-	renewal.Wait()
-	if errors.Is(lost, context.Canceled) { // do ended in the middle of it
-		lost = nil
-	}
-	return errors.Join(err, lost)
-}
+// homeFor bounds what a step of a creation does at one home.
+const homeFor = 2 * time.Minute
 
-// makeFor bounds a step of a creation that works on homes.
-const makeFor = 2 * time.Minute
-
-// longStep is step for what may outlast the lease: the hold is renewed, and what was reached is stored before the next step.
+// longStep is step for what may outlast the lease: the hold is renewed, a cancellation ends it, and what was reached is stored
+// before the next step. Error: errCancelled.
 func (h *holder) longStep(ctx context.Context, name string, do func(context.Context) error) error {
 	s := h.stepNamed(name)
 	if s == nil || s.GetState() == apiv1.OperationPhase_OPERATION_PHASE_SUCCEEDED { // of another model, or done
@@ -186,15 +148,7 @@ func (h *holder) longStep(ctx context.Context, name string, do func(context.Cont
 	}
 	s.Attempt++
 	s.State = apiv1.OperationPhase_OPERATION_PHASE_RUNNING
-	err := h.keep(ctx)
-	if err == nil {
-		err = whileKept(ctx, h.keep, func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, makeFor)
-			defer cancel()
-			return do(ctx)
-		})
-	}
-	if err != nil {
+	if err := whileKept(ctx, h.keep, do); err != nil {
 		s.Error = told(err)
 		return err
 	}
@@ -204,10 +158,13 @@ func (h *holder) longStep(ctx context.Context, name string, do func(context.Cont
 	return h.keep(ctx)
 }
 
-// keep stores progress, renews the hold and looks whether the operation was cancelled meanwhile.
+// keep stores progress, renews the hold and looks whether the operation was cancelled meanwhile. Errors: store.ErrFenced,
+// errCancelled.
 func (h *holder) keep(ctx context.Context) error {
 	cancelled, err := store.KeepOperation(ctx, h.w.cfg.Pool, h.o, lease)
-	h.cancelled = h.cancelled || cancelled
+	if err == nil && cancelled {
+		err = errCancelled
+	}
 	return err
 }
 
@@ -220,21 +177,23 @@ func (h *holder) migrateHomes(ctx context.Context) error { return h.eachHome(ctx
 // giveKeys gives the tenant's databases all keys that gateways may seal with.
 func (h *holder) giveKeys(ctx context.Context) error { return h.eachHome(ctx, h.w.giveHomeKeys) }
 
-// eachHome does something to all homes of the operation's tenant. An app that has no database in the cell holds nobody up:
-// its home is made when there is one.
+// eachHome does something to all homes of the operation's tenant that are owed something. An app that has no database in the
+// cell holds nobody up: its home is made when there is one.
 func (h *holder) eachHome(ctx context.Context, do func(context.Context, store.Home) error) error {
-	homes, err := store.Homes(ctx, h.w.cfg.Pool, h.uid)
+	homes, err := store.TakeHomes(ctx, h.w.cfg.Pool, h.o, h.uid)
 	if err != nil {
 		return err
 	}
 	var failed error
 	for _, home := range homes {
-		err := do(ctx, home)
-		if errors.Is(err, ErrNoDatabase) {
+		err := atMost(ctx, homeFor, func(ctx context.Context) error { return do(ctx, home) })
+		switch {
+		case err == nil:
+		case ctx.Err() != nil || errors.Is(err, store.ErrFenced):
+			return err
+		case errors.Is(err, ErrNoDatabase):
 			h.w.cfg.Log.WarnContext(ctx, "worker: an app has no database in the tenant's cell yet", "app", home.App, "cell", home.Cell)
-			continue
-		}
-		if err != nil {
+		default:
 			failed = errors.Join(failed, fmt.Errorf("home in app %s: %w", home.App, err), h.w.failed(ctx, home, err))
 		}
 	}

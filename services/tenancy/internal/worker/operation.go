@@ -76,7 +76,7 @@ func (w *Worker) advance(ctx context.Context, o store.Operation) error {
 	default:
 		err = held.spread(ctx)
 	}
-	if err == nil || held.put {
+	if err == nil || held.put || errors.Is(err, store.ErrFenced) {
 		return err
 	}
 	return held.rest(ctx, err)
@@ -87,8 +87,8 @@ type holder struct {
 	w   *Worker
 	o   store.Operation
 	uid tenant.UID
-	// put says that the operation was put down, cancelled that it is to be undone.
-	put, cancelled bool
+	// put says that the operation was put down.
+	put bool
 }
 
 // create: make the tenant's homes ready where it has homes of its own, tell the cell's databases, then let the tenant be
@@ -98,12 +98,13 @@ func (h *holder) create(ctx context.Context) error {
 		name string
 		do   func(context.Context) error
 	}{{stepHomes, h.makeHomes}, {stepMigrate, h.migrateHomes}, {stepKeys, h.giveKeys}} {
-		if err := h.longStep(ctx, s.name, s.do); err != nil {
-			return err
-		}
-		if h.cancelled {
+		err := h.longStep(ctx, s.name, s.do)
+		if errors.Is(err, errCancelled) {
 			h.o.Meta.Phase = apiv1.OperationPhase_OPERATION_PHASE_CANCELLING
 			return h.undo(ctx)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if err := h.step(ctx, stepCells, h.payAll); err != nil {
@@ -120,7 +121,7 @@ func (h *holder) undo(ctx context.Context) error {
 		h.o.Meta.Steps = append(h.o.Meta.Steps, &apiv1.OperationStep{Name: stepUndo})
 	}
 	return h.step(ctx, stepUndo, func(ctx context.Context) error {
-		return h.finishAs(ctx, registry.Failed{}, fault.New(fault.Aborted, fault.ReasonCancelled, "the creation was cancelled"))
+		return h.finishAs(ctx, registry.Failed{}, errCancelled)
 	})
 }
 

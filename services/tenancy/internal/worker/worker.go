@@ -29,10 +29,6 @@ import (
 )
 
 const (
-	// lease is how long an operation is held by a worker that says nothing.
-	lease = 30 * time.Second
-	// renewEvery is how often one that works for longer says so.
-	renewEvery = 10 * time.Second
 	// pollEvery is how often work that another replica left is looked for.
 	pollEvery = time.Second
 	// LiveFor is how long a consumer counts as live after its last report.

@@ -167,6 +167,8 @@ CREATE TABLE registry.home (
     owed       boolean     NOT NULL DEFAULT true,  -- it is to be made, migrated or dropped
     attempt    integer     NOT NULL DEFAULT 0,
     next_time  timestamptz NOT NULL DEFAULT now(),
+    lease_until timestamptz,                       -- until when a worker holds it; NULL when none does
+    fence      bigint      NOT NULL DEFAULT 0,     -- +1 per taking, in the WHERE of every write of the holder
     error      bytea,                              -- google.rpc.Status of the last try
     PRIMARY KEY (tenant_uid, app)
 );
@@ -248,7 +250,7 @@ GRANT INSERT, DELETE, UPDATE (display_name, grpc_services, update_time, revision
 GRANT UPDATE (app, free_time) ON registry.audience_bit TO {{service}};
 GRANT INSERT, DELETE ON registry.app_upstream, registry.app_shared_host TO {{service}};
 GRANT INSERT, DELETE ON registry.app_migration TO {{service}};
-GRANT INSERT, DELETE, UPDATE (version, ready, gone, owed, attempt, next_time, error) ON registry.home TO {{service}};
+GRANT INSERT, DELETE, UPDATE (version, ready, gone, owed, attempt, next_time, lease_until, fence, error) ON registry.home TO {{service}};
 GRANT INSERT, DELETE ON registry.seal_install TO {{service}};
 GRANT INSERT, DELETE, UPDATE (display_name, plan, state, generation, labels, external_id, delete_protection, loss,
     update_time, revision, delete_time, purge_time, publish_owed) ON registry.tenant TO {{service}};
