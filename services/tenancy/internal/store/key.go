@@ -206,15 +206,21 @@ func scanInstall(row pgx.CollectableRow) (Install, error) {
 	return i, err
 }
 
-// Installs returns the keys that databases lack.
-func Installs(ctx context.Context, q Querier, now time.Time) ([]Install, error) {
-	return collect(ctx, q, scanInstall, selectInstall+`WHERE k.not_after > $1 ORDER BY k.cell, k.kid, l.app, l.tenant_uid`, now)
+// Installs returns the keys that the databases of a cell lack, the newest first: gateways wait for that one.
+func Installs(ctx context.Context, q Querier, cell string, now time.Time) ([]Install, error) {
+	return collect(ctx, q, scanInstall, selectInstall+`WHERE k.not_after > $1 AND l.cell = $2
+		ORDER BY k.create_time DESC, l.app, l.tenant_uid`, now, cell)
 }
 
-// InstallsOf returns the keys that the database of one DATABASE tenant lacks.
+// InstallsOf returns the keys that the database of one DATABASE tenant lacks or, where uid is zero, those of all cells that
+// the app's tenants share.
 func InstallsOf(ctx context.Context, q Querier, app string, uid tenant.UID, now time.Time) ([]Install, error) {
-	return collect(ctx, q, scanInstall, selectInstall+`WHERE k.not_after > $1 AND l.app = $2 AND l.tenant_uid = $3 ORDER BY k.kid`,
-		now, app, [16]byte(uid))
+	var owner *[16]byte
+	if !uid.IsZero() {
+		owner = (*[16]byte)(&uid)
+	}
+	return collect(ctx, q, scanInstall, selectInstall+`WHERE k.not_after > $1 AND l.app = $2 AND l.tenant_uid IS NOT DISTINCT FROM $3
+		ORDER BY k.cell, k.kid`, now, app, owner)
 }
 
 const selectInstall = `SELECT k.cell, k.kid, k.sealed, k.not_after, l.app, l.tenant_uid, c.number, c.credentials_ref

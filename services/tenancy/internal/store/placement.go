@@ -15,10 +15,11 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
 )
 
-// owe marks the placement as changed, so that every app's database in the cell is told anew. $1 selects the tenants.
+// owe marks the placement as changed, so that every app's database in the cell is told anew, at once. One that was dead when
+// it was asked last counts as dead still. $1 selects the tenants.
 func owe(ctx context.Context, q Querier, where string, arg any) error {
 	_, err := q.Exec(ctx, `WITH p AS (UPDATE registry.placement SET revision = revision + 1 WHERE `+where+` RETURNING tenant_uid)
-		UPDATE registry.placement_app a SET owed = true, attempt = 0, next_time = now() FROM p
+		UPDATE registry.placement_app a SET owed = true, next_time = now() FROM p
 		WHERE a.tenant_uid = p.tenant_uid`, arg)
 	if err != nil {
 		return fmt.Errorf("owe placements: %w", err)
@@ -105,17 +106,30 @@ func KnownInCell(ctx context.Context, q Querier, uid tenant.UID) (known bool, er
 	return known, err
 }
 
-// ClaimDebts takes up to limit debts that are due, to other cells than full, and puts them off by lease, so that other
-// workers leave them alone meanwhile. Two who pay one debt do no harm: the cell keeps the later revision.
-func ClaimDebts(ctx context.Context, q Querier, limit int, lease time.Duration, full []string) ([]Debt, error) {
-	return collect(ctx, q, scanDebt, `WITH due AS (
+// Tried says which debts are claimed.
+type Tried bool
+
+// Those that nobody has tried to pay, and those where the last try failed.
+const (
+	Untried Tried = false
+	Failed  Tried = true
+)
+
+// ClaimDebt takes the debt that has been due for longest, to another cell than full, and puts it off by lease, so that other
+// workers leave it alone meanwhile; ok is false when none is. Two who pay one debt do no harm: see [Paid].
+func ClaimDebt(ctx context.Context, q Querier, tried Tried, lease time.Duration, full []string) (d Debt, ok bool, err error) {
+	debts, err := collect(ctx, q, scanDebt, `WITH due AS (
 		SELECT a.tenant_uid, a.app FROM registry.placement_app a JOIN registry.placement p ON p.tenant_uid = a.tenant_uid
-		WHERE a.owed AND a.next_time <= now() AND p.cell <> ALL ($3) AND `+housed+`
-		ORDER BY a.next_time LIMIT $1 FOR UPDATE OF a SKIP LOCKED
+		WHERE a.owed AND a.next_time <= now() AND (a.attempt > 0) = $1 AND p.cell <> ALL ($3) AND `+housed+`
+		ORDER BY a.next_time LIMIT 1 FOR UPDATE OF a SKIP LOCKED
 	), claimed AS (
 		UPDATE registry.placement_app a SET next_time = now() + $2::interval FROM due
 		WHERE a.tenant_uid = due.tenant_uid AND a.app = due.app RETURNING a.tenant_uid, a.app
-	) `+selectDebt+`JOIN claimed ON claimed.tenant_uid = a.tenant_uid AND claimed.app = a.app`, limit, lease, full)
+	) `+selectDebt+`JOIN claimed ON claimed.tenant_uid = a.tenant_uid AND claimed.app = a.app`, bool(tried), lease, full)
+	if err != nil || len(debts) == 0 {
+		return Debt{}, false, err
+	}
+	return debts[0], true, nil
 }
 
 // Paid records that the app's database knows the revision in state, unless another delivery did so: an operation and a lane

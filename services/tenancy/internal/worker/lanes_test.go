@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ func (s silentCells) Place(ctx context.Context, d store.Debt) error {
 }
 
 func (s silentCells) Install(ctx context.Context, i store.Install, key tenant.SealKey) error {
-	if s.silent(i.Key.Cell, tenant.UID{}) {
+	if s.silent(i.Key.Cell, i.Tenant) {
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -147,6 +148,82 @@ func TestDebtsHoldUpNoOperation(t *testing.T) {
 	made := b.createIn("cell-1", "acme")
 	w.Kick()
 	b.eventually("the tenant is active", func() bool { return b.state(made) == registry.StateActive })
+}
+
+// TestDeadDatabasesHoldUpNoLiveOnes owes something to databases of which some do not answer, and many did not before.
+func TestDeadDatabasesHoldUpNoLiveOnes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	dead := map[tenant.UID]bool{}
+	for i := range 3 {
+		dead[b.place("cell-1", fmt.Sprintf("dead-%d", i), registry.StateActive)] = true
+	}
+	for i := range 20 {
+		u := b.place("cell-1", fmt.Sprintf("long-dead-%d", i), registry.StateActive)
+		dead[u] = true
+		b.must(store.Unpaid(t.Context(), b.pool, store.Debt{UID: u, App: "notes", Revision: 1}, 0))
+	}
+	var live []tenant.UID
+	for i := range 61 {
+		live = append(live, b.place("cell-1", fmt.Sprintf("live-%d", i), registry.StateActive))
+	}
+	b.config.Cells = silentCells{b.cells, func(_ string, u tenant.UID) bool { return dead[u] }}
+	b.run()
+	b.eventually("the live ones are told", func() bool {
+		for _, u := range live {
+			if b.cells.knows(u).Revision == 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// TestDeadDatabasesAreAskedForKeysLessAndLess counts what a database that is down is asked.
+func TestDeadDatabasesAreAskedForKeysLessAndLess(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, w := t.Context(), worker.New(b.config)
+	b.cells.broken = true
+	asked := func() int {
+		before := b.cells.asked
+		b.must(w.Upkeep(ctx))
+		return b.cells.asked - before
+	}
+	for attempt := range 4 {
+		if n := asked(); n != 1 {
+			t.Fatalf("try %d asks %d times", attempt, n)
+		}
+		b.now = b.now.Add(worker.BackOff(attempt) - time.Millisecond)
+		if n := asked(); n != 0 {
+			t.Fatalf("before its time it is asked %d times after try %d", n, attempt)
+		}
+		b.now = b.now.Add(time.Millisecond)
+	}
+	b.cells.broken = false
+	if n := asked(); n != 1 {
+		t.Errorf("it is asked %d times", n)
+	}
+}
+
+// TestKeysAreUsedBesideHangingInstallations has a database hang while another's patience has ended.
+func TestKeysAreUsedBesideHangingInstallations(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, w := t.Context(), worker.New(b.config)
+	b.register("notes", "0001_notes")
+	b.must(w.Upkeep(ctx))
+	dead := b.made(w, tenant.ModelDatabase, "acme")
+	b.now = b.now.Add(25 * time.Hour)
+	b.must(w.TurnKeys(ctx))
+	b.now = b.now.Add(12*time.Hour + time.Minute)
+	b.config.Cells = silentCells{b.cells, func(_ string, u tenant.UID) bool { return u == dead }}
+	b.run()
+	b.eventually("the key is in use", func() bool {
+		kid, err := store.CurrentSealKID(ctx, b.pool, "cell-1")
+		b.must(err)
+		return kid == 2
+	})
 }
 
 // TestInstallAppAsksItsOwnCellsAtOnce installs the keys of an app of which one cell is silent, and of an app in another.

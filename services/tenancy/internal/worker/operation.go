@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -168,8 +169,8 @@ func (h *holder) stepNamed(name string) *apiv1.OperationStep {
 	return nil
 }
 
-// payAll tells every database of the tenant's cell. One that is not made yet holds nobody up: it serves no tenant, and
-// is told when it is there.
+// payAll tells every database of the tenant's cell, a few at a time. One that is not made yet holds nobody up: it serves no
+// tenant, and is told when it is there.
 func (h *holder) payAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lease/2) // a silent cell must not outlast the hold
 	defer cancel()
@@ -177,19 +178,30 @@ func (h *holder) payAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var failed error
-	for _, d := range debts {
-		err := h.w.pay(ctx, d)
-		if errors.Is(err, ErrNoDatabase) {
-			h.w.cfg.Log.WarnContext(ctx, "worker: an app has no database in the tenant's cell yet", "app", d.App, "cell", d.Cell)
-			continue
-		}
-		if err != nil && failed == nil {
-			failed = fault.New(fault.Unavailable, registry.ReasonCellUnreachable,
-				"the database of apps/%s in cells/%s cannot be told", d.App, d.Cell).WithDomain(registry.Domain).WithCause(err)
-		}
+	failed := make([]error, len(debts))
+	var side errgroup.Group
+	side.SetLimit(debtsPerCell)
+	for i, d := range debts {
+		side.Go(func() error {
+			failed[i] = h.payOne(ctx, d)
+			return nil
+		})
 	}
-	return failed
+	_ = side.Wait() // none returns an error
+	return errors.Join(failed...)
+}
+
+func (h *holder) payOne(ctx context.Context, d store.Debt) error {
+	err := h.w.pay(ctx, d)
+	if errors.Is(err, ErrNoDatabase) {
+		h.w.cfg.Log.WarnContext(ctx, "worker: an app has no database in the tenant's cell yet", "app", d.App, "cell", d.Cell)
+		return nil
+	}
+	if _, ok := fault.As(err); ok || err == nil {
+		return err
+	}
+	return fault.New(fault.Unavailable, registry.ReasonCellUnreachable,
+		"the database of apps/%s in cells/%s cannot be told", d.App, d.Cell).WithDomain(registry.Domain).WithCause(err)
 }
 
 // finishAs lets the event happen and ends the operation in one transaction. why is the operation's error, if it has one.

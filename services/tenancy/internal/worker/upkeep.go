@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
@@ -29,14 +26,11 @@ const (
 	// sealPatience is how long a new key waits for databases that cannot be told.
 	sealPatience = 12 * time.Hour
 
-	// installsPerCell bounds the databases of a cell that are given a key at a time.
-	installsPerCell = 4
-
 	expireBatch = 500
 	maxKID      = 255
 )
 
-// turnKeys turns keys over and forgets what is past its time. It asks no cell.
+// turnKeys turns keys over, has gateways use those that are installed, and forgets what is past its time. It asks no cell.
 func (w *Worker) turnKeys(ctx context.Context) error {
 	var errs []error
 	for _, job := range []func(context.Context) error{w.turnSealKeys, w.expireContextKeys, w.TurnSigningKey, w.forget} {
@@ -45,35 +39,43 @@ func (w *Worker) turnKeys(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// turnSealKeys gives each cell whose newest key is a day old a new one.
+// turnSealKeys gives each cell whose newest key is a day old a new one, and has gateways use the newest when they may.
 func (w *Worker) turnSealKeys(ctx context.Context) error {
 	cells, err := store.AllCells(ctx, w.cfg.Pool)
 	if err != nil {
 		return err
 	}
-	now := w.cfg.Clock()
+	var errs []error
 	for _, c := range cells {
-		id := strings.TrimPrefix(c.GetName(), "cells/")
-		keys, err := store.SealKeys(ctx, w.cfg.Pool, []string{id}, time.Time{}) // those past their end, too
-		if err != nil {
-			return err
-		}
-		kid := uint8(1)
-		if len(keys) > 0 {
-			if keys[0].CreateTime.Add(sealEvery).After(now) {
-				continue
-			}
-			kid = keys[0].KID%maxKID + 1
-		}
-		key, err := NewSealKey(w.cfg, id, kid, now)
-		if err != nil {
-			return err
-		}
-		if _, err := store.InsertSealKey(ctx, w.cfg.Pool, key); err != nil {
-			return err
-		}
+		errs = append(errs, w.turnSealKey(ctx, strings.TrimPrefix(c.GetName(), "cells/")))
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+func (w *Worker) turnSealKey(ctx context.Context, cell string) error {
+	now := w.cfg.Clock()
+	keys, err := store.SealKeys(ctx, w.cfg.Pool, []string{cell}, time.Time{}) // those past their end, too
+	if err != nil {
+		return err
+	}
+	kid := uint8(1)
+	if len(keys) > 0 {
+		last := keys[0]
+		if last.UseTime.IsZero() && last.NotAfter.After(now) {
+			err = w.useSealKey(ctx, cell, last)
+		}
+		if err != nil || last.CreateTime.Add(sealEvery).After(now) {
+			return err
+		}
+		kid = last.KID%maxKID + 1
+	}
+	key, err := NewSealKey(w.cfg, cell, kid, now)
+	if err != nil {
+		return err
+	}
+	_, err = store.InsertSealKey(ctx, w.cfg.Pool, key)
+	w.installDue.ring()
+	return err
 }
 
 // NewSealKey makes a key for a cell; nothing is stored.
@@ -101,85 +103,6 @@ func OpenSealKey(cfg Config, k store.SealKey) (tenant.SealKey, error) {
 	}
 	copy(key[:], b)
 	return key, nil
-}
-
-// InstallApp gives the databases that one app's tenants share the keys that they lack, all at once. Failures are logged: the loop goes on
-// with them, and has gateways use new keys.
-func (w *Worker) InstallApp(ctx context.Context, app string) {
-	missing, err := store.Installs(ctx, w.cfg.Pool, w.cfg.Clock())
-	w.logged(ctx, err)
-	var all sync.WaitGroup
-	for _, i := range missing {
-		if i.App == app && i.Tenant.IsZero() {
-			all.Go(func() { w.tried(ctx, i, w.install(ctx, i)) })
-		}
-	}
-	all.Wait()
-}
-
-// startInstalls gives databases the keys that they lack, each cell for itself.
-func (w *Worker) startInstalls(ctx context.Context) error {
-	cells, err := store.AllCells(ctx, w.cfg.Pool)
-	if err != nil {
-		return err
-	}
-	missing, err := store.Installs(ctx, w.cfg.Pool, w.cfg.Clock())
-	if err != nil {
-		return err
-	}
-	full := w.installs.full()
-	for _, c := range cells {
-		id := strings.TrimPrefix(c.GetName(), "cells/")
-		if slices.Contains(full, id) {
-			continue
-		}
-		own := slices.DeleteFunc(slices.Clone(missing), func(i store.Install) bool { return i.Key.Cell != id })
-		w.installs.start(id, func() { w.logged(ctx, w.installCell(ctx, id, own)) }, func() {})
-	}
-	return nil
-}
-
-// installCell gives a cell's databases the keys that they lack, a few at a time, and has gateways seal with the newest key
-// once it is everywhere. A database that cannot be told keeps a new key waiting, but not for ever.
-func (w *Worker) installCell(ctx context.Context, cell string, missing []store.Install) error {
-	var side errgroup.Group
-	side.SetLimit(installsPerCell)
-	for _, i := range missing {
-		side.Go(func() error {
-			w.tried(ctx, i, w.install(ctx, i))
-			return nil
-		})
-	}
-	_ = side.Wait() // none returns an error
-	keys, err := store.SealKeys(ctx, w.cfg.Pool, []string{cell}, w.cfg.Clock())
-	if err != nil || len(keys) == 0 || !keys[0].UseTime.IsZero() {
-		return err
-	}
-	return w.useSealKey(ctx, cell, keys[0])
-}
-
-// install gives one database one key.
-func (w *Worker) install(ctx context.Context, i store.Install) error {
-	key, err := OpenSealKey(w.cfg, i.Key)
-	if err == nil {
-		err = w.cfg.Cells.Install(ctx, i, key)
-	}
-	if err == nil {
-		err = store.Installed(ctx, w.cfg.Pool, i)
-	}
-	return err
-}
-
-// tried is for an installation that is tried again by itself.
-func (w *Worker) tried(ctx context.Context, i store.Install, err error) {
-	if err == nil {
-		return
-	}
-	owner := "all"
-	if !i.Tenant.IsZero() {
-		owner = i.Tenant.String()
-	}
-	w.cfg.Log.WarnContext(ctx, "worker: a seal key is not installed", "app", i.App, "cell", i.Key.Cell, "tenant", owner, "error", err)
 }
 
 // errBehind says that a key is not used yet.

@@ -48,10 +48,11 @@ const (
 	operationsPerCell = 4
 	// homesPerCell bounds the homes of one cell that are made, migrated or dropped at a time beside operations.
 	homesPerCell = 4
-	// debtBatch bounds the debts that are claimed in one go.
-	debtBatch   = 64
-	keepEnded   = 30 * 24 * time.Hour
-	upkeepEvery = 10 * time.Second
+	// debtsPerCell bounds the databases of one cell that are told at a time beside operations, and as many again of those
+	// that could not be told before.
+	debtsPerCell = 4
+	keepEnded    = 30 * 24 * time.Hour
+	upkeepEvery  = 10 * time.Second
 )
 
 // ErrNoDatabase is what [Cells] return for an app whose database in the cell is not made or not prepared yet.
@@ -96,19 +97,21 @@ type Config struct {
 type Worker struct {
 	cfg Config
 
-	operations, homes, debts, installs *lanes
+	operations, homes, debts, failedDebts, installs *lanes
 	// One bell per loop.
 	operationDue, homeDue, debtDue, feedDue, keyDue, installDue bell
 
-	mu    sync.Mutex
-	moved chan struct{} // closed when an operation has made progress here
+	mu       sync.Mutex
+	moved    chan struct{}       // closed when an operation has made progress here
+	setbacks map[string]setbacks // by cell
 }
 
 // New returns a worker; nothing happens by itself before Run.
 func New(cfg Config) *Worker {
 	return &Worker{
 		cfg: cfg, moved: make(chan struct{}),
-		operations: newLanes(operationsPerCell), homes: newLanes(homesPerCell), debts: newLanes(1), installs: newLanes(1),
+		operations: newLanes(operationsPerCell), homes: newLanes(homesPerCell), debts: newLanes(debtsPerCell),
+		failedDebts: newLanes(debtsPerCell), installs: newLanes(1), setbacks: map[string]setbacks{},
 		operationDue: make(bell, 1), homeDue: make(bell, 1), debtDue: make(bell, 1), feedDue: make(bell, 1), keyDue: make(bell, 1),
 		installDue: make(bell, 1),
 	}
@@ -165,7 +168,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	g.Go(func() error { return w.loop(ctx, upkeepEvery, w.keyDue, w.turnKeys) })
 	g.Go(func() error { return w.loop(ctx, upkeepEvery, w.installDue, w.startInstalls) })
 	err := g.Wait()
-	for _, l := range []*lanes{w.operations, w.homes, w.debts, w.installs} {
+	for _, l := range []*lanes{w.operations, w.homes, w.debts, w.failedDebts, w.installs} {
 		l.wait()
 	}
 	return err

@@ -42,6 +42,7 @@ type fakeCells struct {
 	installed     map[string]tenant.SealKey
 	before, after func(store.Debt) error
 	broken        bool
+	asked         int        // for installations
 	away          tenant.UID // of one DATABASE tenant whose database is down
 }
 
@@ -66,6 +67,7 @@ func (f *fakeCells) Place(_ context.Context, d store.Debt) error {
 func (f *fakeCells) Install(_ context.Context, i store.Install, key tenant.SealKey) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked++
 	if f.broken || !i.Tenant.IsZero() && i.Tenant == f.away {
 		return errors.New("away")
 	}
@@ -328,6 +330,7 @@ func TestSealKeysTurnOver(t *testing.T) {
 		t.Error("a key is used that a database lacks")
 	}
 	b.cells.broken = false
+	b.now = b.now.Add(time.Minute)
 	b.must(w.Upkeep(ctx))
 	if current() != 2 || len(b.cells.installed) != 2 {
 		t.Errorf("a day later key %d is in use, %d installed", current(), len(b.cells.installed))
