@@ -12,11 +12,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -32,23 +32,35 @@ const (
 
 	applicationName = "rowhouse-tenancy"
 
-	maxDSN      = 8 << 10
-	maxConns    = 4
-	idle        = time.Minute
+	maxDSN   = 8 << 10
+	maxConns = 4
+	idle     = time.Minute
+	// callTimeout bounds a connect, and a call with all in it.
 	callTimeout = 5 * time.Second
+	// closeTimeout bounds the farewell of a session.
+	closeTimeout = time.Second
+	// callsPerCell and worksPerCell bound what is done in one cell at a time, in one process: short calls, with a connection
+	// each, and work on homes, with at most two. Work that takes long keeps no call waiting.
+	callsPerCell = 16
+	worksPerCell = 8
 )
 
 var errParse = errors.New("the cell's connection string cannot be parsed")
 
-// Databases reaches the cells' databases. It keeps few connections to each and is safe for concurrent use; Close it.
+// Databases reaches the cells' databases. Of a cell it uses at most callsPerCell + 2 · worksPerCell connections at a time, and
+// keeps maxConns of each app's shared database idle for a while. It is safe for concurrent use; Close it.
 type Databases struct {
 	secrets *os.Root
 	closing sync.WaitGroup
 
 	mu     sync.Mutex
 	pools  map[target]*pgxpool.Pool
+	slots  map[string]slots // by credentials_ref
 	closed bool
 }
+
+// slots are taken by what is done in a cell.
+type slots struct{ calls, works chan struct{} }
 
 // target is one database; the sum of its connection string changes when the file does.
 type target struct {
@@ -62,7 +74,7 @@ func Open(secrets string) (*Databases, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the folder of cell secrets: %w", err)
 	}
-	return &Databases{secrets: root, pools: map[target]*pgxpool.Pool{}}, nil
+	return &Databases{secrets: root, pools: map[target]*pgxpool.Pool{}, slots: map[string]slots{}}, nil
 }
 
 // Close ends all connections.
@@ -80,11 +92,36 @@ func (d *Databases) Close() {
 // DatabaseName returns the name of an app's database in a cell.
 func DatabaseName(app string) string { return strings.ReplaceAll(app, "-", "_") }
 
+// slotsOf returns the slots of a cell.
+func (d *Databases) slotsOf(ref string) slots {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, ok := d.slots[ref]
+	if !ok {
+		s = slots{make(chan struct{}, callsPerCell), make(chan struct{}, worksPerCell)}
+		d.slots[ref] = s
+	}
+	return s
+}
+
+// take runs fn in a slot, for which it waits as long as ctx lets it.
+func take(ctx context.Context, slot chan struct{}, fn func() error) error {
+	select {
+	case slot <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a connection to the cell: %w", ctx.Err())
+	}
+	defer func() { <-slot }()
+	return fn()
+}
+
 // Place writes what an app's database is owed about a tenant. A database that knows later already is no error.
 func (d *Databases) Place(ctx context.Context, debt store.Debt) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return d.within(ctx, debt.CredentialsRef, debt.App, debt.Model, debt.UID, func(conn cell.Conn) error {
+	own := place{ref: debt.CredentialsRef, app: debt.App}
+	if debt.Model == tenant.ModelDatabase {
+		own.owner = debt.UID
+	}
+	return d.call(ctx, own, func(ctx context.Context, conn cell.Conn) error {
 		err := cell.SetPlacement(ctx, conn, cell.Placement{
 			UID:         debt.UID,
 			State:       cell.State(registry.Tenant{State: debt.State}.CellState()),
@@ -95,51 +132,64 @@ func (d *Databases) Place(ctx context.Context, debt store.Debt) error {
 		if errors.Is(err, cell.ErrStale) {
 			return nil
 		}
-		return prepared(err)
-	})
-}
-
-// within runs fn on the database that holds a tenant's rows: over a pool for the one that an app's tenants share, in a
-// session of its own for a tenant's own.
-func (d *Databases) within(
-	ctx context.Context, ref, app string, model tenant.Model, uid tenant.UID, fn func(cell.Conn) error,
-) (err error) {
-	if model != tenant.ModelDatabase {
-		pool, err := d.pool(ctx, ref, app)
-		if err != nil {
-			return err
-		}
-		return fn(pool)
-	}
-	conn, err := d.connect(ctx, ref, cell.DatabaseName(app, uid))
-	if err != nil {
 		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
-	return fn(conn)
-}
-
-// prepared adds ErrNoDatabase to an error that says that the app has no database in the cell, or an empty one.
-func prepared(err error) error {
-	const noDatabase, noSchema, noTable, noRole = "3D000", "3F000", "42P01", "22023"
-	answer, ok := errors.AsType[*pgconn.PgError](err)
-	if ok && slices.Contains([]string{noDatabase, noSchema, noTable, noRole}, answer.Code) {
-		return errors.Join(worker.ErrNoDatabase, err)
-	}
-	return err
+	})
 }
 
 // Install lets a database accept seals under a key.
 func (d *Databases) Install(ctx context.Context, i store.Install, key tenant.SealKey) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	model := tenant.ModelShared
-	if !i.Tenant.IsZero() {
-		model = tenant.ModelDatabase
-	}
-	return d.within(ctx, i.CredentialsRef, i.App, model, i.Tenant, func(conn cell.Conn) error {
+	return d.call(ctx, place{i.CredentialsRef, i.App, i.Tenant}, func(ctx context.Context, conn cell.Conn) error {
 		return cell.InstallKey(ctx, conn, cell.Key{ID: i.Key.KID, Cell: i.CellNumber, Secret: key, NotAfter: i.Key.NotAfter})
 	})
+}
+
+// place is a database of a cell.
+type place struct {
+	ref, app string
+	owner    tenant.UID // zero for the one that the app's tenants share
+}
+
+// call runs something short in a database: over a pool in the one that an app's tenants share, in a session of its own in a
+// tenant's own.
+func (d *Databases) call(ctx context.Context, p place, fn func(context.Context, cell.Conn) error) error {
+	return take(ctx, d.slotsOf(p.ref).calls, func() error {
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		if !p.owner.IsZero() {
+			return d.session(ctx, p, func(conn *pgx.Conn) error { return fn(ctx, conn) })
+		}
+		pool, err := d.pool(ctx, p.ref, p.app)
+		if err != nil {
+			return err
+		}
+		return absent(ctx, p, pool, fn(ctx, pool))
+	})
+}
+
+// asker is a pool or a connection.
+type asker interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// absent adds to an error of a database that it is not there, or in the case of the one that an app's tenants share was never
+// prepared, if that is so. conn is nil when there is no connection.
+func absent(ctx context.Context, p place, conn asker, err error) error {
+	const noDatabase = "3D000"
+	answer, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case !ok:
+	case answer.Code == noDatabase && !p.owner.IsZero():
+		return errors.Join(worker.ErrNoHome, err)
+	case answer.Code == noDatabase:
+		return errors.Join(worker.ErrNoDatabase, err)
+	case conn != nil && p.owner.IsZero():
+		var prepared bool
+		asked := conn.QueryRow(ctx, "SELECT pg_catalog.to_regclass('rowhouse.installed') IS NOT NULL").Scan(&prepared)
+		if asked == nil && !prepared {
+			return errors.Join(worker.ErrNoDatabase, err)
+		}
+	}
+	return err
 }
 
 func (d *Databases) pool(ctx context.Context, ref, app string) (*pgxpool.Pool, error) {

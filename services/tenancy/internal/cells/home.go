@@ -73,45 +73,62 @@ func failedHome(h store.Home, err error) error {
 		h.App, h.Cell, answer.Code, answer.Message).WithDomain(registry.Domain).WithCause(err)
 }
 
+// lockWait bounds the wait for another worker at the same home.
+const lockWait = "3s"
+
 // locked runs fn with a session in the database that the app's tenants share, while nobody else makes or drops the home.
 // The lock ends with the session, so one that is frozen keeps it, and one that is dead does not.
-func (d *Databases) locked(ctx context.Context, h store.Home, fn func(*pgx.Conn) error) (err error) {
-	server, err := d.connect(ctx, h.CredentialsRef, DatabaseName(h.App))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
-	if _, err := cell.InstalledRung(ctx, server); err != nil {
-		return prepared(err)
-	}
-	// The class is none of package cell's; two tenants that meet at one number only wait for each other.
-	const class = 0x5274
-	number := int32(binary.BigEndian.Uint32(h.UID[len(h.UID)-4:])) //nolint:gosec // any 32 bits do
-	if _, err := server.Exec(ctx, "SELECT pg_advisory_lock($1::int, $2::int)", class, number); err != nil {
-		return fmt.Errorf("wait for others at the home of tenant %s: %w", h.UID, err)
-	}
-	return fn(server)
+func (d *Databases) locked(ctx context.Context, h store.Home, fn func(*pgx.Conn) error) error {
+	return d.prepared(ctx, h, func(server *pgx.Conn) error {
+		// The class is none of package cell's; two tenants that meet at one number only wait for each other.
+		const class = 0x5274
+		number := int32(binary.BigEndian.Uint32(h.UID[len(h.UID)-4:])) //nolint:gosec // any 32 bits do
+		for _, sql := range []string{
+			"SET lock_timeout = '" + lockWait + "'", fmt.Sprintf("SELECT pg_catalog.pg_advisory_lock(%d, %d)", class, number), "RESET lock_timeout",
+		} {
+			if _, err := server.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("wait for others at the home of tenant %s: %w", h.UID, err)
+			}
+		}
+		return fn(server)
+	})
+}
+
+// prepared runs fn, in a slot for work, with a session in the database that the app's tenants share, unless that is not prepared.
+func (d *Databases) prepared(ctx context.Context, h store.Home, fn func(*pgx.Conn) error) error {
+	shared := place{ref: h.CredentialsRef, app: h.App}
+	return take(ctx, d.slotsOf(h.CredentialsRef).works, func() error {
+		return d.session(ctx, shared, func(server *pgx.Conn) error {
+			if _, err := cell.InstalledRung(ctx, server); err != nil {
+				return absent(ctx, shared, server, err)
+			}
+			return fn(server)
+		})
+	})
 }
 
 // Migrate implements worker.Homes. What h.Version says is not looked at again.
-func (d *Databases) Migrate(ctx context.Context, h store.Home, migrations []registry.Migration) (err error) {
-	server, err := d.connect(ctx, h.CredentialsRef, DatabaseName(h.App))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
-	if _, err := cell.InstalledRung(ctx, server); err != nil {
-		return prepared(err)
-	}
-	run := func(m registry.Migration) error { return cell.MigrateSchema(ctx, server, h.UID, file(m)) }
-	if h.Model == tenant.ModelDatabase {
-		own, err := cell.ConnectDatabase(ctx, server, h.App, h.UID)
+func (d *Databases) Migrate(ctx context.Context, h store.Home, migrations []registry.Migration) error {
+	return d.prepared(ctx, h, func(server *pgx.Conn) error {
+		if h.Model == tenant.ModelDatabase {
+			return d.session(ctx, place{h.CredentialsRef, h.App, h.UID}, func(own *pgx.Conn) error {
+				return migrate(h, migrations, func(m registry.Migration) error { return cell.Migrate(ctx, own, file(m)) })
+			})
+		}
+		var there bool
+		err := server.QueryRow(ctx, "SELECT pg_catalog.to_regnamespace($1) IS NOT NULL", cell.SchemaName(h.UID)).Scan(&there)
 		if err != nil {
 			return err
 		}
-		defer func() { _ = own.Close(context.WithoutCancel(ctx)) }()
-		run = func(m registry.Migration) error { return cell.Migrate(ctx, own, file(m)) }
-	}
+		if !there {
+			return worker.ErrNoHome
+		}
+		return migrate(h, migrations, func(m registry.Migration) error { return cell.MigrateSchema(ctx, server, h.UID, file(m)) })
+	})
+}
+
+// migrate runs what a home lacks.
+func migrate(h store.Home, migrations []registry.Migration, run func(registry.Migration) error) error {
 	for _, m := range migrations {
 		if m.Version <= h.Version {
 			continue
@@ -123,13 +140,21 @@ func (d *Databases) Migrate(ctx context.Context, h store.Home, migrations []regi
 	return nil
 }
 
-// failedMigration is a fault where the migration is to blame, with PostgreSQL's words where they hold nobody's data.
+// passing are the SQLSTATEs of what others did at the same time: serialization_failure, deadlock_detected, object_in_use,
+// lock_not_available.
+var passing = []string{"40001", "40P01", "55006", "55P03"}
+
+// failedMigration is a fault that says whether the migration is to blame or to be tried again, with PostgreSQL's words where
+// they hold nobody's data.
 func failedMigration(version string, err error) error {
 	var said, state string
 	answer, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case ok && slices.Contains([]string{"08", "53", "57", "58"}, answer.Code[:2]): // the server's troubles
 		return err
+	case ok && slices.Contains(passing, answer.Code):
+		return fault.New(fault.Unavailable, registry.ReasonCellUnreachable, "migration %s was in the way of others: SQLSTATE %s: %s",
+			version, answer.Code, answer.Message).WithDomain(registry.Domain).WithCause(err)
 	case ok:
 		state, said = answer.Code, "SQLSTATE "+answer.Code
 		// Messages of these classes name objects; those of others may quote a value.
@@ -145,25 +170,34 @@ func failedMigration(version string, err error) error {
 		WithDomain(registry.Domain).WithMetadata("migration", version).WithMetadata("sqlstate", state).WithCause(err)
 }
 
-// connect opens one session, as what has a database of its own is too many for pools. The caller closes it.
-func (d *Databases) connect(ctx context.Context, ref, database string) (*pgx.Conn, error) {
-	dsn, err := d.secret(ref)
+// session runs fn in a session of its own, as what has a database of its own is too many for pools. The caller has a slot.
+func (d *Databases) session(ctx context.Context, p place, fn func(*pgx.Conn) error) (err error) {
+	dsn, err := d.secret(p.ref)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	cfg, err := pgx.ParseConfig(dsn)
 	if err != nil {
-		return nil, errParse // its own error quotes it
+		return errParse // its own error quotes it
 	}
-	cfg.Database = database
+	cfg.Database = DatabaseName(p.app)
+	if !p.owner.IsZero() {
+		cfg.Database = cell.DatabaseName(p.app, p.owner)
+	}
 	cfg.RuntimeParams["application_name"] = applicationName
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
+	if cfg.ConnectTimeout <= 0 || cfg.ConnectTimeout > callTimeout {
+		cfg.ConnectTimeout = callTimeout // also of the sessions that package cell opens like this one
+	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, prepared(err)
+		return absent(ctx, p, nil, err)
 	}
-	return conn, nil
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		err = errors.Join(err, conn.Close(ctx))
+	}()
+	return fn(conn)
 }
 
 // file is a migration as package cell reads them: a folder with one file.

@@ -71,20 +71,22 @@ type Debt struct {
 	State          registry.State
 	Generation     int64
 	Revision       int64
-	StatementMS    int
-	LockMS         int
-	IdleMS         int
-	Attempt        int
+	// Told is the revision that the database knows; 0 when it was never told any.
+	Told        int64
+	StatementMS int
+	LockMS      int
+	IdleMS      int
+	Attempt     int
 }
 
-const selectDebt = `SELECT a.tenant_uid, a.app, p.model, p.cell, c.credentials_ref, t.state, p.generation, p.revision, l.statement_ms,
+const selectDebt = `SELECT a.tenant_uid, a.app, p.model, p.cell, c.credentials_ref, t.state, p.generation, p.revision, a.revision, l.statement_ms,
 	l.lock_ms, l.idle_ms, a.attempt
 FROM registry.placement_app a JOIN registry.placement p ON p.tenant_uid = a.tenant_uid
 JOIN registry.cell c ON c.id = p.cell JOIN registry.tenant t ON t.uid = a.tenant_uid JOIN registry.plan l ON l.id = t.plan `
 
 func scanDebt(row pgx.CollectableRow) (Debt, error) {
 	var d Debt
-	err := row.Scan((*[16]byte)(&d.UID), &d.App, &d.Model, &d.Cell, &d.CredentialsRef, &d.State, &d.Generation, &d.Revision,
+	err := row.Scan((*[16]byte)(&d.UID), &d.App, &d.Model, &d.Cell, &d.CredentialsRef, &d.State, &d.Generation, &d.Revision, &d.Told,
 		&d.StatementMS, &d.LockMS, &d.IdleMS, &d.Attempt)
 	return d, err
 }

@@ -95,7 +95,13 @@ func (w *Worker) migrateHome(ctx context.Context, h store.Home) error {
 	if err != nil {
 		return err
 	}
-	if err := w.cfg.Homes.Migrate(ctx, h, migrations); err != nil {
+	err = w.cfg.Homes.Migrate(ctx, h, migrations)
+	if errors.Is(err, ErrNoHome) && !h.Ready { // its app came to the cell after the homes were made
+		if err = w.makeHome(ctx, h); err == nil {
+			err = w.cfg.Homes.Migrate(ctx, h, migrations)
+		}
+	}
+	if err != nil {
 		return unreachable(h, err)
 	}
 	if len(migrations) == 0 { // asked last: an app without a database there needs none
@@ -129,7 +135,17 @@ func unreachable(h store.Home, err error) error {
 	if _, ok := fault.As(err); ok || errors.Is(err, ErrNoDatabase) || errors.Is(err, store.ErrFenced) {
 		return err
 	}
+	if h.Ready && errors.Is(err, ErrNoHome) {
+		return vanished(h.App, h.Cell, err)
+	}
 	return fault.New(fault.Unavailable, registry.ReasonCellUnreachable, "the home in apps/%s in cells/%s cannot be made ready", h.App, h.Cell).
+		WithDomain(registry.Domain).WithCause(err)
+}
+
+// vanished is what is told of a home that was ready and is not there: only a person can bring it back.
+func vanished(app, cell string, err error) error {
+	return fault.New(fault.Unavailable, registry.ReasonCellUnreachable,
+		"the tenant's own schema or database in apps/%s in cells/%s does not exist any more; restore it", app, cell).
 		WithDomain(registry.Domain).WithCause(err)
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
@@ -76,7 +77,7 @@ func (f *fakeHomes) Migrate(_ context.Context, h store.Home, migrations []regist
 	case h.App == f.absent:
 		return worker.ErrNoDatabase
 	case !there:
-		return errors.New("there is no such home")
+		return worker.ErrNoHome
 	case h.UID == f.fails:
 		return fault.New(fault.FailedPrecondition, registry.ReasonMigrationFailed, "it fails").WithDomain(registry.Domain)
 	}
@@ -236,9 +237,7 @@ func TestMigrationsReachEveryHome(t *testing.T) {
 func TestAppWithoutADatabaseWaitsAlone(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	_, err := b.super.Exec(t.Context(), `INSERT INTO registry.app SELECT (jsonb_populate_record(a, '{"id": "late", "uid": "01890000-0000-7000-8000-000000000003"}')).*
-		FROM registry.app a; INSERT INTO registry.app_upstream SELECT 'late', cell, position, grpc_address, http_address, spiffe_id FROM registry.app_upstream`)
-	b.must(err)
+	b.lateApp()
 	b.homes.absent = "late"
 	b.register("notes", "0001_notes")
 	w := worker.New(b.config)
@@ -250,6 +249,62 @@ func TestAppWithoutADatabaseWaitsAlone(t *testing.T) {
 		b.cells.mu.Lock()
 		defer b.cells.mu.Unlock()
 		return b.cells.states["late/"+u.String()].Revision == 1
+	})
+}
+
+// lateApp makes another app in the cell.
+func (b *bench) lateApp() {
+	b.t.Helper()
+	_, err := b.super.Exec(b.t.Context(), `INSERT INTO registry.app SELECT (jsonb_populate_record(a, '{"id": "late", "uid": "01890000-0000-7000-8000-000000000003"}')).*
+		FROM registry.app a; INSERT INTO registry.app_upstream SELECT 'late', cell, position, grpc_address, http_address, spiffe_id FROM registry.app_upstream`)
+	b.must(err)
+}
+
+// TestAppThatComesInTheMiddleOfACreation adds one when the homes have been made.
+func TestAppThatComesInTheMiddleOfACreation(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, w := t.Context(), worker.New(b.config)
+	u, o := b.createAs(tenant.ModelDatabase, "acme")
+	b.must(w.Inline(ctx, o)) // waits for migrations
+	b.lateApp()
+	b.must(store.OweApp(ctx, b.pool, "late"))
+	b.register("notes", "0001_notes")
+	b.register("late", "0001_late")
+	b.must(w.Inline(ctx, o))
+	if got := b.homes.made["late/"+u.String()]; b.state(u) != registry.StateActive || got != "0001_late" {
+		t.Errorf("the tenant is %s, its late home stands at %q: %v", b.state(u), got, b.operation(o).Meta)
+	}
+}
+
+// TestVanishedHomesAreSeen loses what was there: both a migration and a change of the tenant say so.
+func TestVanishedHomesAreSeen(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, w := t.Context(), worker.New(b.config)
+	b.register("notes", "0001_notes")
+	u := b.made(w, tenant.ModelDatabase, "acme")
+	b.homes.mu.Lock()
+	clear(b.homes.made)
+	b.homes.mu.Unlock()
+	for _, lost := range []error{worker.ErrNoHome, worker.ErrNoDatabase} {
+		b.cells.before = func(store.Debt) error { return lost }
+		b.must(store.OweTenant(ctx, b.pool, u))
+		id := uuid.Must(uuid.NewV7()).String()
+		b.must(store.InsertOperation(ctx, b.pool, store.Operation{
+			ID: id, Target: "tenants/" + id, Verb: "suspend", Input: []byte(u.String()),
+			Meta: &apiv1.OperationMetadata{Phase: apiv1.OperationPhase_OPERATION_PHASE_RUNNING, Steps: worker.Steps("suspend", tenant.ModelDatabase)},
+		}, "", 0))
+		b.must(w.Inline(ctx, id))
+		if got := b.operation(id); got.Done() || got.Meta.GetLastError().GetMessage() == "" {
+			t.Errorf("%v: the operation says %v", lost, got.Meta)
+		}
+	}
+	b.register("notes", "0002_more")
+	b.run()
+	b.eventually("the home says so", func() bool {
+		_, owed, why := b.home(u)
+		return owed && strings.Contains(why, "does not exist any more")
 	})
 }
 

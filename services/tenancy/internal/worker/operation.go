@@ -170,7 +170,7 @@ func (h *holder) stepNamed(name string) *apiv1.OperationStep {
 }
 
 // payAll tells every database of the tenant's cell, a few at a time. One that is not made yet holds nobody up: it serves no
-// tenant, and is told when it is there.
+// tenant, and is told when it is there. One that was told before is missed.
 func (h *holder) payAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lease/2) // a silent cell must not outlast the hold
 	defer cancel()
@@ -193,12 +193,14 @@ func (h *holder) payAll(ctx context.Context) error {
 
 func (h *holder) payOne(ctx context.Context, d store.Debt) error {
 	err := h.w.pay(ctx, d)
-	if errors.Is(err, ErrNoDatabase) {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrNoDatabase) && d.Told == 0:
 		h.w.cfg.Log.WarnContext(ctx, "worker: an app has no database in the tenant's cell yet", "app", d.App, "cell", d.Cell)
 		return nil
-	}
-	if _, ok := fault.As(err); ok || err == nil {
-		return err
+	case errors.Is(err, ErrNoHome):
+		return vanished(d.App, d.Cell, err)
 	}
 	return fault.New(fault.Unavailable, registry.ReasonCellUnreachable,
 		"the database of apps/%s in cells/%s cannot be told", d.App, d.Cell).WithDomain(registry.Domain).WithCause(err)

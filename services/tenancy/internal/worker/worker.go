@@ -55,10 +55,15 @@ const (
 	upkeepEvery  = 10 * time.Second
 )
 
-// ErrNoDatabase is what [Cells] return for an app whose database in the cell is not made or not prepared yet.
-var ErrNoDatabase = errors.New("the app has no prepared database in the cell")
+var (
+	// ErrNoDatabase is what [Cells] and [Homes] return for an app whose database in the cell is not made or not prepared yet.
+	ErrNoDatabase = errors.New("the app has no prepared database in the cell")
+	// ErrNoHome is what they return for a tenant's own schema or database that is not there, in an app that has a database.
+	ErrNoHome = errors.New("the home is not there")
+)
 
-// Cells tells the databases of cells about tenants and keys. An app's tenants share one, or have their own.
+// Cells tells the databases of cells about tenants and keys. An app's tenants share one, or have their own. Errors:
+// ErrNoDatabase, ErrNoHome.
 type Cells interface {
 	Place(ctx context.Context, debt store.Debt) error
 	Install(ctx context.Context, i store.Install, key tenant.SealKey) error
@@ -71,7 +76,7 @@ type Homes interface {
 	// whether it is to be there still. Error: ErrNoDatabase.
 	Make(ctx context.Context, h store.Home, wanted func(context.Context) error) error
 	// Migrate runs those migrations that did not run there yet, each in a transaction that ends with an audit of what it
-	// touched. An error that is a fault may be told.
+	// touched. An error that is a fault may be told. Errors: ErrNoDatabase, ErrNoHome.
 	Migrate(ctx context.Context, h store.Home, migrations []registry.Migration) error
 	// Drop drops a home with all that is in it; sessions in it end.
 	Drop(ctx context.Context, h store.Home) error

@@ -1,0 +1,260 @@
+package cells_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/cells"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/worker"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+const goodTable = `CREATE TABLE app.note (tenant_id uuid NOT NULL DEFAULT rowhouse.tenant_id(), id uuid NOT NULL, PRIMARY KEY (tenant_id, id))`
+
+// bench is a cell with the database of one app.
+type bench struct {
+	t     *testing.T
+	cells *cells.Databases
+	super *pgx.Conn // in the app's database
+	app   string
+}
+
+// newBench makes the app's database, empty where it is not to be prepared.
+func newBench(t *testing.T, prepare bool) *bench {
+	t.Helper()
+	random := make([]byte, 6)
+	_, _ = rand.Read(random) // never fails
+	b := &bench{t: t, app: "cells-" + hex.EncodeToString(random)}
+	database := cells.DatabaseName(b.app)
+	source := pgtest.New(t, pgtest.Template{Name: "empty", Hash: "1", Setup: func(context.Context, string) error { return nil }})
+	admin := source.Pool(t, "postgres")
+	_, err := admin.Exec(t.Context(), "CREATE DATABASE "+database)
+	b.must(err)
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		rows, err := admin.Query(ctx, "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", database)
+		b.must(err)
+		names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		b.must(err)
+		for _, name := range names {
+			_, err := admin.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")
+			b.must(err)
+		}
+		for _, role := range []string{cell.AppRole(b.app), cell.MigratorRole(b.app), cell.OwnerRole(b.app)} {
+			_, err := admin.Exec(ctx, "DROP ROLE IF EXISTS "+role)
+			b.must(err)
+		}
+	})
+	dsn := strings.ReplaceAll(source.DSN("postgres"), source.Name(), database)
+	b.super, err = pgx.Connect(t.Context(), dsn)
+	b.must(err)
+	t.Cleanup(func() { _ = b.super.Close(context.WithoutCancel(t.Context())) })
+	if prepare {
+		b.must(cell.Init(t.Context(), b.super, cell.Config{App: b.app}))
+	}
+	b.cells = open(t, dsn)
+	return b
+}
+
+// open returns access to a cell, "x".
+func open(t *testing.T, dsn string) *cells.Databases {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "x"), []byte(dsn), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	databases, err := cells.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(databases.Close)
+	return databases
+}
+
+func (b *bench) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) home(model tenant.Model) store.Home {
+	h := store.Home{App: b.app, Model: model, Cell: "cell-1", CredentialsRef: "secret://file/x"}
+	_, _ = rand.Read(h.UID[:]) // never fails
+	h.UID[6], h.UID[8] = 0x70, 0x80
+	return h
+}
+
+func (b *bench) place(h store.Home) error {
+	return b.cells.Place(b.t.Context(), store.Debt{
+		UID: h.UID, App: h.App, Model: h.Model, Cell: h.Cell, CredentialsRef: h.CredentialsRef, State: registry.StateActive, Generation: 1, Revision: 1,
+	})
+}
+
+func (b *bench) make(h store.Home) error {
+	return b.cells.Make(b.t.Context(), h, func(context.Context) error { return nil })
+}
+
+func (b *bench) migrate(h store.Home, all ...string) error {
+	migrations := []registry.Migration{registry.NewMigration("0001_notes", goodTable)}
+	for _, sql := range all {
+		migrations = append(migrations, registry.NewMigration("0002_more", sql))
+	}
+	return b.cells.Migrate(b.t.Context(), h, migrations)
+}
+
+// is says which of the two errors that are told apart an error is.
+func is(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, worker.ErrNoDatabase):
+		return "no database"
+	case errors.Is(err, worker.ErrNoHome):
+		return "no home"
+	}
+	return "error"
+}
+
+// TestWhatIsMissing holds that an app's database that is not there or not prepared, a tenant's that is not there, and one that
+// is broken are told apart.
+func TestWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	check := func(t *testing.T, b *bench, place, make, migrate string) {
+		t.Helper()
+		for _, model := range []tenant.Model{tenant.ModelSchema, tenant.ModelDatabase} {
+			h := b.home(model)
+			want := place
+			if model == tenant.ModelDatabase {
+				want = "no home"
+			}
+			if got := is(b.place(h)); got != want {
+				t.Errorf("%s: placing: %q, want %q", model, got, want)
+			}
+			if got := is(b.migrate(h)); got != migrate {
+				t.Errorf("%s: migrating: %q, want %q", model, got, migrate)
+			}
+			if got := is(b.make(h)); got != make {
+				t.Errorf("%s: making: %q, want %q", model, got, make)
+			}
+			if got := is(b.cells.Drop(t.Context(), h)); (got == "") != (make != "error") {
+				t.Errorf("%s: dropping: %q", model, got)
+			}
+		}
+	}
+	t.Run("not prepared", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, false)
+		check(t, b, "no database", "no database", "no database")
+		b.app += "-none"
+		check(t, b, "no database", "no database", "no database")
+	})
+	t.Run("prepared", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, true)
+		check(t, b, "", "", "no home")
+		lost := b.home(tenant.ModelDatabase)
+		b.must(errors.Join(b.make(lost), b.migrate(lost), b.place(lost)))
+		_, err := b.super.Exec(t.Context(), "DROP DATABASE "+cell.DatabaseName(b.app, lost.UID))
+		b.must(err)
+		lost.Ready = true
+		if got := is(b.place(lost)) + ", " + is(b.migrate(lost)); got != "no home, no home" {
+			t.Errorf("a database that was dropped: %s", got)
+		}
+		_, err = b.super.Exec(t.Context(), `ALTER TABLE rowhouse.placement RENAME TO elsewhere`)
+		b.must(err)
+		if got := is(b.place(b.home(tenant.ModelSchema))); got != "error" {
+			t.Errorf("a broken database: %q", got)
+		}
+	})
+}
+
+// TestOthersInTheWay holds that whoever waits for another at a home gives up in time, and that neither a home nor a migration
+// is to blame for it.
+func TestOthersInTheWay(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, true)
+	ctx := t.Context()
+	h := b.home(tenant.ModelSchema)
+	b.must(errors.Join(b.make(h), b.migrate(h)))
+	tx, err := b.super.Begin(ctx)
+	b.must(err)
+	_, err = tx.Exec(ctx, "LOCK TABLE "+cell.SchemaName(h.UID)+".note")
+	b.must(err)
+	_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1::int, $2::int)", 0x5274, int32(binary.BigEndian.Uint32(h.UID[12:]))) //nolint:gosec // any do
+	b.must(err)
+	var all sync.WaitGroup
+	for what, try := range map[string]func() error{
+		"making":    func() error { return b.make(h) },
+		"dropping":  func() error { return b.cells.Drop(ctx, h) },
+		"migrating": func() error { return b.migrate(h, `ALTER TABLE app.note ADD more text`) },
+	} {
+		all.Go(func() {
+			err := try()
+			if fault.KindOf(err) != fault.Unavailable || fault.ReasonOf(err) != registry.ReasonCellUnreachable ||
+				!strings.Contains(err.Error(), "55P03") {
+				t.Errorf("%s: %v", what, err)
+			}
+		})
+	}
+	all.Wait()
+	b.must(tx.Rollback(ctx))
+	b.must(errors.Join(b.make(h), b.migrate(h, `ALTER TABLE app.note ADD more text`)))
+}
+
+// TestConnectionsAreCounted fills a cell that accepts connections and then says nothing with calls: another one waits, work on
+// a home does not.
+func TestConnectionsAreCounted(t *testing.T) {
+	t.Parallel()
+	const calls = 16
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	b := &bench{t: t, app: "notes", cells: open(t, "postgres://u:p@"+listener.Addr().String()+"/x?sslmode=disable")}
+	var all sync.WaitGroup
+	var there []net.Conn
+	accept := func() {
+		t.Helper()
+		conn, err := listener.Accept()
+		b.must(err)
+		there = append(there, conn)
+	}
+	for range calls {
+		all.Go(func() { _ = b.place(b.home(tenant.ModelDatabase)) })
+		accept()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	h := b.home(tenant.ModelDatabase)
+	err = b.cells.Place(ctx, store.Debt{UID: h.UID, App: h.App, Model: h.Model, CredentialsRef: h.CredentialsRef})
+	if err == nil || !strings.Contains(err.Error(), "wait for a connection") {
+		t.Errorf("one call more: %v", err)
+	}
+	all.Go(func() { _ = b.make(h) })
+	accept()
+	for _, conn := range there {
+		_ = conn.Close()
+	}
+	all.Wait()
+}
