@@ -41,10 +41,11 @@ type AppServiceClient interface {
 	// CreateApp registers an app and gives it an audience bit.
 	// Errors: RESOURCE_EXISTS.
 	CreateApp(ctx context.Context, in *CreateAppRequest, opts ...grpc.CallOption) (*CreateAppResponse, error)
-	// UpdateApp changes an app's routes and upstreams.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID.
+	// UpdateApp changes an app's routes and upstreams. It stays in cells where tenants have schemas or databases of their own
+	// in it.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID; APP_IN_USE.
 	UpdateApp(ctx context.Context, in *UpdateAppRequest, opts ...grpc.CallOption) (*UpdateAppResponse, error)
-	// DeleteApp removes an app.
+	// DeleteApp removes an app in which no tenant has a schema or a database of its own. Shared databases stay.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; APP_IN_USE.
 	DeleteApp(ctx context.Context, in *DeleteAppRequest, opts ...grpc.CallOption) (*DeleteAppResponse, error)
 }
@@ -122,10 +123,11 @@ type AppServiceServer interface {
 	// CreateApp registers an app and gives it an audience bit.
 	// Errors: RESOURCE_EXISTS.
 	CreateApp(context.Context, *CreateAppRequest) (*CreateAppResponse, error)
-	// UpdateApp changes an app's routes and upstreams.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID.
+	// UpdateApp changes an app's routes and upstreams. It stays in cells where tenants have schemas or databases of their own
+	// in it.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID; APP_IN_USE.
 	UpdateApp(context.Context, *UpdateAppRequest) (*UpdateAppResponse, error)
-	// DeleteApp removes an app.
+	// DeleteApp removes an app in which no tenant has a schema or a database of its own. Shared databases stay.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; APP_IN_USE.
 	DeleteApp(context.Context, *DeleteAppRequest) (*DeleteAppResponse, error)
 	mustEmbedUnimplementedAppServiceServer()

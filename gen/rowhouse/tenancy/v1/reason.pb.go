@@ -42,7 +42,7 @@ const (
 	Reason_REASON_DELETE_PROTECTED Reason = 6
 	// FAILED_PRECONDITION: tenants are on the plan.
 	Reason_REASON_PLAN_IN_USE Reason = 7
-	// FAILED_PRECONDITION: domains lead to the app.
+	// FAILED_PRECONDITION: domains lead to the app, or tenants have schemas or databases of their own in it.
 	Reason_REASON_APP_IN_USE Reason = 8
 	// FAILED_PRECONDITION: the plan or cell does not take this isolation model.
 	Reason_REASON_MODEL_NOT_ALLOWED Reason = 9

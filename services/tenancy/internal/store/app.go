@@ -160,8 +160,12 @@ func deleteRoutes(ctx context.Context, q Querier, id string) error {
 	return nil
 }
 
-// DeleteApp removes an app that no domain leads to. Its databases, schemas and the rows in them stay. Error: APP_IN_USE.
+// DeleteApp removes an app that no domain leads to and in which no tenant has a home of its own. Its databases and the rows in
+// them stay. Error: APP_IN_USE.
 func DeleteApp(ctx context.Context, q Querier, id string) error {
+	if err := noHomes(ctx, q, id, "true"); err != nil {
+		return err
+	}
 	if err := deleteRoutes(ctx, q, id); err != nil {
 		return err
 	}
@@ -169,7 +173,6 @@ func DeleteApp(ctx context.Context, q Querier, id string) error {
 		`UPDATE registry.audience_bit SET app = NULL, free_time = now() WHERE app = $1`,
 		`DELETE FROM registry.placement_app WHERE app = $1`,
 		`DELETE FROM registry.seal_install WHERE app = $1`,
-		`DELETE FROM registry.home WHERE app = $1`,
 		`DELETE FROM registry.app_migration WHERE app = $1`,
 		`DELETE FROM registry.app WHERE id = $1`,
 	} {

@@ -7,7 +7,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
 )
 
 // Home is the schema or the database that a tenant has for itself in one app.
@@ -34,6 +36,22 @@ func addHomes(ctx context.Context, q Querier, where string, arg any) error {
 		WHERE p.model <> 1 AND `+where+` ON CONFLICT DO NOTHING`, arg)
 	if err != nil {
 		return fmt.Errorf("owe homes: %w", err)
+	}
+	return nil
+}
+
+// noHomes returns APP_IN_USE while tenants have schemas or databases of their own in an app, which nobody would know of any
+// more if it went. where selects among registry.home a and registry.placement p.
+func noHomes(ctx context.Context, q Querier, app, where string) error {
+	var n int
+	err := q.QueryRow(ctx, `SELECT count(*) FROM registry.home a JOIN registry.placement p ON p.tenant_uid = a.tenant_uid
+		WHERE a.app = $1 AND `+where, app).Scan(&n)
+	if err != nil {
+		return fmt.Errorf("look for homes in app %s: %w", app, err)
+	}
+	if n > 0 {
+		return fault.New(fault.FailedPrecondition, registry.ReasonAppInUse, "%d tenants have schemas or databases of their own in the app", n).
+			WithDomain(registry.Domain)
 	}
 	return nil
 }

@@ -38,8 +38,12 @@ func OwePlan(ctx context.Context, q Querier, plan string) error {
 }
 
 // OweApp gives every tenant a place in the app's databases in those cells where the app is, and takes it where the app
-// is no longer. Rows, schemas and databases stay.
+// is no longer. Rows stay. Error: APP_IN_USE where tenants have homes of their own in such a cell.
 func OweApp(ctx context.Context, q Querier, app string) error {
+	const left = `NOT EXISTS (SELECT FROM registry.app_upstream u WHERE u.app = a.app AND u.cell = p.cell)`
+	if err := noHomes(ctx, q, app, left); err != nil {
+		return err
+	}
 	_, err := q.Exec(ctx, `INSERT INTO registry.placement_app (tenant_uid, app)
 		SELECT p.tenant_uid, u.app FROM registry.app_upstream u JOIN registry.placement p ON p.cell = u.cell
 		JOIN registry.tenant t ON t.uid = p.tenant_uid WHERE u.app = $1 AND t.state <> 5
@@ -47,18 +51,12 @@ func OweApp(ctx context.Context, q Querier, app string) error {
 	if err != nil {
 		return fmt.Errorf("place tenants in app %s: %w", app, err)
 	}
-	if err := addHomes(ctx, q, `a.app = $1`, app); err != nil {
-		return err
+	_, err = q.Exec(ctx, `DELETE FROM registry.placement_app a USING registry.placement p
+		WHERE a.app = $1 AND p.tenant_uid = a.tenant_uid AND `+left, app)
+	if err != nil {
+		return fmt.Errorf("take tenants' places in app %s: %w", app, err)
 	}
-	for _, table := range []string{"placement_app", "home"} {
-		_, err = q.Exec(ctx, `DELETE FROM registry.`+table+` a USING registry.placement p
-			WHERE a.app = $1 AND p.tenant_uid = a.tenant_uid
-			AND NOT EXISTS (SELECT FROM registry.app_upstream u WHERE u.app = a.app AND u.cell = p.cell)`, app)
-		if err != nil {
-			return fmt.Errorf("take tenants' places in app %s: %w", app, err)
-		}
-	}
-	return nil
+	return addHomes(ctx, q, `a.app = $1`, app)
 }
 
 // Debt is what one app's database must be told about one tenant.

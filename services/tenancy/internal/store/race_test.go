@@ -15,6 +15,7 @@ import (
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change/changetest"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
@@ -170,6 +171,29 @@ func TestTenantsAndAppsMadeAtOnce(t *testing.T) {
 				t.Errorf("places (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestAppsWithHomesStay takes an app out of a cell, and deletes it, while a tenant has a place or a home in it.
+func TestAppsWithHomesStay(t *testing.T) {
+	t.Parallel()
+	for model, stays := range map[tenant.Model]bool{tenant.ModelShared: false, tenant.ModelSchema: true, tenant.ModelDatabase: true} {
+		for what, leave := range map[string]func(*bench) step{
+			"withdraw": func(b *bench) step { return b.withdrawApp },
+			"delete": func(*bench) step {
+				return func(ctx context.Context, q store.Querier) error { return store.DeleteApp(ctx, q, "notes") }
+			},
+		} {
+			t.Run(what+" "+model.String(), func(t *testing.T) {
+				t.Parallel()
+				b := newBench(t)
+				b.must(b.insertTenantAs(t.Context(), b.pool, model))
+				err := pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error { return leave(b)(t.Context(), tx) })
+				if got := fault.ReasonOf(err) == registry.ReasonAppInUse; got != stays || err != nil && !stays {
+					t.Errorf("refused %v, want %v: %v", got, stays, err)
+				}
+			})
+		}
 	}
 }
 
