@@ -119,7 +119,8 @@ func HomeMigrated(ctx context.Context, q Querier, h Home) error {
 		WHERE tenant_uid = $1 AND app = $2 AND fence = $3`, h.Version)
 }
 
-// HomeDone puts a home down that was brought to what it is to be. It stays owed what was registered meanwhile. Error: ErrFenced.
+// HomeDone puts a home down that was brought to what it is to be. It stays owed what was registered meanwhile, or all if it
+// is not ready. Error: ErrFenced.
 func HomeDone(ctx context.Context, pool Pool, h Home) error {
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		// A registration locks the app: either it sees the home as it was before, and owes it, or is seen below.
@@ -127,7 +128,7 @@ func HomeDone(ctx context.Context, pool Pool, h Home) error {
 			return err
 		}
 		return onHome(ctx, tx, h, `UPDATE registry.home SET attempt = 0, error = NULL, next_time = now(), lease_until = NULL,
-			owed = gone OR EXISTS (SELECT FROM registry.app_migration m WHERE m.app = $2 AND m.version > home.version)
+			owed = gone OR NOT ready OR EXISTS (SELECT FROM registry.app_migration m WHERE m.app = $2 AND m.version > home.version)
 			WHERE tenant_uid = $1 AND app = $2 AND fence = $3`)
 	})
 }

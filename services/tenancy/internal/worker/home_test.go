@@ -242,6 +242,11 @@ func TestAppWithoutADatabaseWaitsAlone(t *testing.T) {
 	b.register("notes", "0001_notes")
 	w := worker.New(b.config)
 	u := b.made(w, tenant.ModelDatabase, "acme")
+	var owed bool
+	b.must(b.super.QueryRow(t.Context(), `SELECT owed FROM registry.home WHERE app = 'late'`).Scan(&owed))
+	if !owed {
+		t.Error("a home that was never made is owed no more")
+	}
 	b.register("late", "0001_late")
 	b.homes.absent = ""
 	b.run()

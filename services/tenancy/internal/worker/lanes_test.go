@@ -162,6 +162,7 @@ func TestDeadDatabasesHoldUpNoLiveOnes(t *testing.T) {
 		u := b.place("cell-1", fmt.Sprintf("long-dead-%d", i), registry.StateActive)
 		dead[u] = true
 		b.must(store.Unpaid(t.Context(), b.pool, store.Debt{UID: u, App: "notes", Revision: 1}, 0))
+		b.must(store.OweTenant(t.Context(), b.pool, u)) // what is new does not make it live
 	}
 	var live []tenant.UID
 	for i := range 61 {

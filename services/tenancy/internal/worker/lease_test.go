@@ -30,6 +30,12 @@ func TestHoldEndsWithItsLease(t *testing.T) {
 			}
 			return nil
 		}, nil, work},
+		"one renewal hangs": {func(ctx context.Context, after time.Duration) error {
+			if after == worker.RenewEvery {
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}, nil, work},
 		"down for most of a lease": {func(_ context.Context, after time.Duration) error {
 			if after > 0 && after < worker.Lease-worker.StopIn-worker.RenewEvery {
 				return down
@@ -224,5 +230,31 @@ func TestCancellationEndsARunningStep(t *testing.T) {
 	}
 	if _, owed, why := b.home(u); !owed || why != "" {
 		t.Errorf("the home is owed %v: %q", owed, why)
+	}
+}
+
+// limitedHomes note until when each may be made.
+type limitedHomes struct {
+	*fakeHomes
+	until map[string]time.Time
+}
+
+func (l limitedHomes) Make(ctx context.Context, h store.Home, wanted func(context.Context) error) error {
+	l.until[h.App], _ = ctx.Deadline()
+	return l.fakeHomes.Make(ctx, h, wanted)
+}
+
+// TestEachHomeHasItsLimit makes a tenant's homes in two apps.
+func TestEachHomeHasItsLimit(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.lateApp()
+	b.register("notes", "0001_notes")
+	b.register("late", "0001_late")
+	homes := limitedHomes{b.homes, map[string]time.Time{}}
+	b.config.Homes = homes
+	b.made(worker.New(b.config), tenant.ModelSchema, "acme")
+	if late, notes := homes.until["late"], homes.until["notes"]; late.IsZero() || !late.Before(notes) {
+		t.Errorf("late has time until %s, notes, which comes next, until %s", late, notes)
 	}
 }
