@@ -140,9 +140,11 @@ func migrate(h store.Home, migrations []registry.Migration, run func(registry.Mi
 	return nil
 }
 
-// passing are the SQLSTATEs of what others did at the same time: serialization_failure, deadlock_detected, object_in_use,
-// lock_not_available.
-var passing = []string{"40001", "40P01", "55006", "55P03"}
+// passing reports whether an SQLSTATE says that others were in the way: serialization_failure, deadlock_detected,
+// object_in_use, lock_not_available.
+func passing(code string) bool {
+	return slices.Contains([]string{"40001", "40P01", "55006", "55P03"}, code)
+}
 
 // failedMigration is a fault that says whether the migration is to blame or to be tried again, with PostgreSQL's words where
 // they hold nobody's data.
@@ -152,7 +154,7 @@ func failedMigration(version string, err error) error {
 	switch {
 	case ok && slices.Contains([]string{"08", "53", "57", "58"}, answer.Code[:2]): // the server's troubles
 		return err
-	case ok && slices.Contains(passing, answer.Code):
+	case ok && passing(answer.Code):
 		return fault.New(fault.Unavailable, registry.ReasonCellUnreachable, "migration %s was in the way of others: SQLSTATE %s: %s",
 			version, answer.Code, answer.Message).WithDomain(registry.Domain).WithCause(err)
 	case ok:

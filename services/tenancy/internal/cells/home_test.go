@@ -139,7 +139,7 @@ func is(err error) string {
 // is broken are told apart.
 func TestWhatIsMissing(t *testing.T) {
 	t.Parallel()
-	check := func(t *testing.T, b *bench, place, make, migrate string) {
+	check := func(t *testing.T, b *bench, place, made, migrate string) {
 		t.Helper()
 		for _, model := range []tenant.Model{tenant.ModelSchema, tenant.ModelDatabase} {
 			h := b.home(model)
@@ -153,10 +153,10 @@ func TestWhatIsMissing(t *testing.T) {
 			if got := is(b.migrate(h)); got != migrate {
 				t.Errorf("%s: migrating: %q, want %q", model, got, migrate)
 			}
-			if got := is(b.make(h)); got != make {
-				t.Errorf("%s: making: %q, want %q", model, got, make)
+			if got := is(b.make(h)); got != made {
+				t.Errorf("%s: making: %q, want %q", model, got, made)
 			}
-			if got := is(b.cells.Drop(t.Context(), h)); (got == "") != (make != "error") {
+			if got := is(b.cells.Drop(t.Context(), h)); (got == "") != (made != "error") {
 				t.Errorf("%s: dropping: %q", model, got)
 			}
 		}
@@ -200,7 +200,7 @@ func TestOthersInTheWay(t *testing.T) {
 	b.must(err)
 	_, err = tx.Exec(ctx, "LOCK TABLE "+cell.SchemaName(h.UID)+".note")
 	b.must(err)
-	_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1::int, $2::int)", 0x5274, int32(binary.BigEndian.Uint32(h.UID[12:]))) //nolint:gosec // any do
+	_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1::int, $2::int)", 0x5274, int32(binary.BigEndian.Uint32(h.UID[12:])))
 	b.must(err)
 	var all sync.WaitGroup
 	for what, try := range map[string]func() error{

@@ -77,8 +77,8 @@ type Debt struct {
 	Attempt     int
 }
 
-const selectDebt = `SELECT a.tenant_uid, a.app, p.model, p.cell, c.credentials_ref, t.state, p.generation, p.revision, a.revision, l.statement_ms,
-	l.lock_ms, l.idle_ms, a.attempt
+const selectDebt = `SELECT a.tenant_uid, a.app, p.model, p.cell, c.credentials_ref, t.state, p.generation, p.revision, a.revision,
+	l.statement_ms, l.lock_ms, l.idle_ms, a.attempt
 FROM registry.placement_app a JOIN registry.placement p ON p.tenant_uid = a.tenant_uid
 JOIN registry.cell c ON c.id = p.cell JOIN registry.tenant t ON t.uid = a.tenant_uid JOIN registry.plan l ON l.id = t.plan `
 
