@@ -19,38 +19,52 @@ func SchemaName(uid tenant.UID) string { return home.Schema(uid) }
 // hex>. The name of an app of more than 30 bytes is shortened in it.
 func DatabaseName(app string, uid tenant.UID) string { return home.Database(app, uid) }
 
+// Place returns the database, and the schema in it, that hold a tenant's tables of an app in
+// a model.
+func Place(app string, model tenant.Model, uid tenant.UID) (database, schema string) {
+	database, schema = home.SharedDatabase(app), home.SharedSchema
+	switch model {
+	case tenant.ModelSchema:
+		schema = home.Schema(uid)
+	case tenant.ModelDatabase:
+		database = home.Database(app, uid)
+	}
+	return database, schema
+}
+
 // CreateSchema makes the schema of a tenant in the SCHEMA model, in the database that the
 // app's tenants share and where [Init] was. It belongs to the app's owner, and the app may
 // use it; [MigrateSchema] fills it. It may be repeated. conn logs in as for Init, or as
 // rowhouse_migrator_<app>.
 func CreateSchema(ctx context.Context, conn Conn, uid tenant.UID) error {
-	schema := home.Schema(uid)
-	err := tx(ctx, conn, func(t pgx.Tx) error {
-		_, owner, err := ownerOf(ctx, t, home.SharedSchema)
-		if err != nil {
-			return err
-		}
-		if err := lockHome(ctx, t, schema); err != nil {
-			return err
-		}
-		err = script(ctx, t, "create the schema", fmt.Sprintf(`SET LOCAL ROLE %[2]s;
-CREATE SCHEMA IF NOT EXISTS %[1]s;
-REVOKE ALL ON SCHEMA %[1]s FROM PUBLIC;
-GRANT USAGE ON SCHEMA %[1]s TO %[3]s;
-RESET ROLE;`, schema, quote(owner), roleApp))
-		if err != nil {
-			return err
-		}
-		_, is, err := ownerOf(ctx, t, schema)
-		if err == nil && is != owner {
-			err = fmt.Errorf("schema %s belongs to %s, not to %s", schema, is, owner)
-		}
-		return err
-	})
+	err := tx(ctx, conn, func(t pgx.Tx) error { return createSchema(ctx, t, home.Schema(uid)) })
 	if err != nil {
 		return fmt.Errorf("create schema of tenant %s: %w", uid, err)
 	}
 	return nil
+}
+
+func createSchema(ctx context.Context, t pgx.Tx, schema string) error {
+	_, owner, err := ownerOf(ctx, t, home.SharedSchema)
+	if err != nil {
+		return err
+	}
+	if err := lockHome(ctx, t, schema); err != nil {
+		return err
+	}
+	err = script(ctx, t, "create the schema", fmt.Sprintf(`SET LOCAL ROLE %[2]s;
+CREATE SCHEMA IF NOT EXISTS %[1]s;
+REVOKE ALL ON SCHEMA %[1]s FROM PUBLIC;
+GRANT USAGE ON SCHEMA %[1]s TO %[3]s;
+RESET ROLE;`, schema, quote(owner), roleApp))
+	if err != nil {
+		return err
+	}
+	_, is, err := ownerOf(ctx, t, schema)
+	if err == nil && is != owner {
+		err = fmt.Errorf("schema %s belongs to %s, not to %s", schema, is, owner)
+	}
+	return err
 }
 
 // tablesPerDrop bounds the locks that one transaction of DropSchema takes: a table has some

@@ -398,3 +398,15 @@ func TestManySchemas(t *testing.T) {
 		t.Errorf("the audit found %v in %v, %v", found, took, err)
 	}
 }
+
+func TestPlace(t *testing.T) {
+	t.Parallel()
+	uid := newUID()
+	for model, want := range map[tenant.Model]string{
+		tenant.ModelShared: "my_app.app", tenant.ModelSchema: "my_app." + cell.SchemaName(uid), tenant.ModelDatabase: cell.DatabaseName("my-app", uid) + ".app",
+	} {
+		if database, schema := cell.Place("my-app", model, uid); database+"."+schema != want {
+			t.Errorf("%s: %s.%s, want %s", model, database, schema, want)
+		}
+	}
+}

@@ -19,18 +19,6 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/worker"
 )
 
-// Name returns the database, and the schema in it, that hold a tenant's tables of an app.
-func Name(app string, model tenant.Model, uid tenant.UID) (database, schema string) {
-	database, schema = DatabaseName(app), "app"
-	switch model {
-	case tenant.ModelSchema:
-		schema = cell.SchemaName(uid)
-	case tenant.ModelDatabase:
-		database = cell.DatabaseName(app, uid)
-	}
-	return database, schema
-}
-
 // Make implements worker.Homes.
 func (d *Databases) Make(ctx context.Context, h store.Home, wanted func(context.Context) error) error {
 	err := d.locked(ctx, h, func(server *pgx.Conn) error {

@@ -7,7 +7,7 @@ import (
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
-	homes "github.com/rowhouse-platform/rowhouse/services/tenancy/internal/cells"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 )
 
@@ -32,7 +32,7 @@ func (s *placements) GetPlacement(ctx context.Context, req *tenancyv1.GetPlaceme
 		tx.Audit(req.GetName())
 		told, err := store.PlacementApps(ctx, tx, t.UID)
 		for _, a := range told {
-			a.Database, a.Schema = homes.Name(idOf(a.GetApp()), t.Placement.Model, t.UID)
+			a.Database, a.Schema = cell.Place(idOf(a.GetApp()), t.Placement.Model, t.UID)
 		}
 		return &tenancyv1.GetPlacementResponse{Placement: &tenancyv1.Placement{
 			Name: req.GetName(), Model: tenancyv1.IsolationModel(t.Placement.Model), Cell: "cells/" + t.Placement.Cell,
