@@ -126,7 +126,7 @@ func placerPermissions() []string {
 	return []string{
 		"tenancy.apps.create", "tenancy.apps.delete", "tenancy.apps.update",
 		"tenancy.cells.create", "tenancy.cells.update",
-		"tenancy.migrations.register",
+		"tenancy.migrations.delete", "tenancy.migrations.register",
 	}
 }
 

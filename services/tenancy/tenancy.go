@@ -232,11 +232,13 @@ func (h *house) build(ctx context.Context, p *serve.Process) (*serve.Service, er
 		Random: rand.Reader, Log: p.Log,
 	}
 	s.Denied = kernel.Denied
-	return s, h.serve(ctx, s, p, k, work)
+	return s, h.serve(ctx, s, p, k, work, databases)
 }
 
 // serve puts the handlers, the feeds and the workers into s.
-func (h *house) serve(ctx context.Context, s *serve.Service, p *serve.Process, k keys, work worker.Config) error {
+func (h *house) serve(
+	ctx context.Context, s *serve.Service, p *serve.Process, k keys, work worker.Config, trials rpc.Trials,
+) error {
 	feeds, err := feedserver.New(feedserver.Config{
 		Pool: work.Pool, Feeds: []string{wire.FeedRoutes, wire.FeedTenants}, Key: k.feed, Clock: p.Clock, Log: p.Log,
 	})
@@ -263,7 +265,7 @@ func (h *house) serve(ctx context.Context, s *serve.Service, p *serve.Process, k
 	w := worker.New(work)
 	handlers, err := rpc.New(rpc.Config{
 		Kernel: work.Kernel, Pool: work.Pool, Worker: w, Work: work, Feeds: feeds, Trust: own, Zones: zones, Minters: minters,
-		MayPresent: p.Callers.MayPresent,
+		MayPresent: p.Callers.MayPresent, Trials: trials,
 	})
 	if err != nil {
 		return err

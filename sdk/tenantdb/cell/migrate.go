@@ -34,6 +34,19 @@ var (
 	ErrStray = errors.New("a migration changed what is not its own")
 )
 
+// MigrationError says which migration failed; those before it did not.
+type MigrationError struct {
+	// Version is the file's name without .sql.
+	Version string
+	err     error
+}
+
+// Error names the migration and says what failed.
+func (e *MigrationError) Error() string { return "migration " + e.Version + ": " + e.err.Error() }
+
+// Unwrap returns what failed.
+func (e *MigrationError) Unwrap() error { return e.err }
+
 // A migration does not make an app wait: it waits this long for a lock, behind which others
 // queue, and then tries again, after a pause of up to as much.
 const (
@@ -97,7 +110,7 @@ func migrate(ctx context.Context, conn Conn, files fs.FS, schema string) error {
 	}
 	for _, m := range pending {
 		if err := to.run(ctx, conn, m); err != nil {
-			return fmt.Errorf("migration %s: %w", m.version, err)
+			return &MigrationError{m.version, err}
 		}
 	}
 	return nil
@@ -262,7 +275,7 @@ CREATE FUNCTION %s RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS %s;
 SELECT %[3]s; DROP FUNCTION %[3]s; RESET ALL; SET LOCAL search_path = pg_catalog, pg_temp`,
 		lockWait, quote(to.owner), run, literal("BEGIN EXECUTE "+literal(file)+"; SET CONSTRAINTS ALL IMMEDIATE; END"))).ReadAll()
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "0A000" && strings.HasPrefix(pg.Message, "EXECUTE of transaction") {
-		return errors.New("the file ends its transaction itself")
+		return fmt.Errorf("the file ends its transaction itself: %w", err)
 	}
 	if err != nil {
 		return fmt.Errorf("script %s: %w", m.version, located(err, file))

@@ -5,12 +5,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 )
+
+// migrationName is the form of a migration's id.
+var migrationName = regexp.MustCompile(`^[0-9]{4}_[a-z0-9_]+$`)
 
 func migrations() noun {
 	return noun{
@@ -34,11 +39,21 @@ func migrations() noun {
 				name: "register", rpc: "RegisterMigrations", short: "Add a folder's migrations to those of an app",
 				fields: []field{{"parent", appForm}},
 				long: "Add a folder's migrations to those of an app. The folder holds files such as 0001_notes.sql, which run in the\n" +
-					"order of their names. Registered ones are looked at and stay as they are; one that has another text now, or a\n" +
-					"new one before them, is refused.\n\n" +
+					"order of their names; a number may be missing, but what would fill the gap later is refused. Registered ones\n" +
+					"are looked at and stay as they are; one that has another text now, or a new one before them, is refused.\n\n" +
+					"All of them run in an empty schema first, in a cell of the app that takes the model schema, with --dry-run\n" +
+					"too, and are undone: one that fails there is refused. Rows of tenants may stand against it all the same.\n\n" +
 					"Homes of tenants follow within seconds; `rowhouse placements get` shows where one stands and what it waits for.",
 				more: dirFlag, before: readMigrations,
 				example: "rowhouse migrations register notes --dir migrations\nrowhouse migrations register notes --dir migrations --dry-run",
+			},
+			{
+				name: "delete", rpc: "DeleteMigration", short: "Withdraw an app's newest migration, if it ran for no tenant",
+				fields: named(appForm + "/migrations/{migration}"),
+				long: "Withdraw an app's newest migration, if it ran for no tenant with a schema or a database of its own: one that\n" +
+					"fails, and that new tenants wait for. They go on without it. Whether the app ran it itself, in the database that\n" +
+					"all other tenants share, is yours to know.",
+				example: "rowhouse migrations delete notes 0004_tags --confirm 0004_tags",
 			},
 		},
 	}
@@ -66,8 +81,17 @@ func readMigrations(_ *app, c *cobra.Command, r *call) error {
 	if err != nil {
 		return usageError(err)
 	}
+	before := ""
 	for _, path := range files {
 		id := strings.TrimSuffix(filepath.Base(path), ".sql")
+		if !migrationName.MatchString(id) {
+			return usagef("%s is no migration: want four digits, an underscore and a name of a-z, 0-9 and _, such as 0001_notes.sql", path)
+		}
+		if missing := gap(before, id); missing != "" {
+			said := fmt.Sprintf("there is no %s between %s and %s; it could not be added later", missing, before, id)
+			_, _ = fmt.Fprintln(c.ErrOrStderr(), said) // nothing depends on it
+		}
+		before = id
 		if id < from {
 			continue
 		}
@@ -81,6 +105,19 @@ func readMigrations(_ *app, c *cobra.Command, r *call) error {
 		return usagef("there are no migrations in %s: files such as 0001_notes.sql", dir)
 	}
 	return nil
+}
+
+// gap is the number that is missing between two migrations, or "".
+func gap(before, id string) string {
+	if before == "" {
+		return ""
+	}
+	last, _ := strconv.Atoi(before[:4]) // they have the form of migrationName
+	next, _ := strconv.Atoi(id[:4])
+	if next <= last+1 {
+		return ""
+	}
+	return fmt.Sprintf("%04d", last+1)
 }
 
 // showStatements prints a migration's SQL for people and pipes, and the migration for programs that ask for it.

@@ -42,6 +42,7 @@ func TestWhatIsSent(t *testing.T) {
 		"migrations":        {[]string{"migrations", "list", "notes"}, `tenancy MigrationService/ListMigrations {"parent":"apps/notes","page_size":1000}`},
 		"migration":         {[]string{"migrations", "get", "notes", "0001_notes"}, `tenancy MigrationService/GetMigration {"name":"apps/notes/migrations/0001_notes"}`},
 		"register":          {[]string{"migrations", "register", "notes", "--dir", dir}, `tenancy MigrationService/RegisterMigrations {"parent":"apps/notes","migrations":[{"migration_id":"0001_notes","statements":"SELECT 1"}],` + id + `}`},
+		"withdraw":          {[]string{"migrations", "delete", "notes", "0001_notes", "--etag", `"e"`, "--confirm", "0001_notes"}, `tenancy MigrationService/DeleteMigration {"name":"apps/notes/migrations/0001_notes","etag":"\"e\"",` + id + `}`},
 		"register nothing":  {[]string{"migrations", "register", "notes", "--dir", dir, "--from", "0002"}, ""},
 		"placement":         {[]string{"placements", "get", "acme"}, `tenancy PlacementService/GetPlacement {"name":"tenants/acme/placement"}`},
 		"create":            {[]string{"tenants", "create", "hooli", "--plan", "business", "--labels", "a=1,b=2", "--model", "schema", "--cell", "cells/c2"}, `tenancy TenantService/CreateTenant {"tenant_id":"hooli","tenant":{"plan":"plans/business","placement":{"model":"ISOLATION_MODEL_SCHEMA","cell":"cells/c2"},"labels":{"a":"1","b":"2"}},` + id + `}`},
@@ -113,6 +114,7 @@ func TestChainsOfTenants(t *testing.T) {
 func TestMistakesSendNothing(t *testing.T) {
 	t.Parallel()
 	big := write(t, "big.png", "\x89PNG\r\n\x1a\n"+strings.Repeat("x", maxLogo))
+	odd := filepath.Dir(write(t, "foo.sql", "SELECT 1"))
 	for name, tt := range map[string]struct{ line, want string }{
 		"noun":             {"tenats list", "did you mean tenants?"},
 		"verb":             {"tenants lst", "did you mean list?"},
@@ -144,6 +146,8 @@ func TestMistakesSendNothing(t *testing.T) {
 		"no path":          {"config set acme notes --set =1", "is not path=value"},
 		"no file":          {"config set acme notes --file /nonexistent", "no such file"},
 		"file's mistake":   {"apps update notes --file -", `unknown field "colour"`},
+		"migration's name": {"migrations register notes --dir " + odd, filepath.Join(odd, "foo.sql") + " is no migration: want four digits, an underscore and a name of a-z, 0-9 and _, such as 0001_notes.sql"},
+		"confirm withdraw": {"migrations delete notes 0001_notes", "repeat with --confirm 0001_notes"},
 		"other resource":   {"config explain platform notes x", "explain takes"},
 		"logo's size":      {"brand set acme --logo " + big, "a logo has at most 98304"},
 		"logo's kind":      {"brand set acme --logo request_test.go", "is not a PNG image"},
@@ -190,4 +194,20 @@ func split(line string) []string {
 		}
 	}
 	return words
+}
+
+// A number that is missing cannot be filled later, and whoever registers is told so.
+func TestGapsInMigrationsAreSaid(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"0001_a.sql", "0002_b.sql", "0002_c.sql", "0005_d.sql"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("SELECT 1"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const said = "there is no 0003 between 0002_c and 0005_d; it could not be added later\n"
+	got := (&house{}).run(t, "migrations", "register", "notes", "--dir", dir, "-o", "name")
+	if got.code != 0 || got.err != said {
+		t.Errorf("got %+v, want %q", got, said)
+	}
 }

@@ -34,7 +34,9 @@ type Migration struct {
 	// The SQL. Lists leave it out.
 	Statements string `protobuf:"bytes,3,opt,name=statements,proto3" json:"statements,omitempty"`
 	// When it was registered.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Strong etag; a migration has one state.
+	Etag          string `protobuf:"bytes,99,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -97,11 +99,18 @@ func (x *Migration) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Migration) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 var File_rowhouse_tenancy_v1_migration_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_migration_proto_rawDesc = "" +
 	"\n" +
-	"#rowhouse/tenancy/v1/migration.proto\x12\x13rowhouse.tenancy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x01\n" +
+	"#rowhouse/tenancy/v1/migration.proto\x12\x13rowhouse.tenancy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x01\n" +
 	"\tMigration\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x1e\n" +
@@ -109,7 +118,8 @@ const file_rowhouse_tenancy_v1_migration_proto_rawDesc = "" +
 	"statements\x18\x03 \x01(\tR\n" +
 	"statements\x12;\n" +
 	"\vcreate_time\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTimeB\xe0\x01\n" +
+	"createTime\x12\x12\n" +
+	"\x04etag\x18c \x01(\tR\x04etagB\xe0\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\x0eMigrationProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
 
 var (

@@ -313,7 +313,7 @@ type MigrationSource struct {
 	// The id: four digits, an underscore and a name, such as "0001_notes"; at most 100
 	// characters.
 	MigrationId string `protobuf:"bytes,1,opt,name=migration_id,json=migrationId,proto3" json:"migration_id,omitempty"`
-	// The SQL, at most 512 KiB. It runs as one transaction as the owner of the app's tables,
+	// The SQL, at most 512 KiB, without NUL bytes. It runs as one transaction as the owner of the app's tables,
 	// which it names in schema app.
 	Statements    string `protobuf:"bytes,2,opt,name=statements,proto3" json:"statements,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -410,6 +410,125 @@ func (x *RegisterMigrationsResponse) GetMigrations() []*Migration {
 	return nil
 }
 
+// DeleteMigrationRequest withdraws a migration.
+type DeleteMigrationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "apps/{app}/migrations/{migration}".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// When set, the state that must be current.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// UUID chosen by the caller; a repeat within 24 h gives the first answer.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Whether to check everything and change nothing.
+	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Whether a missing migration is a success.
+	AllowMissing  bool `protobuf:"varint,5,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteMigrationRequest) Reset() {
+	*x = DeleteMigrationRequest{}
+	mi := &file_rowhouse_tenancy_v1_migration_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteMigrationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteMigrationRequest) ProtoMessage() {}
+
+func (x *DeleteMigrationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_tenancy_v1_migration_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteMigrationRequest.ProtoReflect.Descriptor instead.
+func (*DeleteMigrationRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_tenancy_v1_migration_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DeleteMigrationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteMigrationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *DeleteMigrationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DeleteMigrationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *DeleteMigrationRequest) GetAllowMissing() bool {
+	if x != nil {
+		return x.AllowMissing
+	}
+	return false
+}
+
+// DeleteMigrationResponse is empty.
+type DeleteMigrationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteMigrationResponse) Reset() {
+	*x = DeleteMigrationResponse{}
+	mi := &file_rowhouse_tenancy_v1_migration_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteMigrationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteMigrationResponse) ProtoMessage() {}
+
+func (x *DeleteMigrationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_tenancy_v1_migration_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteMigrationResponse.ProtoReflect.Descriptor instead.
+func (*DeleteMigrationResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_tenancy_v1_migration_service_proto_rawDescGZIP(), []int{8}
+}
+
 var File_rowhouse_tenancy_v1_migration_service_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_migration_service_proto_rawDesc = "" +
@@ -445,11 +564,20 @@ const file_rowhouse_tenancy_v1_migration_service_proto_rawDesc = "" +
 	"\x1aRegisterMigrationsResponse\x12>\n" +
 	"\n" +
 	"migrations\x18\x01 \x03(\v2\x1e.rowhouse.tenancy.v1.MigrationR\n" +
-	"migrations2\xea\x03\n" +
+	"migrations\"\x84\x02\n" +
+	"\x16DeleteMigrationRequest\x12V\n" +
+	"\x04name\x18\x01 \x01(\tBB\xbaH?r=\x18\xb4\x0128^apps/[a-z](-?[a-z0-9])*/migrations/[0-9]{4}_[a-z0-9_]+$R\x04name\x12\x1c\n" +
+	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12#\n" +
+	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\"\x19\n" +
+	"\x17DeleteMigrationResponse2\x86\x05\n" +
 	"\x10MigrationService\x12\x90\x01\n" +
 	"\fGetMigration\x12(.rowhouse.tenancy.v1.GetMigrationRequest\x1a).rowhouse.tenancy.v1.GetMigrationResponse\"+\x8a\xb2\x19$\b\x02\x12\x16tenancy.migrations.get\x18\x02 \x01*\x04name\x90\x02\x01\x12\x99\x01\n" +
 	"\x0eListMigrations\x12*.rowhouse.tenancy.v1.ListMigrationsRequest\x1a+.rowhouse.tenancy.v1.ListMigrationsResponse\".\x8a\xb2\x19'\b\x02\x12\x17tenancy.migrations.list\x18\x02 \x01*\x06parent\x90\x02\x01\x12\xa6\x01\n" +
-	"\x12RegisterMigrations\x12..rowhouse.tenancy.v1.RegisterMigrationsRequest\x1a/.rowhouse.tenancy.v1.RegisterMigrationsResponse\"/\x8a\xb2\x19+\b\x02\x12\x1btenancy.migrations.register\x18\x03 \x02*\x06parentB\xe7\x01\n" +
+	"\x12RegisterMigrations\x12..rowhouse.tenancy.v1.RegisterMigrationsRequest\x1a/.rowhouse.tenancy.v1.RegisterMigrationsResponse\"/\x8a\xb2\x19+\b\x02\x12\x1btenancy.migrations.register\x18\x03 \x02*\x06parent\x12\x99\x01\n" +
+	"\x0fDeleteMigration\x12+.rowhouse.tenancy.v1.DeleteMigrationRequest\x1a,.rowhouse.tenancy.v1.DeleteMigrationResponse\"+\x8a\xb2\x19'\b\x02\x12\x19tenancy.migrations.delete\x18\x03 \x02*\x04nameB\xe7\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\x15MigrationServiceProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
 
 var (
@@ -464,7 +592,7 @@ func file_rowhouse_tenancy_v1_migration_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_tenancy_v1_migration_service_proto_rawDescData
 }
 
-var file_rowhouse_tenancy_v1_migration_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_rowhouse_tenancy_v1_migration_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_rowhouse_tenancy_v1_migration_service_proto_goTypes = []any{
 	(*GetMigrationRequest)(nil),        // 0: rowhouse.tenancy.v1.GetMigrationRequest
 	(*GetMigrationResponse)(nil),       // 1: rowhouse.tenancy.v1.GetMigrationResponse
@@ -473,21 +601,25 @@ var file_rowhouse_tenancy_v1_migration_service_proto_goTypes = []any{
 	(*RegisterMigrationsRequest)(nil),  // 4: rowhouse.tenancy.v1.RegisterMigrationsRequest
 	(*MigrationSource)(nil),            // 5: rowhouse.tenancy.v1.MigrationSource
 	(*RegisterMigrationsResponse)(nil), // 6: rowhouse.tenancy.v1.RegisterMigrationsResponse
-	(*Migration)(nil),                  // 7: rowhouse.tenancy.v1.Migration
+	(*DeleteMigrationRequest)(nil),     // 7: rowhouse.tenancy.v1.DeleteMigrationRequest
+	(*DeleteMigrationResponse)(nil),    // 8: rowhouse.tenancy.v1.DeleteMigrationResponse
+	(*Migration)(nil),                  // 9: rowhouse.tenancy.v1.Migration
 }
 var file_rowhouse_tenancy_v1_migration_service_proto_depIdxs = []int32{
-	7, // 0: rowhouse.tenancy.v1.GetMigrationResponse.migration:type_name -> rowhouse.tenancy.v1.Migration
-	7, // 1: rowhouse.tenancy.v1.ListMigrationsResponse.migrations:type_name -> rowhouse.tenancy.v1.Migration
+	9, // 0: rowhouse.tenancy.v1.GetMigrationResponse.migration:type_name -> rowhouse.tenancy.v1.Migration
+	9, // 1: rowhouse.tenancy.v1.ListMigrationsResponse.migrations:type_name -> rowhouse.tenancy.v1.Migration
 	5, // 2: rowhouse.tenancy.v1.RegisterMigrationsRequest.migrations:type_name -> rowhouse.tenancy.v1.MigrationSource
-	7, // 3: rowhouse.tenancy.v1.RegisterMigrationsResponse.migrations:type_name -> rowhouse.tenancy.v1.Migration
+	9, // 3: rowhouse.tenancy.v1.RegisterMigrationsResponse.migrations:type_name -> rowhouse.tenancy.v1.Migration
 	0, // 4: rowhouse.tenancy.v1.MigrationService.GetMigration:input_type -> rowhouse.tenancy.v1.GetMigrationRequest
 	2, // 5: rowhouse.tenancy.v1.MigrationService.ListMigrations:input_type -> rowhouse.tenancy.v1.ListMigrationsRequest
 	4, // 6: rowhouse.tenancy.v1.MigrationService.RegisterMigrations:input_type -> rowhouse.tenancy.v1.RegisterMigrationsRequest
-	1, // 7: rowhouse.tenancy.v1.MigrationService.GetMigration:output_type -> rowhouse.tenancy.v1.GetMigrationResponse
-	3, // 8: rowhouse.tenancy.v1.MigrationService.ListMigrations:output_type -> rowhouse.tenancy.v1.ListMigrationsResponse
-	6, // 9: rowhouse.tenancy.v1.MigrationService.RegisterMigrations:output_type -> rowhouse.tenancy.v1.RegisterMigrationsResponse
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
+	7, // 7: rowhouse.tenancy.v1.MigrationService.DeleteMigration:input_type -> rowhouse.tenancy.v1.DeleteMigrationRequest
+	1, // 8: rowhouse.tenancy.v1.MigrationService.GetMigration:output_type -> rowhouse.tenancy.v1.GetMigrationResponse
+	3, // 9: rowhouse.tenancy.v1.MigrationService.ListMigrations:output_type -> rowhouse.tenancy.v1.ListMigrationsResponse
+	6, // 10: rowhouse.tenancy.v1.MigrationService.RegisterMigrations:output_type -> rowhouse.tenancy.v1.RegisterMigrationsResponse
+	8, // 11: rowhouse.tenancy.v1.MigrationService.DeleteMigration:output_type -> rowhouse.tenancy.v1.DeleteMigrationResponse
+	8, // [8:12] is the sub-list for method output_type
+	4, // [4:8] is the sub-list for method input_type
 	4, // [4:4] is the sub-list for extension type_name
 	4, // [4:4] is the sub-list for extension extendee
 	0, // [0:4] is the sub-list for field type_name
@@ -505,7 +637,7 @@ func file_rowhouse_tenancy_v1_migration_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_tenancy_v1_migration_service_proto_rawDesc), len(file_rowhouse_tenancy_v1_migration_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

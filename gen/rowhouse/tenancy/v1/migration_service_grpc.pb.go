@@ -22,14 +22,15 @@ const (
 	MigrationService_GetMigration_FullMethodName       = "/rowhouse.tenancy.v1.MigrationService/GetMigration"
 	MigrationService_ListMigrations_FullMethodName     = "/rowhouse.tenancy.v1.MigrationService/ListMigrations"
 	MigrationService_RegisterMigrations_FullMethodName = "/rowhouse.tenancy.v1.MigrationService/RegisterMigrations"
+	MigrationService_DeleteMigration_FullMethodName    = "/rowhouse.tenancy.v1.MigrationService/DeleteMigration"
 )
 
 // MigrationServiceClient is the client API for MigrationService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// MigrationService knows which migrations an app's tables consist of. They are only ever
-// added to: what ran somewhere cannot become something else.
+// MigrationService knows which migrations an app's tables consist of. What ran in a tenant's
+// home stays; the newest that ran in none can be withdrawn.
 type MigrationServiceClient interface {
 	// GetMigration returns a migration with its statements.
 	// Errors: RESOURCE_NOT_FOUND.
@@ -41,9 +42,28 @@ type MigrationServiceClient interface {
 	// sent again, or left out. The homes of the app's SCHEMA and DATABASE tenants follow at
 	// once, a few side by side; one where a migration fails is tried again and shown by
 	// GetPlacement, and holds up no other.
+	//
+	// New ones are tried first, also with validate_only: in a cell that has the app's database
+	// and takes SCHEMA, all of the app's migrations run in an empty schema, as for a new
+	// tenant, and are undone. They have 10 s. Where no such cell is nothing is tried, and
+	// nothing behind a registered one that fails. That one runs in an empty schema says nothing
+	// of homes with rows in them.
+	//
+	// Numbers order migrations and may leave gaps: an app runs the same files in the database
+	// of its SHARED tenants, where a gap may be old. What would fill one later is out of order.
+	//
+	// An app may have 1,000 migrations, 8 MiB in all.
 	// Errors: RESOURCE_NOT_FOUND; CHECKSUM_DRIFT when a registered one has another text now;
-	// MIGRATION_OUT_OF_ORDER when a new one comes before a registered one.
+	// MIGRATION_OUT_OF_ORDER when a new one comes before a registered one; MIGRATION_FAILED
+	// when the trial fails; MIGRATIONS_TOO_MANY; CELL_UNREACHABLE when there are cells to try
+	// in and none answers; CONCURRENT_OPERATION when others registered meanwhile.
 	RegisterMigrations(ctx context.Context, in *RegisterMigrationsRequest, opts ...grpc.CallOption) (*RegisterMigrationsResponse, error)
+	// DeleteMigration withdraws the newest migration of an app, if it ran in no home of a
+	// SCHEMA or DATABASE tenant. Homes and new tenants that wait for it go on without it. Where
+	// the app ran it itself, in the database of its SHARED tenants, is not looked at.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MIGRATION_OUT_OF_ORDER when it is not the
+	// newest; MIGRATION_IN_USE when it ran in a home, or may have.
+	DeleteMigration(ctx context.Context, in *DeleteMigrationRequest, opts ...grpc.CallOption) (*DeleteMigrationResponse, error)
 }
 
 type migrationServiceClient struct {
@@ -84,12 +104,22 @@ func (c *migrationServiceClient) RegisterMigrations(ctx context.Context, in *Reg
 	return out, nil
 }
 
+func (c *migrationServiceClient) DeleteMigration(ctx context.Context, in *DeleteMigrationRequest, opts ...grpc.CallOption) (*DeleteMigrationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteMigrationResponse)
+	err := c.cc.Invoke(ctx, MigrationService_DeleteMigration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MigrationServiceServer is the server API for MigrationService service.
 // All implementations must embed UnimplementedMigrationServiceServer
 // for forward compatibility.
 //
-// MigrationService knows which migrations an app's tables consist of. They are only ever
-// added to: what ran somewhere cannot become something else.
+// MigrationService knows which migrations an app's tables consist of. What ran in a tenant's
+// home stays; the newest that ran in none can be withdrawn.
 type MigrationServiceServer interface {
 	// GetMigration returns a migration with its statements.
 	// Errors: RESOURCE_NOT_FOUND.
@@ -101,9 +131,28 @@ type MigrationServiceServer interface {
 	// sent again, or left out. The homes of the app's SCHEMA and DATABASE tenants follow at
 	// once, a few side by side; one where a migration fails is tried again and shown by
 	// GetPlacement, and holds up no other.
+	//
+	// New ones are tried first, also with validate_only: in a cell that has the app's database
+	// and takes SCHEMA, all of the app's migrations run in an empty schema, as for a new
+	// tenant, and are undone. They have 10 s. Where no such cell is nothing is tried, and
+	// nothing behind a registered one that fails. That one runs in an empty schema says nothing
+	// of homes with rows in them.
+	//
+	// Numbers order migrations and may leave gaps: an app runs the same files in the database
+	// of its SHARED tenants, where a gap may be old. What would fill one later is out of order.
+	//
+	// An app may have 1,000 migrations, 8 MiB in all.
 	// Errors: RESOURCE_NOT_FOUND; CHECKSUM_DRIFT when a registered one has another text now;
-	// MIGRATION_OUT_OF_ORDER when a new one comes before a registered one.
+	// MIGRATION_OUT_OF_ORDER when a new one comes before a registered one; MIGRATION_FAILED
+	// when the trial fails; MIGRATIONS_TOO_MANY; CELL_UNREACHABLE when there are cells to try
+	// in and none answers; CONCURRENT_OPERATION when others registered meanwhile.
 	RegisterMigrations(context.Context, *RegisterMigrationsRequest) (*RegisterMigrationsResponse, error)
+	// DeleteMigration withdraws the newest migration of an app, if it ran in no home of a
+	// SCHEMA or DATABASE tenant. Homes and new tenants that wait for it go on without it. Where
+	// the app ran it itself, in the database of its SHARED tenants, is not looked at.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MIGRATION_OUT_OF_ORDER when it is not the
+	// newest; MIGRATION_IN_USE when it ran in a home, or may have.
+	DeleteMigration(context.Context, *DeleteMigrationRequest) (*DeleteMigrationResponse, error)
 	mustEmbedUnimplementedMigrationServiceServer()
 }
 
@@ -122,6 +171,9 @@ func (UnimplementedMigrationServiceServer) ListMigrations(context.Context, *List
 }
 func (UnimplementedMigrationServiceServer) RegisterMigrations(context.Context, *RegisterMigrationsRequest) (*RegisterMigrationsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterMigrations not implemented")
+}
+func (UnimplementedMigrationServiceServer) DeleteMigration(context.Context, *DeleteMigrationRequest) (*DeleteMigrationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteMigration not implemented")
 }
 func (UnimplementedMigrationServiceServer) mustEmbedUnimplementedMigrationServiceServer() {}
 func (UnimplementedMigrationServiceServer) testEmbeddedByValue()                          {}
@@ -198,6 +250,24 @@ func _MigrationService_RegisterMigrations_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MigrationService_DeleteMigration_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteMigrationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MigrationServiceServer).DeleteMigration(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MigrationService_DeleteMigration_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MigrationServiceServer).DeleteMigration(ctx, req.(*DeleteMigrationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // MigrationService_ServiceDesc is the grpc.ServiceDesc for MigrationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -216,6 +286,10 @@ var MigrationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RegisterMigrations",
 			Handler:    _MigrationService_RegisterMigrations_Handler,
+		},
+		{
+			MethodName: "DeleteMigration",
+			Handler:    _MigrationService_DeleteMigration_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

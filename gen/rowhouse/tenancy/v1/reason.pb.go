@@ -54,15 +54,22 @@ const (
 	// FAILED_PRECONDITION: a registered migration has another text now; metadata: migration.
 	// What ran somewhere stays as it is: write a new migration.
 	Reason_REASON_CHECKSUM_DRIFT Reason = 12
-	// FAILED_PRECONDITION: a new migration comes before a registered one; metadata:
-	// migration, last. Give it a later number.
+	// FAILED_PRECONDITION: a new migration comes before a registered one, or one that is to
+	// be withdrawn is not the newest; metadata: migration, last.
 	Reason_REASON_MIGRATION_OUT_OF_ORDER Reason = 13
 	// FAILED_PRECONDITION: the app has registered no migrations, so a home of it cannot be
 	// made; metadata: app. The operation goes on once RegisterMigrations was called.
 	Reason_REASON_MIGRATIONS_MISSING Reason = 14
 	// FAILED_PRECONDITION: a migration fails in a tenant's home; metadata: migration,
 	// sqlstate. It is tried again; a new tenant waits for it, others are served as before.
+	// From RegisterMigrations: it fails in an empty schema, and nothing was registered.
 	Reason_REASON_MIGRATION_FAILED Reason = 15
+	// FAILED_PRECONDITION: the migration ran in a tenant's home, or may have; metadata:
+	// migration. Write a new one that mends it.
+	Reason_REASON_MIGRATION_IN_USE Reason = 16
+	// RESOURCE_EXHAUSTED: the app would have more than 1,000 migrations, or more than 8 MiB
+	// of them; metadata: limit.
+	Reason_REASON_MIGRATIONS_TOO_MANY Reason = 17
 )
 
 // Enum value maps for Reason.
@@ -84,6 +91,8 @@ var (
 		13: "REASON_MIGRATION_OUT_OF_ORDER",
 		14: "REASON_MIGRATIONS_MISSING",
 		15: "REASON_MIGRATION_FAILED",
+		16: "REASON_MIGRATION_IN_USE",
+		17: "REASON_MIGRATIONS_TOO_MANY",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":            0,
@@ -102,6 +111,8 @@ var (
 		"REASON_MIGRATION_OUT_OF_ORDER": 13,
 		"REASON_MIGRATIONS_MISSING":     14,
 		"REASON_MIGRATION_FAILED":       15,
+		"REASON_MIGRATION_IN_USE":       16,
+		"REASON_MIGRATIONS_TOO_MANY":    17,
 	}
 )
 
@@ -136,7 +147,7 @@ var File_rowhouse_tenancy_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" rowhouse/tenancy/v1/reason.proto\x12\x13rowhouse.tenancy.v1*\xc5\x03\n" +
+	" rowhouse/tenancy/v1/reason.proto\x12\x13rowhouse.tenancy.v1*\x82\x04\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_TENANT_ID_TAKEN\x10\x01\x12\x1d\n" +
@@ -154,7 +165,9 @@ const file_rowhouse_tenancy_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_CHECKSUM_DRIFT\x10\f\x12!\n" +
 	"\x1dREASON_MIGRATION_OUT_OF_ORDER\x10\r\x12\x1d\n" +
 	"\x19REASON_MIGRATIONS_MISSING\x10\x0e\x12\x1b\n" +
-	"\x17REASON_MIGRATION_FAILED\x10\x0fB\xdd\x01\n" +
+	"\x17REASON_MIGRATION_FAILED\x10\x0f\x12\x1b\n" +
+	"\x17REASON_MIGRATION_IN_USE\x10\x10\x12\x1e\n" +
+	"\x1aREASON_MIGRATIONS_TOO_MANY\x10\x11B\xdd\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\vReasonProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
 
 var (

@@ -148,7 +148,7 @@ func failedMigration(version string, err error) error {
 	case ok:
 		state, said = answer.Code, "SQLSTATE "+answer.Code
 		// Messages of these classes name objects; those of others may quote a value.
-		if slices.Contains([]string{"23", "2B", "3F", "40", "42", "55"}, answer.Code[:2]) {
+		if slices.Contains([]string{"0A", "23", "2B", "3F", "40", "42", "55"}, answer.Code[:2]) {
 			said += ": " + answer.Message
 		}
 	case errors.Is(err, cell.ErrUnsafe), errors.Is(err, cell.ErrStray), errors.Is(err, cell.ErrDrift), errors.Is(err, cell.ErrOrder):

@@ -32,6 +32,8 @@ const (
 	ReasonMigrationOutOfOrder = "MIGRATION_OUT_OF_ORDER"
 	ReasonMigrationsMissing   = "MIGRATIONS_MISSING"
 	ReasonMigrationFailed     = "MIGRATION_FAILED"
+	ReasonMigrationInUse      = "MIGRATION_IN_USE"
+	ReasonMigrationsTooMany   = "MIGRATIONS_TOO_MANY"
 )
 
 // refuse makes a fault of tenancy's own domain.

@@ -2,6 +2,9 @@ package registry
 
 import (
 	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
@@ -11,18 +14,27 @@ type Migration struct {
 	// Version orders an app's migrations, such as "0001_notes".
 	Version string
 	// Sum is the SHA-256 of Statements.
-	Sum        [sha256.Size]byte
+	Sum [sha256.Size]byte
+	// Bytes is the length of Statements, which may be left out.
+	Bytes      int
 	Statements string
 }
 
+// What an app may register in all: a new home runs it in one go.
+const (
+	MaxMigrations     = 1000
+	MaxMigrationBytes = 8 << 20
+)
+
 // NewMigration returns the migration with its sum.
 func NewMigration(version, statements string) Migration {
-	return Migration{Version: version, Sum: sha256.Sum256([]byte(statements)), Statements: statements}
+	return Migration{Version: version, Sum: sha256.Sum256([]byte(statements)), Bytes: len(statements), Statements: statements}
 }
 
 // Register returns those of wanted that are new to an app that has registered known, both in the order of their versions.
-// Errors: INVALID_FIELD when wanted is in no order; CHECKSUM_DRIFT when one that is known has another text now;
-// MIGRATION_OUT_OF_ORDER when a new one comes before a known one.
+// Numbers may leave gaps. Errors: INVALID_FIELD when wanted is in no order, or one holds what PostgreSQL cannot;
+// CHECKSUM_DRIFT when one that is known has another text now; MIGRATION_OUT_OF_ORDER when a new one comes before a known
+// one; MIGRATIONS_TOO_MANY.
 func Register(known, wanted []Migration) ([]Migration, error) {
 	sums, last := make(map[string][sha256.Size]byte, len(known)), ""
 	for _, m := range known {
@@ -30,6 +42,11 @@ func Register(known, wanted []Migration) ([]Migration, error) {
 	}
 	var fresh []Migration
 	for i, m := range wanted {
+		if strings.Contains(m.Statements, "\x00") {
+			field, what := fmt.Sprintf("migrations[%d].statements", i), "holds a NUL byte"
+			return nil, fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "%s of %s %s", field, m.Version, what).
+				WithField(fault.FieldViolation{Field: field, Description: what})
+		}
 		if i > 0 && m.Version <= wanted[i-1].Version {
 			return nil, fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "migrations: %s does not come after %s",
 				m.Version, wanted[i-1].Version).WithField(fault.FieldViolation{Field: "migrations", Description: "are not in the order of their ids"})
@@ -48,5 +65,42 @@ func Register(known, wanted []Migration) ([]Migration, error) {
 			fresh = append(fresh, m)
 		}
 	}
-	return fresh, nil
+	return fresh, bounded(known, fresh)
+}
+
+// bounded refuses more migrations than an app may have.
+func bounded(known, fresh []Migration) error {
+	count, bytes := len(known)+len(fresh), 0
+	for _, m := range slices.Concat(known, fresh) {
+		bytes += m.Bytes
+	}
+	said := ""
+	switch {
+	case len(fresh) == 0:
+	case count > MaxMigrations:
+		said = fmt.Sprintf("%d migrations; the app would have %d", MaxMigrations, count)
+	case bytes > MaxMigrationBytes:
+		said = fmt.Sprintf("%d bytes of migrations; the app would have %d", MaxMigrationBytes, bytes)
+	}
+	if said == "" {
+		return nil
+	}
+	limit, _, _ := strings.Cut(said, ";")
+	return refuse(fault.ResourceExhausted, ReasonMigrationsTooMany, "an app may have %s", said).WithMetadata("limit", limit)
+}
+
+// Withdraw says whether the migration with the version may be withdrawn from an app whose newest is newest and of whose
+// homes the furthest has, or may have, run reached. Errors: MIGRATION_OUT_OF_ORDER; MIGRATION_IN_USE.
+func Withdraw(version, newest, reached string) error {
+	switch {
+	case version != newest:
+		return refuse(fault.FailedPrecondition, ReasonMigrationOutOfOrder,
+			"%s is not the newest migration; withdraw %s and all between them first, the newest first", version, newest).
+			WithMetadata("migration", version).WithMetadata("last", newest)
+	case version <= reached:
+		return refuse(fault.FailedPrecondition, ReasonMigrationInUse,
+			"%s ran in a tenant's home and stays as it is, so write a new migration; or a home is just at it: then try again", version).
+			WithMetadata("migration", version)
+	}
+	return nil
 }

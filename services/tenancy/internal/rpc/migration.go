@@ -2,13 +2,16 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"strings"
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/internal/etag"
 	"github.com/rowhouse-platform/rowhouse/internal/page"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/worker"
@@ -61,8 +64,10 @@ func (s *migrations) RegisterMigrations(
 	for i, m := range req.GetMigrations() {
 		wanted[i] = registry.NewMigration(m.GetMigrationId(), m.GetStatements())
 	}
+	// Outside the unit of work: the app's lock would keep others waiting for as long as its migrations run.
+	tried := s.try(ctx, idOf(req.GetParent()), wanted)
 	resp, err := change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.RegisterMigrationsResponse, error) {
-		return s.register(ctx, tx, req.GetParent(), wanted)
+		return s.register(ctx, tx, req.GetParent(), wanted, tried)
 	})
 	if err == nil && !req.GetValidateOnly() {
 		s.Worker.Kick()
@@ -70,16 +75,74 @@ func (s *migrations) RegisterMigrations(
 	return resp, err
 }
 
+// trial is what came of trying migrations.
+type trial struct {
+	// last is the newest that was registered then.
+	last string
+	err  error
+}
+
+// try runs what an app would have registered, where there is something new and a cell to try it in.
+func (s *migrations) try(ctx context.Context, app string, wanted []registry.Migration) trial {
+	known, err := store.KnownMigrations(ctx, s.Pool, app)
+	if err != nil {
+		return trial{err: err}
+	}
+	t := trial{last: newest(known)}
+	fresh, err := registry.Register(known, wanted)
+	if err != nil || len(fresh) == 0 {
+		return t // the unit of work says the same, on record
+	}
+	cells, err := store.TrialCells(ctx, s.Pool, app)
+	if err != nil || len(cells) == 0 {
+		return trial{t.last, err}
+	}
+	all, err := store.MigrationsOf(ctx, s.Pool, app, "")
+	if err != nil {
+		return trial{t.last, err}
+	}
+	all = append(all, fresh...)
+	for _, ref := range cells {
+		err := s.Trials.Try(ctx, ref, app, all)
+		switch at := failsAt(err); {
+		case err == nil, at != "" && at <= t.last: // a known one fails new tenants already; homes that have it want the others
+			return trial{last: t.last}
+		case at != "":
+			return trial{t.last, err}
+		case !errors.Is(err, worker.ErrNoDatabase):
+			t.err = fault.New(fault.Unavailable, registry.ReasonCellUnreachable, "no cell of apps/%s answers, to try its migrations in", app).
+				WithDomain(registry.Domain).WithCause(err)
+		}
+	}
+	return t
+}
+
+// failsAt returns the version of the migration that an error is about, or "".
+func failsAt(err error) string {
+	if failed, ok := fault.As(err); ok && failed.Reason == registry.ReasonMigrationFailed {
+		return failed.Metadata["migration"]
+	}
+	return ""
+}
+
+// newest returns the version of the last one, or "".
+func newest(known []registry.Migration) string {
+	if len(known) == 0 {
+		return ""
+	}
+	return known[len(known)-1].Version
+}
+
 // register stores what is new and owes it to the homes of the app's tenants.
 func (s *migrations) register(
-	ctx context.Context, tx *change.Tx, parent string, wanted []registry.Migration,
+	ctx context.Context, tx *change.Tx, parent string, wanted []registry.Migration, tried trial,
 ) (*tenancyv1.RegisterMigrationsResponse, error) {
 	tx.Audit(parent)
 	app := idOf(parent)
 	if _, err := store.LockApp(ctx, tx, app); err != nil {
 		return nil, err
 	}
-	known, err := store.MigrationsOf(ctx, tx, app)
+	known, err := store.KnownMigrations(ctx, tx, app)
 	if err != nil {
 		return nil, err
 	}
@@ -87,21 +150,84 @@ func (s *migrations) register(
 	if err != nil {
 		return nil, err
 	}
+	for _, m := range fresh {
+		tx.Audit(parent + "/migrations/" + m.Version)
+	}
+	switch {
+	case len(fresh) == 0:
+	case tried.err != nil:
+		return nil, tried.err
+	case tried.last != newest(known):
+		return nil, fault.New(fault.Aborted, fault.ReasonConcurrentOp, "others registered migrations of %s meanwhile; try again", parent)
+	}
 	if err := store.InsertMigrations(ctx, tx, app, fresh, tx.Now()); err != nil {
 		return nil, err
 	}
 	if len(fresh) > 0 {
-		if err := store.OweHomes(ctx, tx, app); err != nil {
+		if err := changed(ctx, tx, app); err != nil {
 			return nil, err
 		}
-		if err := store.WakeCreations(ctx, tx, app, worker.VerbCreate); err != nil {
-			return nil, err
-		}
-	}
-	for _, m := range fresh {
-		tx.Audit(parent + "/migrations/" + m.Version)
 	}
 	return registered(ctx, tx, app, wanted)
+}
+
+// changed lets the homes of an app follow its migrations at once.
+func changed(ctx context.Context, tx *change.Tx, app string) error {
+	if err := store.OweHomes(ctx, tx, app); err != nil {
+		return err
+	}
+	return store.WakeCreations(ctx, tx, app, worker.VerbCreate)
+}
+
+// DeleteMigration implements rowhouse.tenancy.v1.MigrationService.
+func (s *migrations) DeleteMigration(
+	ctx context.Context, req *tenancyv1.DeleteMigrationRequest,
+) (*tenancyv1.DeleteMigrationResponse, error) {
+	app, version, _ := strings.Cut(idOf(req.GetName()), "/migrations/") // the rule beside the field has checked the form
+	resp, err := change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.DeleteMigrationResponse, error) {
+		tx.Audit(req.GetName())
+		_, err := store.LockApp(ctx, tx, app)
+		if fault.KindOf(err) == fault.NotFound {
+			err = store.NotFound(req.GetName())
+		}
+		var m *tenancyv1.Migration
+		if err == nil {
+			m, err = store.ReadMigration(ctx, tx, app, version)
+		}
+		if fault.KindOf(err) == fault.NotFound && req.GetAllowMissing() {
+			return &tenancyv1.DeleteMigrationResponse{}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := etag.Check(req.GetEtag(), m.GetEtag()); err != nil {
+			return nil, err
+		}
+		return &tenancyv1.DeleteMigrationResponse{}, withdraw(ctx, tx, app, version)
+	})
+	if err == nil && !req.GetValidateOnly() {
+		s.Worker.Kick()
+	}
+	return resp, err
+}
+
+// withdraw takes a migration back that ran nowhere, and lets homes that wait for it go on.
+func withdraw(ctx context.Context, tx *change.Tx, app, version string) error {
+	known, err := store.KnownMigrations(ctx, tx, app)
+	if err != nil {
+		return err
+	}
+	reached, err := store.Reached(ctx, tx, app)
+	if err != nil {
+		return err
+	}
+	if err := registry.Withdraw(version, newest(known), reached); err != nil {
+		return err
+	}
+	if err := store.DeleteMigration(ctx, tx, app, version); err != nil {
+		return err
+	}
+	return changed(ctx, tx, app)
 }
 
 // registered answers with those that were sent.

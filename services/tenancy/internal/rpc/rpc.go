@@ -31,6 +31,13 @@ type Feeds interface {
 	Watch(ctx context.Context, feed, token string, send func(*apiv1.FeedFrame) error) error
 }
 
+// Trials try migrations; *cells.Databases does.
+type Trials interface {
+	// Try runs an app's migrations in an empty schema in the cell with these credentials, and undoes them. Errors:
+	// MIGRATION_FAILED; one that wraps worker.ErrNoDatabase when the app has no database there.
+	Try(ctx context.Context, credentialsRef, app string, migrations []registry.Migration) error
+}
+
 // Config is what the handlers need.
 type Config struct {
 	// Kernel does the units of work, Pool what belongs to none.
@@ -41,6 +48,8 @@ type Config struct {
 	Work   worker.Config
 	// Feeds serves the feeds.
 	Feeds Feeds
+	// Trials try migrations before they are registered.
+	Trials Trials
 	// Trust is what tenancy itself knows from its feed "tenants".
 	Trust *tenant.Trust
 	// Zones are the platform's own.

@@ -91,7 +91,7 @@ func (w *Worker) makeHome(ctx context.Context, h store.Home) error {
 // migrateHome runs what the app has registered and did not run there yet. Then the home is ready: keys that are made from
 // now on wait for it, too. One that has keys of its own is done when it has them.
 func (w *Worker) migrateHome(ctx context.Context, h store.Home) error {
-	migrations, err := store.MigrationsOf(ctx, w.cfg.Pool, h.App)
+	migrations, err := store.BeginMigrations(ctx, w.cfg.Pool, h)
 	if err != nil {
 		return err
 	}
@@ -102,18 +102,33 @@ func (w *Worker) migrateHome(ctx context.Context, h store.Home) error {
 		}
 	}
 	if err != nil {
-		return unreachable(h, err)
+		return unreachable(h, errors.Join(err, w.notRun(ctx, h, migrations, err)))
 	}
-	if len(migrations) == 0 { // asked last: an app without a database there needs none
+	if len(migrations) > 0 {
+		h.Version = migrations[len(migrations)-1].Version
+	}
+	if h.Version == "" { // asked last: an app without a database there needs none
 		return fault.New(fault.FailedPrecondition, registry.ReasonMigrationsMissing,
 			"apps/%s has registered no migrations; this goes on once it has", h.App).
 			WithDomain(registry.Domain).WithMetadata("app", "apps/"+h.App)
 	}
-	h.Version = migrations[len(migrations)-1].Version
 	if err := store.HomeMigrated(ctx, w.cfg.Pool, h); err != nil || h.Model == tenant.ModelDatabase {
 		return err
 	}
 	return store.HomeDone(ctx, w.cfg.Pool, h)
+}
+
+// notRun records how far a home came when it is certain which migration did not run there. After any other error one that
+// was begun may have run.
+func (w *Worker) notRun(ctx context.Context, h store.Home, begun []registry.Migration, cause error) error {
+	failed, ok := fault.As(cause)
+	switch {
+	case ok && failed.Reason == registry.ReasonMigrationFailed:
+		return store.MigrationFailed(ctx, w.cfg.Pool, h, failed.Metadata["migration"])
+	case (errors.Is(cause, ErrNoDatabase) || errors.Is(cause, ErrNoHome)) && len(begun) > 0:
+		return store.MigrationFailed(ctx, w.cfg.Pool, h, begun[0].Version)
+	}
+	return nil
 }
 
 // giveHomeKeys gives a tenant's own database the keys that it lacks, and with them all that it was owed.

@@ -162,6 +162,7 @@ CREATE TABLE registry.home (
     tenant_uid uuid        NOT NULL REFERENCES registry.placement,
     app        text        NOT NULL REFERENCES registry.app,
     version    text COLLATE "C" NOT NULL DEFAULT '', -- the newest of app_migration that ran there
+    begun      text COLLATE "C" NOT NULL DEFAULT '', -- the newest that may have run there: nobody knows how that ended
     ready      boolean     NOT NULL DEFAULT false, -- it was made, and brought to the newest version once
     gone       boolean     NOT NULL DEFAULT false, -- it is to be dropped
     owed       boolean     NOT NULL DEFAULT true,  -- it is to be made, migrated or dropped
@@ -250,7 +251,7 @@ GRANT INSERT, DELETE, UPDATE (display_name, grpc_services, update_time, revision
 GRANT UPDATE (app, free_time) ON registry.audience_bit TO {{service}};
 GRANT INSERT, DELETE ON registry.app_upstream, registry.app_shared_host TO {{service}};
 GRANT INSERT, DELETE ON registry.app_migration TO {{service}};
-GRANT INSERT, DELETE, UPDATE (version, ready, gone, owed, attempt, next_time, lease_until, fence, error) ON registry.home TO {{service}};
+GRANT INSERT, DELETE, UPDATE (version, begun, ready, gone, owed, attempt, next_time, lease_until, fence, error) ON registry.home TO {{service}};
 GRANT INSERT, DELETE ON registry.seal_install TO {{service}};
 GRANT INSERT, DELETE, UPDATE (display_name, plan, state, generation, labels, external_id, delete_protection, loss,
     update_time, revision, delete_time, purge_time, publish_owed) ON registry.tenant TO {{service}};

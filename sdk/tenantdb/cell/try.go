@@ -1,0 +1,64 @@
+package cell
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
+)
+
+// errUndo ends a trial that went well.
+var errUndo = errors.New("the trial is over")
+
+// unsafeNewValue is the SQLSTATE of what uses a value that the transaction added to an enum:
+// one transaction for each file allows that.
+const unsafeNewValue = "55P04"
+
+// TryMigrations runs files as [MigrateSchema] would for a new tenant, all of them in one
+// transaction that is undone, in a schema that is made in it. They run with the rights that
+// they have in a tenant's schema, no others, and what is refused there is refused here, with
+// the same errors; [MigrationError] says in which file. A lock that is not free within 300 ms
+// ends the trial.
+//
+// That files run in an empty schema says nothing about one with rows. Nothing is tried behind
+// a file that uses a value which one before it added to an enum: PostgreSQL lets no single
+// transaction do that. conn is as for [CreateSchema].
+func TryMigrations(ctx context.Context, conn Conn, files fs.FS) error {
+	migrations, err := load(files)
+	if err != nil {
+		return fmt.Errorf("try migrations: %w", err)
+	}
+	var nobody tenant.UID
+	_, _ = rand.Read(nobody[:]) // never fails
+	err = tx(ctx, conn, func(t pgx.Tx) error {
+		schema := home.Schema(nobody)
+		if err := createSchema(ctx, t, schema); err != nil {
+			return err
+		}
+		to, err := look(ctx, t, schema)
+		if err != nil {
+			return err
+		}
+		for _, m := range migrations {
+			if err := to.apply(ctx, t, m); sqlState(err) == unsafeNewValue {
+				return errUndo
+			} else if err != nil {
+				return &MigrationError{m.version, err}
+			}
+			if _, err := t.Exec(ctx, "CLOSE "+watchingDrops); err != nil { // the next file opens its own
+				return fmt.Errorf("end the watch over %s: %w", m.version, err)
+			}
+		}
+		return errUndo
+	})
+	if errors.Is(err, errUndo) {
+		return nil
+	}
+	return fmt.Errorf("try migrations: %w", err)
+}
