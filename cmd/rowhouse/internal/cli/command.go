@@ -313,7 +313,7 @@ func (i *invocation) run(ctx context.Context, a *app, c *cobra.Command) error {
 	}
 	var err error
 	if i.response, err = a.do(ctx, c, i.call); err != nil {
-		return err
+		return lostWait(i.call, err)
 	}
 	if dry := fieldAt(i.call.method.Input(), "validate_only"); dry != nil && i.call.request.ProtoReflect().Get(dry).Bool() {
 		a.note(c.ErrOrStderr(), "dry run: nothing was changed")

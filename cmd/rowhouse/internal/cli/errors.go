@@ -56,11 +56,15 @@ func (e *callError) Unwrap() error { return e.err }
 // waitError says that an operation had not ended when we stopped waiting for it.
 type waitError struct {
 	operation string
+	stands    string // where it stood when the time was over
 	cause     error
 }
 
 func (e *waitError) Error() string {
 	why := "has not ended yet"
+	if e.stands != "" && e.stands != e.operation {
+		why += " (" + e.stands + ")"
+	}
 	if e.cause != nil && !errors.Is(e.cause, context.Canceled) {
 		why = "goes on, but waiting for it failed: " + Line(e.cause)
 	}
@@ -205,8 +209,8 @@ func nextStep(s *status.Status, e *callError) string {
 	if permission := info.GetMetadata()["permission"]; permission != "" {
 		return "ask for a role with " + permission
 	}
-	if step := listOf(s.Message()); step != "" && info.GetReason() == "RESOURCE_NOT_FOUND" {
-		return step
+	if info.GetReason() == "RESOURCE_NOT_FOUND" {
+		return listOf(s.Message(), e.method)
 	}
 	if step := steps()[info.GetReason()]; step != "" {
 		return step
@@ -234,28 +238,53 @@ func nextStep(s *status.Status, e *callError) string {
 }
 
 // listOf is the command that lists what there is beside a resource that is missing, by
-// the message that names it: "tenants/acme/domains/x does not exist". It is "" for others.
-func listOf(message string) string {
+// the message that names it: "tenants/acme/domains/x does not exist". It is "" where no
+// command does.
+func listOf(message, called string) string {
 	resource, _, _ := strings.Cut(message, " ")
 	parts := strings.Split(resource, "/")
-	if len(parts) < 2 || len(parts)%2 != 0 {
-		return ""
+	if len(parts)%2 != 0 { // tenants/acme/placement
+		parts = parts[:len(parts)-1]
+	}
+	if len(parts) < 2 { // not named: what the call was about
+		return listsOf(func(n noun) bool {
+			return lastPart(n.service) == called[:max(0, strings.Index(called, "/"))] && n.listsAll()
+		})
 	}
 	collection, owner := parts[len(parts)-2], parts[:len(parts)-2]
+	step := listsOf(func(n noun) bool { return n.name == collection })
+	switch {
+	case step == "" || len(owner) == 0:
+	case len(owner) == 2 && (owner[0] == "tenants" || owner[0] == "apps"):
+		step += " " + owner[1]
+	default:
+		step += " " + strings.Join(owner, "/")
+	}
+	return step
+}
+
+// listsOf is the list command of the first noun like this that has one.
+func listsOf(like func(noun) bool) string {
 	for _, n := range nouns() {
-		if n.name != collection || !slices.ContainsFunc(n.verbs, func(v verb) bool { return v.name == "list" }) {
-			continue
+		if like(n) && n.verbNamed("list") != nil {
+			return "see what there is: rowhouse " + n.name + " list"
 		}
-		step := "see what there is: rowhouse " + collection + " list"
-		switch {
-		case len(owner) == 2 && owner[0] == "tenants":
-			step += " " + owner[1]
-		case len(owner) > 0:
-			step += " " + strings.Join(owner, "/")
-		}
-		return step
 	}
 	return ""
+}
+
+// verbNamed is the noun's verb of a name, or nil.
+func (n noun) verbNamed(name string) *verb {
+	if i := slices.IndexFunc(n.verbs, func(v verb) bool { return v.name == name }); i >= 0 {
+		return &n.verbs[i]
+	}
+	return nil
+}
+
+// listsAll says whether the noun's list needs no argument.
+func (n noun) listsAll() bool {
+	list := n.verbNamed("list")
+	return list != nil && !slices.ContainsFunc(list.fields, func(f field) bool { return !strings.Contains(f.form, "=") })
 }
 
 // flagsOf names the flags that set the fields which a service complains of.
@@ -291,16 +320,16 @@ func flagsOf(s *status.Status, called string) string {
 // steps are the next steps by reason.
 func steps() map[string]string {
 	return map[string]string{
-		"RESOURCE_NOT_FOUND": "see what there is with the noun's list command",
-		"ETAG_MISMATCH":      "it changed meanwhile: read it again, then repeat with the new --etag",
-		"REASON_REQUIRED":    "pass --reason",
-		"PAGE_TOKEN_INVALID": "start the list again",
-		"REQUEST_ID_REUSED":  "leave out --request-id",
-		"NOT_DELETED":        "there is nothing to restore",
-		"DELETE_PROTECTED":   "lift the protection first: --delete-protection=false",
-		"TENANT_ID_TAKEN":    "choose another id; deleted tenants keep theirs: rowhouse tenants list --show-deleted",
-		"METHOD_UNKNOWN":     "the service is older than this command line",
-		"SCHEMA_VIOLATION":   "see the schema: rowhouse namespaces list -o json",
+		"ETAG_MISMATCH":       "it changed meanwhile: read it again, then repeat with the new --etag",
+		"REASON_REQUIRED":     "pass --reason",
+		"PAGE_TOKEN_INVALID":  "start the list again",
+		"REQUEST_ID_REUSED":   "leave out --request-id",
+		"NOT_DELETED":         "there is nothing to restore",
+		"DELETE_PROTECTED":    "lift the protection first: --delete-protection=false",
+		"TENANT_ID_TAKEN":     "choose another id; deleted tenants keep theirs: rowhouse tenants list --show-deleted",
+		"METHOD_UNKNOWN":      "the service is older than this command line",
+		"SCHEMA_VIOLATION":    "see the schema: rowhouse namespaces list -o json",
+		"MIGRATIONS_TOO_MANY": "the limit is fixed: trying again does not help",
 	}
 }
 

@@ -47,28 +47,32 @@ func TestErrorsOfServices(t *testing.T) {
 		code int
 		want string
 	}{
-		"flags":       {refusal(t, codes.InvalidArgument, "bad request", reason("INVALID_FIELD"), flags), 1, "rowhouse: bad request: tenant.display_name is too long, tenant.plan is unknown (INVALID_FIELD); see --display-name, --plan\n"},
-		"not found":   {refusal(t, codes.NotFound, "there is no such tenant", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: there is no such tenant (RESOURCE_NOT_FOUND); see what there is with the noun's list command\n"},
-		"no tenant":   {refusal(t, codes.NotFound, "tenants/acme does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: tenants/acme does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse tenants list\n"},
-		"no domain":   {refusal(t, codes.NotFound, "tenants/acme/domains/a.example does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: tenants/acme/domains/a.example does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse domains list acme\n"},
-		"no limit":    {refusal(t, codes.NotFound, "plans/free/limits/x does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: plans/free/limits/x does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse limits list plans/free\n"},
-		"schema":      {refusal(t, codes.InvalidArgument, "the write breaks it", reason("SCHEMA_VIOLATION")), 1, "rowhouse: the write breaks it (SCHEMA_VIOLATION); see the schema: rowhouse namespaces list -o json\n"},
-		"an id":       {refusal(t, codes.InvalidArgument, "tenant_id: does not match regex pattern `^[a-z](-?[a-z0-9])*$`", reason("INVALID_FIELD")), 1, "rowhouse: tenant_id: must be lower-case letters, digits and single hyphens between them, beginning with a letter (INVALID_FIELD)\n"},
-		"a name":      {refusal(t, codes.InvalidArgument, "name: does not match regex pattern `^tenants/[a-z](-?[a-z0-9])*/domains/[a-z0-9._-]+$`", reason("INVALID_FIELD")), 1, "rowhouse: name: must have the form tenants/{id}/domains/{host} (INVALID_FIELD)\n"},
-		"a pattern":   {refusal(t, codes.InvalidArgument, "x: does not match regex pattern `^[0-9]+$`", reason("INVALID_FIELD")), 1, "rowhouse: x: does not match regex pattern `^[0-9]+$` (INVALID_FIELD)\n"},
-		"fields":      {refusal(t, codes.InvalidArgument, "bad request", reason("INVALID_FIELD"), fields), 1, "rowhouse: bad request: plan is unknown (INVALID_FIELD)\n"},
-		"field, said": {refusal(t, codes.InvalidArgument, "plan is unknown", reason("INVALID_FIELD"), fields), 1, "rowhouse: plan is unknown (INVALID_FIELD)\n"},
-		"field: said": {refusal(t, codes.InvalidArgument, "plan: is unknown", reason("INVALID_FIELD"), fields), 1, "rowhouse: plan: is unknown (INVALID_FIELD)\n"},
-		"no token":    {refusal(t, codes.Unauthenticated, "the call needs a credential", reason("CREDENTIAL_MISSING")), 4, "rowhouse: the call needs a credential (CREDENTIAL_MISSING); see that the context's token_file holds a valid token\n"},
-		"no right":    {refusal(t, codes.PermissionDenied, "not allowed", reason("PERMISSION_MISSING", "permission", "tenancy.tenants.update")), 4, "rowhouse: not allowed (PERMISSION_MISSING); ask for a role with tenancy.tenants.update\n"},
-		"busy":        {refusal(t, codes.Aborted, "busy", reason("CONCURRENT_OPERATION", "operation", "operations/7")), 1, "rowhouse: busy (CONCURRENT_OPERATION); wait for it: rowhouse operations wait operations/7\n"},
-		"load":        {refusal(t, codes.ResourceExhausted, "too much", reason("OVERLOADED"), &errdetails.RetryInfo{RetryDelay: durationpb.New(2e9)}), 1, "rowhouse: too much (OVERLOADED); try again in 2s\n"},
-		"no service":  {refusal(t, codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`), 1, "rowhouse: cannot reach tenancy: dial tcp 127.0.0.1:1: connect: connection refused (Unavailable); see that tenancy runs where the context says (rowhouse contexts list); repeat safely with --request-id " + requestID + "\n"},
-		"lost":        {refusal(t, codes.Unavailable, "lost", reason("OUTCOME_UNKNOWN")), 1, "rowhouse: lost (OUTCOME_UNKNOWN); see that tenancy runs where the context says (rowhouse contexts list); repeat safely with --request-id " + requestID + "\n"},
-		"late":        {refusal(t, codes.DeadlineExceeded, "late"), 3, "rowhouse: late (DeadlineExceeded); see that tenancy runs where the context says (rowhouse contexts list); repeat safely with --request-id " + requestID + "\n"},
-		"defect":      {refusal(t, codes.Internal, "internal error", reason("INTERNAL", "traceId", "abc")), 1, "rowhouse: internal error (INTERNAL, trace abc)\n"},
-		"evil":        {refusal(t, codes.Unknown, "a\n\x1b[2Jb"), 1, "rowhouse: a; \\x1b[2Jb (Unknown)\n"},
-		"no metadata": {status.Error(codes.FailedPrecondition, "no"), 1, "rowhouse: no (FailedPrecondition)\n"},
+		"flags":        {refusal(t, codes.InvalidArgument, "bad request", reason("INVALID_FIELD"), flags), 1, "rowhouse: bad request: tenant.display_name is too long, tenant.plan is unknown (INVALID_FIELD); see --display-name, --plan\n"},
+		"not found":    {refusal(t, codes.NotFound, "there is no such tenant", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: there is no such tenant (RESOURCE_NOT_FOUND); see what there is: rowhouse tenants list\n"},
+		"no placement": {refusal(t, codes.NotFound, "tenants/acme/placement does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: tenants/acme/placement does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse tenants list\n"},
+		"no migration": {refusal(t, codes.NotFound, "apps/notes/migrations/0001_x does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: apps/notes/migrations/0001_x does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse migrations list notes\n"},
+		"no event":     {refusal(t, codes.NotFound, "chains/platform/events/9 does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: chains/platform/events/9 does not exist (RESOURCE_NOT_FOUND)\n"},
+		"too many":     {refusal(t, codes.ResourceExhausted, "too many", reason("MIGRATIONS_TOO_MANY")), 1, "rowhouse: too many (MIGRATIONS_TOO_MANY); the limit is fixed: trying again does not help\n"},
+		"no tenant":    {refusal(t, codes.NotFound, "tenants/acme does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: tenants/acme does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse tenants list\n"},
+		"no domain":    {refusal(t, codes.NotFound, "tenants/acme/domains/a.example does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: tenants/acme/domains/a.example does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse domains list acme\n"},
+		"no limit":     {refusal(t, codes.NotFound, "plans/free/limits/x does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: plans/free/limits/x does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse limits list plans/free\n"},
+		"schema":       {refusal(t, codes.InvalidArgument, "the write breaks it", reason("SCHEMA_VIOLATION")), 1, "rowhouse: the write breaks it (SCHEMA_VIOLATION); see the schema: rowhouse namespaces list -o json\n"},
+		"an id":        {refusal(t, codes.InvalidArgument, "tenant_id: does not match regex pattern `^[a-z](-?[a-z0-9])*$`", reason("INVALID_FIELD")), 1, "rowhouse: tenant_id: must be lower-case letters, digits and single hyphens between them, beginning with a letter (INVALID_FIELD)\n"},
+		"a name":       {refusal(t, codes.InvalidArgument, "name: does not match regex pattern `^tenants/[a-z](-?[a-z0-9])*/domains/[a-z0-9._-]+$`", reason("INVALID_FIELD")), 1, "rowhouse: name: must have the form tenants/{id}/domains/{host} (INVALID_FIELD)\n"},
+		"a pattern":    {refusal(t, codes.InvalidArgument, "x: does not match regex pattern `^[0-9]+$`", reason("INVALID_FIELD")), 1, "rowhouse: x: does not match regex pattern `^[0-9]+$` (INVALID_FIELD)\n"},
+		"fields":       {refusal(t, codes.InvalidArgument, "bad request", reason("INVALID_FIELD"), fields), 1, "rowhouse: bad request: plan is unknown (INVALID_FIELD)\n"},
+		"field, said":  {refusal(t, codes.InvalidArgument, "plan is unknown", reason("INVALID_FIELD"), fields), 1, "rowhouse: plan is unknown (INVALID_FIELD)\n"},
+		"field: said":  {refusal(t, codes.InvalidArgument, "plan: is unknown", reason("INVALID_FIELD"), fields), 1, "rowhouse: plan: is unknown (INVALID_FIELD)\n"},
+		"no token":     {refusal(t, codes.Unauthenticated, "the call needs a credential", reason("CREDENTIAL_MISSING")), 4, "rowhouse: the call needs a credential (CREDENTIAL_MISSING); see that the context's token_file holds a valid token\n"},
+		"no right":     {refusal(t, codes.PermissionDenied, "not allowed", reason("PERMISSION_MISSING", "permission", "tenancy.tenants.update")), 4, "rowhouse: not allowed (PERMISSION_MISSING); ask for a role with tenancy.tenants.update\n"},
+		"busy":         {refusal(t, codes.Aborted, "busy", reason("CONCURRENT_OPERATION", "operation", "operations/7")), 1, "rowhouse: busy (CONCURRENT_OPERATION); wait for it: rowhouse operations wait operations/7\n"},
+		"load":         {refusal(t, codes.ResourceExhausted, "too much", reason("OVERLOADED"), &errdetails.RetryInfo{RetryDelay: durationpb.New(2e9)}), 1, "rowhouse: too much (OVERLOADED); try again in 2s\n"},
+		"no service":   {refusal(t, codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`), 1, "rowhouse: cannot reach tenancy: dial tcp 127.0.0.1:1: connect: connection refused (Unavailable); see that tenancy runs where the context says (rowhouse contexts list); repeat safely with --request-id " + requestID + "\n"},
+		"lost":         {refusal(t, codes.Unavailable, "lost", reason("OUTCOME_UNKNOWN")), 1, "rowhouse: lost (OUTCOME_UNKNOWN); see that tenancy runs where the context says (rowhouse contexts list); repeat safely with --request-id " + requestID + "\n"},
+		"late":         {refusal(t, codes.DeadlineExceeded, "late"), 3, "rowhouse: late (DeadlineExceeded); see that tenancy runs where the context says (rowhouse contexts list); repeat safely with --request-id " + requestID + "\n"},
+		"defect":       {refusal(t, codes.Internal, "internal error", reason("INTERNAL", "traceId", "abc")), 1, "rowhouse: internal error (INTERNAL, trace abc)\n"},
+		"evil":         {refusal(t, codes.Unknown, "a\n\x1b[2Jb"), 1, "rowhouse: a; \\x1b[2Jb (Unknown)\n"},
+		"no metadata":  {status.Error(codes.FailedPrecondition, "no"), 1, "rowhouse: no (FailedPrecondition)\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -146,14 +150,15 @@ func TestOperations(t *testing.T) {
 	running := always(operation(t, apiv1.OperationPhase_OPERATION_PHASE_RUNNING, nil))
 	suspend := "tenants suspend acme --cause abuse --reason x --confirm acme "
 	const row = "acme\tafter\tbusiness\tactive\tshared\tcell-1\t2026-10-01T12:30:00Z\n"
-	resume := "rowhouse: operations/7 has not ended yet; resume with: rowhouse operations wait operations/7\n"
+	resume := "rowhouse: operations/7 has not ended yet (suspend tenants/acme: running, waiting for gateway-1); " +
+		"resume with: rowhouse operations wait operations/7\n"
 	for name, tt := range map[string]struct {
 		line     string
 		terminal bool
 		later    answer
 		want     result
 	}{
-		"no terminal, no wait":   {suspend, false, done, result{0, "7\ttenants/acme\tsuspend\trunning\t0\t\t\n", ""}},
+		"no terminal, no wait":   {suspend, false, done, result{0, "7\ttenants/acme\tsuspend\trunning\t0\t\t\t\t\n", ""}},
 		"its name":               {suspend + "-o name", false, done, result{0, "operations/7\n", ""}},
 		"wait":                   {suspend + "--wait", false, done, result{0, row, ""}},
 		"terminal waits":         {suspend + "-o tsv", true, done, result{0, row, "suspend tenants/acme: running, waiting for gateway-1\n"}},
@@ -163,6 +168,12 @@ func TestOperations(t *testing.T) {
 		"failed":                 {suspend + "--wait", false, always(failed), result{1, "", "rowhouse: no cell (Unavailable); see its steps: rowhouse operations get operations/7 -o yaml\n"}},
 		"lost": {suspend + "--wait", false, refuse(status.Error(codes.Unauthenticated, "expired")), result{4, "", "rowhouse: operations/7 goes on, but waiting for it failed: expired (Unauthenticated); " +
 			"see that the context's token_file holds a valid token; resume with: rowhouse operations wait operations/7\n"}},
+		"tenancy is gone": {suspend + "--wait", false, refuse(status.Error(codes.Unavailable, "gone")), result{1, "", "rowhouse: operations/7 goes on, but waiting for it failed: " +
+			"cannot reach tenancy: gone (Unavailable); see that tenancy runs where the context says (rowhouse contexts list); resume with: rowhouse operations wait operations/7\n"}},
+		"gone from the start": {"operations wait 7", false, refuse(status.Error(codes.Unavailable, "gone")), result{1, "", "rowhouse: operations/7 goes on, but waiting for it failed: " +
+			"cannot reach tenancy: gone (Unavailable); see that tenancy runs where the context says (rowhouse contexts list); resume with: rowhouse operations wait operations/7\n"}},
+		"no such one": {"operations wait 7", false, refuse(refusal(t, codes.NotFound, "operations/7 does not exist", reason("RESOURCE_NOT_FOUND"))), result{1, "",
+			"rowhouse: operations/7 does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse operations list\n"}},
 		"resumed":           {"operations wait operations/7", false, done, result{0, row, ""}},
 		"resumed by id":     {"operations wait 7 --timeout 5s", false, done, result{0, row, ""}},
 		"resumed, too long": {"operations wait 7 --timeout 1ms", false, running, result{3, "", resume}},

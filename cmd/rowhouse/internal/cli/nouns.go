@@ -2,10 +2,13 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 )
 
 // noun is a kind of resource and what can be done with it.
@@ -235,12 +238,25 @@ func cells() noun {
 func placements() noun {
 	return noun{
 		name: "placements", short: "Where tenants' data lives", service: "rowhouse.tenancy.v1.PlacementService",
-		columns: "TENANT=name@tenants MODEL=model CELL=cell@cells REGION=region GENERATION=generation",
+		columns: "APP=app@apps STATE=state DATABASE=database SCHEMA=schema MIGRATION=migration@migrations RECONCILING=reconciling " +
+			"WHY=last_error.message",
 		verbs: []verb{{
-			name: "get", rpc: "GetPlacement", short: "Show where a tenant's data lives, app by app", wide: true,
-			fields: named("tenants/{tenant}/placement"), example: "rowhouse placements get acme",
+			name: "get", rpc: "GetPlacement", short: "Show where a tenant's data lives, app by app",
+			long: "Show where a tenant's data lives: a row for each app. -o json and -o yaml print the whole placement, with the\n" +
+				"tenant's model, cell and generation.",
+			fields: named("tenants/{tenant}/placement"), show: showPlacement, example: "rowhouse placements get acme",
 		}},
 	}
+}
+
+// showPlacement prints a row for each app, and the placement for programs that ask for it.
+func showPlacement(a *app, c *cobra.Command, i *invocation) error {
+	m := i.response.(*tenancyv1.GetPlacementResponse).GetPlacement() //nolint:forcetypeassert // the verb's RPC
+	if format := a.formatFor(c); format != formatTable && format != formatTSV {
+		return i.write(a, c, m)
+	}
+	p, apps := a.printer(c, i.noun.columns), m.ProtoReflect()
+	return errors.Join(p.rowsOf(apps.Get(fieldAt(apps.Descriptor(), "apps")).List()), p.close())
 }
 
 func limits() noun {

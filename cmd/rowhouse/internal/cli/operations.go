@@ -10,6 +10,7 @@ import (
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"github.com/spf13/cobra"
 	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -20,7 +21,8 @@ import (
 const (
 	operationForm    = "operations/{operation}"
 	operationColumns = "OPERATION=name@operations TARGET=metadata.target VERB=metadata.verb PHASE=metadata.phase " +
-		"PROGRESS=metadata.progress_percent STARTED=metadata.create_time ENDED=metadata.end_time"
+		"PROGRESS=metadata.progress_percent STARTED=metadata.create_time ENDED=metadata.end_time " +
+		"NEXT=metadata.next_time WHY=metadata.last_error.message"
 	// waitStep is how long one call waits; the service answers within 25 s.
 	waitStep = 20 * time.Second
 	// waitPause is the least time between two such calls.
@@ -37,6 +39,8 @@ func operations() noun {
 			},
 			{
 				name: "get", rpc: "GetOperation", short: "Show an operation", fields: named(operationForm),
+				long: "Show an operation. NEXT is when it goes on if nobody does before: the next try after an error, or, while a\n" +
+					"process has it, when another takes over should that one have died. WHY is the last error. -o yaml shows its steps.",
 				example: "rowhouse operations get 0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c -o yaml",
 			},
 			{
@@ -157,7 +161,7 @@ func (a *app) wait(
 		}
 		step := min(waitStep, deadline.Sub(a.now()))
 		if step <= 0 {
-			return nil, &waitError{operation: name}
+			return nil, &waitError{operation: name, stands: progress(op)}
 		}
 		r.request = &longrunningpb.WaitOperationRequest{Name: name, Timeout: durationpb.New(step)}
 		pause := time.NewTimer(min(waitPause, step))
@@ -172,6 +176,15 @@ func (a *app) wait(
 		pause.Stop()
 	}
 	return op, nil
+}
+
+// lostWait is err, and where a wait could not reach tenancy how to go on.
+func lostWait(r call, err error) error {
+	waiting, ok := r.request.(*longrunningpb.WaitOperationRequest)
+	if c := code(err); !ok || c != codes.Unavailable && c != codes.DeadlineExceeded {
+		return err
+	}
+	return &waitError{operation: waiting.GetName(), cause: err}
 }
 
 // progress is one line on where an operation stands.

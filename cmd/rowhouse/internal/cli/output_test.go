@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -151,6 +152,35 @@ etag             "x"
 `
 	if diff := cmp.Diff(want, h.run(t, "tenants", "get", "acme").out); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A placement is a row for each app, also where it has none, and the whole for programs that ask for it.
+func TestPlacementsAreShownByApp(t *testing.T) {
+	t.Parallel()
+	answers := map[string]answer{"PlacementService/GetPlacement": always(&tenancyv1.GetPlacementResponse{Placement: &tenancyv1.Placement{
+		Name: "tenants/acme/placement", Cell: "cells/cell-1", Apps: []*tenancyv1.PlacementApp{
+			{App: "apps/crm", State: "active", Database: "crm", Schema: "t_1", Migration: "apps/crm/migrations/0002_b"},
+			{App: "apps/notes", Database: "notes_db", Schema: "t_1", Reconciling: true, LastError: &spb.Status{Message: "0003_c fails"}},
+		},
+	}})}
+	h := &house{answers: answers}
+	const rows = "crm\tactive\tcrm\tt_1\t0002_b\tfalse\t\nnotes\t\tnotes_db\tt_1\t\ttrue\t0003_c fails\n"
+	if got := h.run(t, "placements", "get", "acme"); got != (result{0, rows, ""}) {
+		t.Errorf("got %+v", got)
+	}
+	if got := h.run(t, "placements", "get", "acme", "-o", "name"); got.out != "tenants/acme/placement\n" {
+		t.Errorf("got %+v", got)
+	}
+	const table = `APP    STATE   DATABASE  SCHEMA  MIGRATION  RECONCILING  WHY
+crm    active  crm       t_1     0002_b     false
+notes          notes_db  t_1                true         0003_c fails
+`
+	if diff := cmp.Diff(table, h.run(t, "placements", "get", "acme", "-o", "table").out); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := h.run(t, "placements", "get", "acme", "-o", "json"); !strings.Contains(got.out, `"cell": "cells/cell-1"`) {
+		t.Errorf("got %+v", got)
 	}
 }
 

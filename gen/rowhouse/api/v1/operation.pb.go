@@ -124,7 +124,11 @@ type OperationMetadata struct {
 	// When it ended; unset while it runs.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// The last error, also while it is being retried.
-	LastError     *status.Status `protobuf:"bytes,13,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	LastError *status.Status `protobuf:"bytes,13,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When it goes on if nobody does before: the next try after an error, or, while a worker
+	// has it, when that worker has been silent for so long that another takes over. Unset
+	// once it ended.
+	NextTime      *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +247,13 @@ func (x *OperationMetadata) GetLastError() *status.Status {
 	return nil
 }
 
+func (x *OperationMetadata) GetNextTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextTime
+	}
+	return nil
+}
+
 // OperationStep is one step of an operation.
 type OperationStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -338,7 +349,7 @@ var File_rowhouse_api_v1_operation_proto protoreflect.FileDescriptor
 
 const file_rowhouse_api_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/api/v1/operation.proto\x12\x0frowhouse.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xfd\x03\n" +
+	"\x1frowhouse/api/v1/operation.proto\x12\x0frowhouse.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xb6\x04\n" +
 	"\x11OperationMetadata\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x125\n" +
@@ -355,7 +366,8 @@ const file_rowhouse_api_v1_operation_proto_rawDesc = "" +
 	"createTime\x125\n" +
 	"\bend_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x121\n" +
 	"\n" +
-	"last_error\x18\r \x01(\v2\x12.google.rpc.StatusR\tlastErrorJ\x04\b\x06\x10\a\"\x90\x02\n" +
+	"last_error\x18\r \x01(\v2\x12.google.rpc.StatusR\tlastError\x127\n" +
+	"\tnext_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\bnextTimeJ\x04\b\x06\x10\a\"\x90\x02\n" +
 	"\rOperationStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1f.rowhouse.api.v1.OperationPhaseR\x05state\x12\x18\n" +
@@ -397,20 +409,21 @@ var file_rowhouse_api_v1_operation_proto_goTypes = []any{
 	(*status.Status)(nil),         // 4: google.rpc.Status
 }
 var file_rowhouse_api_v1_operation_proto_depIdxs = []int32{
-	0, // 0: rowhouse.api.v1.OperationMetadata.phase:type_name -> rowhouse.api.v1.OperationPhase
-	2, // 1: rowhouse.api.v1.OperationMetadata.steps:type_name -> rowhouse.api.v1.OperationStep
-	3, // 2: rowhouse.api.v1.OperationMetadata.create_time:type_name -> google.protobuf.Timestamp
-	3, // 3: rowhouse.api.v1.OperationMetadata.end_time:type_name -> google.protobuf.Timestamp
-	4, // 4: rowhouse.api.v1.OperationMetadata.last_error:type_name -> google.rpc.Status
-	0, // 5: rowhouse.api.v1.OperationStep.state:type_name -> rowhouse.api.v1.OperationPhase
-	3, // 6: rowhouse.api.v1.OperationStep.start_time:type_name -> google.protobuf.Timestamp
-	3, // 7: rowhouse.api.v1.OperationStep.end_time:type_name -> google.protobuf.Timestamp
-	4, // 8: rowhouse.api.v1.OperationStep.error:type_name -> google.rpc.Status
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	0,  // 0: rowhouse.api.v1.OperationMetadata.phase:type_name -> rowhouse.api.v1.OperationPhase
+	2,  // 1: rowhouse.api.v1.OperationMetadata.steps:type_name -> rowhouse.api.v1.OperationStep
+	3,  // 2: rowhouse.api.v1.OperationMetadata.create_time:type_name -> google.protobuf.Timestamp
+	3,  // 3: rowhouse.api.v1.OperationMetadata.end_time:type_name -> google.protobuf.Timestamp
+	4,  // 4: rowhouse.api.v1.OperationMetadata.last_error:type_name -> google.rpc.Status
+	3,  // 5: rowhouse.api.v1.OperationMetadata.next_time:type_name -> google.protobuf.Timestamp
+	0,  // 6: rowhouse.api.v1.OperationStep.state:type_name -> rowhouse.api.v1.OperationPhase
+	3,  // 7: rowhouse.api.v1.OperationStep.start_time:type_name -> google.protobuf.Timestamp
+	3,  // 8: rowhouse.api.v1.OperationStep.end_time:type_name -> google.protobuf.Timestamp
+	4,  // 9: rowhouse.api.v1.OperationStep.error:type_name -> google.rpc.Status
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_api_v1_operation_proto_init() }

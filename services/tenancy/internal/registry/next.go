@@ -2,7 +2,9 @@ package registry
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
@@ -120,7 +122,7 @@ func (t *Tenant) suspend(e Suspend) (Effects, error) {
 
 func (t *Tenant) resume(e Resume) (Effects, error) {
 	if t.State != StateSuspended || !t.Suspended(e.Cause) {
-		return Effects{}, t.wrongState(e).WithMetadata("cause", e.Cause.String())
+		return Effects{}, t.notSuspended(e.Cause)
 	}
 	t.Suspensions = slices.DeleteFunc(t.Suspensions, func(s Suspension) bool { return s.Cause == e.Cause })
 	return t.become(t.living()), nil
@@ -165,6 +167,20 @@ func (t *Tenant) become(s State) Effects {
 	t.State = s
 	t.Generation++
 	return Effects{Changed: true, WriteCells: true, AwaitConsumers: true}
+}
+
+// notSuspended says which causes a suspension has instead of the one that was to be lifted.
+func (t *Tenant) notSuspended(cause Cause) error {
+	said := fmt.Sprintf("the tenant is not suspended for %s, but %s", cause, t.State)
+	if t.State == StateSuspended {
+		var causes []string
+		for _, s := range t.Suspensions {
+			causes = append(causes, s.Cause.String())
+		}
+		said = fmt.Sprintf("the tenant is not suspended for %s, but for %s", cause, strings.Join(causes, ", "))
+	}
+	return fault.New(fault.FailedPrecondition, fault.ReasonWrongState, "%s", said).
+		WithMetadata("state", t.State.String()).WithMetadata("cause", cause.String())
 }
 
 func (t *Tenant) wrongState(e Event) *fault.Error {

@@ -270,3 +270,19 @@ func TestNames(t *testing.T) {
 		t.Error("causes are named wrongly")
 	}
 }
+
+// Whoever resumes a tenant that is not suspended for that cause is told what it is.
+func TestResumeSaysWhatTheTenantIs(t *testing.T) {
+	t.Parallel()
+	suspended := registry.Tenant{State: registry.StateSuspended, Suspensions: []registry.Suspension{
+		{Cause: registry.CauseBilling}, {Cause: registry.CauseSecurity},
+	}}
+	for want, tenant := range map[string]registry.Tenant{
+		"the tenant is not suspended for ABUSE, but ACTIVE":                {State: registry.StateActive},
+		"the tenant is not suspended for ABUSE, but for BILLING, SECURITY": suspended,
+	} {
+		if _, _, err := registry.Next(tenant, registry.Resume{Cause: registry.CauseAbuse}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+}

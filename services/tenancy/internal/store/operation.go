@@ -47,7 +47,7 @@ const cellOfTarget = `(SELECT p.cell FROM registry.tenant t JOIN registry.placem
 	WHERE t.id = substr(o.target, length('tenants/') + 1))`
 
 const operationColumns = `id::text, target, verb, coalesce(` + cellOfTarget + `, ''), phase, attempt, fence, input, metadata, output, error,
-	create_time, end_time, request_id`
+	create_time, end_time, request_id, greatest(next_time, lease_until)`
 
 const selectOperation = `SELECT ` + operationColumns + ` FROM kernel.operations o `
 
@@ -59,9 +59,10 @@ func scanOperation(row pgx.CollectableRow) (Operation, error) {
 		created   time.Time
 		ended     *time.Time
 		requestID string
+		next      time.Time
 	)
 	err := row.Scan(&o.ID, &o.Target, &o.Verb, &o.Cell, &phase, &o.Attempt, &o.Fence, &o.Input, &metadata, &o.Output, &o.Error,
-		&created, &ended, &requestID)
+		&created, &ended, &requestID, &next)
 	if err != nil {
 		return Operation{}, err
 	}
@@ -71,9 +72,11 @@ func scanOperation(row pgx.CollectableRow) (Operation, error) {
 	}
 	o.Meta.Target, o.Meta.Verb, o.Meta.Phase, o.Meta.RequestId = o.Target, o.Verb, apiv1.OperationPhase(phase), requestID
 	o.Meta.CreateTime = timestamppb.New(created)
-	o.EndTime = orZero(ended)
+	o.EndTime, o.Meta.NextTime = orZero(ended), nil
 	if ended != nil {
 		o.Meta.EndTime = timestamppb.New(*ended)
+	} else {
+		o.Meta.NextTime = timestamppb.New(next)
 	}
 	return o, nil
 }
