@@ -57,8 +57,8 @@ type Config struct {
 	Database yamlfile.Path `yaml:"database"`
 	// Connections bounds the pool of connections to it. Default 20.
 	Connections int32 `yaml:"connections,omitempty"`
-	// CellSecrets is the folder of the files that cells' credentials_ref name: connection strings of superusers, or on
-	// rung L2a of roles that own the cells' databases.
+	// CellSecrets is the folder of the files that cells' credentials_ref name: connection strings of superusers, on
+	// rung L2a of roles that own the cells' databases, or of less: docs/guides/operator.md.
 	CellSecrets yamlfile.Path `yaml:"cell_secrets"`
 	// TrustRoot is the private key that signs the certificates of context keys.
 	TrustRoot yamlfile.Path `yaml:"trust_root"`

@@ -53,7 +53,7 @@ func migrations() noun {
 				long: "Withdraw an app's newest migration, if it ran for no tenant with a schema or a database of its own: one that\n" +
 					"fails, and that new tenants wait for. They go on without it. Whether the app ran it itself, in the database that\n" +
 					"all other tenants share, is yours to know.",
-				example: "rowhouse migrations delete notes 0004_tags --confirm 0004_tags",
+				example: "rowhouse migrations delete notes 0004_tags --allow-missing --confirm 0004_tags",
 			},
 		},
 	}
