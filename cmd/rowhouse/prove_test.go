@@ -68,11 +68,23 @@ func TestProveDatabase(t *testing.T) {
 	verify := func(args ...string) (int, string) {
 		return rowhouse(t, append([]string{"prove", "verify", envelope, "--public-key", public}, args...)...)
 	}
-	code, said = verify("--pass", "--challenge", "of today")
+	code, said = verify("--require", "rung,catalog,grants,versions", "--challenge", "of today")
 	for _, want := range []string{"signed by key ", "report.html: the signed file", "report.json: the signed file", "PASS: "} {
 		if code != 0 || !strings.Contains(said, want) {
 			t.Errorf("verify: exit status %d, no %q in: %s", code, want, said)
 		}
+	}
+	// The signer required four sections of nine. Who verifies requires all, unless they say so, and sees nothing that reads like a pass.
+	if code, said := verify("--pass"); code != exitFailed || !strings.Contains(said, "did not run shows nothing: sql-lint") ||
+		strings.Contains(said, "signed by") || strings.Contains(said, "PASS") {
+		t.Errorf("a part passes for the whole: exit status %d: %s", code, said)
+	}
+	if code, said := verify("--require", "catalog,api", "-o", "text"); code != exitFailed || !strings.Contains(said, "shows nothing: api.") ||
+		strings.Contains(said, "PASS") {
+		t.Errorf("a section that did not run is required: exit status %d: %s", code, said)
+	}
+	if code, said := verify(); code != 0 || !strings.Contains(said, "the signer required: rung, catalog, grants, versions\nINCOMPLETE: ") {
+		t.Errorf("a part, without a measure: exit status %d: %s", code, said)
 	}
 	if code, said := verify("--challenge", "of tomorrow"); code != exitFailed || !strings.Contains(said, "challenge") {
 		t.Errorf("an old report: exit status %d: %s", code, said)
@@ -110,7 +122,7 @@ func TestProveDatabase(t *testing.T) {
 	if err := json.Unmarshal([]byte(said), &report); err != nil || code != exitFailed || report.Verdict != prove.Fail {
 		t.Errorf("a planted fault: exit status %d, %v: %s", code, err, said)
 	}
-	if code, said := verify("--pass"); code != exitFailed || !strings.Contains(said, "verdict is fail") {
+	if code, said := verify("--pass"); code != exitFailed || !strings.Contains(said, "the report is no pass: FAIL") {
 		t.Errorf("a report of a fault: exit status %d: %s", code, said)
 	}
 	if code, said := verify(); code != 0 || !strings.Contains(said, "FAIL: ") {
@@ -140,7 +152,7 @@ func TestProvePrintsEnvelope(t *testing.T) {
 	if err := os.WriteFile(envelope, []byte(said), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, said = rowhouse(t, "prove", "verify", envelope, "--public-key", public)
+	code, said = rowhouse(t, "prove", "verify", envelope, "--public-key", public, "--require", "rung")
 	if code != 0 || !strings.Contains(said, "report.html: not here") || !strings.Contains(said, "PASS: ") {
 		t.Errorf("exit status %d: %s", code, said)
 	}
@@ -230,6 +242,7 @@ func TestProveRefuses(t *testing.T) {
 		"verify another's":       {[]string{"verify", envelope, "--public-key", public}, 1, "signature does not hold"},
 		"verify nothing":         {[]string{"verify", envelope + ".not", "--public-key", public}, 1, "no such file"},
 		"verify in what form":    {[]string{"verify", envelope, "--public-key", public, "-o", "pdf"}, 2, "no output"},
+		"verify no such section": {[]string{"verify", envelope, "--public-key", public, "--require", "catalogue"}, 2, "there are rung, catalog"},
 		"verify with a bad file": {[]string{"verify", envelope, "--public-key", file}, 1, "no public key"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -293,61 +293,6 @@ func (r *Report) section(ctx context.Context, o *Options, c Check) Section {
 	return s
 }
 
-// judge gives a section that ran its status: one failed line fails it, and one that did not
-// run, or an error, keeps it from passing.
-func (s *Section) judge(err error) {
-	n := map[Status]int{}
-	for _, l := range s.Lines {
-		n[l.Status]++
-	}
-	switch {
-	case n[Fail] > 0:
-		s.Status, s.Reason = Fail, fmt.Sprintf("%d of %d failed", n[Fail], len(s.Lines))
-	case err != nil:
-		s.Status, s.Reason = NotRun, "could not look: "+err.Error()
-	case n[Pass] == 0:
-		s.Status, s.Reason = NotRun, "there was nothing to look at"
-	case n[Pass] < len(s.Lines):
-		s.Status, s.Reason = NotRun, fmt.Sprintf("%d of %d did not run", len(s.Lines)-n[Pass], len(s.Lines))
-	default:
-		s.Status, s.Reason = Pass, fmt.Sprintf("%d of %d passed", n[Pass], len(s.Lines))
-		if risks := s.accepted(); risks > 0 {
-			s.Reason += fmt.Sprintf(", with %d accepted risks", risks)
-		}
-	}
-	if n[Fail] > 0 && err != nil {
-		s.Reason += "; then it could not look further: " + err.Error()
-	}
-}
-
-// accepted counts the risks that somebody took, which a pass must not hide.
-func (s *Section) accepted() (n int) {
-	for _, l := range s.Lines {
-		for _, f := range l.Findings {
-			if f.Severity == "accepted" {
-				n++
-			}
-		}
-	}
-	return n
-}
-
-// judge gives the report its verdict.
-func (r *Report) judge() {
-	r.Verdict = Pass
-	for _, s := range r.Sections {
-		if s.Status == NotRun && slices.Contains(r.Required, s.ID) {
-			r.Missing = append(r.Missing, s.ID)
-		}
-	}
-	if len(r.Missing) > 0 || len(r.Required) == 0 {
-		r.Verdict = Incomplete
-	}
-	if slices.ContainsFunc(r.Sections, func(s Section) bool { return s.Status == Fail }) {
-		r.Verdict = Fail
-	}
-}
-
 // tidy puts what came from several checks in one order, each thing once, and makes absent
 // lists empty ones.
 func (r *Report) tidy() {
