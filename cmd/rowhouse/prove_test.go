@@ -139,6 +139,108 @@ func readFile(t *testing.T, path string) string {
 	return string(b)
 }
 
+// The report holds the commands that make it, and each line of it, again; and what was given by the environment is
+// asked of it again. Who signs nothing gets no key. Not in parallel, for the environment and for the program that it writes.
+func TestProveRepeats(t *testing.T) {
+	_, file := cellDatabase(t)
+	source, state := t.TempDir(), t.TempDir()
+	t.Setenv("XDG_STATE_HOME", state)
+	for name, text := range map[string]string{"go.mod": "module x\n", "rowlint": "#!/bin/sh\necho '[]'\n"} {
+		if err := os.WriteFile(filepath.Join(source, name), []byte(text), 0o700); err != nil { //nolint:gosec // it is run
+			t.Fatal(err)
+		}
+	}
+	sections := "rung,catalog,grants,versions,sql-lint,plan-lint"
+	args := []string{"prove", "--dsn-file", file, "--source", source, "--rowlint", filepath.Join(source, "rowlint"), "--packages", "./...",
+		"--accept", "R40", "--only", sections, "-o", "json"}
+	code, said := rowhouse(t, args...)
+	report := parse(t, said)
+	if code != 0 || report.Verdict != prove.Pass {
+		t.Fatalf("exit status %d: %s", code, said)
+	}
+	commands := map[string]string{report.Command: sections}
+	for _, s := range report.Sections {
+		for _, l := range s.Lines {
+			commands[l.Repeat] = s.ID
+		}
+	}
+	if len(commands) != 7 {
+		t.Errorf("the commands are %q", commands)
+	}
+	for command, section := range commands {
+		words := append(strings.Fields(command)[1:], "-o", "json")
+		code, said := rowhouse(t, words...)
+		if again := parse(t, said); code != 0 || again.Verdict != prove.Pass || strings.Join(again.Required, ",") != section {
+			t.Errorf("%s: exit status %d: %s", command, code, said)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(state, "*", "*")); err != nil || len(left) > 0 {
+		t.Errorf("nothing was signed, and there are %q, %v", left, err)
+	}
+
+	if code, said := rowhouse(t, "prove", "--out", t.TempDir(), "--only", "catalogue"); code != 2 {
+		t.Errorf("no such section: exit status %d: %s", code, said)
+	}
+	if left, err := filepath.Glob(filepath.Join(state, "*", "*")); err != nil || len(left) > 0 {
+		t.Errorf("nothing was done, and there are %q, %v", left, err)
+	}
+
+	t.Setenv("ROWHOUSE_CELL_DSN", readFile(t, file))
+	out := filepath.Join(t.TempDir(), "proof")
+	code, said = rowhouse(t, "prove", "--accept", "R40", "--only", "rung", "--challenge", "of today", "--out", out, "-o", "html")
+	report = parse(t, readFile(t, filepath.Join(out, "report.json")))
+	const asked = `ROWHOUSE_CELL_DSN="${ROWHOUSE_CELL_DSN:?}" rowhouse prove --only rung --accept R40`
+	if want := asked[:strings.LastIndex(asked, " --only")] + " --accept R40 --only rung --challenge 'of today' --out " + out + " -o html"; code != 0 || report.Command != want {
+		t.Errorf("exit status %d, the command is %q, want %q", code, report.Command, want)
+	}
+	if got := report.Sections[0].Lines[0].Repeat; got != asked {
+		t.Errorf("the line is repeated by %q, want %q", got, asked)
+	}
+	hint := said[strings.LastIndex(said, "rowhouse prove verify"):]
+	if code, said := rowhouse(t, strings.Fields(hint)[1:]...); code != 0 || !strings.Contains(said, "PASS: ") {
+		t.Errorf("the hint %q: exit status %d: %s", hint, code, said)
+	}
+}
+
+func parse(t *testing.T, text string) (report prove.Report) {
+	t.Helper()
+	text = text[max(0, strings.Index(text, "{\n")):] // behind what it said of its progress
+	if err := json.NewDecoder(strings.NewReader(text)).Decode(&report); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return report
+}
+
+// The hint names a public key that is there, or how to make it.
+func TestProveHintsAtTheKey(t *testing.T) {
+	t.Parallel()
+	_, file := cellDatabase(t)
+	private, public := signingKey(t)
+	_, other := signingKey(t)
+	for _, test := range []struct {
+		name   string
+		change func() error
+		writes bool
+	}{
+		{"it is there", func() error { return nil }, false},
+		{"it is another's", func() error { return os.WriteFile(public, []byte(readFile(t, other)), 0o600) }, true},
+		{"it is not there", func() error { return os.Remove(public) }, true},
+	} {
+		if err := test.change(); err != nil {
+			t.Fatal(err)
+		}
+		code, said := rowhouse(t, "prove", "--dsn-file", file, "--only", "rung", "--key", private, "--out", filepath.Join(t.TempDir(), "proof"))
+		_, command, writes := strings.Cut(said, "write its public key: ")
+		if code != 0 || writes != test.writes {
+			t.Errorf("%s: exit status %d: %s", test.name, code, said)
+		}
+		named := strings.Fields(said[strings.LastIndex(said, "--public-key"):])[1]
+		if writes != strings.Contains(command, "openssl pkey -in "+private+" -pubout -out "+named+"\n") || (named == public) != (test.name != "it is another's") {
+			t.Errorf("%s: %s", test.name, said)
+		}
+	}
+}
+
 // A signed report on the standard output can be verified alone.
 func TestProvePrintsEnvelope(t *testing.T) {
 	t.Parallel()
@@ -227,15 +329,20 @@ func TestProveRefuses(t *testing.T) {
 		code int
 		says string
 	}{
-		"no such section":     {[]string{"--dsn-file", file, "--key", private, "--only", "catalogue"}, 2, "there are rung, catalog"},
-		"no such requirement": {[]string{"--dsn-file", file, "--key", private, "--require", "all"}, 2, "no such section"},
-		"no such output":      {[]string{"--dsn-file", file, "--key", private, "-o", "pdf"}, 2, "no output"},
-		"no such rule":        {[]string{"--dsn-file", file, "--key", private, "--accept", "R99"}, 2, "no rule"},
-		"no such key":         {[]string{"--dsn-file", file, "--key", private + ".not"}, 1, "key"},
-		"no such file":        {[]string{"--dsn-file", file + ".not", "--key", private}, 2, "read the connection string"},
-		"attack on nothing":   {[]string{"--attack", "--key", private}, 2, "--dsn-file"},
-		"lint of nothing":     {[]string{"--packages", "./...", "--key", private}, 2, "--source"},
-		"a DSN as argument":   {[]string{"postgres://u:hunter3@h/x"}, 2, "unknown command"},
+		"no such section":      {[]string{"--dsn-file", file, "--key", private, "--only", "catalogue"}, 2, "there are rung, catalog"},
+		"no such requirement":  {[]string{"--dsn-file", file, "--key", private, "--require", "all"}, 2, "no such section"},
+		"no such output":       {[]string{"--dsn-file", file, "--key", private, "-o", "pdf"}, 2, "no output"},
+		"no such rule":         {[]string{"--dsn-file", file, "--key", private, "--accept", "R99"}, 2, "no rule"},
+		"no such key":          {[]string{"--dsn-file", file, "--key", private + ".not"}, 1, "key"},
+		"no such file":         {[]string{"--dsn-file", file + ".not", "--key", private}, 2, "read the connection string"},
+		"attack on nothing":    {[]string{"--attack", "--key", private}, 2, "--dsn-file"},
+		"lint of nothing":      {[]string{"--packages", "./...", "--key", private}, 2, "--source"},
+		"no such source":       {[]string{"--source", file + ".not", "--key", private}, 2, "--source: stat"},
+		"a source of one file": {[]string{"--source", file, "--key", private}, 2, "is no folder"},
+		"a source of no Go":    {[]string{"--source", filepath.Dir(file), "--key", private}, 2, "the folder of go.mod"},
+		"no such rowlint":      {[]string{"--source", "../..", "--rowlint", file + ".not", "--key", private}, 2, "--rowlint: stat"},
+		"no such lint config":  {[]string{"--source", "../..", "--rowlint-config", "..", "--key", private}, 2, "is no file"},
+		"a DSN as argument":    {[]string{"postgres://u:hunter3@h/x"}, 2, "unknown command"},
 		"nobody listens": {[]string{"--dsn-file", dsnFile(t, "postgres://u:hunter2@127.0.0.1:1/x"), "--key", private, "--only", "rung"},
 			exitIncomplete, "could not look: connect"},
 		"verify without a key":   {[]string{"verify", envelope}, 2, "public-key"},

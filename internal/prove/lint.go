@@ -21,7 +21,7 @@ import (
 const lintConfig = "rowlint.yaml"
 
 // Source is source code that rowlint reads. It runs as a program of its own, so that this one
-// does not carry PostgreSQL's grammar, and so that its line is repeated with what made it.
+// does not carry PostgreSQL's grammar.
 type Source struct {
 	// Dir is the folder of go.mod.
 	Dir string
@@ -31,6 +31,8 @@ type Source struct {
 	Packages []string
 	// Rowlint is the program's file; a relative name starts where this program runs, not in Dir.
 	Rowlint string
+	// Repeat is the command that makes the lines of a section again.
+	Repeat func(section string) string
 }
 
 // FindRowlint returns rowlint's file: beside the running program, else on PATH. It is empty
@@ -59,13 +61,13 @@ func LintChecks(s Source, missing string) []Check {
 		s.Packages = []string{"./..."}
 	}
 	return []Check{
-		{About: aboutSQLLint, Missing: missing, Run: func(ctx context.Context) (Outcome, error) { return s.check(ctx) }},
-		{About: aboutPlanLint, Missing: missing, Run: func(ctx context.Context) (Outcome, error) { return s.check(ctx, "plan") }},
+		{About: aboutSQLLint, Missing: missing, Run: func(ctx context.Context) (Outcome, error) { return s.check(ctx, aboutSQLLint.ID) }},
+		{About: aboutPlanLint, Missing: missing, Run: func(ctx context.Context) (Outcome, error) { return s.check(ctx, aboutPlanLint.ID, "plan") }},
 	}
 }
 
-// check runs rowlint, or one of its commands.
-func (s Source) check(ctx context.Context, command ...string) (o Outcome, err error) {
+// check runs rowlint, or one of its commands, for a section.
+func (s Source) check(ctx context.Context, section string, command ...string) (o Outcome, err error) {
 	if o.Inputs, err = s.inputs(); err != nil {
 		return o, err
 	}
@@ -77,7 +79,7 @@ func (s Source) check(ctx context.Context, command ...string) (o Outcome, err er
 		return o, err
 	}
 	args := slices.Concat(command, s.arguments())
-	line := Line{Name: s.Dir, Status: NotRun, Repeat: "cd " + quoteWord(s.Dir) + " && " + Quote(append([]string{"rowlint"}, args...)...)}
+	line := Line{Name: s.Dir, Status: NotRun, Repeat: s.Repeat(section)}
 	var out, said bytes.Buffer
 	cmd := exec.CommandContext(ctx, s.Rowlint, append(args, "-o", "json")...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, &out, &said

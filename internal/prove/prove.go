@@ -224,7 +224,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if o.Progress == nil {
 		o.Progress = func(Section) {}
 	}
-	if err := o.known(); err != nil {
+	if err := o.Check(); err != nil {
 		return nil, err
 	}
 	r := &Report{
@@ -240,8 +240,8 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return r, nil
 }
 
-// known refuses ids that no check has.
-func (o *Options) known() error {
+// Check says whether [Run] would refuse the options, which is for ids that no check has: [ErrNoCheck].
+func (o *Options) Check() error {
 	for _, id := range slices.Concat(o.Only, o.Require) {
 		if !slices.ContainsFunc(o.Checks, func(c Check) bool { return c.ID == id }) {
 			return fmt.Errorf("%w: %q; there are %s", ErrNoCheck, id, strings.Join(o.ids(), ", "))

@@ -98,7 +98,16 @@ func (p *proof) run(c *cobra.Command) (err error) {
 	if err := p.subject.open(c); err != nil {
 		return err
 	}
-	key, public, err := p.signer()
+	options := prove.Options{
+		Checks: p.subject.checks(), Only: p.only, Require: p.require, Challenge: p.challenge,
+		Command: p.command(p.arguments()...), Subject: p.subject.String(),
+		Secrets: &p.subject.secrets, Clock: p.app.now,
+		Progress: func(s prove.Section) { p.app.note(c.ErrOrStderr(), sectionProgress(s)) },
+	}
+	if err := options.Check(); err != nil {
+		return usageError(err)
+	}
+	key, err := p.signer()
 	if err != nil {
 		return err
 	}
@@ -108,26 +117,52 @@ func (p *proof) run(c *cobra.Command) (err error) {
 		}
 	}
 	defer func() { err = errors.Join(err, p.subject.close(context.WithoutCancel(ctx))) }()
-	report, err := prove.Run(ctx, prove.Options{
-		Checks: p.subject.checks(), Only: p.only, Require: p.require, Challenge: p.challenge,
-		Command: prove.Quote(append([]string{"rowhouse", "prove"}, p.arguments()...)...), Subject: p.subject.String(),
-		Secrets: &p.subject.secrets, Clock: p.app.now,
-		Progress: func(s prove.Section) { p.app.note(c.ErrOrStderr(), sectionProgress(s)) },
-	})
-	if err != nil {
-		return usageError(err)
-	}
-	fingerprint, err := p.emit(out, report, key)
+	report, err := prove.Run(ctx, options)
 	if err != nil {
 		return err
 	}
+	if err := p.emit(out, report, key); err != nil {
+		return err
+	}
 	if p.out != "" {
-		fmt.Fprintf(c.ErrOrStderr(), "signed by key %s\nverify it: %s\n", fingerprint, prove.Quote("rowhouse", "prove", "verify",
-			filepath.Join(p.out, envelopeFile), "--public-key", public))
+		if err := p.hint(c.ErrOrStderr(), key, report.Required); err != nil {
+			return err
+		}
 	}
 	if report.Verdict != prove.Pass {
 		return verdictError{report}
 	}
+	return nil
+}
+
+// hint says how the signed report is verified. The public key may lie beside the other; else
+// the hint says how it is made.
+func (p *proof) hint(out io.Writer, key ed25519.PrivateKey, required []string) error {
+	mine, ok := key.Public().(ed25519.PublicKey)
+	if !ok {
+		return errors.New("not an Ed25519 key")
+	}
+	fingerprint, err := prove.Fingerprint(mine)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "signed by key %s\n", fingerprint)
+	base := strings.TrimSuffix(p.keyFile(), ".key")
+	path := base + ".pub"
+	beside, err := keyfile.Public(path)
+	if err != nil || !slices.ContainsFunc(beside, func(k ed25519.PublicKey) bool { return mine.Equal(k) }) {
+		if !errors.Is(err, fs.ErrNotExist) { // it is that of another key
+			path = base + "." + fingerprint[:8] + ".pub"
+		}
+		fmt.Fprintf(out, "write its public key: %s\n", prove.Quote("openssl", "pkey", "-in", p.keyFile(), "-pubout", "-out", path))
+	}
+	verify := []string{"rowhouse", "prove", "verify", filepath.Join(p.out, envelopeFile), "--public-key", path}
+	if len(required) < len(sectionIDs()) {
+		verify = append(verify, "--require", strings.Join(required, ","))
+	} else {
+		verify = append(verify, "--pass")
+	}
+	fmt.Fprintf(out, "verify it: %s\n", prove.Quote(verify...))
 	return nil
 }
 
@@ -141,32 +176,31 @@ func sectionProgress(s prove.Section) string {
 // envelopeFile is the name of the signed report.
 const envelopeFile = "report.dsse.json"
 
-// emit prints the report and writes its files. It returns the fingerprint of the key.
-func (p *proof) emit(out io.Writer, report *prove.Report, key ed25519.PrivateKey) (fingerprint string, err error) {
+// emit prints the report and writes its files, signed where any are asked for.
+func (p *proof) emit(out io.Writer, report *prove.Report, key ed25519.PrivateKey) error {
+	if !p.signs() {
+		return printForm(out, report, p.format)
+	}
 	files, err := report.Files()
 	if err != nil {
-		return "", err
+		return err
 	}
 	sealed, err := prove.Seal(report, files, key)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if p.out != "" {
 		for _, f := range append(slices.Clone(files), prove.File{Name: envelopeFile, Data: sealed}) {
 			if err := os.WriteFile(filepath.Join(p.out, f.Name), f.Data, 0o644); err != nil { //nolint:gosec // reports are to be read
-				return "", fmt.Errorf("write the report: %w", err)
+				return fmt.Errorf("write the report: %w", err)
 			}
 		}
 	}
 	if p.format == "dsse" {
 		_, err = out.Write(sealed)
-	} else {
-		err = printForm(out, report, p.format)
+		return err
 	}
-	if err != nil {
-		return "", err
-	}
-	return prove.Fingerprint(key.Public().(ed25519.PublicKey)) //nolint:forcetypeassert // keyfile reads no other
+	return printForm(out, report, p.format)
 }
 
 // printForm prints a report as text, JSON or HTML.
@@ -181,21 +215,32 @@ func printForm(out io.Writer, report *prove.Report, form string) error {
 	}
 }
 
-// signer returns the key that signs, and where its public key is or ought to be.
-func (p *proof) signer() (key ed25519.PrivateKey, public string, err error) {
+// signs reports whether a signed report is asked for.
+func (p *proof) signs() bool { return p.out != "" || p.format == "dsse" }
+
+// keyFile is the file of the key that signs.
+func (p *proof) keyFile() string {
 	if p.key != "" {
-		key, err = keyfile.Private(p.key)
-		return key, strings.TrimSuffix(p.key, ".key") + ".pub", err
+		return p.key
 	}
-	if err := os.MkdirAll(stateDir(), 0o700); err != nil {
-		return nil, "", fmt.Errorf("the folder of the signing key: %w; --key names another one", err)
+	return filepath.Join(stateDir(), "prove.key")
+}
+
+// signer returns the key that signs, or nil where nothing is signed. The user's own is made
+// when it is missing.
+func (p *proof) signer() (ed25519.PrivateKey, error) {
+	if p.key == "" && !p.signs() {
+		return nil, nil
 	}
-	path := filepath.Join(stateDir(), "prove")
-	if err := keyfile.NewPair(path, rand.Reader); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, "", err
+	if p.key == "" {
+		if err := os.MkdirAll(stateDir(), 0o700); err != nil {
+			return nil, fmt.Errorf("the folder of the signing key: %w; --key names another one", err)
+		}
+		if err := keyfile.NewPair(strings.TrimSuffix(p.keyFile(), ".key"), rand.Reader); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
 	}
-	key, err = keyfile.Private(path + ".key")
-	return key, path + ".pub", err
+	return keyfile.Private(p.keyFile())
 }
 
 // stateDir is where the user's own signing key is kept.
@@ -210,7 +255,7 @@ func stateDir() string {
 	return filepath.Join(home, ".local", "state", "rowhouse")
 }
 
-// arguments are the flags that bear on what the report says. None holds a secret.
+// arguments are the flags that were given. None holds a secret.
 func (p *proof) arguments() []string {
 	args := p.subject.arguments()
 	for _, list := range []struct {
@@ -221,8 +266,12 @@ func (p *proof) arguments() []string {
 			args = append(args, list.flag, strings.Join(list.values, ","))
 		}
 	}
-	if p.challenge != "" {
-		args = append(args, "--challenge", p.challenge)
+	for _, f := range []struct{ flag, value string }{
+		{"--challenge", p.challenge}, {"--key", p.key}, {"--out", p.out}, {"-o", strings.TrimPrefix(p.format, "text")},
+	} {
+		if f.value != "" {
+			args = append(args, f.flag, f.value)
+		}
 	}
 	return args
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +36,7 @@ type subject struct {
 	audit                       catalog.Config
 
 	logins  []*pgx.ConnConfig // of dsnFiles, or of the environment
+	lint    prove.Source
 	secrets prove.Secrets
 
 	started sync.Once // guards arena, server and failed
@@ -88,13 +90,45 @@ func (s *subject) open(c *cobra.Command) error {
 	return s.locate()
 }
 
-// locate makes rowlint's files independent of where it runs, which is in the source.
+// command is a command line that looks at the same again, as a shell takes it.
+func (s *subject) command(args ...string) string {
+	words := prove.Quote(append([]string{"rowhouse", "prove"}, args...)...)
+	if len(s.logins) > 0 && len(s.dsnFiles) == 0 {
+		return envDSN + `="${` + envDSN + `:?}" ` + words // without it prove would look at a server of its own
+	}
+	return words
+}
+
+// locate says what the linters read: the source is there before a minute's work, and its files
+// do not depend on where rowlint runs, which is in the source.
 func (s *subject) locate() (err error) {
-	for _, file := range []*string{&s.rowlint, &s.lintConfig} {
-		if *file == "" {
+	if s.source == "" {
+		return nil
+	}
+	if info, err := os.Stat(s.source); err != nil {
+		return usagef("--source: %w", err)
+	} else if !info.IsDir() {
+		return usagef("--source: %s is no folder", s.source)
+	}
+	if _, err := os.Stat(filepath.Join(s.source, "go.mod")); err != nil {
+		return usagef("--source names the folder of go.mod: %w", err)
+	}
+	s.lint = prove.Source{Dir: s.source, Packages: s.packages, Rowlint: prove.FindRowlint(), Repeat: func(section string) string {
+		return s.command(append([]string{"--only", section}, s.sourceFlags()...)...)
+	}}
+	for _, file := range []struct {
+		flag, named string
+		to          *string
+	}{{"--rowlint", s.rowlint, &s.lint.Rowlint}, {"--rowlint-config", s.lintConfig, &s.lint.Config}} {
+		if file.named == "" {
 			continue
 		}
-		if *file, err = filepath.Abs(*file); err != nil {
+		if info, err := os.Stat(file.named); err != nil {
+			return usagef("%s: %w", file.flag, err)
+		} else if !info.Mode().IsRegular() {
+			return usagef("%s: %s is no file", file.flag, file.named)
+		}
+		if *file.to, err = filepath.Abs(file.named); err != nil {
 			return fmt.Errorf("find rowlint's files: %w", err)
 		}
 	}
@@ -133,11 +167,7 @@ func (s *subject) checks() []prove.Check {
 	if s.source == "" {
 		noSource = "no source was named; --source . lints that of this folder"
 	}
-	rowlint := s.rowlint
-	if rowlint == "" {
-		rowlint = prove.FindRowlint()
-	}
-	lints := prove.LintChecks(prove.Source{Dir: s.source, Config: s.lintConfig, Packages: s.packages, Rowlint: rowlint}, noSource)
+	lints := prove.LintChecks(s.lint, noSource)
 	noArena := ""
 	if len(s.logins) > 0 && !s.attack {
 		noArena = "a database is only read; --attack attacks others that it makes on the same server"
@@ -160,16 +190,12 @@ func (s *subject) databases(ctx context.Context) ([]*prove.Database, error) {
 	}
 	var all []*prove.Database
 	for i, login := range s.logins {
-		flags := []string{}
-		if len(s.dsnFiles) > 0 {
-			flags = append(flags, "--dsn-file", s.dsnFiles[i])
-		}
-		flags = append(flags, s.auditFlags()...)
 		all = append(all, &prove.Database{Name: s.name(i), Config: login, Audit: s.audit, Repeat: func(section string) string {
-			if section == "rung" {
-				return prove.Quote(append([]string{"rowhouse", "prove", "--only", section}, flags...)...)
+			args := []string{"--only", section}
+			if len(s.dsnFiles) > 0 {
+				args = append(args, "--dsn-file", s.dsnFiles[i])
 			}
-			return prove.Quote(append([]string{"rowhouse", "cells", "audit"}, flags...)...)
+			return s.command(append(args, s.auditFlags()...)...)
 		}})
 	}
 	return all, nil
@@ -184,6 +210,9 @@ func (s *subject) ours(ctx context.Context) ([]*prove.Database, error) {
 		}
 		for _, d := range s.samples {
 			d.Audit = s.audit
+			d.Repeat = func(section string) string {
+				return s.command(append([]string{"--only", section}, s.auditFlags()...)...)
+			}
 			d.Audit.Accept = append([]string{"R40"}, s.audit.Accept...) // a server that lives for a minute may forget
 		}
 	})
@@ -199,14 +228,14 @@ func (s *subject) servers(ctx context.Context) (prove.Server, error) {
 
 // repeat is the command that attacks again.
 func (s *subject) repeat(section string) string {
-	words := []string{"rowhouse", "prove", "--only", section}
-	if len(s.logins) > 0 {
-		if len(s.dsnFiles) > 0 {
-			words = append(words, "--dsn-file", s.dsnFiles[0])
-		}
-		words = append(words, "--attack")
+	args := []string{"--only", section}
+	if len(s.dsnFiles) > 0 {
+		args = append(args, "--dsn-file", s.dsnFiles[0])
 	}
-	return prove.Quote(words...)
+	if s.attack {
+		args = append(args, "--attack")
+	}
+	return s.command(args...)
 }
 
 func (s *subject) start(ctx context.Context) (prove.Server, error) {
@@ -260,15 +289,19 @@ func (s *subject) arguments() (args []string) {
 	if s.attack {
 		args = append(args, "--attack")
 	}
-	for _, p := range s.packages {
-		args = append(args, "--packages", p)
-	}
+	return append(append(args, s.sourceFlags()...), s.auditFlags()...)
+}
+
+func (s *subject) sourceFlags() (args []string) {
 	for _, f := range []struct{ flag, value string }{{"--source", s.source}, {"--rowlint-config", s.lintConfig}, {"--rowlint", s.rowlint}} {
 		if f.value != "" {
 			args = append(args, f.flag, f.value)
 		}
 	}
-	return append(args, s.auditFlags()...)
+	for _, p := range s.packages {
+		args = append(args, "--packages", p)
+	}
+	return args
 }
 
 func (s *subject) auditFlags() (args []string) {
