@@ -256,7 +256,7 @@ func releases(by map[int]int) string {
 	return strings.Join(all, ", ")
 }
 
-// exposed says whether a release has a hole.
+// exposed says whether a release has a hole. Of majors that the advisories are not about, nothing is known.
 func exposed(server string, a catalog.Advisory) Cell {
 	release, _, _ := strings.Cut(server, " ")
 	first, second, _ := strings.Cut(release, ".")
@@ -265,7 +265,10 @@ func exposed(server string, a catalog.Advisory) Cell {
 	if bad != nil || worse != nil {
 		return Cell{Text: "unknown release"}
 	}
+	_, known := catalog.Floors()[major]
 	switch fixed, had := a.Fixed[major]; {
+	case !known:
+		return Cell{Text: "unknown for this major"}
 	case !had:
 		return Cell{"never had it", Held}
 	case minor < fixed:

@@ -3,6 +3,7 @@ package prove
 import (
 	"testing"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/catalog"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/apiattack"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/crossing"
@@ -73,6 +74,20 @@ func TestAPIIsJudged(t *testing.T) {
 	} {
 		if l := apiLine("here", "again", test.report); l.Status != test.want {
 			t.Errorf("%s: %s, want %s", name, l.Status, test.want)
+		}
+	}
+}
+
+// Of a release that the table is not about nothing is known, which is not good news.
+func TestAdvisoriesAreJudged(t *testing.T) {
+	t.Parallel()
+	hole := catalog.Advisory{Fixed: map[int]int{15: 4, 16: 2}}
+	for server, want := range map[string]Cell{
+		"15.3": {"open", Broken}, "15.4": {"closed", Held}, "16.2 (Debian 16.2-1)": {"closed", Held}, "17.0": {"never had it", Held},
+		"14.20": {Text: "unknown for this major"}, "99.1": {Text: "unknown for this major"}, "19beta1": {Text: "unknown release"},
+	} {
+		if got := exposed(server, hole); got != want {
+			t.Errorf("%s: %+v, want %+v", server, got, want)
 		}
 	}
 }

@@ -270,7 +270,7 @@ func rulesTo42() []Rule {
 type Advisory struct {
 	// CVE is its number, and Title what was wrong.
 	CVE, Title string
-	// Fixed holds, by major, the minor that fixed it; a major that is not in it never had it.
+	// Fixed holds, by major, the minor that fixed it; of [Floors], a major that is not in it never had it.
 	Fixed map[int]int
 }
 
