@@ -14,11 +14,13 @@ dev: up ## the same as up
 # What binaries say that they are; a checkout without git has none.
 VERSION ?= $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null)
 
+STAMP = -ldflags '-X github.com/rowhouse-platform/rowhouse/internal/version.stamp=$(VERSION)'
+
 build: ## build bin/rowhouse and the example app
-	CGO_ENABLED=0 go build -buildvcs=false -ldflags '-X github.com/rowhouse-platform/rowhouse/internal/version.stamp=$(VERSION)' -o bin/ ./cmd/rowhouse ./examples/notes/cmd/notes
+	CGO_ENABLED=0 go build -buildvcs=false $(STAMP) -o bin/ ./cmd/rowhouse ./examples/notes/cmd/notes
 
 rowlint: ## build bin/rowlint
-	CGO_ENABLED=0 go build -buildvcs=false -o bin/ ./cmd/rowlint
+	CGO_ENABLED=0 go build -buildvcs=false $(STAMP) -o bin/ ./cmd/rowlint
 
 prove: build rowlint ## attack this release, lint its source, and sign the report in proof/
 	bin/rowhouse prove --source . --out proof

@@ -11,6 +11,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/lint"
 	"github.com/rowhouse-platform/rowhouse/internal/lint/driver"
 	"github.com/rowhouse-platform/rowhouse/internal/lint/sarif"
+	"github.com/rowhouse-platform/rowhouse/internal/version"
 )
 
 const examples = `  rowlint ./...                            all packages of the module and their migrations
@@ -51,6 +52,7 @@ func command(dir string) *cobra.Command {
 		Long: "rowlint finds SQL and Go code that could let one tenant see another's rows.\n\n" +
 			"It exits with 0 when there is nothing to say, 1 when there are findings, 2 when it could not look.",
 		Example:       examples,
+		Version:       version.String(), // prove reads it, behind "rowlint version"
 		Args:          cobra.ArbitraryArgs,
 		SilenceErrors: true, SilenceUsage: true,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -106,7 +106,10 @@ func TestFormats(t *testing.T) {
 		Version string
 		Runs    []struct {
 			Tool struct {
-				Driver struct{ Rules []struct{ ID string } }
+				Driver struct {
+					Version string
+					Rules   []struct{ ID string }
+				}
 			}
 			Results []struct {
 				RuleID    string
@@ -123,6 +126,10 @@ func TestFormats(t *testing.T) {
 	code, out, _ = rowlint(t, dir, "-o", "sarif", "./...")
 	if err := json.Unmarshal([]byte(out), &sarif); err != nil || code != exitFindings || sarif.Version != "2.1.0" || len(sarif.Runs) != 1 {
 		t.Fatalf("SARIF: exit status %d, error %v: %s", code, err, out)
+	}
+	said := sarif.Runs[0].Tool.Driver.Version
+	if code, out, _ := rowlint(t, dir, "--version"); said == "" || code != 0 || out != "rowlint version "+said+"\n" {
+		t.Errorf("SARIF has version %q; --version: exit status %d: %s", said, code, out)
 	}
 	first := sarif.Runs[0].Results[0]
 	at := first.Locations[0].PhysicalLocation

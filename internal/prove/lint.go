@@ -75,7 +75,7 @@ func (s Source) check(ctx context.Context, section string, command ...string) (o
 	if s.Rowlint, err = filepath.Abs(s.Rowlint); err != nil {
 		return o, fmt.Errorf("find rowlint: %w", err)
 	}
-	if o.Programs, err = s.program(); err != nil {
+	if o.Programs, err = s.program(ctx); err != nil {
 		return o, err
 	}
 	args := slices.Concat(command, s.arguments())
@@ -159,12 +159,19 @@ func Quote(words ...string) string {
 	return strings.Join(quoted, " ")
 }
 
-func (s Source) program() ([]Program, error) {
+// program describes rowlint by its file, and by what it says that it is.
+func (s Source) program(ctx context.Context) ([]Program, error) {
 	sum, err := sumFile(s.Rowlint)
 	if err != nil {
 		return nil, fmt.Errorf("read rowlint: %w", err)
 	}
-	return []Program{{Name: "rowlint", Version: "of this file", SHA256: sum}}, nil
+	said, _ := exec.CommandContext(ctx, s.Rowlint, "--version").Output() // what does not say it has no version
+	line, _, _ := strings.Cut(string(said), "\n")
+	version, is := strings.CutPrefix(line, "rowlint version ")
+	if !is {
+		version = "of unknown version"
+	}
+	return []Program{{Name: "rowlint", Version: version, SHA256: sum}}, nil
 }
 
 // inputs are the configuration, the migrations, and one sum over all source.

@@ -48,7 +48,7 @@ func TestLint(t *testing.T) {
 			write("x.go", "package x\n", 0o600)
 			write("migrations/0001_a.sql", "SELECT 1;\n", 0o600)
 			write("testdata/y.go", "not looked at", 0o600)
-			s := prove.Source{Dir: dir, Rowlint: write("rowlint", "#!/bin/sh\n"+test.script+"\n", 0o700), Repeat: again}
+			s := prove.Source{Dir: dir, Rowlint: write("rowlint", "#!/bin/sh\n[ \"$1\" = --version ] && echo rowlint version v7 && exit\n"+test.script+"\n", 0o700), Repeat: again}
 			r, err := prove.Run(t.Context(), prove.Options{Checks: prove.LintChecks(s, "")})
 			if err != nil {
 				t.Fatal(err)
@@ -65,6 +65,9 @@ func TestLint(t *testing.T) {
 				if f := r.Sections[0].Lines[0].Findings[0]; f.Object != "x.go:3:7" || f.Rule != "Q1" || f.Mend != "add it" {
 					t.Errorf("the finding is %+v", f)
 				}
+			}
+			if !slices.ContainsFunc(r.Programs, func(p prove.Program) bool { return p.Name == "rowlint" && p.Version == "v7" && p.SHA256 != "" }) {
+				t.Errorf("the programs are %+v", r.Programs)
 			}
 			names := make([]string, len(r.Inputs))
 			for i, in := range r.Inputs {

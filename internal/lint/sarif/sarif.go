@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/rowhouse-platform/rowhouse/internal/lint"
+	"github.com/rowhouse-platform/rowhouse/internal/version"
 )
 
 // The parts of the format that are used. Names are those of the standard.
@@ -28,8 +29,9 @@ type (
 		Driver driver `json:"driver"`
 	}
 	driver struct {
-		Name  string `json:"name"`
-		Rules []rule `json:"rules"`
+		Name    string `json:"name"`
+		Version string `json:"version"`
+		Rules   []rule `json:"rules"`
 	}
 	rule struct {
 		ID               string  `json:"id"`
@@ -64,7 +66,7 @@ type (
 
 // Write writes one run with all rules and the findings.
 func Write(w io.Writer, findings []lint.Finding) error {
-	r := run{Tool: tool{driver{Name: "rowlint"}}, Results: []result{}}
+	r := run{Tool: tool{driver{Name: "rowlint", Version: version.String()}}, Results: []result{}}
 	index := map[string]int{}
 	for i, known := range lint.Rules() {
 		index[known.ID] = i
