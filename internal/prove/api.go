@@ -22,6 +22,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/apiattack"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/canary"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/mint"
 )
 
 // App is the product service that is attacked by its API.
@@ -108,7 +109,7 @@ func (c *scratch) attackAPI(ctx context.Context, app App, model tenant.Model) (r
 	if err != nil {
 		return r, err
 	}
-	db, err := tenantdb.Open(ctx, tenantdb.Config{App: c.app, Cells: map[string]tenantdb.Cell{cellName: {DSN: login}}})
+	db, err := tenantdb.Open(ctx, tenantdb.Config{App: c.app, Cells: map[string]tenantdb.Cell{mint.Cell: {DSN: login}}})
 	if err != nil {
 		return r, fmt.Errorf("open the app's database: %w", err)
 	}
@@ -119,7 +120,7 @@ func (c *scratch) attackAPI(ctx context.Context, app App, model tenant.Model) (r
 		return r, err
 	}
 	defer s.stop()
-	stranger, err := newMint() // signs as well, under a root that nobody trusts
+	stranger, err := mint.New(c.Key()) // signs as well, under a root that nobody trusts
 	if err != nil {
 		return r, err
 	}
@@ -130,7 +131,7 @@ func (c *scratch) attackAPI(ctx context.Context, app App, model tenant.Model) (r
 		Intruders: []apiattack.Intruder{
 			{Name: "expired context", Party: apiattack.Party{Conn: s.gateway, In: c.caller(parties[0], tenant.MaxSessionLife+time.Minute)}},
 			{Name: "captured context from another workload", Party: apiattack.Party{Conn: s.workload, In: c.caller(parties[0], 0)}},
-			{Name: "context of another signer", Party: apiattack.Party{Conn: s.gateway, In: stranger.caller(parties[0], 0)}},
+			{Name: "context of another signer", Party: apiattack.Party{Conn: s.gateway, In: stranger.Caller(parties[0].TenantState, model, 0)}},
 		},
 	})
 	if err != nil {
@@ -149,13 +150,13 @@ type served struct {
 
 // serve serves the app with identities of an authority of its own.
 func (c *scratch) serve(ctx context.Context, app App, db *tenantdb.DB, log io.Writer) (s *served, err error) {
-	authority, err := identity.NewAuthority(identity.AuthorityConfig{TrustDomain: trustDomain})
+	authority, err := identity.NewAuthority(identity.AuthorityConfig{TrustDomain: mint.TrustDomain})
 	if err != nil {
 		return nil, fmt.Errorf("a certificate authority: %w", err)
 	}
 	sources := map[string]*identity.Source{}
 	for _, name := range []string{"app", "gateway", "workload"} {
-		id, err := identity.Service(trustDomain, cellName, name)
+		id, err := identity.Service(mint.TrustDomain, mint.Cell, name)
 		if err != nil {
 			return nil, fmt.Errorf("a workload's name: %w", err)
 		}
@@ -167,7 +168,7 @@ func (c *scratch) serve(ctx context.Context, app App, db *tenantdb.DB, log io.Wr
 			return nil, fmt.Errorf("a workload's certificate: %w", err)
 		}
 	}
-	config := tenantgrpc.ServerConfig{Verifier: c.verifier, Log: slog.New(slog.NewJSONHandler(log, nil))}
+	config := tenantgrpc.ServerConfig{Verifier: c.Verifier(), Log: slog.New(slog.NewJSONHandler(log, nil))}
 	s = &served{ended: make(chan struct{})}
 	s.server = grpc.NewServer(append(tenantgrpc.Server(config), grpc.Creds(credentials.NewTLS(sources["app"].ServerTLS())))...)
 	app.Register(s.server, db)

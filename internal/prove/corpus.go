@@ -39,7 +39,7 @@ func CorpusCheck(of Servers, missing string) Check {
 
 // corpus attacks one scratch cell in all models.
 func (c *scratch) corpus(ctx context.Context, recipes bool) (r sqlattack.Report, err error) {
-	t := sqlattack.Target{App: c.app, Key: c.key, Models: models(), Baselines: recipes}
+	t := sqlattack.Target{App: c.app, Key: c.Key(), Models: models(), Baselines: recipes}
 	if t.Admin, err = c.admin(); err != nil {
 		return r, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/mint"
 )
 
 // Authenticated is authenticated.
@@ -46,7 +47,7 @@ func (s Server) TryScratch(ctx context.Context, rung cell.Rung) (prefix string, 
 	if err != nil {
 		return c.database(), err
 	}
-	db, err := tenantdb.Open(ctx, tenantdb.Config{App: c.app, Cells: map[string]tenantdb.Cell{cellName: {DSN: login}}})
+	db, err := tenantdb.Open(ctx, tenantdb.Config{App: c.app, Cells: map[string]tenantdb.Cell{mint.Cell: {DSN: login}}})
 	if err != nil {
 		return c.database(), err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/crossing"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/mint"
 )
 
 // The load of the pooler's check: enough that every connection is handed on hundreds of
@@ -103,7 +104,7 @@ func (c *scratch) sealed(ctx context.Context, dsn string, model tenant.Model) (r
 		}
 	}
 	db, err := tenantdb.Open(ctx, tenantdb.Config{
-		App: c.app, Cells: map[string]tenantdb.Cell{cellName: {DSN: dsn, MaxConns: poolClients, Pooler: tenantdb.TransactionPooler}},
+		App: c.app, Cells: map[string]tenantdb.Cell{mint.Cell: {DSN: dsn, MaxConns: poolClients, Pooler: tenantdb.TransactionPooler}},
 	})
 	if err != nil {
 		return r, fmt.Errorf("open the pooled database: %w", err)

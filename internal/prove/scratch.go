@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/mint"
 )
 
 // Server is where attacks run: a server on which prove makes databases for them and drops
@@ -37,7 +39,7 @@ type Server struct {
 
 // scratch is a cell with one app, made for an attack.
 type scratch struct {
-	*mint
+	*mint.Mint
 
 	server     Server
 	app        string
@@ -50,6 +52,24 @@ type scratch struct {
 	dedicated []resident
 }
 
+// resident is a tenant of a scratch cell and the model in which it lives.
+type resident struct {
+	tenant.TenantState
+
+	model tenant.Model
+}
+
+// in returns ctx with the resident in it, as behind a server's door.
+func (c *scratch) in(ctx context.Context, r resident) (context.Context, error) {
+	verified, err := c.Context(r.TenantState, r.model)
+	return tenant.NewContext(ctx, verified), err
+}
+
+// caller puts a context of the resident, issued so long ago, into the metadata of each call.
+func (c *scratch) caller(r resident, age time.Duration) func(context.Context, string, proto.Message) (context.Context, error) {
+	return c.Caller(r.TenantState, r.model, age)
+}
+
 // newScratch makes a shared database, prepared and migrated. What it made is dropped by drop,
 // also after an error.
 func (s Server) newScratch(ctx context.Context, purpose string, rung cell.Rung, migrations fs.FS) (c *scratch, err error) {
@@ -57,10 +77,11 @@ func (s Server) newScratch(ctx context.Context, purpose string, rung cell.Rung, 
 	var random [16]byte
 	_, _ = rand.Read(random[:]) // crypto/rand never fails
 	c.password = hex.EncodeToString(random[:])
-	if c.mint, err = newMint(); err != nil {
+	key := mint.NewKey()
+	s.Secrets.Add(c.password, hex.EncodeToString(key.Secret[:]))
+	if c.Mint, err = mint.New(key); err != nil {
 		return c, err
 	}
-	s.Secrets.Add(c.password, hex.EncodeToString(c.key.Secret[:]))
 	err = c.inside(ctx, "", func(conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{c.database()}.Sanitize())
 		return err
@@ -73,7 +94,7 @@ func (s Server) newScratch(ctx context.Context, purpose string, rung cell.Rung, 
 		if err := cell.Init(ctx, conn, c.config()); err != nil {
 			return err
 		}
-		if err := cell.InstallKey(ctx, conn, c.key); err != nil {
+		if err := cell.InstallKey(ctx, conn, c.Key()); err != nil {
 			return err
 		}
 		return cell.Migrate(ctx, conn, migrations)
@@ -99,7 +120,8 @@ func (c *scratch) login() (string, error) {
 
 // settle makes a tenant with a home in a model.
 func (c *scratch) settle(ctx context.Context, id string, model tenant.Model) (r resident, err error) {
-	if r, err = c.resident(id, model); err != nil {
+	r.model = model
+	if r.TenantState, err = c.Tenant(id); err != nil {
 		return r, err
 	}
 	c.settled++
@@ -134,7 +156,7 @@ func (c *scratch) settleDatabase(ctx context.Context, conn *pgx.Conn, r resident
 		return err
 	}
 	defer func() { _ = own.Close(context.WithoutCancel(ctx)) }()
-	if err := cell.InstallKey(ctx, own, c.key); err != nil {
+	if err := cell.InstallKey(ctx, own, c.Key()); err != nil {
 		return err
 	}
 	if err := cell.Migrate(ctx, own, c.migrations); err != nil {

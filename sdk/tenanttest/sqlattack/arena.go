@@ -15,6 +15,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/mint"
 )
 
 // patience is how long one attack may take.
@@ -107,14 +108,14 @@ func (a *arena) openOurs(ctx context.Context) (err error) {
 	a.enter, a.forge, a.carry, a.ship = a.enterer, a.forged, a.carried, a.migrate
 	// One connection: what a tenant leaves behind is there for the next one.
 	db, err := tenantdb.Open(ctx, tenantdb.Config{
-		App: a.target.App, Cells: map[string]tenantdb.Cell{cellName: {DSN: a.target.Login, MaxConns: 1}},
+		App: a.target.App, Cells: map[string]tenantdb.Cell{mint.Cell: {DSN: a.target.Login, MaxConns: 1}},
 	})
 	if err != nil {
 		return fmt.Errorf("open the SDK: %w", err)
 	}
 	a.atClose(func(context.Context) error { db.Close(); return nil }) //nolint:contextcheck // it waits for calls, and has none
 	a.one = func(ctx context.Context, t tenant.TenantState, sql string) (string, error) {
-		c, err := a.mint.context(t, a.model)
+		c, err := a.mint.Context(t, a.model)
 		if err != nil {
 			return "", err
 		}

@@ -3,7 +3,6 @@ package sqlattack
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -131,7 +130,7 @@ func (a *arena) judge(attack *Attack, t trace, changed, stopped, differs bool) (
 		state = reason(t.err)
 	}
 	switch expected := strings.Fields(attack.refused); {
-	case a.betrays(t.heard):
+	case len(a.watch.Search("attacker", "answer", []byte(t.heard))) > 0:
 		return Read, state
 	case changed || t.wrote:
 		return Wrote, state
@@ -156,23 +155,6 @@ func (a *arena) expects(attack *Attack, state string) bool {
 	// Who brings a seal to a database of another tenant does not come in.
 	return slices.Contains(strings.Fields(attack.refused), state) ||
 		a.model == tenant.ModelDatabase && attack.session != nil && state == "RH001"
-}
-
-// betrays reports whether text holds bytes that are the victim's.
-func (a *arena) betrays(text string) bool {
-	text = strings.ToLower(text)
-	return strings.Contains(text, a.canary) || strings.Contains(text, hex.EncodeToString([]byte(a.canary))) ||
-		strings.Contains(text, strings.ToLower(base64.StdEncoding.EncodeToString([]byte(a.canary))[:12])) ||
-		strings.Contains(text, hex.EncodeToString(a.target.Key.Secret[:])) || strings.Contains(text, a.pad())
-}
-
-// pad is how the cell's key lies in the database.
-func (a *arena) pad() string {
-	pad := a.target.Key.Secret
-	for i := range pad {
-		pad[i] ^= 0x36
-	}
-	return hex.EncodeToString(pad[:])
 }
 
 // anonymous is an answer without the value that the attacker asked for.
@@ -310,7 +292,7 @@ func (a *arena) fill(attack *Attack, values map[string]string) (script, error) {
 	known := map[string]string{
 		"{victim}": victim, "{uid}": a.victim.UID.String(), "{own}": a.own, "{their}": a.their, "{app}": a.app,
 		"{set}": values["set"], "{enter}": enter, "{probe}": values["probe"], "{title}": title, "{free}": free,
-		"{pid}": a.pid, "{door}": a.door(a.victim.UID[:]), "{needle}": a.canary[1:], "{secret}": a.canary,
+		"{pid}": a.pid, "{door}": a.door(a.victim.UID[:]), "{needle}": a.canary[1:11], "{secret}": a.canary,
 		"{admin}": pgx.Identifier{a.admin.Config().User}.Sanitize(), "{owner}": a.owner, "{role}": a.role, "{unfilled}": a.unfilled,
 		"{began}":    "{began}", // play fills it in
 		"{database}": pgx.Identifier{a.away.Database}.Sanitize(),

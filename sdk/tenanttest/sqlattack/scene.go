@@ -2,28 +2,30 @@ package sqlattack
 
 import (
 	"context"
-	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/canary"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/mint"
 )
 
 // scene is an attacker and a victim with homes in one model.
 type scene struct {
 	target *Target
-	mint   *mint
+	mint   *mint.Mint
 	model  tenant.Model
 	rung   cell.Rung
 
 	attacker, victim tenant.TenantState
 	canary           string // is in the victim's rows and statements, and nowhere else
+	watch            *canary.Watch
 	ended            cell.Key
 
 	// admin is in the target's database; adminOwn and adminTheir are where the homes of
@@ -32,21 +34,38 @@ type scene struct {
 	undo                        []func(context.Context) error
 }
 
+// Whose the texts are that no attacker may read.
+const (
+	victims  = "victim"
+	theCells = "cell"
+)
+
+// pad is how a cell's key lies in the database.
+func pad(secret tenant.SealKey) string {
+	for i := range secret {
+		secret[i] ^= 0x36
+	}
+	return hex.EncodeToString(secret[:])
+}
+
 // settle makes the tenants, their homes and placements. What it made before an error is in
 // the scene that it returns.
 func (t *Target) settle(ctx context.Context, admin *pgx.Conn, rung cell.Rung, model tenant.Model) (*scene, error) {
-	m, err := newMint(t.Key)
+	m, err := mint.New(t.Key)
 	if err != nil {
 		return nil, err
 	}
+	watch := canary.New()
 	s := &scene{
 		target: t, mint: m, model: model, rung: rung, admin: admin, adminOwn: admin, adminTheir: admin,
-		canary: "canary" + strings.ToLower(rand.Text()[:12]),
+		canary: watch.Secret(victims), watch: watch,
 	}
-	if s.attacker, err = m.newTenant("mallory"); err != nil {
+	watch.ID(theCells, hex.EncodeToString(t.Key.Secret[:]))
+	watch.ID(theCells, pad(t.Key.Secret))
+	if s.attacker, err = m.Tenant("mallory"); err != nil {
 		return nil, err
 	}
-	if s.victim, err = m.newTenant("alice"); err != nil {
+	if s.victim, err = m.Tenant("alice"); err != nil {
 		return nil, err
 	}
 	if err := s.build(ctx); err != nil {
@@ -152,7 +171,7 @@ func (s *scene) login(conn *pgx.Conn) (*pgx.ConnConfig, error) {
 
 // enterer returns the statement by which a tenant is entered on our rungs.
 func (s *scene) enterer(t tenant.TenantState) (string, error) {
-	c, err := s.mint.context(t, s.model)
+	c, err := s.mint.Context(t, s.model)
 	if err != nil {
 		return "", err
 	}

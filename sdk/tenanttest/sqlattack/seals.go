@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest/mint"
 )
 
 // forged returns the call that enters the victim with what an attacker might make or find. The
@@ -33,11 +34,11 @@ const (
 )
 
 func (s *scene) forgedSeal(name string) ([]byte, error) {
-	own, err := s.mint.context(s.attacker, s.model)
+	own, err := s.mint.Context(s.attacker, s.model)
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.mint.context(s.victim, s.model)
+	c, err := s.mint.Context(s.victim, s.model)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +91,7 @@ func (s *scene) forgedSeal(name string) ([]byte, error) {
 	case "cell":
 		return made(key.Secret, key.ID, func(b []byte) { binary.BigEndian.PutUint32(b[atCell:], key.Cell+1) }), nil
 	case "generation":
-		return made(key.Secret, key.ID, func(b []byte) { binary.BigEndian.PutUint64(b[atGeneration:], generation+1) }), nil
+		return made(key.Secret, key.ID, func(b []byte) { binary.BigEndian.PutUint64(b[atGeneration:], mint.Generation+1) }), nil
 	case "kid":
 		return made(key.Secret, key.ID+100, func([]byte) {}), nil
 	case "ended":
