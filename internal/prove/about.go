@@ -51,11 +51,12 @@ var (
 	}
 	aboutAPI = About{
 		ID: "api", Title: "Attacks by API reach no other tenant", Threats: []string{"A0", "A3"},
-		Shows: "One tenant called every method of a gRPC service with another's ids in every field, its page tokens, etags and request ids, " +
-			"with expired, captured and foreign contexts. Answers were compared with those for what never existed; they and the logs were " +
-			"searched for planted secrets. With row security switched off the same attacks get through: that is how one sees that they are real.",
-		Limits: "The service is the example app, on scratch databases. A product's own service is attacked by its tests, in one line " +
-			"(sdk/tenanttest/apiattack).",
+		Shows: "One tenant called every method of a gRPC service with another's ids in every field, with its request ids, with the very " +
+			"bytes that it had just sent, and listened while it wrote; then with no context, and with expired, captured and foreign ones. " +
+			"Answers were compared with those for what never existed; they and the logs were searched for planted secrets. The same attacks " +
+			"were made on a leaky server, which believes anybody and has no row security below: a kind that catches nothing there fails.",
+		Limits: "The service is the example app, on scratch databases; kinds of attack to which it gives no hold are named with the control. " +
+			"A product's own service is attacked by its tests, in one call (sdk/tenanttest/apiattack).",
 	}
 	aboutPooler = About{
 		ID: "pooler", Title: "Pooled connections carry nothing from tenant to tenant", Threats: []string{"A0"},

@@ -1,6 +1,7 @@
 package prove
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/catalog"
@@ -88,6 +89,43 @@ func TestAdvisoriesAreJudged(t *testing.T) {
 	} {
 		if got := exposed(server, hole); got != want {
 			t.Errorf("%s: %+v, want %+v", server, got, want)
+		}
+	}
+}
+
+// A kind of attack that was made on the sound server, and each intruder, must catch the leaky one.
+func TestControlIsJudged(t *testing.T) {
+	t.Parallel()
+	result := func(kind apiattack.Kind, where string, v apiattack.Verdict) apiattack.Result {
+		return apiattack.Result{Method: "/s/M", Attack: kind, Where: where, Verdict: v}
+	}
+	sound := []apiattack.Report{{Results: []apiattack.Result{
+		result(apiattack.ForeignID, "note.name", apiattack.Held), result(apiattack.Intrusion, "no context", apiattack.Held),
+		result(apiattack.Intrusion, "expired context", apiattack.Held), result(apiattack.Timing, "", apiattack.Untested),
+	}}}
+	leaks := []apiattack.Result{
+		result(apiattack.ForeignID, "name", apiattack.Leaked), result(apiattack.ForeignID, "note.name", apiattack.Leaked),
+		result(apiattack.Intrusion, "no context", apiattack.Leaked), result(apiattack.Intrusion, "expired context", apiattack.Leaked),
+	}
+	for name, test := range map[string]struct {
+		sound []apiattack.Report
+		open  []apiattack.Result
+		want  Status
+		says  string
+	}{
+		"all caught":          {sound, leaks, Pass, "foreign-id ×2, intrusion (no context) ×1, intrusion (expired context) ×1"},
+		"one kind is blind":   {sound, leaks[2:], Fail, "not caught, though it is open: foreign-id;"},
+		"an intruder is let":  {sound, leaks[:3], Fail, "not caught, though it is open: intrusion (expired context);"},
+		"nothing is caught":   {sound, nil, Fail, "foreign-id, intrusion (no context), intrusion (expired context);"},
+		"nothing was tried":   {nil, leaks, NotRun, "nothing was tried"},
+		"only one leak, held": {sound, append([]apiattack.Result{result(apiattack.ForeignID, "x", apiattack.Held)}, leaks[1:]...), Pass, "foreign-id ×1"},
+	} {
+		l := controlLine(test.sound, apiattack.Report{Results: test.open})
+		if l.Status != test.want || !strings.Contains(l.Result, test.says) {
+			t.Errorf("%s: %s %q, want %s %q", name, l.Status, l.Result, test.want, test.says)
+		}
+		if f := l.Findings; len(f) != 1 || !strings.Contains(f[0].Message, "timing") || f[0].Severity != "note" {
+			t.Errorf("%s: the findings are %+v", name, f)
 		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
@@ -66,7 +65,7 @@ func (c *scratch) in(ctx context.Context, r resident) (context.Context, error) {
 }
 
 // caller puts a context of the resident, issued so long ago, into the metadata of each call.
-func (c *scratch) caller(r resident, age time.Duration) func(context.Context, string, proto.Message) (context.Context, error) {
+func (c *scratch) caller(r resident, age time.Duration) caller {
 	return c.Caller(r.TenantState, r.model, age)
 }
 

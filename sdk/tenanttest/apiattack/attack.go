@@ -103,7 +103,7 @@ func held() outcome { return outcome{verdict: Held} }
 
 func untested(err error) outcome { return outcome{verdict: Untested, evidence: err.Error()} }
 
-// enoughLeaks is after how many a method is known to be open; the rest would say the same.
+// enoughLeaks is after how many of a kind a method is known to be open to it; the rest would say the same.
 const enoughLeaks = 10
 
 // attack makes all attacks on one method.
@@ -126,11 +126,11 @@ func (r *run) attack(ctx context.Context, m *method) Method {
 	}
 	reads := r.reads(nil)
 	before := r.look(ctx, reads)
-	leaks := 0
-	for i, a := range attempts {
-		if leaks == enoughLeaks {
-			result.Dropped += len(attempts) - i
-			break
+	leaks := map[Kind]int{}
+	for _, a := range attempts {
+		if leaks[a.kind] == enoughLeaks {
+			result.Dropped++
+			continue
 		}
 		o := a.make(ctx)
 		if a.kind == Stream { // the victim wrote meanwhile
@@ -147,7 +147,7 @@ func (r *run) attack(ctx context.Context, m *method) Method {
 		switch {
 		case o.verdict == Leaked:
 			result.Verdict = Leaked
-			leaks++
+			leaks[a.kind]++
 		case result.Verdict == Untested:
 			result.Verdict = Held
 		}

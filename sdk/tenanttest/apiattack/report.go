@@ -94,7 +94,7 @@ type Method struct {
 	// Attacks counts the attacks by kind.
 	Attacks map[Kind]int `json:"attacks,omitempty"`
 	// Dropped counts the attacks that were left out: by MaxPerMethod, or because ten of
-	// those before had leaked.
+	// their kind had leaked before.
 	Dropped int `json:"dropped,omitempty"`
 }
 
