@@ -67,6 +67,25 @@ var (
 	}
 )
 
+// word is one that the report uses without saying each time what it means.
+type word struct{ Word, Means string }
+
+// words explains them to readers who do not know Rowhouse.
+func words() []word {
+	return []word{
+		{"A0", "A mistake: a query without its filter, a call without its tenant, state left on a pooled connection."},
+		{"A1", "Somebody who injects into one SQL statement."},
+		{"A2", "Somebody who sends any SQL as the application: a stolen password, a hostile dependency."},
+		{"A3", "Somebody who runs code in the product service: they reach the tenants it serves, while their contexts live, and no others."},
+		{"Shared, schema, database", "Where a tenant's rows live: in tables that tenants share, in a schema or in a database of its own."},
+		{"Usual recipe", "Row security that trusts a plain setting: what tutorials show. It is attacked beside ours for comparison."},
+		{"L2a, L2b", "The rungs: how the database verifies the tenant by a seal that no product service can make: in each policy (L2a), or once a " +
+			"transaction, kept where the application cannot write (L2b)."},
+		{"Accepted", "A finding that is a risk which somebody took, by the command line, or one that is written down in the product's documents."},
+		{"Control", "The same attacks where nothing holds them. One that catches nothing there shows nothing elsewhere, and fails."},
+	}
+}
+
 // Sections returns what the sections are, in the order of the report.
 func Sections() []About {
 	return []About{aboutRung, aboutCatalog, aboutGrants, aboutVersions, aboutSQLLint, aboutPlanLint, aboutAPI, aboutCorpus, aboutPooler}

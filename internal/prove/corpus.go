@@ -128,7 +128,7 @@ func ourLine(p place, results []sqlattack.Result, repeat string) Line {
 	}
 	l.Result = fmt.Sprintf("%d attacks, none got through", len(results))
 	if accepted > 0 {
-		l.Result = fmt.Sprintf("%d attacks, none got through but %d that are accepted risks", len(results), accepted)
+		l.Result = fmt.Sprintf("%d attacks, none got through; accepted risks, which are listed: %d", len(results)-accepted, accepted)
 	}
 	switch {
 	case len(results) == 0:

@@ -15,8 +15,8 @@ var page string
 // network. It reads in light and dark, and prints.
 func (r *Report) WriteHTML(w io.Writer) error {
 	t, err := template.New("report").Funcs(template.FuncMap{
-		"plain": plain,
-		"time":  func(t time.Time) string { return t.Format(time.RFC3339) },
+		"plain": plain, "words": words,
+		"time": func(t time.Time) string { return t.Format(time.RFC3339) },
 	}).Parse(page)
 	if err != nil {
 		return fmt.Errorf("report as HTML: %w", err)

@@ -31,7 +31,7 @@ func (s *Section) judge(err error) {
 	default:
 		s.Status, s.Reason = Pass, fmt.Sprintf("%d of %d passed", n[Pass], len(s.Lines))
 		if risks := s.accepted(); risks > 0 {
-			s.Reason += fmt.Sprintf(", with %d accepted risks", risks)
+			s.Reason += fmt.Sprintf(", accepted risks: %d", risks)
 		}
 	}
 	if n[Fail] > 0 && err != nil {

@@ -175,7 +175,7 @@ func controlLine(sound []apiattack.Report, open apiattack.Report) Line {
 	}
 	if len(none) > 0 {
 		l.Findings = append(l.Findings, Finding{
-			Rule: "not-tried", Severity: "note", Object: "the example app", Message: "gives no hold to, or was not asked for: " + strings.Join(none, ", "),
+			Rule: "not-tried", Severity: "note", Object: "the example app", Message: "it gives no hold to these, or nobody asked for them: " + strings.Join(none, ", "),
 		})
 	}
 	return l

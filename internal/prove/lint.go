@@ -79,7 +79,7 @@ func (s Source) check(ctx context.Context, section string, command ...string) (o
 		return o, err
 	}
 	args := slices.Concat(command, s.arguments())
-	line := Line{Name: s.Dir, Status: NotRun, Repeat: s.Repeat(section)}
+	line := Line{Name: "the source in " + s.Dir, Status: NotRun, Repeat: s.Repeat(section)}
 	var out, said bytes.Buffer
 	cmd := exec.CommandContext(ctx, s.Rowlint, append(args, "-o", "json")...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, &out, &said

@@ -85,7 +85,7 @@ func TestAcceptedRisksAreCounted(t *testing.T) {
 		}}, nil
 	}
 	r, err := prove.Run(t.Context(), prove.Options{Checks: []prove.Check{c}})
-	if err != nil || r.Sections[0].Reason != "2 of 2 passed, with 3 accepted risks" || !strings.HasSuffix(r.Says(), "3 findings are accepted risks.") {
+	if err != nil || r.Sections[0].Reason != "2 of 2 passed, accepted risks: 3" || !strings.HasSuffix(r.Says(), "Accepted risks: 3.") {
 		t.Errorf("%v, %q, %q", err, r.Sections[0].Reason, r.Says())
 	}
 }
@@ -204,6 +204,25 @@ absent: Nobody knows
 --------------------
 Not run: no program
 
+the words
+---------
+A0: A mistake: a query without its filter, a call without its tenant, state left on a pooled
+connection.
+A1: Somebody who injects into one SQL statement.
+A2: Somebody who sends any SQL as the application: a stolen password, a hostile dependency.
+A3: Somebody who runs code in the product service: they reach the tenants it serves, while their
+contexts live, and no others.
+Shared, schema, database: Where a tenant's rows live: in tables that tenants share, in a schema or
+in a database of its own.
+Usual recipe: Row security that trusts a plain setting: what tutorials show. It is attacked beside
+ours for comparison.
+L2a, L2b: The rungs: how the database verifies the tenant by a seal that no product service can
+make: in each policy (L2a), or once a transaction, kept where the application cannot write (L2b).
+Accepted: A finding that is a risk which somebody took, by the command line, or one that is written
+down in the product's documents.
+Control: The same attacks where nothing holds them. One that catches nothing there shows nothing
+elsewhere, and fails.
+
 inputs, by SHA-256
 ------------------
   11  a.sql
@@ -211,8 +230,8 @@ inputs, by SHA-256
 
 verdict
 -------
-FAIL: at least one defence does not hold, or could be passed. 0 sections passed, 1 failed, 1 did not
-run.
+FAIL: at least one defence does not hold, or could be passed. Of 2 sections 0 passed, 1 failed, 1
+did not run.
 `
 	if diff := cmp.Diff(want, render(t, sample(t))["report.txt"]); diff != "" {
 		t.Errorf("the text differs (-want +got):\n%s", diff)

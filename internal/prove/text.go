@@ -147,6 +147,11 @@ func (t Table) text(b *strings.Builder) {
 }
 
 func (r *Report) foot(b *strings.Builder) {
+	b.WriteString("the words\n---------\n")
+	for _, w := range words() {
+		b.WriteString(wrap(w.Word + ": " + w.Means))
+	}
+	b.WriteString("\n")
 	if len(r.Inputs) > 0 {
 		b.WriteString("inputs, by SHA-256\n------------------\n")
 		for _, in := range r.Inputs {
@@ -160,7 +165,7 @@ func (r *Report) foot(b *strings.Builder) {
 // Says is the verdict in a sentence or two.
 func (r *Report) Says() string {
 	passed, failed, notRun := r.Counts()
-	counts := fmt.Sprintf("%d sections passed, %d failed, %d did not run.", passed, failed, notRun)
+	counts := fmt.Sprintf("Of %d sections %d passed, %d failed, %d did not run.", len(r.Sections), passed, failed, notRun)
 	switch r.Verdict {
 	case Fail:
 		return "FAIL: at least one defence does not hold, or could be passed. " + counts
@@ -172,7 +177,7 @@ func (r *Report) Says() string {
 			risks += s.accepted()
 		}
 		if risks > 0 {
-			counts += fmt.Sprintf(" %d findings are accepted risks.", risks)
+			counts += fmt.Sprintf(" Accepted risks: %d.", risks)
 		}
 		return "PASS: the required sections ran and held: " + strings.Join(r.Required, ", ") + ". " + counts
 	}
