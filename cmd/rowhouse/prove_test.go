@@ -146,7 +146,7 @@ func TestProveRepeats(t *testing.T) {
 	source, state := t.TempDir(), t.TempDir()
 	t.Setenv("XDG_STATE_HOME", state)
 	for name, text := range map[string]string{"go.mod": "module x\n", "rowlint": "#!/bin/sh\necho '[]'\n"} {
-		if err := os.WriteFile(filepath.Join(source, name), []byte(text), 0o700); err != nil { //nolint:gosec // it is run
+		if err := os.WriteFile(filepath.Join(source, name), []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -168,8 +168,7 @@ func TestProveRepeats(t *testing.T) {
 		t.Errorf("the commands are %q", commands)
 	}
 	for command, section := range commands {
-		words := append(strings.Fields(command)[1:], "-o", "json")
-		code, said := rowhouse(t, words...)
+		code, said := rowhouse(t, append(strings.Fields(command)[1:], "-o", "json")...)
 		if again := parse(t, said); code != 0 || again.Verdict != prove.Pass || strings.Join(again.Required, ",") != section {
 			t.Errorf("%s: exit status %d: %s", command, code, said)
 		}

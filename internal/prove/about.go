@@ -79,9 +79,10 @@ func words() []word {
 		{"A3", "Somebody who runs code in the product service: they reach the tenants it serves, while their contexts live, and no others."},
 		{"Shared, schema, database", "Where a tenant's rows live: in tables that tenants share, in a schema or in a database of its own."},
 		{"Usual recipe", "Row security that trusts a plain setting: what tutorials show. It is attacked beside ours for comparison."},
-		{"L2a, L2b", "The rungs: how the database verifies the tenant by a seal that no product service can make: in each policy (L2a), or once a " +
-			"transaction, kept where the application cannot write (L2b)."},
-		{"Accepted", "A finding that is a risk which somebody took, by the command line, or one that is written down in the product's documents."},
+		{"L2a, L2b", "The rungs: how the database verifies the tenant by a seal that no product service can make: in each policy (L2a), " +
+			"or once a transaction, kept where the application cannot write (L2b)."},
+		{"Accepted", "A finding that is a risk which somebody took, by the command line, or one that is written down in the " +
+			"product's documents."},
 		{"Control", "The same attacks where nothing holds them. One that catches nothing there shows nothing elsewhere, and fails."},
 	}
 }

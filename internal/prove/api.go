@@ -52,7 +52,7 @@ func APICheck(of Servers, app App, missing string) Check {
 				name := string(c.rung) + " " + strings.ToLower(model.String())
 				o.Lines = append(o.Lines, apiLine(name, server.Repeat(aboutAPI.ID), r))
 				if len(o.Tables) == 0 {
-					o.Tables = append(o.Tables, methodTable(name, r))
+					o.Tables = append(o.Tables, kindTable(), methodTable(name, r))
 				}
 			}
 			if c.rung != server.Rungs[len(server.Rungs)-1] {
@@ -216,6 +216,31 @@ func apiLine(name, repeat string, r apiattack.Report) Line {
 		l.Status = NotRun
 	}
 	return l
+}
+
+// kindTable explains the kinds of attack.
+func kindTable() Table {
+	t := Table{Title: "What the attacks try", Head: []string{"attack", "as the attacker"}}
+	for _, k := range []struct {
+		kind  apiattack.Kind
+		tries string
+	}{
+		{apiattack.OwnRequest, "the usual call: does the answer hold another's, does it change another's?"},
+		{apiattack.SameRequest, "the very bytes that the other sent a moment ago, which a cache may know"},
+		{apiattack.ForeignID, "an id of the other's in each field that may hold one"},
+		{apiattack.ForeignBatch, "an id of the other's beside one of its own"},
+		{apiattack.ForeignMask, "the other's things in a field mask"},
+		{apiattack.ForeignPageToken, "the page token that the other was given"},
+		{apiattack.ForeignEtag, "the etag that the other was given"},
+		{apiattack.Replay, "a request under the request id that the other used"},
+		{apiattack.Stream, "listens while the other writes"},
+		{apiattack.Intrusion, "calls without a right to: the cases are named"},
+		{apiattack.Timing, "compares how long answers take"},
+		{apiattack.Output, "looks for the other's secrets in what the service logs"},
+	} {
+		t.Rows = append(t.Rows, Cells(string(k.kind), k.tries))
+	}
+	return t
 }
 
 // methodTable says how often each method was attacked, and how.

@@ -130,6 +130,17 @@ func TestControlIsJudged(t *testing.T) {
 	}
 }
 
+// A reader finds each kind of attack explained.
+func TestKindsAreExplained(t *testing.T) {
+	t.Parallel()
+	rows := kindTable().Rows
+	for i, kind := range apiattack.Kinds() {
+		if i >= len(rows) || rows[i][0].Text != string(kind) || rows[i][1].Text == "" {
+			t.Errorf("%s is not explained in %+v", kind, rows)
+		}
+	}
+}
+
 // What was not tested is neither green nor hidden.
 func TestUntestedIsNotHeld(t *testing.T) {
 	t.Parallel()

@@ -175,7 +175,8 @@ func controlLine(sound []apiattack.Report, open apiattack.Report) Line {
 	}
 	if len(none) > 0 {
 		l.Findings = append(l.Findings, Finding{
-			Rule: "not-tried", Severity: "note", Object: "the example app", Message: "it gives no hold to these, or nobody asked for them: " + strings.Join(none, ", "),
+			Rule: "not-tried", Severity: "note", Object: "the example app",
+			Message: "it gives no hold to these, or nobody asked for them: " + strings.Join(none, ", "),
 		})
 	}
 	return l

@@ -60,10 +60,12 @@ func LintChecks(s Source, missing string) []Check {
 	if len(s.Packages) == 0 {
 		s.Packages = []string{"./..."}
 	}
-	return []Check{
-		{About: aboutSQLLint, Missing: missing, Run: func(ctx context.Context) (Outcome, error) { return s.check(ctx, aboutSQLLint.ID) }},
-		{About: aboutPlanLint, Missing: missing, Run: func(ctx context.Context) (Outcome, error) { return s.check(ctx, aboutPlanLint.ID, "plan") }},
+	check := func(about About, command ...string) Check {
+		return Check{About: about, Missing: missing, Run: func(ctx context.Context) (Outcome, error) {
+			return s.check(ctx, about.ID, command...)
+		}}
 	}
+	return []Check{check(aboutSQLLint), check(aboutPlanLint, "plan")}
 }
 
 // check runs rowlint, or one of its commands, for a section.

@@ -101,7 +101,8 @@ func (v *verification) run(out io.Writer) error {
 	if v.format != "summary" {
 		return printForm(out, r, v.format)
 	}
-	fmt.Fprintf(out, "signed by key %s\nsubject: %s\ntime: %s\n%s", opened.Fingerprint, printable(r.Subject), r.Time.Format(time.RFC3339), files)
+	fmt.Fprintf(out, "signed by key %s\nsubject: %s\ntime: %s\n%s", opened.Fingerprint, printable(r.Subject),
+		r.Time.Format(time.RFC3339), files)
 	if !slices.Equal(r.Required, judged.Required) {
 		fmt.Fprintf(out, "the signer required: %s\n", printable(strings.Join(r.Required, ", ")))
 	}
