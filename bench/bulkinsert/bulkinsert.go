@@ -3,7 +3,9 @@
 //
 // The peer is pgx.CopyFrom into a table of the same columns and key without row security.
 // Both insert the same rows into empty tables, in one run, in turns, each in one
-// transaction, on a server with fsync on. The inserting itself is in this
+// transaction, on a server with fsync on. The floor is 1.25, which is what PostgreSQL works longer for
+// an INSERT ... SELECT, with row security or without (docs/decisions/0033). Both programs use two
+// processors: on a machine where others work too, the ratio says little. The inserting itself is in this
 // package's _test.go file, because a database for it comes from dbtest.
 //
 // [tenantdb.DB.InsertRows]: https://pkg.go.dev/github.com/rowhouse-platform/rowhouse/sdk/tenantdb#DB.InsertRows

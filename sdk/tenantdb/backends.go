@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
 )
@@ -255,6 +256,8 @@ func (s *backends) dial(ctx context.Context, database, schema string) (*backend,
 	default:
 		return nil, err
 	}
+	types := conn.TypeMap()
+	types.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{takeEncoded}, types.TryWrapEncodePlanFuncs...)
 	now := time.Now()
 	age := lifetime - lifetime/10 + rand.N(lifetime/5) //nolint:gosec // nobody gains from guessing it
 	b := &backend{Conn: conn, database: database, used: now, dies: now.Add(age)}

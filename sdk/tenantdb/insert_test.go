@@ -213,3 +213,107 @@ func TestInsertRowsCopiesBytesAndFailsItsTransaction(t *testing.T) {
 		t.Error("a transaction committed after a row was refused")
 	}
 }
+
+// While an answer is withheld the next rows are asked for.
+func TestInsertRowsCollectsWhileTheServerInserts(t *testing.T) {
+	t.Parallel()
+	h := &holdup{}
+	d := dbtest.New(t, dbtest.Migrations(importMigrations), dbtest.Configure(oneConnection), dbtest.Configure(func(c *tenantdb.Config) {
+		for name, to := range c.Cells {
+			to.Dial = h.dial
+			c.Cells[name] = to
+		}
+	}))
+	acme, leave := context.WithTimeout(d.In(t, "acme"), 20*time.Second)
+	defer leave()
+	stop := context.AfterFunc(acme, h.open)
+	into := tenantdb.Into("app.item", "id int")
+	number := func(i int) []any { return []any{i} }
+	if _, err := d.DB.InsertRows(acme, into, numbered(1, number)); err != nil { // prepares
+		t.Fatal(err)
+	}
+	err := d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
+		if _, err := tx.Exec(acme, tenantdb.Stmt(`DELETE FROM app.item`)); err != nil {
+			return err
+		}
+		h.close() // from here on no answer comes
+		_, err := tx.InsertRows(acme, into, numbered(7000, func(i int) []any {
+			if i == 6500 && stop() {
+				h.open()
+			}
+			return number(i)
+		}))
+		return err
+	})
+	if err != nil {
+		t.Error("the rows behind the first chunk were not asked for before its answer:", err)
+	}
+}
+
+// An iterator may use the transaction in which its rows go.
+func TestInsertRowsFromItsOwnTransaction(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t, dbtest.Migrations(importMigrations))
+	acme := d.In(t, "acme")
+	into := tenantdb.Into("app.item", "id int")
+	const n, twice, looksAt = 12_000, 3, 5500
+	insert := func(row func(tx *tenantdb.Tx, i int) int) (got int64, err error) {
+		err = d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
+			got, err = tx.InsertRows(acme, into, numbered(n, func(i int) []any { return []any{row(tx, i)} }))
+			return err
+		})
+		return got, err
+	}
+	got, err := insert(func(tx *tenantdb.Tx, i int) int {
+		if i == looksAt {
+			var there int
+			if err := tx.QueryRow(acme, countItems).Scan(&there); err != nil || there != 5000 {
+				t.Errorf("between two chunks: %d rows, %v", there, err)
+			}
+		}
+		return i + n
+	})
+	if err != nil || got != n {
+		t.Errorf("inserted %d: %v", got, err)
+	}
+	// The error of a chunk is also that of InsertRows when another call is the first to be told of it.
+	got, err = insert(func(tx *tenantdb.Tx, i int) int {
+		if i == looksAt {
+			if err := tx.QueryRow(acme, countItems).Scan(new(int)); !tenantdb.IsUniqueViolation(err) {
+				t.Errorf("behind a chunk with a key twice: %v", err)
+			}
+		}
+		return max(i, twice)
+	})
+	if !tenantdb.IsUniqueViolation(err) || got != 0 {
+		t.Errorf("a key twice in the first chunk: %d, %v", got, err)
+	}
+	var count int
+	if err := d.DB.QueryRow(acme, countItems).Scan(&count); err != nil || count != n {
+		t.Errorf("%d rows, %v", count, err)
+	}
+}
+
+// A chunk that is on its way when the iterator panics does not commit, also if the function hides it.
+func TestInsertRowsWhoseIteratorPanics(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t, dbtest.Migrations(importMigrations), dbtest.Configure(oneConnection))
+	acme := d.In(t, "acme")
+	err := d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
+		defer func() { _ = recover() }()
+		_, err := tx.InsertRows(acme, tenantdb.Into("app.item", "id int"), numbered(6000, func(i int) []any {
+			if i == 5500 {
+				panic("an iterator's defect")
+			}
+			return []any{i}
+		}))
+		return err
+	})
+	if !errors.Is(err, pgx.ErrTxCommitRollback) {
+		t.Errorf("Tx = %v", err)
+	}
+	var count int
+	if err := d.DB.QueryRow(acme, countItems).Scan(&count); err != nil || count != 0 {
+		t.Errorf("%d rows were left: %v", count, err)
+	}
+}

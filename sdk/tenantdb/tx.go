@@ -1,6 +1,7 @@
 package tenantdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,7 +106,8 @@ type Tx struct {
 	why     string             // then why
 	cancel  context.CancelFunc // ends the watch of the replica's life; nil without replica
 
-	failed error // why the transaction could not be opened, or must not commit
+	failed error        // why the transaction could not be opened, or must not commit
+	owed   func() error // reads the answer to the last chunk of InsertRows; nil when nobody waits for one
 }
 
 // The states of a Tx.
@@ -183,7 +185,7 @@ func (tx *Tx) run(ctx context.Context, fn func(*Tx) error) error {
 		return misuse(ErrBusy, "the function returned while its transaction was in use")
 	}
 	switch {
-	case tx.failed != nil:
+	case tx.failed != nil, tx.owed != nil: // owed: InsertRows ended in a panic
 		return hidden("its first statement or of InsertRows")
 	case !tx.begun:
 		return nil
@@ -289,12 +291,26 @@ func (tx *Tx) use(ctx context.Context) error {
 		return misuse(ErrTenantChanged, "a statement came with the context of another tenant")
 	}
 	if tx.state.CompareAndSwap(txFree, txBusy) {
-		return nil
+		return tx.settle()
 	}
 	if tx.state.Load() == txOver {
 		return misuse(ErrTxDone, "a statement came after the function returned")
 	}
 	return misuse(ErrBusy, "a statement came before the last one ended")
+}
+
+// settle reads the answer that is owed.
+func (tx *Tx) settle() error {
+	if tx.owed == nil {
+		return nil
+	}
+	err := tx.owed()
+	tx.owed = nil
+	if err != nil {
+		tx.failed = cmp.Or(tx.failed, err)
+		tx.free()
+	}
+	return err
 }
 
 func (tx *Tx) free() { tx.state.CompareAndSwap(txBusy, txFree) }
