@@ -57,6 +57,7 @@ type backends struct {
 	reaper  *time.Timer // runs while something is idle
 	opened  uint64
 	evicted uint64
+	refused uint64 // callers that waited in pick for too long
 }
 
 // backend is one connection.
@@ -137,6 +138,9 @@ func (s *backends) pick(ctx context.Context, database, schema string) (*backend,
 			late = timer.C
 		}
 		if err := s.await(ctx, late); err != nil {
+			if errors.Is(err, ErrAdmission) {
+				s.refused++
+			}
 			return nil, err
 		}
 	}

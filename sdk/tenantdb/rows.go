@@ -119,7 +119,8 @@ func (r *Row) Scan(dest ...any) error {
 }
 
 // Batch is a list of statements for one round trip. The zero Batch is empty. It may be
-// sent again; it is not safe for concurrent use.
+// sent again; it is not safe for concurrent use. Its functions run while the connection is held,
+// and the tenant's share of them with it: they read, and do nothing that takes long.
 type Batch struct {
 	items []batchItem
 	execs bool // at least one, or a verb that writes

@@ -75,6 +75,7 @@ func (s *backends) stats(st *Stats) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.Most, st.Open, st.Idle, st.Opened, st.Evicted = s.most, s.live, len(s.idle), s.opened, s.evicted
+	st.Refused += s.refused
 	databases := map[string]struct{}{}
 	for _, b := range s.idle {
 		databases[b.database] = struct{}{}
