@@ -474,4 +474,10 @@ func TestDurabilityAndClones(t *testing.T) {
 	check(clone)
 	exec("ALTER DATABASE first SET synchronous_commit = off")
 	check(connect(t, server.DSN(pgserver.Login{Database: "first"})), "R40 setting synchronous_commit")
+	exec("ALTER DATABASE first RESET synchronous_commit")
+	for _, where := range []string{"", " IN DATABASE first"} { // the auditor's own session does not have it
+		exec("ALTER ROLE rowhouse_app_test" + where + " SET synchronous_commit = off")
+		check(connect(t, server.DSN(pgserver.Login{Database: "first"})), "R40 role rowhouse_app_test setting synchronous_commit")
+		exec("ALTER ROLE rowhouse_app_test" + where + " RESET synchronous_commit")
+	}
 }

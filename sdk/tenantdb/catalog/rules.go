@@ -249,8 +249,8 @@ func rulesTo42() []Rule {
 		},
 		{
 			"R40", "Durability or TLS is off", Error, Server,
-			"fsync and synchronous_commit are on, and a server that listens on the network has TLS. Judged by the settings: " +
-				"sessions come and go.",
+			"fsync and synchronous_commit are on, the latter also for the app's role, and a server that listens on the network " +
+				"has TLS. Judged by the settings: sessions come and go.",
 		},
 		{
 			"R41", "A tenant's own schema takes other tenants' rows", Error, Tables,

@@ -182,3 +182,9 @@ FROM pg_settings s
 WHERE s.name IN ('fsync', 'synchronous_commit') AND s.reset_val = 'off'
 	OR s.name = 'ssl' AND s.setting = 'off' AND EXISTS (SELECT FROM unnest(string_to_array(current_setting('listen_addresses'), ',')) a
 		WHERE trim(a) NOT IN ('', 'localhost', '127.0.0.1', '::1'))
+UNION ALL
+SELECT format('role %I setting synchronous_commit', r.rolname), 'it is off for the app: what was acknowledged may be lost',
+	format('ALTER ROLE %I%s RESET synchronous_commit;', r.rolname, ' IN DATABASE ' || quote_ident(d.datname))
+FROM login JOIN pg_roles r USING (oid) JOIN pg_db_role_setting s ON s.setrole = r.oid
+LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) e
+WHERE (s.setdatabase = 0 OR d.datname = current_database()) AND e ~ '^synchronous_commit=(off|false|no|0)$'
