@@ -336,11 +336,14 @@ func TestStatementsLeaveAReplica(t *testing.T) {
 				onServer(t, pair.Standby, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep($2)%' AND pid <> pg_backend_pid()")
 			},
 		} {
-			fromReplica(ctx, t, d.DB)
-			_, before := reads(d.DB)
-			done := make(chan error)
-			go func() { done <- d.DB.ReadTx(ctx, fn) }()
-			waitForSleeper(t, pair.Standby)
+			done := make(chan error, 1)
+			var before map[string]int
+			for caught := false; !caught; { // on a busy machine the statement may be over before it is seen
+				fromReplica(ctx, t, d.DB)
+				_, before = reads(d.DB)
+				go func() { done <- d.DB.ReadTx(ctx, fn) }()
+				caught = waitForSleeper(t, pair.Standby, done)
+			}
 			hit()
 			if err := <-done; err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -361,7 +364,9 @@ func exclusive(t *testing.T, d *dbtest.Database) {
 	}
 }
 
-func waitForSleeper(t *testing.T, server *pgserver.Server) {
+// waitForSleeper waits until a statement sleeps on the server. It returns false when the call that was
+// to do so ended before.
+func waitForSleeper(t *testing.T, server *pgserver.Server, done <-chan error) bool {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), server.DSN(pgserver.Login{}))
 	if err != nil {
@@ -374,7 +379,16 @@ func waitForSleeper(t *testing.T, server *pgserver.Server) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return false
+		default:
+		}
 	}
+	return true
 }
 
 // A replica whose server takes no more connections is left for the primary, and so is one that

@@ -35,6 +35,7 @@ var (
 	where = tenantdb.Stmt(`SELECT current_database()::text`)
 	note  = tenantdb.Stmt(`INSERT INTO app.note (id) VALUES ($1) ON CONFLICT (tenant_id, id) DO NOTHING`)
 	hold  = tenantdb.Stmt(`SELECT FROM pg_sleep(0.005)`)
+	many  = tenantdb.Stmt(`SELECT current_database()::text FROM generate_series(1, 5000)`)
 )
 
 // load is how much a test does.
@@ -47,7 +48,8 @@ type load struct {
 
 // TestFewBackendsServeManyDatabases has every client at a random tenant's database. The
 // server refuses the role one connection more than the budget, so exceeding it for an instant
-// fails a call; each answer tells the database that it came from.
+// fails a call; each answer tells the database that it came from. One call in twenty forgets its rows,
+// and another one leaves in the middle.
 func TestFewBackendsServeManyDatabases(t *testing.T) {
 	t.Parallel()
 	l := load{tenants: 40, backends: 6, clients: 24, calls: 600}
@@ -199,6 +201,12 @@ func (f *fleet) open(t *testing.T, backends int) *tenantdb.DB {
 func (f *fleet) call(t *testing.T, db *tenantdb.DB, i int, random *rand.Rand) error {
 	t.Helper()
 	ctx, want := f.issuer.In(t.Context(), t, tenantOf(i)), f.database(t, i)
+	switch random.IntN(20) {
+	case 0:
+		return forget(ctx, db)
+	case 1:
+		return leave(ctx, db, time.Duration(random.IntN(8000))*time.Microsecond)
+	}
 	check := func(row *tenantdb.Row) error {
 		var got string
 		if err := row.Scan(&got); err != nil {
@@ -222,6 +230,47 @@ func (f *fleet) call(t *testing.T, db *tenantdb.DB, i int, random *rand.Rand) er
 		}
 		return check(tx.QueryRow(ctx, where))
 	})
+}
+
+// forget leaves the rows of a transaction open, which costs the connection and not its place.
+func forget(ctx context.Context, db *tenantdb.DB) error {
+	err := db.Tx(ctx, func(tx *tenantdb.Tx) error {
+		rows, err := tx.Query(ctx, many)
+		if err == nil {
+			rows.Next()
+		}
+		return err
+	})
+	if errors.Is(err, tenantdb.ErrBusy) {
+		return nil
+	}
+	return fmt.Errorf("rows that were left open: %w", err)
+}
+
+// leave gives a call up after that time: it may wait for a slot or for room, connect, or be in the
+// middle of a statement or of rows.
+func leave(ctx context.Context, db *tenantdb.DB, after time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	timer := time.AfterFunc(after, cancel)
+	defer timer.Stop()
+	err := db.Tx(ctx, func(tx *tenantdb.Tx) error {
+		if _, err := tx.Exec(ctx, hold); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, many)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+		}
+		return rows.Err()
+	})
+	cancel()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // sample counts the app's backends again and again until the context ends.
