@@ -97,9 +97,9 @@ func TestWatchHoldsOneConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dials := 0
+		var dials atomic.Int32
 		config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			dials++
+			dials.Add(1)
 			<-ctx.Done() // after dialWait
 			return nil, ctx.Err()
 		}
@@ -109,13 +109,13 @@ func TestWatchHoldsOneConnection(t *testing.T) {
 			if _, err := p.position(t.Context(), replayedSQL); !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatalf("position = %v", err)
 			}
-			if dials != 1 || p.conns.live != 1 {
-				t.Fatalf("after %s: %d dials, %d connections, want one", time.Since(began), dials, p.conns.live)
+			if n, st := dials.Load(), p.stats(); n != 1 || st.Open != 1 {
+				t.Fatalf("after %s: %d dials, %d connections, want one", time.Since(began), n, st.Open)
 			}
 		}
 		<-time.After(dialWait) // of synctest's time
-		if _, err := p.position(t.Context(), replayedSQL); !errors.Is(err, context.DeadlineExceeded) || dials != 2 {
-			t.Errorf("later: %v, after %d dials, want 2", err, dials)
+		if _, err := p.position(t.Context(), replayedSQL); !errors.Is(err, context.DeadlineExceeded) || dials.Load() != 2 {
+			t.Errorf("later: %v, after %d dials, want 2", err, dials.Load())
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/dbtest"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 )
 
 // The server refuses a second connection, so one that is opened before the last one's backend
@@ -223,4 +224,43 @@ func TestPingOfABusyCell(t *testing.T) {
 	if err := db.Ping(t.Context()); !errors.Is(err, tenantdb.ErrClosed) || errors.Is(err, tenantdb.ErrUnreachable) {
 		t.Errorf("Ping after Close = %v", err)
 	}
+}
+
+// A statement whose client went without a cancel that reached it ends, and its locks with it.
+func TestVanishedClientHoldsNoLocks(t *testing.T) {
+	t.Parallel()
+	d := dbtest.New(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // it would sleep for longer
+	defer cancel()
+	config, err := pgx.ParseConfig(d.Config.Cells[tenanttest.Cell].DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dials atomic.Int32
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if dials.Add(1) > 1 {
+			return nil, errors.New("the cancel is lost")
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, sleeping := conn.PgConn().PID(), make(chan error, 1)
+	go func() { _, err := conn.Exec(context.WithoutCancel(ctx), `SELECT pg_sleep(28)`); sleeping <- err }()
+	await := func(sql string) {
+		t.Helper()
+		for holds := false; !holds; {
+			if err := d.Admin.QueryRow(ctx, sql, pid).Scan(&holds); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	await(`SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep')`)
+	if err := conn.PgConn().Conn().Close(); err != nil {
+		t.Fatal(err)
+	}
+	await(`SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1) FROM pg_sleep(0.01)`)
+	<-sleeping
 }
