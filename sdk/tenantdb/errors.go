@@ -16,7 +16,8 @@ import (
 var (
 	// ErrNoContext says that no tenant context was there, in the call or in the database.
 	ErrNoContext = errors.New("no tenant context")
-	// ErrMoved says that the tenant is not in that database, or not as the context says.
+	// ErrMoved says that the tenant is not in that database, or not as the context says. Nothing was
+	// done. DB does not try again with a new context, after this or ErrExpired: who made the call does.
 	ErrMoved = errors.New("placement is stale")
 	// ErrFenced says that the tenant was locked for longer than the call waits.
 	ErrFenced = errors.New("tenant is fenced")
