@@ -62,7 +62,7 @@ func (a *app) send(major int, body io.Reader) (*http.Response, error) {
 func TestSuspensionCutsNoOthers(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{1, 2} {
-		t.Run(fmt.Sprint(major), func(t *testing.T) {
+		t.Run(fmt.Sprintf("HTTP %d", major), func(t *testing.T) {
 			t.Parallel()
 			working := make(chan struct{}, 1)
 			a := newAppOf(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
