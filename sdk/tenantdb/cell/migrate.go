@@ -71,7 +71,9 @@ var validMigration = regexp.MustCompile(`^[0-9]{4}_[a-z0-9_]+\.sql$`)
 // audited (package catalog); an error that it finds is [ErrUnsafe] and undoes the file.
 // Faults elsewhere do not stop it. [ErrDrift] and [ErrOrder] are found before anything runs. Applied migrations that
 // files lacks are ignored: a newer binary made them. Concurrent calls wait for each other.
-// conn logs in as rowhouse_migrator_<app> or as a superuser, who takes that role's place.
+// conn logs in as rowhouse_migrator_<app>, or as a role that may make one: the files then run
+// in a session of a login that is made for them, can do what that role can, and is dropped after
+// them. PostgreSQL has to let it in by password where it lets conn in.
 func Migrate(ctx context.Context, conn Conn, files fs.FS) error {
 	if err := migrate(ctx, conn, files, home.SharedSchema); err != nil {
 		return fmt.Errorf("migrate: %w", err)
@@ -108,12 +110,17 @@ func migrate(ctx context.Context, conn Conn, files fs.FS, schema string) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range pending {
-		if err := to.run(ctx, conn, m); err != nil {
-			return &MigrationError{m.version, err}
-		}
+	if len(pending) == 0 {
+		return nil
 	}
-	return nil
+	return to.asMigrator(ctx, conn, func(conn Conn) error {
+		for _, m := range pending {
+			if err := to.run(ctx, conn, m); err != nil {
+				return &MigrationError{m.version, err}
+			}
+		}
+		return nil
+	})
 }
 
 type migration struct {
@@ -153,18 +160,6 @@ func look(ctx context.Context, t pgx.Tx, schema string) (to target, err error) {
 	to.schema = schema
 	to.super, to.owner, err = ownerOf(ctx, t, schema)
 	return to, err
-}
-
-// become makes a superuser the app's migrator.
-func (to target) become(ctx context.Context, t pgx.Tx) error {
-	if !to.super {
-		return nil
-	}
-	migrator := roleMigrator + strings.TrimPrefix(to.owner, roleOwner)
-	if _, err := t.Exec(ctx, "SET LOCAL SESSION AUTHORIZATION "+quote(migrator)); err != nil {
-		return fmt.Errorf("become the app's migrator: %w", err)
-	}
-	return nil
 }
 
 // unapplied returns the migrations that have not run.
@@ -219,9 +214,6 @@ func (to target) run(ctx context.Context, conn Conn, m migration) error {
 
 // apply runs one migration, unless another process did meanwhile.
 func (to target) apply(ctx context.Context, t pgx.Tx, m migration) error {
-	if err := to.become(ctx, t); err != nil {
-		return err
-	}
 	if err := lockHome(ctx, t, to.schema); err != nil {
 		return err
 	}
@@ -233,7 +225,8 @@ func (to target) apply(ctx context.Context, t pgx.Tx, m migration) error {
 	if err != nil {
 		return err
 	}
-	if err := to.watchDrops(ctx, t); err != nil {
+	watch, err := to.watchDrops(ctx, t)
+	if err != nil {
 		return err
 	}
 	if err := to.script(ctx, t, m); err != nil {
@@ -245,7 +238,7 @@ func (to target) apply(ctx context.Context, t pgx.Tx, m migration) error {
 	if _, err := t.Exec(ctx, "RESET ROLE"); err != nil {
 		return fmt.Errorf("reset role: %w", err)
 	}
-	if err := to.checkStray(ctx, t); err != nil {
+	if err := to.checkStray(ctx, t, watch); err != nil {
 		return err
 	}
 	if err := auditTouched(ctx, t, to.own()); err != nil {
@@ -261,8 +254,7 @@ func (to target) apply(ctx context.Context, t pgx.Tx, m migration) error {
 
 // script runs the file as the owner, in one message, and leaves the transaction in that role.
 //
-// The session may be a superuser's, to whom RESET ROLE in the file would return. So it runs
-// inside a function with the owner's rights, made for it and dropped with it: PostgreSQL
+// It runs inside a function with the owner's rights, made for it and dropped with it: PostgreSQL
 // lets nobody change roles, or end the transaction, in there. Constraint triggers that wait
 // for the commit would run as whoever commits; they run at the end of the function instead. A
 // search_path that the file leaves could put its operators into our queries, now and later in
@@ -341,7 +333,7 @@ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = t.oid)`,
 //
 // Locks show what was written to; rows of the catalogs that this transaction made show what
 // takes no lock on a relation: functions, types, rights. For what is dropped see watchDrops.
-func (to target) checkStray(ctx context.Context, t pgx.Tx) error {
+func (to target) checkStray(ctx context.Context, t pgx.Tx, watch string) error {
 	stray, err := names(ctx, t, `
 WITH made (namespace, name, xmin) AS (
 	SELECT p.pronamespace, p.oid::regprocedure::text, p.xmin FROM pg_catalog.pg_proc p
@@ -370,9 +362,12 @@ ORDER BY 1`, to.own())
 	if err != nil {
 		return err
 	}
-	dropped, err := names(ctx, t, "FETCH ALL FROM "+watchingDrops, pgx.QueryExecModeSimpleProtocol)
+	dropped, err := names(ctx, t, "FETCH ALL FROM "+watch, pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return err
+	}
+	if _, err := t.Exec(ctx, "CLOSE ALL"); err != nil { // also those that would go on after the commit
+		return fmt.Errorf("close cursors: %w", err)
 	}
 	if stray = append(stray, dropped...); len(stray) > 0 {
 		return fmt.Errorf("%w: %s", ErrStray, strings.Join(stray, ", "))
@@ -380,15 +375,15 @@ ORDER BY 1`, to.own())
 	return nil
 }
 
-const watchingDrops = "rowhouse_drops" // the name of a cursor
-
 // watchDrops opens the cursor by which checkStray finds what the file dropped elsewhere. A dropped
 // object is in no catalog any more, but its lock stays, and a cursor sees the catalogs as they were
 // when it was opened. It reads nothing before it is asked, the locks included, and by them finds
-// the few rows that matter. A file that closes it fails.
-func (to target) watchDrops(ctx context.Context, t pgx.Tx) error {
-	_, err := t.Exec(ctx, `
-DECLARE `+watchingDrops+` NO SCROLL CURSOR FOR
+// the few rows that matter. A file that closes it fails; one that puts its own in its place would
+// have to guess the name. (On rung L2a of a server that is not ours it can look it up.)
+func (to target) watchDrops(ctx context.Context, t pgx.Tx) (name string, err error) {
+	name = "rowhouse_drops_" + randomHex()
+	_, err = t.Exec(ctx, `
+DECLARE `+name+` NO SCROLL CURSOR FOR
 WITH held AS MATERIALIZED (
 	SELECT coalesce(l.classid, 'pg_catalog.pg_class'::regclass) AS class, coalesce(l.objid, l.relation) AS oid
 	FROM pg_catalog.pg_locks l
@@ -415,9 +410,9 @@ FROM (
 JOIN pg_catalog.pg_namespace n ON n.oid = o.namespace
 WHERE n.nspname !~ '^(pg_|information_schema$|rowhouse$)' AND n.nspname !~ `+literal(to.own()), pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
-		return fmt.Errorf("watch what is dropped: %w", err)
+		return "", fmt.Errorf("watch what is dropped: %w", err)
 	}
-	return nil
+	return name, nil
 }
 
 // own is a regular expression of PostgreSQL's for the schemas that the target's migrations

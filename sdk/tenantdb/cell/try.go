@@ -28,15 +28,30 @@ const unsafeNewValue = "55P04"
 //
 // That files run in an empty schema says nothing about one with rows. Nothing is tried behind
 // a file that uses a value which one before it added to an enum: PostgreSQL lets no single
-// transaction do that. conn is as for [CreateSchema].
+// transaction do that. conn is as for [Migrate].
 func TryMigrations(ctx context.Context, conn Conn, files fs.FS) error {
 	migrations, err := load(files)
 	if err != nil {
 		return fmt.Errorf("try migrations: %w", err)
 	}
+	var shared target
+	err = tx(ctx, conn, func(t pgx.Tx) (err error) {
+		shared, err = look(ctx, t, home.SharedSchema)
+		return err
+	})
+	if err == nil {
+		err = shared.asMigrator(ctx, conn, func(conn Conn) error { return try(ctx, conn, migrations) })
+	}
+	if err != nil {
+		return fmt.Errorf("try migrations: %w", err)
+	}
+	return nil
+}
+
+func try(ctx context.Context, conn Conn, migrations []migration) error {
 	var nobody tenant.UID
 	_, _ = rand.Read(nobody[:]) // never fails
-	err = tx(ctx, conn, func(t pgx.Tx) error {
+	err := tx(ctx, conn, func(t pgx.Tx) error {
 		schema := home.Schema(nobody)
 		if err := createSchema(ctx, t, schema); err != nil {
 			return err
@@ -51,14 +66,11 @@ func TryMigrations(ctx context.Context, conn Conn, files fs.FS) error {
 			} else if err != nil {
 				return &MigrationError{m.version, err}
 			}
-			if _, err := t.Exec(ctx, "CLOSE "+watchingDrops); err != nil { // the next file opens its own
-				return fmt.Errorf("end the watch over %s: %w", m.version, err)
-			}
 		}
 		return errUndo
 	})
 	if errors.Is(err, errUndo) {
 		return nil
 	}
-	return fmt.Errorf("try migrations: %w", err)
+	return err
 }
