@@ -88,6 +88,7 @@ func TestMigrateSchema(t *testing.T) {
 	db, admin := ready(t, "")
 	files := []string{goodTable + `
 CREATE FUNCTION app.count_good() RETURNS bigint LANGUAGE sql AS $$ SELECT count(*) FROM app.good $$;
+CREATE TYPE app.colour AS ENUM ('red'); CREATE DOMAIN app.natural AS int;
 SELECT rowhouse.secure('app.good');`, `ALTER TABLE app.good ADD note text;`}
 	if err := migrate(t, admin, files[0]); err != nil {
 		t.Fatal(err)
@@ -120,6 +121,10 @@ SELECT rowhouse.secure('app.good');`, `ALTER TABLE app.good ADD note text;`}
 		{"stray DDL", `DO $$ BEGIN PERFORM 1; EXECUTE concat('ALTER TABLE ap', 'p.good ADD stray int'); END $$`, "app.good"},
 		{"stray function", `DO $$ BEGIN PERFORM 1; EXECUTE concat('CREATE FUNCTION ap', 'p.evil() RETURNS int LANGUAGE sql AS ''SELECT 1'''); END $$`, "app.evil()"},
 		{"stray type", `DO $$ BEGIN EXECUTE concat('CREATE TYPE ap', 'p.mood AS ENUM ()'); EXCEPTION WHEN unique_violation THEN NULL; END $$`, "app.mood"},
+		{"stray value", `DO $$ BEGIN EXECUTE concat('ALTER TYPE ap', 'p.colour ADD VALUE ''blue'''); END $$`, "app.colour"},
+		{"stray name of a value", `DO $$ BEGIN EXECUTE concat('ALTER TYPE ap', 'p.colour RENAME VALUE ''red'' TO ''blue'''); END $$`, "app.colour"},
+		{"stray check", `DO $$ BEGIN EXECUTE concat('ALTER DOMAIN ap', 'p.natural ADD CONSTRAINT positive CHECK (VALUE > 0)'); END $$`, "positive"},
+		{"stray statistics", `DO $$ BEGIN EXECUTE concat('CREATE STATISTICS ap', 'p.both ON tenant_id, id FROM ap', 'p.good'); END $$`, "both"},
 		{"stray right on a schema", `DO $$ BEGIN EXECUTE concat('GRANT CREATE ON SCHEMA ap', 'p TO rowhouse_app'); END $$`, "schema app"},
 		{"stray right on a table", `DO $$ BEGIN EXECUTE concat('GRANT TRUNCATE ON ap', 'p.good TO rowhouse_app'); END $$`, "app.good"},
 		{"stray right on a column", `DO $$ BEGIN EXECUTE concat('GRANT REFERENCES (id) ON ap', 'p.good TO rowhouse_app'); END $$`, "app.good"},
