@@ -31,7 +31,9 @@ func (c *checker) nameInString(m proto.Message) {
 		switch {
 		case swapped:
 			c.nameOf(args[0], args[0].GetNamedArgExpr() == nil || f == "secure")
-		case takesNames(f), configured(f) && len(args) > 1:
+		case configured(f) && len(args) > 1: // the others are text
+			c.nameOf(args[0], false)
+		case takesNames(f):
 			for _, arg := range args {
 				c.nameOf(arg, false)
 			}
