@@ -475,9 +475,15 @@ func TestDurabilityAndClones(t *testing.T) {
 	exec("ALTER DATABASE first SET synchronous_commit = off")
 	check(connect(t, server.DSN(pgserver.Login{Database: "first"})), "R40 setting synchronous_commit")
 	exec("ALTER DATABASE first RESET synchronous_commit")
-	for _, where := range []string{"", " IN DATABASE first"} { // the auditor's own session does not have it
-		exec("ALTER ROLE rowhouse_app_test" + where + " SET synchronous_commit = off")
+	// PostgreSQL keeps a role's setting as it was written. The auditor's own session does not have it.
+	for _, set := range []struct{ where, value string }{
+		{"", "off"}, {" IN DATABASE first", "'OFF'"}, {"", "False"}, {"", "'nO'"}, {" IN DATABASE first", "0"},
+	} {
+		exec("ALTER ROLE rowhouse_app_test" + set.where + " SET synchronous_commit = " + set.value)
 		check(connect(t, server.DSN(pgserver.Login{Database: "first"})), "R40 role rowhouse_app_test setting synchronous_commit")
-		exec("ALTER ROLE rowhouse_app_test" + where + " RESET synchronous_commit")
+		exec("ALTER ROLE rowhouse_app_test" + set.where + " RESET synchronous_commit")
+	}
+	if _, err := admin.Exec(t.Context(), "ALTER ROLE rowhouse_app_test SET synchronous_commit = 'of'"); err == nil {
+		t.Error("PostgreSQL takes a part of the word off, which the rule does not know")
 	}
 }

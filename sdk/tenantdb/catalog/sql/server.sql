@@ -187,4 +187,4 @@ SELECT format('role %I setting synchronous_commit', r.rolname), 'it is off for t
 	format('ALTER ROLE %I%s RESET synchronous_commit;', r.rolname, ' IN DATABASE ' || quote_ident(d.datname))
 FROM login JOIN pg_roles r USING (oid) JOIN pg_db_role_setting s ON s.setrole = r.oid
 LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) e
-WHERE (s.setdatabase = 0 OR d.datname = current_database()) AND e ~ '^synchronous_commit=(off|false|no|0)$'
+WHERE (s.setdatabase = 0 OR d.datname = current_database()) AND e ~* '^synchronous_commit=(off|false|no|0)$'
