@@ -58,7 +58,7 @@ type Report struct {
 	// Challenge is what the reader asked to find here, so that the report is no older than
 	// the question; empty when nobody asked.
 	Challenge string `json:"challenge,omitempty"`
-	// Command is the command line that made the report.
+	// Command is the command line that makes the report again; it does not say where to write it, or which key signs.
 	Command string `json:"command"`
 	// Subject says in a few words what was looked at.
 	Subject string `json:"subject"`

@@ -255,7 +255,8 @@ func stateDir() string {
 	return filepath.Join(home, ".local", "state", "rowhouse")
 }
 
-// arguments are the flags that were given. None holds a secret.
+// arguments are the flags that were given, without where to write and what to sign with: who repeats
+// it must not write over the signed report, and need not have its key. None holds a secret.
 func (p *proof) arguments() []string {
 	args := p.subject.arguments()
 	for _, list := range []struct {
@@ -266,9 +267,7 @@ func (p *proof) arguments() []string {
 			args = append(args, list.flag, strings.Join(list.values, ","))
 		}
 	}
-	for _, f := range []struct{ flag, value string }{
-		{"--challenge", p.challenge}, {"--key", p.key}, {"--out", p.out}, {"-o", strings.TrimPrefix(p.format, "text")},
-	} {
+	for _, f := range []struct{ flag, value string }{{"--challenge", p.challenge}, {"-o", strings.TrimPrefix(p.format, "text")}} {
 		if f.value != "" {
 			args = append(args, f.flag, f.value)
 		}
