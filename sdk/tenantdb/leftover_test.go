@@ -83,10 +83,6 @@ func leftoversBehindPgBouncer(t *testing.T, reset bool) {
 		}
 		t.Cleanup(func() { _ = thief.Close(t.Context()) })
 		acme := d.In(t, "acme")
-		var shared, pid int
-		if err := thief.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&shared); err != nil {
-			t.Fatal(err)
-		}
 		settings := []string{
 			"SET rowhouse.seal = 'x'", "SET rowhouse.seal = '" + hex.EncodeToString(sealOf(t, d, "globex")) + "'",
 			"SET default_transaction_read_only = on", "SET default_transaction_isolation = serializable",
@@ -95,6 +91,10 @@ func leftoversBehindPgBouncer(t *testing.T, reset bool) {
 			settings = append(settings, "SET statement_timeout = 1", "SET row_security = off")
 		}
 		for _, left := range settings {
+			var shared, pid int
+			if err := thief.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&shared); err != nil {
+				t.Fatal(err)
+			}
 			if _, err := thief.Exec(t.Context(), left); err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +105,8 @@ func leftoversBehindPgBouncer(t *testing.T, reset bool) {
 				_, err := tx.Exec(acme, tenantdb.Stmt(`UPDATE app.note SET title = title`))
 				return err
 			})
-			if err != nil || pid != shared {
+			// The millisecond is DISCARD ALL's too: where that was not enough, the pooler dropped the backend.
+			if err != nil || pid != shared && !reset {
 				t.Errorf("after %q on backend %d, a call on backend %d ends with %v", left, shared, pid, err)
 			}
 		}
