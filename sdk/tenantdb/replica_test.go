@@ -30,8 +30,9 @@ import (
 )
 
 var (
-	setTitle  = tenantdb.Stmt(`UPDATE app.note SET title = $2 WHERE id = $1`)
-	slowTitle = tenantdb.Stmt(`SELECT title FROM app.note, pg_sleep($2) WHERE id = $1`)
+	setTitle = tenantdb.Stmt(`UPDATE app.note SET title = $2 WHERE id = $1`)
+	// It sleeps on a replica, for longer than it takes to be found there.
+	slowTitle = tenantdb.Stmt(`SELECT title FROM app.note, pg_sleep(CASE WHEN pg_is_in_recovery() THEN 25 ELSE 0 END) WHERE id = $1`)
 )
 
 // soleWriter lets reads use the replica without tokens.
@@ -60,7 +61,7 @@ func reads(db *tenantdb.DB) (replica int, primary map[string]int) {
 // fromReplica reads until a replica answers, and fails when none does for long.
 func fromReplica(ctx context.Context, t *testing.T, db *tenantdb.DB, options ...tenantdb.ReadOption) string {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(30 * time.Second); ; {
 		before, _ := reads(db)
 		title, err := titleOf(ctx, db, options...)
 		if err != nil {
