@@ -111,7 +111,7 @@ func TestSuspensionCutsNoOthers(t *testing.T) {
 // patient bounds what only a defect would make last.
 func patient(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
