@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -181,15 +182,18 @@ func users(logins []Login) string {
 	return strings.Join(slices.Compact(lines), "\n") + "\n"
 }
 
+func (b *Bouncer) socket() string { return filepath.Join(b.dir, ".s.PGSQL."+strconv.Itoa(plainPort)) }
+
 // ready waits until the socket takes connections.
 func (b *Bouncer) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	retry := time.NewTicker(5 * time.Millisecond)
 	defer retry.Stop()
+	var dial net.Dialer
 	for {
-		if _, err := os.Stat(filepath.Join(b.dir, ".s.PGSQL."+strconv.Itoa(plainPort))); err == nil {
-			return nil
+		if conn, err := dial.DialContext(ctx, "unix", b.socket()); err == nil {
+			return conn.Close()
 		}
 		select {
 		case <-b.process.done:

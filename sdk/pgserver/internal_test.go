@@ -1,10 +1,13 @@
 package pgserver
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -143,5 +146,35 @@ func TestLogKeepsLastLines(t *testing.T) {
 	}
 	if len(w.last) != keptLines {
 		t.Errorf("kept %d lines", len(w.last))
+	}
+}
+
+// Between bind and listen a socket has its file, and refuses connections.
+func TestBouncerIsReadyWhenItTakesConnections(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "pgb") //nolint:usetesting // a socket wants a short path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	b := &Bouncer{dir: dir, process: &process{log: &logWriter{to: slog.New(slog.DiscardHandler)}, done: make(chan struct{})}}
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: b.socket()}); err != nil {
+		t.Fatal(err)
+	}
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.ready(late); !errors.Is(err, context.Canceled) {
+		t.Errorf("it does not listen, and is ready: %v", err)
+	}
+	if err := syscall.Listen(fd, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ready(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
