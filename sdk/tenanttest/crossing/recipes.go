@@ -26,8 +26,8 @@ var (
 	lookAll = tenantdb.Stmt(`SELECT owner FROM app.visit`)
 	count   = tenantdb.Stmt(`INSERT INTO app.visit AS v (place, owner, times) VALUES ($1, $2, 1)
 		ON CONFLICT (tenant_id, place) DO UPDATE SET times = v.times + 1`)
-	// Longer than a deadline, and shorter than others wait for the row: under load a pooler now and then loses the
-	// request to cancel it, and then its end alone frees the row, which is no poison.
+	// Longer than a deadline. Under load the request to cancel it is lost now and then; it ends soon all the same, and
+	// the row is free before PostgreSQL misses the client (client_connection_check_interval, a second) or others give up.
 	slowly = tenantdb.Stmt(`SELECT FROM pg_sleep(0.4)`)
 	badly  = tenantdb.Stmt(`SELECT 1 / (owner - owner) FROM app.visit`)
 )
