@@ -55,8 +55,9 @@ type Config struct {
 // context expires and [Config.Refresher] has no successor for it: the request's
 // context is cancelled with the cause and nothing more is written or read. While it is
 // served, tenant.FromContext gives the newest of its contexts. The answer is then a problem, or is broken off when a
-// part of it was written, so that nobody takes it for whole. Responses cannot be
-// hijacked, because nobody could end what goes on there.
+// part of it was written, so that nobody takes it for whole. Over HTTP/1.1 its connection
+// ends too, also when the application panics and a middleware outside recovers that.
+// Responses cannot be hijacked, because nobody could end what goes on there.
 //
 // It panics without a verifier: that is a mistake in the program.
 func Handler(cfg Config, next http.Handler) http.Handler {
@@ -118,8 +119,9 @@ func (h *handler) serve(
 	defer cut(nil)
 	inner := r.Clone(live) //nolint:contextcheck // the same
 	inner.Header.Del(Header)
+	defer func() { begun, cause = guarded.end() }() // also when the application panics
 	h.next.ServeHTTP(guarded, inner)
-	return guarded.end()
+	return false, nil // end tells
 }
 
 // verify checks a token for the requests of presenter.

@@ -48,6 +48,14 @@ func newApp(t *testing.T) *app {
 
 func newAppOf(t *testing.T, next http.Handler, edits ...func(*tenanthttp.Config)) *app {
 	t.Helper()
+	return newAppBehind(t, func(h http.Handler) http.Handler { return h }, next, edits...)
+}
+
+// newAppBehind has a middleware outside of the package's handler.
+func newAppBehind(
+	t *testing.T, outer func(http.Handler) http.Handler, next http.Handler, edits ...func(*tenanthttp.Config),
+) *app {
+	t.Helper()
 	ca, err := identity.NewAuthority(identity.AuthorityConfig{TrustDomain: tenanttest.TrustDomain})
 	must(t, err)
 	id, err := identity.App(tenanttest.TrustDomain, tenanttest.Cell, "notes")
@@ -57,7 +65,8 @@ func newAppOf(t *testing.T, next http.Handler, edits ...func(*tenanthttp.Config)
 	for _, edit := range edits {
 		edit(&cfg)
 	}
-	a.server = httptest.NewUnstartedServer(tenanthttp.Handler(cfg, next))
+	a.server = httptest.NewUnstartedServer(outer(tenanthttp.Handler(cfg, next)))
+	a.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) // of statuses that come too late
 	a.server.EnableHTTP2 = true
 	a.server.TLS = a.source(id).ServerTLS(identity.OptionalClient(), identity.WithHTTP1())
 	a.server.StartTLS()

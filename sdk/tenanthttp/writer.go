@@ -82,20 +82,33 @@ func (w *guardedWriter) cut(err error, told func()) {
 	}
 }
 
-// end says that the application has returned, and returns why the request was cut.
+// end says that the application has returned or panicked, and returns why the request was cut.
 // A cut answer of which nothing was written bears no header of the application. Over HTTP/1.1
-// it is the last one of its connection: the deadline that cut the reading has ended the
-// context of the connection, which those of later requests come from.
+// a cut request is the last one of its connection: the deadline that cut the reading has ended
+// the context of the connection, which those of later requests come from.
 func (w *guardedWriter) end() (begun bool, cause error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.over = true
-	if w.cause != nil && !w.begun {
+	w.over, begun, cause = true, w.begun, w.cause
+	w.mu.Unlock()
+	switch {
+	case cause == nil:
+	case !begun:
 		clear(w.Header())
 		maps.Copy(w.Header(), w.first)
 		if w.alone {
 			w.Header().Set("Connection", "close")
 		}
+	case w.alone:
+		w.hangUp()
 	}
-	return w.begun, w.cause
+	return begun, cause
+}
+
+// hangUp closes the connection of an answer whose header is written. The panic that ends the
+// request would do it too, if no middleware outside recovered it.
+func (w *guardedWriter) hangUp() {
+	conn, _, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil { // otherwise the deadlines are not supported either
+		_ = conn.Close()
+	}
 }
