@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
@@ -93,7 +94,7 @@ func (in Insertion) String() string { return in.sql }
 // InsertRows inserts rows, each with a value for every column of the insertion, and returns
 // how many there were. They go in chunks of 5,000 rows or 4 MiB of values, one round trip each;
 // values of other types than text, bytes, JSON and arrays count as 16 bytes. After an error, also
-// of one row, the transaction cannot commit.
+// of one row, or a panic of rows, the transaction cannot commit.
 //
 // The server inserts a chunk while rows asks for the next, so memory holds two, and an error comes
 // up to a chunk later. When rows uses tx itself, that waits for the chunk.
@@ -103,6 +104,8 @@ func (in Insertion) String() string { return in.sql }
 // stay as it is until InsertRows returns.
 func (tx *Tx) InsertRows(ctx context.Context, into Insertion, rows iter.Seq[[]any]) (n int64, err error) {
 	c := newChunk(into)
+	err = misuse(pgx.ErrTxCommitRollback, "the rows of an insertion ended in a panic") // it stays when they do
+	defer func() { tx.failed = cmp.Or(tx.failed, err) }()
 	if into.bad != "" || into.query == nil {
 		err = misuse(ErrVerb, "%s", into.bad)
 	} else {
@@ -115,8 +118,7 @@ func (tx *Tx) InsertRows(ctx context.Context, into Insertion, rows iter.Seq[[]an
 			err = late
 		}
 	}
-	tx.failed = cmp.Or(tx.failed, err)
-	return c.inserted, tx.failed // of a chunk's error and what came of it the first
+	return c.inserted, cmp.Or(tx.failed, err) // of a chunk's error and what came of it the first
 }
 
 // InsertRows is [Tx.InsertRows] in a transaction of its own: all rows or none.

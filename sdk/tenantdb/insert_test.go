@@ -294,26 +294,44 @@ func TestInsertRowsFromItsOwnTransaction(t *testing.T) {
 	}
 }
 
-// A chunk that is on its way when the iterator panics does not commit, also if the function hides it.
+// What was inserted when the iterator panicked does not commit, also if the function hides the
+// panic and goes on.
 func TestInsertRowsWhoseIteratorPanics(t *testing.T) {
 	t.Parallel()
 	d := dbtest.New(t, dbtest.Migrations(importMigrations), dbtest.Configure(oneConnection))
 	acme := d.In(t, "acme")
-	err := d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
-		defer func() { _ = recover() }()
-		_, err := tx.InsertRows(acme, tenantdb.Into("app.item", "id int"), numbered(6000, func(i int) []any {
-			if i == 5500 {
-				panic("an iterator's defect")
+	number := func(i int) []any { return []any{i} }
+	into := tenantdb.Into("app.item", "id int")
+	for name, next := range map[string]func(*tenantdb.Tx) error{
+		"nothing":   func(*tenantdb.Tx) error { return nil },
+		"statement": func(tx *tenantdb.Tx) error { return tx.QueryRow(acme, countItems).Scan(new(int)) },
+		"batch":     func(tx *tenantdb.Tx) error { return tx.Batch(acme, new(tenantdb.Batch)) },
+		"insertion": func(tx *tenantdb.Tx) error {
+			_, err := tx.InsertRows(acme, into, numbered(1, func(int) []any { return []any{-1} }))
+			return err
+		},
+	} {
+		for _, at := range []int{10, 5500} { // before anything was sent, and with a chunk on its way
+			err := d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
+				func() {
+					defer func() { _ = recover() }()
+					_, _ = tx.InsertRows(acme, into, numbered(6000, func(i int) []any {
+						if i == at {
+							panic("an iterator's defect")
+						}
+						return number(i)
+					}))
+				}()
+				_ = next(tx)
+				return nil
+			})
+			if !errors.Is(err, pgx.ErrTxCommitRollback) {
+				t.Errorf("%s behind a panic at row %d: Tx = %v", name, at, err)
 			}
-			return []any{i}
-		}))
-		return err
-	})
-	if !errors.Is(err, pgx.ErrTxCommitRollback) {
-		t.Errorf("Tx = %v", err)
-	}
-	var count int
-	if err := d.DB.QueryRow(acme, countItems).Scan(&count); err != nil || count != 0 {
-		t.Errorf("%d rows were left: %v", count, err)
+			var count int
+			if err := d.DB.QueryRow(acme, countItems).Scan(&count); err != nil || count != 0 {
+				t.Errorf("%s behind a panic at row %d: %d rows were left: %v", name, at, count, err)
+			}
+		}
 	}
 }

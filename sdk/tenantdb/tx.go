@@ -185,7 +185,7 @@ func (tx *Tx) run(ctx context.Context, fn func(*Tx) error) error {
 		return misuse(ErrBusy, "the function returned while its transaction was in use")
 	}
 	switch {
-	case tx.failed != nil, tx.owed != nil: // owed: InsertRows ended in a panic
+	case tx.failed != nil:
 		return hidden("its first statement or of InsertRows")
 	case !tx.begun:
 		return nil
