@@ -110,6 +110,8 @@ func rights() []database {
 		{defence: "policies are the cheapest clause", sql: "ALTER FUNCTION pg_catalog.uuid_eq(uuid, uuid) COST 1", red: "error-at-own-cost"},
 		{defence: "operators cost nothing", sql: "DO $$ BEGIN EXECUTE format('ALTER ROLE rowhouse_app_test IN DATABASE %I " +
 			"RESET cpu_operator_cost', current_database()); END $$", red: "free-subscript"},
+		{defence: "the login's settings are those of Init", sql: "DO $$ BEGIN EXECUTE format('ALTER ROLE rowhouse_app_test IN DATABASE %I " +
+			"SET work_mem = 5000', current_database()); END $$", red: "R26"},
 		{defence: "no function is marked leakproof", sql: "ALTER FUNCTION pg_catalog.textlike(text, text) LEAKPROOF", red: "R38"},
 	}
 }

@@ -182,7 +182,9 @@ func rulesTo28() []Rule {
 		{
 			"R26", "A role or database presets what a session sees", Error, Platform,
 			"No setting of the app's roles or of the database presets the carrier of the tenant, row_security, search_path, " +
-				"role or session_replication_role.",
+				"role or session_replication_role. The app's own login has the settings that cell.Init makes in the database and " +
+				"no others: PostgreSQL lets a login make settings for itself, and so lets who stole its password. Timeouts may " +
+				"be of any length.",
 		},
 		{
 			"R27", "A foreign table holds tenants' rows", Error, Tables,
@@ -249,8 +251,8 @@ func rulesTo42() []Rule {
 		},
 		{
 			"R40", "Durability or TLS is off", Error, Server,
-			"fsync and synchronous_commit are on, the latter also for the app's role, and a server that listens on the network " +
-				"has TLS. Judged by the settings: sessions come and go.",
+			"fsync and synchronous_commit are on, and a server that listens on the network has TLS. Judged by the settings: " +
+				"sessions come and go. Settings of the app's role are of R26.",
 		},
 		{
 			"R41", "A tenant's own schema takes other tenants' rows", Error, Tables,

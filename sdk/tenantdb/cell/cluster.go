@@ -67,6 +67,9 @@ func setUpCluster(ctx context.Context, t pgx.Tx, config *Config, super bool) err
 	if err := confine(ctx, t, config.App); err != nil {
 		return err
 	}
+	if err := unsetEverywhere(ctx, t, app); err != nil {
+		return err
+	}
 	if super {
 		if err := closeCommon(ctx, t); err != nil {
 			return err
@@ -220,6 +223,20 @@ WHERE m.member = $1::text::regrole AND g.rolname <> $2`, member, group)
 				return fmt.Errorf("take %s from %s: %w", group, member, err)
 			}
 		}
+	}
+	return nil
+}
+
+// unsetEverywhere removes the settings that the app's login role has in all databases: none is
+// ours. Where there is none nothing is written, so that concurrent inits do not meet there.
+func unsetEverywhere(ctx context.Context, t pgx.Tx, role string) error {
+	set, err := names(ctx, t, `
+SELECT 'set' FROM pg_catalog.pg_db_role_setting s WHERE s.setrole = $1::text::regrole AND s.setdatabase = 0`, role)
+	if err != nil || len(set) == 0 {
+		return err
+	}
+	if _, err := t.Exec(ctx, "ALTER ROLE "+quote(role)+" RESET ALL"); err != nil {
+		return fmt.Errorf("remove settings of %s: %w", role, err)
 	}
 	return nil
 }

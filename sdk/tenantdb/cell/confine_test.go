@@ -3,6 +3,7 @@ package cell_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -83,6 +84,53 @@ func TestInitTriesTheLoginRole(t *testing.T) {
 		}
 		if err := cell.Init(t.Context(), admin, cell.Config{App: app}); !errors.Is(err, cell.ErrRung) {
 			t.Errorf("%s: %v, want ErrRung", name, err)
+		}
+	}
+}
+
+// A login may make settings for itself in any database, and so may who stole its password. The next Init removes all that
+// are not its own, whatever they are, and a login has the same after each.
+func TestInitRemovesSettingsOfTheLoginRole(t *testing.T) {
+	t.Parallel()
+	config := cell.Config{App: "cell-thief"}
+	db, admin := empty(t)
+	if err := cell.Init(t.Context(), admin, config); err != nil {
+		t.Fatal(err)
+	}
+	settings := func() (all []string) {
+		t.Helper()
+		rows, err := admin.Query(t.Context(), `SELECT e FROM pg_db_role_setting s, unnest(s.setconfig) e
+WHERE s.setrole = $1::text::regrole AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) ORDER BY 1`,
+			cell.AppRole(config.App))
+		if err == nil {
+			all, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	honest := settings()
+	thief := db.Conn(t, cell.AppRole(config.App))
+	for _, where := range []string{"", " IN DATABASE " + db.Name()} {
+		for _, set := range []string{
+			"row_security = off", "search_path = public", "cpu_operator_cost = 0.0025", "default_transaction_read_only = on", "synchronous_commit = off",
+			"statement_timeout = 1", "client_connection_check_interval = 0", "cpu_tuple_cost = 0.02",
+		} {
+			if _, err := thief.Exec(t.Context(), "ALTER ROLE CURRENT_USER"+where+" SET "+set); err != nil {
+				t.Errorf("%s: %v; nothing was shown", set, err)
+			}
+		}
+	}
+	if len(settings()) <= len(honest) {
+		t.Fatal("the thief left nothing")
+	}
+	for range 2 {
+		if err := cell.Init(t.Context(), admin, config); err != nil {
+			t.Error(err)
+		}
+		if left := settings(); !slices.Equal(left, honest) {
+			t.Errorf("the login has %q, want %q", left, honest)
 		}
 	}
 }

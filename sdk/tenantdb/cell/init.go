@@ -85,7 +85,10 @@ func or[T comparable](v, fallback T) T {
 
 // Init makes the database to which conn leads ready for tenants of one app: roles,
 // revokes, schema rowhouse and its functions. What somebody granted to the app's login role
-// beyond that, memberships and the carrier of the rung, it takes back. It then attacks the
+// beyond that, memberships and the carrier of the rung, it takes back, and it removes every
+// setting of that role which is not its own: a login may make them for itself, so who stole its
+// password may have. What sessions of the app shall begin with is set for the database. Settings
+// of the role in other databases go when Init runs there. It then attacks the
 // rung in that role and fails with [ErrRung] when that succeeds, so it never ends on a weaker rung than
 // asked, nor on a weaker one than the database had. It may be run again at any time, and
 // must be after a restore or a template clone: those do not carry the database's rights.
@@ -195,6 +198,7 @@ func setUpDatabase(ctx context.Context, t pgx.Tx, config *Config, super bool) er
 // planner has no leakproof clause that is cheap, and so tries none before a policy; decision 26. A
 // cancel that comes just before its statement does nothing: without the check of the connection the
 // statement would run on, and keep the tenant's rows locked, after its caller and its pooler left.
+// Rule R26 of the catalog audit knows these settings.
 func databaseRights(ctx context.Context, t pgx.Tx, config *Config, super bool) error {
 	var name string
 	if err := t.QueryRow(ctx, "SELECT current_database()").Scan(&name); err != nil {
@@ -205,6 +209,7 @@ func databaseRights(ctx context.Context, t pgx.Tx, config *Config, super bool) e
 REVOKE ALL ON DATABASE %[1]s FROM PUBLIC;
 GRANT CONNECT ON DATABASE %[1]s TO %[2]s, %[6]s;
 GRANT CREATE ON DATABASE %[1]s TO %[7]s;
+ALTER ROLE %[2]s IN DATABASE %[1]s RESET ALL;
 ALTER ROLE %[2]s IN DATABASE %[1]s SET statement_timeout = %[3]d;
 ALTER ROLE %[2]s IN DATABASE %[1]s SET lock_timeout = %[4]d;
 ALTER ROLE %[2]s IN DATABASE %[1]s SET idle_in_transaction_session_timeout = %[5]d;

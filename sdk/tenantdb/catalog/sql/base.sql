@@ -19,6 +19,14 @@ login AS MATERIALIZED (
 	WHERE r.rolname = input.app OR starts_with(r.rolname::text, input.app || '_')
 		AND has_database_privilege(r.oid, current_database(), 'CONNECT')
 ),
+-- The login of the app whose database this is, and where its settings for this database are kept. Other apps' logins are of R35.
+own_login AS MATERIALIZED (
+	SELECT r.oid, r.rolname, d.oid AS database, format('role %I in database %I', r.rolname, d.datname) AS here,
+		format('ALTER ROLE %I IN DATABASE %I', r.rolname, d.datname) AS alter
+	FROM login JOIN pg_roles r USING (oid) JOIN pg_database d ON d.datname = current_database()
+	WHERE r.rolcanlogin AND r.rolname = (SELECT replace(o.rolname, 'rowhouse_owner_', 'rowhouse_app_')
+		FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname = 'app')
+),
 -- Every membership counts, also one without INHERIT or SET (16 and later): an ADMIN option turns it into the others.
 becomes(oid) AS (
 	SELECT oid FROM login

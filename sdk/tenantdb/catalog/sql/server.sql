@@ -68,6 +68,27 @@ FROM input, pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole, unne
 WHERE (s.setrole = 0 OR s.setrole IN (SELECT oid FROM becomes))
 	AND (s.setdatabase = 0 OR s.setdatabase = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
 	AND (c.name IN ('row_security', 'search_path', 'session_replication_role', 'role') OR c.name = ANY (input.carriers))
+UNION ALL
+-- A login may make settings for itself, so who stole its password may have left some for the sessions of honest processes.
+SELECT CASE WHEN s.setdatabase = 0 THEN format('role %I', o.rolname) ELSE o.here END || ' setting ' || c.name,
+	'sessions of the app begin with a setting that cell.Init does not make: ' || e,
+	format('%s RESET %s;', CASE WHEN s.setdatabase = 0 THEN format('ALTER ROLE %I', o.rolname) ELSE o.alter END, quote_ident(c.name))
+FROM input, own_login o JOIN pg_db_role_setting s ON s.setrole = o.oid AND s.setdatabase IN (0, o.database),
+	unnest(s.setconfig) e, LATERAL (SELECT split_part(e, '=', 1) AS name) c
+WHERE c.name NOT IN ('row_security', 'search_path', 'session_replication_role', 'role') AND c.name <> ALL (input.carriers)
+	AND NOT (s.setdatabase <> 0 AND c.name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout',
+		'client_connection_check_interval',
+		'cpu_operator_cost', -- R42 judges it
+		'temp_file_limit')) -- no login may set it
+UNION ALL
+SELECT o.here || ' setting ' || w.name, 'sessions of the app do not begin with what cell.Init sets, ' || CASE WHEN s.value IS NULL THEN 'but with the server''s value'
+		ELSE 'but with ' || s.value END,
+	format('%s SET %s = %L;', o.alter, w.name, w.usual)
+FROM own_login o CROSS JOIN (VALUES ('statement_timeout', '^[1-9][0-9]*$', '30000'), ('lock_timeout', '^[1-9][0-9]*$', '5000'),
+	('idle_in_transaction_session_timeout', '^[1-9][0-9]*$', '15000'), ('client_connection_check_interval', '^1s$', '1s')) w(name, form, usual)
+LEFT JOIN LATERAL (SELECT substr(e, length(w.name) + 2) AS value FROM pg_db_role_setting s, unnest(s.setconfig) e
+	WHERE s.setrole = o.oid AND s.setdatabase = o.database AND starts_with(e, w.name || '=')) s ON true
+WHERE s.value IS NULL OR s.value !~ w.form
 
 -- R32
 SELECT 'server' AS object, CASE WHEN f.floor IS NULL THEN format('PostgreSQL %s.%s: no release of this major is known to be sound',
@@ -166,14 +187,12 @@ SELECT p.oid::regprocedure::text AS object, 'it costs as much as a query''s own 
 FROM pg_proc p, input
 WHERE p.oid = 'uuid_eq(uuid,uuid)'::regprocedure AND p.procost > 0.001 AND NOT input.dedicated AND current_database() !~ '_[0-9a-f]{32}$'
 UNION ALL
-SELECT format('role %I', r.rolname), 'its operators have a cost: a query''s own clauses may come before the policies',
-	format('ALTER ROLE %I IN DATABASE %I SET cpu_operator_cost = 0;', r.rolname, d.datname)
-FROM input, login JOIN pg_roles r USING (oid) JOIN pg_database d ON d.datname = current_database()
-WHERE r.rolcanlogin AND r.rolname = (SELECT replace(o.rolname, 'rowhouse_owner_', 'rowhouse_app_')
-	FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname = 'app') -- other apps' logins are of R35
-	AND NOT input.dedicated AND d.datname !~ '_[0-9a-f]{32}$' AND NOT EXISTS (
+SELECT format('role %I', o.rolname), 'its operators have a cost: a query''s own clauses may come before the policies',
+	format('%s SET cpu_operator_cost = 0;', o.alter)
+FROM input, own_login o
+WHERE NOT input.dedicated AND current_database() !~ '_[0-9a-f]{32}$' AND NOT EXISTS (
 	SELECT FROM pg_db_role_setting s, unnest(s.setconfig) e
-	WHERE s.setrole = r.oid AND s.setdatabase = d.oid AND e = 'cpu_operator_cost=0')
+	WHERE s.setrole = o.oid AND s.setdatabase = o.database AND e = 'cpu_operator_cost=0')
 
 -- R40
 SELECT 'setting ' || s.name AS object, CASE s.name WHEN 'ssl' THEN 'the server listens on the network without TLS'
@@ -182,9 +201,3 @@ FROM pg_settings s
 WHERE s.name IN ('fsync', 'synchronous_commit') AND s.reset_val = 'off'
 	OR s.name = 'ssl' AND s.setting = 'off' AND EXISTS (SELECT FROM unnest(string_to_array(current_setting('listen_addresses'), ',')) a
 		WHERE trim(a) NOT IN ('', 'localhost', '127.0.0.1', '::1'))
-UNION ALL
-SELECT format('role %I setting synchronous_commit', r.rolname), 'it is off for the app: what was acknowledged may be lost',
-	format('ALTER ROLE %I%s RESET synchronous_commit;', r.rolname, ' IN DATABASE ' || quote_ident(d.datname))
-FROM login JOIN pg_roles r USING (oid) JOIN pg_db_role_setting s ON s.setrole = r.oid
-LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) e
-WHERE (s.setdatabase = 0 OR d.datname = current_database()) AND e ~* '^synchronous_commit=(off|false|no|0)$'
