@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -206,7 +208,8 @@ func TestSecondEnterIsRefused(t *testing.T) {
 	})
 }
 
-// On L2a anybody may write the carrier, so what stands in it is checked where it is used.
+// On L2a anybody may write the carrier, so what stands in it is checked where it is used: enter made it, in this
+// transaction. With a seal alone one would be in a tenant past its fence, its suspension and the flags of the seal.
 func TestCarrierOfL2aIsChecked(t *testing.T) {
 	t.Parallel()
 	d := notes(t, dbtest.Rung(cell.L2a))
@@ -214,30 +217,45 @@ func TestCarrierOfL2aIsChecked(t *testing.T) {
 	late := forge(key, tenanttest.SealKID, seal, func(b []byte) {
 		binary.BigEndian.PutUint32(b[32:], uint32(time.Now().Add(-time.Second).Unix()))
 	})
-	far := forge(key, tenanttest.SealKID, seal, func(b []byte) { b[32] = 0xff })
+	reading := forge(key, tenanttest.SealKID, seal, func(b []byte) { b[3] = 1 })
 	foreign := forge(tenant.SealKey{}, tenanttest.SealKID, seal, func([]byte) {})
 	conn := d.Login(t)
-	for carrier, want := range map[string]string{
-		hex.EncodeToString(seal): "", hex.EncodeToString(late): "RH005", hex.EncodeToString(far): "RH005",
-		hex.EncodeToString(foreign): "RH003", "": "42501", "zz": "RH003", hex.EncodeToString(seal[:51]): "RH003",
-	} {
-		err := pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+	try := func(set func(began string) string) (carried string, err error) {
+		t.Helper()
+		err = pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
 			var began string
 			if err := tx.QueryRow(t.Context(), "SELECT encode(timestamptz_send(now()), 'hex')").Scan(&began); err != nil {
 				return err
 			}
-			if carrier != "" {
-				carrier += began
-			}
-			if _, err := tx.Exec(t.Context(), "SET rowhouse.seal = '"+carrier+"'"); err != nil {
+			if _, err := tx.Exec(t.Context(), set(began)); err != nil {
 				return err
 			}
 			_, err := tx.Exec(t.Context(), "SELECT * FROM app.note")
-			return err
+			return errors.Join(err, tx.QueryRow(t.Context(), "SELECT current_setting('rowhouse.seal')").Scan(&carried))
+		})
+		return carried, err
+	}
+	entered, err := try(func(string) string { return fmt.Sprintf(`SELECT rowhouse.enter('\x%x')`, seal) })
+	if err != nil || len(entered) != 120 {
+		t.Fatalf("enter leaves %q, %v", entered, err)
+	}
+	for carrier, want := range map[string]string{
+		hex.EncodeToString(seal): "RH003", hex.EncodeToString(late): "RH003", hex.EncodeToString(reading): "RH003",
+		hex.EncodeToString(foreign): "RH003", "": "42501", "zz": "RH003", hex.EncodeToString(seal[:51]): "RH003",
+		entered[:104]: "RH003", // of an earlier transaction
+	} {
+		_, err := try(func(began string) string {
+			if carrier != "" {
+				carrier += began
+			}
+			return "SET rowhouse.seal = '" + carrier + "'"
 		})
 		if state(err) != want {
 			t.Errorf("carrier %q: %v, want SQLSTATE %q", carrier, err, want)
 		}
+	}
+	if _, err := try(func(string) string { return `SELECT rowhouse.enter('\x` + entered + "')" }); state(err) != "RH003" {
+		t.Errorf("what was carried enters as a seal: %v, want SQLSTATE RH003", err)
 	}
 }
 

@@ -121,6 +121,7 @@ func rights() []database {
 func seals() []database {
 	const began = "encode(timestamptz_send(transaction_timestamp()), 'hex')"
 	const tag = "sha256(substr(seal, 37)) = sha256(substr(sha256(k.opad || sha256(k.ipad || substr(seal, 1, 36))), 1, 16))"
+	const checkedTag = "sha256(substr(seal, 37, 16)) = sha256(substr(sha256(k.opad || sha256(k.ipad || substr(seal, 1, 36) || substr(seal, 53))), 1, 16))"
 	return []database{
 		{defence: "a leftover is not in the way", rung: cell.L2a, red: "leftover", edits: []edit{
 			{enter, "right(current_setting('rowhouse.seal', true), 16) = " + began, "true"},
@@ -128,8 +129,8 @@ func seals() []database {
 		{defence: "a leftover is no tenant", rung: cell.L2a, red: "carry-session",
 			edits: []edit{{current, "right(carrier, 16) <> " + began, "false"}}},
 		{defence: "MAC, quick", edits: []edit{{enter, "\n\t\t\tAND " + tag, ""}}, red: "seal-guessed"},
-		{defence: "MAC, thorough", edits: []edit{{genuine, tag, "true"}}, red: "seal-guessed"},
-		{defence: "length and version", edits: []edit{{genuine, "length(seal) <> 52 OR", ""}}, red: "seal-empty"},
+		{defence: "MAC, thorough", edits: []edit{{genuine, checkedTag, "true"}}, red: "seal-guessed"},
+		{defence: "length and version", edits: []edit{{genuine, "length(seal) NOT IN (52, 60) OR", ""}, {checked, "length(seal) <> 52 OR ", ""}}, red: "seal-empty"},
 		{defence: "expiry, quick", edits: []edit{{enter, "-120, 0, 1) = 1", "-120, 0, 1) > 0"}}, red: "seal-expired"},
 		{defence: "expiry, thorough", edits: []edit{{checked, "left_s <= 0 OR ", ""}}, red: "seal-expired"},
 		{defence: "upper bound of the expiry, quick", edits: []edit{{enter, "-120, 0, 1)", "-999999, 0, 1)"}}, red: "seal-far-future"},
@@ -168,8 +169,9 @@ func seals() []database {
 		{defence: "pinned search_path", sql: "ALTER FUNCTION rowhouse.enter(bytea) RESET search_path", red: "R37"},
 		{defence: "MAC in the policy", rung: cell.L2a, edits: []edit{{current,
 			"rowhouse.genuine(seal, transaction_timestamp()) IS NOT TRUE", "false"}}, red: "carry-guessed"},
-		{defence: "expiry in the policy", rung: cell.L2a, edits: []edit{{current, "left_s <= 0 OR ", ""}}, red: "carry-expired"},
-		{defence: "upper bound of the expiry in the policy", rung: cell.L2a, edits: []edit{{current, " OR left_s > 120", ""}},
-			red: "carry-far-future"},
+		{defence: "a carried seal was entered", rung: cell.L2a, red: "carry-own", edits: []edit{
+			{genuine, " || substr(seal, 53)", ""},
+			{enter, "substr(seal, 1, 36) || timestamptz_send(transaction_timestamp())))", "substr(seal, 1, 36)))"},
+			{checked, "substr(seal, 1, 36) || timestamptz_send(transaction_timestamp())))", "substr(seal, 1, 36)))"}}},
 	}
 }

@@ -14,7 +14,8 @@ import (
 // On L2a anybody may set the carrier for the whole session, where it would be in the way of all
 // later transactions: behind a pooler, of other tenants. So the time at which the transaction
 // began stands behind the seal, and with another time nothing was entered. Not as text, which
-// settings of the session change.
+// settings of the session change. And in place of the seal's tag stands one over the seal and that
+// time, k being the seal's key: who has a seal cannot carry it without entering.
 func (r Rung) carriers() []string {
 	if r == L2b {
 		return []string{
@@ -25,7 +26,8 @@ func (r Rung) carriers() []string {
 	return []string{
 		"{{carrier}}", "(CASE WHEN right(current_setting('rowhouse.seal', true), 16) = " +
 			"encode(timestamptz_send(transaction_timestamp()), 'hex') THEN current_setting('rowhouse.seal', true) ELSE '' END)",
-		"{{carry}}", "set_config('rowhouse.seal', encode(seal || timestamptz_send(transaction_timestamp()), 'hex'), true)",
+		"{{carry}}", "set_config('rowhouse.seal', encode(substr(seal, 1, 36) || substr(sha256(k.opad || sha256(k.ipad || " +
+			"substr(seal, 1, 36) || timestamptz_send(transaction_timestamp()))), 1, 16) || timestamptz_send(transaction_timestamp()), 'hex'), true)",
 	}
 }
 

@@ -94,11 +94,14 @@ func seals() []Attack {
 		enter("seal-ended-key", "use a seal under a key that ended", "ended", "RH003"),
 		carry("carry-swapped", "put a forged seal where the tenant is carried", "swapped", "42501 RH003"),
 		carry("carry-guessed", "put a seal by another key there", "guessed", "42501 RH003"),
-		carry("carry-expired", "put an expired seal there", "expired", "42501 RH005"),
-		carry("carry-far-future", "put a seal that is good for an hour there", "far", "42501 RH005"),
+		carry("carry-expired", "put an expired seal there", "expired", "42501 RH003"),
+		carry("carry-far-future", "put a seal that is good for an hour there", "far", "42501 RH003"),
 		carry("carry-other-cell", "put a seal for another cell there", "cell", "42501 RH003"),
 		carry("carry-ended-key", "put a seal under a key that ended there", "ended", "42501 RH003"),
 		carry("carry-cut", "put a cut seal there", "cut", "42501 RH003"),
+		{ID: "carry-own", Vector: Seal, Success: Wrote, Tries: "carry the own seal without entering, past a fence", script: script{
+			refused: "42501 RH003", ours: true,
+			session: []string{"BEGIN", "SET LOCAL {set} = '{carry:own}{began}'", "INSERT INTO {own}.note (id, title) VALUES (56, 'guess')"}}},
 		{ID: "carry-session", Tries: "put a seal there for the session", script: script{refused: "42501 RH003",
 			session: []string{"SET {set} = '{carry:genuine}{began}'", "SELECT title FROM {their}.note"}}},
 	})

@@ -22,7 +22,7 @@ func (s *scene) forged(name string) (string, error) {
 	return fmt.Sprintf(`rowhouse.enter('\x%x')`, seal), nil
 }
 
-// carried returns such a seal as the carrier of rung L2a holds it.
+// carried returns such a seal in the form of what rung L2a carries.
 func (s *scene) carried(name string) (string, error) {
 	seal, err := s.forgedSeal(name)
 	return hex.EncodeToString(seal), err
@@ -60,6 +60,8 @@ func (s *scene) forgedSeal(name string) ([]byte, error) {
 	switch name {
 	case "genuine":
 		return genuine[:], nil
+	case "own":
+		return mine[:], nil
 	case "swapped": // the own seal with the victim in it
 		copy(mine[atTenant:], s.victim.UID[:])
 		return mine[:], nil

@@ -1,5 +1,6 @@
--- genuine says whether the 52 bytes were sealed for this cell by the key they name, and the
--- key is in force at that time. Tags are compared by their digests, so that the time of the
+-- genuine says whether the bytes were sealed for this cell by the key they name, and the
+-- key is in force at that time: a seal, of 52 bytes, or what enter carries on rung L2a, whose
+-- tag covers 8 more that follow it. Tags are compared by their digests, so that the time of the
 -- comparison tells nothing about the right tag.
 CREATE OR REPLACE FUNCTION rowhouse.genuine(seal bytea, at timestamptz) RETURNS boolean
 LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -8,11 +9,11 @@ AS $body$
 DECLARE
 	verdict boolean;
 BEGIN
-	IF seal IS NULL OR length(seal) <> 52 OR get_byte(seal, 0) <> 1
+	IF seal IS NULL OR length(seal) NOT IN (52, 60) OR get_byte(seal, 0) <> 1
 		OR get_byte(seal, 2) <> 0 OR get_byte(seal, 3) > 1 THEN
 		RETURN false;
 	END IF;
-	SELECT sha256(substr(seal, 37)) = sha256(substr(sha256(k.opad || sha256(k.ipad || substr(seal, 1, 36))), 1, 16))
+	SELECT sha256(substr(seal, 37, 16)) = sha256(substr(sha256(k.opad || sha256(k.ipad || substr(seal, 1, 36) || substr(seal, 53))), 1, 16))
 		AND substr(int8send(k.cell), 5, 4) = substr(seal, 5, 4) AND k.not_after > at
 	INTO verdict FROM rowhouse.mac_key k WHERE k.kid = get_byte(seal, 1);
 	RETURN coalesce(verdict, false);
@@ -55,7 +56,7 @@ BEGIN
 	IF {{carrier}} <> '' THEN
 		RAISE EXCEPTION 'a tenant was entered before' USING ERRCODE = 'RH004';
 	END IF;
-	IF NOT rowhouse.genuine(seal, clock_timestamp()) THEN
+	IF length(seal) <> 52 OR NOT rowhouse.genuine(seal, clock_timestamp()) THEN
 		RAISE EXCEPTION 'seal refused' USING ERRCODE = 'RH003';
 	END IF;
 	left_s := rowhouse.expiry(seal) - date_part('epoch', clock_timestamp());
@@ -88,7 +89,10 @@ BEGIN
 		RAISE EXCEPTION 'tenant is not placed here' USING ERRCODE = 'RH001';
 	END IF;
 
-	PERFORM {{carry}};
+	PERFORM {{carry}} FROM rowhouse.mac_key k WHERE k.kid = get_byte(seal, 1);
+	IF NOT FOUND THEN -- it went meanwhile
+		RAISE EXCEPTION 'seal refused' USING ERRCODE = 'RH003';
+	END IF;
 	PERFORM rowhouse.limit_time(tenant);
 	IF get_byte(seal, 3) = 1 THEN
 		PERFORM set_config('transaction_read_only', 'on', true);

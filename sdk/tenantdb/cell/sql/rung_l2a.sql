@@ -1,6 +1,7 @@
--- Rung L2a: the carrier is a setting that anybody may write, so it holds the whole seal and
--- tenant_id() checks it again wherever a policy asks. Behind the seal stands when the transaction
--- began: what an earlier one left on the session, or somebody set for all of it, is void.
+-- Rung L2a: the carrier is a setting that anybody may write, so tenant_id() checks it wherever a
+-- policy asks. It holds the seal, when the transaction began, and in place of the seal's tag one over both,
+-- which only enter can make: what an earlier transaction left on the session, or somebody set, is void.
+-- What enter looked at (expiry, placement, lock, flags) need not be asked again.
 
 CREATE OR REPLACE FUNCTION rowhouse.tenant_id() RETURNS uuid
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
@@ -9,7 +10,6 @@ AS $body$
 DECLARE
 	carrier text := current_setting('rowhouse.seal', true);
 	seal    bytea;
-	left_s  float8;
 BEGIN
 	IF coalesce(carrier, '') = '' THEN
 		RAISE EXCEPTION 'no tenant context' USING ERRCODE = '42501', SCHEMA = 'rowhouse';
@@ -20,13 +20,9 @@ BEGIN
 	IF right(carrier, 16) <> encode(timestamptz_send(transaction_timestamp()), 'hex') THEN
 		RAISE EXCEPTION 'no tenant context' USING ERRCODE = '42501', SCHEMA = 'rowhouse';
 	END IF;
-	seal := decode(left(carrier, 104), 'hex');
+	seal := decode(carrier, 'hex');
 	IF rowhouse.genuine(seal, transaction_timestamp()) IS NOT TRUE THEN
 		RAISE EXCEPTION 'seal refused' USING ERRCODE = 'RH003';
-	END IF;
-	left_s := rowhouse.expiry(seal) - date_part('epoch', transaction_timestamp());
-	IF left_s <= 0 OR left_s > 120 THEN
-		RAISE EXCEPTION 'seal expired' USING ERRCODE = 'RH005';
 	END IF;
 	RETURN encode(substr(seal, 17, 16), 'hex')::uuid;
 END
