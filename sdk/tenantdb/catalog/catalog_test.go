@@ -196,6 +196,7 @@ func faultsOfReach(one func(string, ...string) fault) map[string][]fault {
 		"R21": {
 			one("GRANT EXECUTE ON FUNCTION set_config(text, text, bool) TO PUBLIC", "R21 set_config(text,text,boolean)"),
 			one("GRANT EXECUTE ON FUNCTION pg_database_size(oid), pg_stat_get_live_tuples(oid) TO PUBLIC", "R21 counters and sizes"),
+			one("GRANT EXECUTE ON FUNCTION pg_blocking_pids(int), pg_get_replication_slots() TO PUBLIC", "R21 counters and sizes"),
 			one("GRANT EXECUTE ON FUNCTION pg_stat_get_backend_activity(int) TO PUBLIC", "R21 pg_stat_get_backend_activity(integer)"),
 			one("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint), lo_create(oid) TO rowhouse_app_test", "R21 lo_create(oid)", "R21 pg_advisory_lock(bigint)"),
 		},

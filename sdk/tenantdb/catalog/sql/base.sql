@@ -152,12 +152,15 @@ pol AS MATERIALIZED (
 -- Functions that the audit knows by name and the app should not call. Some of them count what others hold and do.
 builtin AS MATERIALIZED (
 	SELECT p.oid, p.proname, p.proacl, p.proowner,
-		(p.proname LIKE 'pg\_stat\_get\_%' OR p.proname LIKE 'pg\_%\_size' OR p.proname LIKE 'pg\_%file%') AND p.proname NOT LIKE '%activity' AS counts
+		(p.proname LIKE 'pg\_stat\_get\_%' OR p.proname LIKE 'pg\_%\_size' OR p.proname LIKE 'pg\_%file%' OR p.proname LIKE 'pg\_%block%'
+			OR p.proname IN ('pg_get_replication_slots', 'pg_notification_queue_usage')) AND p.proname NOT LIKE '%activity' AS counts
 	FROM pg_proc p
 	WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (p.proname IN (
 		'set_config', 'pg_cancel_backend', 'pg_terminate_backend', 'pg_notify',
 		'pg_database_size', 'pg_tablespace_size', 'pg_relation_size', 'pg_table_size', 'pg_indexes_size',
 		'pg_total_relation_size', 'pg_relation_filepath', 'pg_relation_filenode', 'pg_filenode_relation',
+		'pg_blocking_pids', 'pg_safe_snapshot_blocking_pids', 'pg_isolation_test_session_is_blocked',
+		'pg_get_replication_slots', 'pg_notification_queue_usage',
 		'pg_logical_emit_message', 'pg_export_snapshot', 'currtid2', 'loread', 'lowrite',
 		'pg_prepared_statement', 'pg_cursor', 'pg_lock_status', 'setseed')
 		OR p.proname LIKE 'lo\_%' OR p.proname LIKE 'pg\_%advisory%' OR p.proname LIKE 'pg\_stat\_get\_%')

@@ -4,7 +4,8 @@
 -- A pooled session serves one tenant after the other: what it remembers of their statements
 -- (pg_prepared_statements, pg_cursors) and the seed of random() are of that kind too, and
 -- pg_locks tells which tenants are at work. Counters and sizes tell how much other tenants write
--- and hold; who watches the server is a member of pg_read_all_stats (pg_monitor is).
+-- and hold, and who waits for whom or follows the log is no app's business either. The length of the
+-- log stays open, for reads from replicas ask for it as the app; who watches the server is a member of pg_read_all_stats (pg_monitor is).
 
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 
@@ -31,7 +32,9 @@ BEGIN
 		SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
 		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (p.proname LIKE 'pg\_stat\_get\_%' OR p.proname IN (
 			'pg_database_size', 'pg_tablespace_size', 'pg_relation_size', 'pg_table_size', 'pg_indexes_size',
-			'pg_total_relation_size', 'pg_relation_filepath', 'pg_relation_filenode', 'pg_filenode_relation'))
+			'pg_total_relation_size', 'pg_relation_filepath', 'pg_relation_filenode', 'pg_filenode_relation',
+			'pg_blocking_pids', 'pg_safe_snapshot_blocking_pids', 'pg_isolation_test_session_is_blocked',
+			'pg_get_replication_slots', 'pg_notification_queue_usage'))
 			AND (p.proacl IS NULL OR pg_catalog.has_function_privilege('rowhouse_app', p.oid, 'EXECUTE')
 				OR NOT pg_catalog.has_function_privilege('pg_read_all_stats', p.oid, 'EXECUTE'))
 	LOOP
