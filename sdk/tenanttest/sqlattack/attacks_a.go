@@ -69,8 +69,8 @@ func seals() []Attack {
 		return Attack{ID: id, Tries: tries, script: script{refused: refused,
 			session: []string{"BEGIN", "SELECT {forge:" + seal + "}", "SELECT title FROM {their}.note"}}}
 	}
-	carry := func(id, tries, seal, refused string) Attack {
-		return Attack{ID: id, Tries: tries, script: script{refused: refused,
+	carry := func(id, tries, seal string) Attack {
+		return Attack{ID: id, Tries: tries, script: script{refused: "42501 RH003",
 			session: []string{"BEGIN", "SET LOCAL {set} = '{carry:" + seal + "}{began}'", "SELECT title FROM {their}.note"}}}
 	}
 	return each(Seals, Password, Read, []Attack{
@@ -92,13 +92,13 @@ func seals() []Attack {
 		enter("seal-other-generation", "use a seal of another placement", "generation", "RH001"),
 		enter("seal-unknown-key", "name a key that is not there", "kid", "RH003"),
 		enter("seal-ended-key", "use a seal under a key that ended", "ended", "RH003"),
-		carry("carry-swapped", "put a forged seal where the tenant is carried", "swapped", "42501 RH003"),
-		carry("carry-guessed", "put a seal by another key there", "guessed", "42501 RH003"),
-		carry("carry-expired", "put an expired seal there", "expired", "42501 RH003"),
-		carry("carry-far-future", "put a seal that is good for an hour there", "far", "42501 RH003"),
-		carry("carry-other-cell", "put a seal for another cell there", "cell", "42501 RH003"),
-		carry("carry-ended-key", "put a seal under a key that ended there", "ended", "42501 RH003"),
-		carry("carry-cut", "put a cut seal there", "cut", "42501 RH003"),
+		carry("carry-swapped", "put a forged seal where the tenant is carried", "swapped"),
+		carry("carry-guessed", "put a seal by another key there", "guessed"),
+		carry("carry-expired", "put an expired seal there", "expired"),
+		carry("carry-far-future", "put a seal that is good for an hour there", "far"),
+		carry("carry-other-cell", "put a seal for another cell there", "cell"),
+		carry("carry-ended-key", "put a seal under a key that ended there", "ended"),
+		carry("carry-cut", "put a cut seal there", "cut"),
 		{ID: "carry-own", Vector: Seal, Success: Wrote, Tries: "carry the own seal without entering, past a fence", script: script{
 			refused: "42501 RH003", ours: true,
 			session: []string{"BEGIN", "SET LOCAL {set} = '{carry:own}{began}'", "INSERT INTO {own}.note (id, title) VALUES (56, 'guess')"}}},
