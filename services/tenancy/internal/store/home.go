@@ -106,10 +106,11 @@ func HomeWanted(ctx context.Context, q Querier, h Home) error {
 	return onHome(ctx, q, h, `SELECT FROM registry.home WHERE tenant_uid = $1 AND app = $2 AND fence = $3 AND NOT gone`)
 }
 
-// KeepHome holds a claimed home for another lease. Error: ErrFenced.
+// KeepHome holds a claimed home for another lease, unless it was put down, from which a renewal on its way must not take it
+// back. Error: ErrFenced.
 func KeepHome(ctx context.Context, q Querier, h Home, lease time.Duration) error {
 	return onHome(ctx, q, h, `UPDATE registry.home SET lease_until = now() + $4::interval
-		WHERE tenant_uid = $1 AND app = $2 AND fence = $3 AND owed`, lease)
+		WHERE tenant_uid = $1 AND app = $2 AND fence = $3 AND owed AND lease_until IS NOT NULL`, lease)
 }
 
 // HomeMigrated records that all migrations up to h.Version ran in a home, which is ready for its place to be told and waited

@@ -236,6 +236,36 @@ func TestDebtsThatGrowMeanwhileStay(t *testing.T) {
 	})
 }
 
+// TestRenewalRevivesNoHold renews the hold of a home that was put down meanwhile and is owed more: others take it at once.
+func TestRenewalRevivesNoHold(t *testing.T) {
+	t.Parallel()
+	for name, put := range map[string]func(*bench, store.Home) error{
+		"done":   func(b *bench, h store.Home) error { return store.HomeDone(b.t.Context(), b.pool, h) },
+		"failed": func(b *bench, h store.Home) error { return store.HomeFailed(b.t.Context(), b.pool, h, nil, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			ctx := t.Context()
+			b.must(b.insertTenantAs(ctx, b.pool, tenant.ModelSchema))
+			_, err := b.super.Exec(ctx, `UPDATE registry.tenant SET state = 2`)
+			b.must(err)
+			h, ok, err := store.ClaimHome(ctx, b.pool, time.Hour, []string{})
+			if b.must(err); !ok {
+				t.Fatal("no home is due")
+			}
+			b.must(errors.Join(store.KeepHome(ctx, b.pool, h, time.Hour), put(b, h)))
+			if err := store.KeepHome(ctx, b.pool, h, time.Hour); !errors.Is(err, store.ErrFenced) {
+				t.Errorf("the hold is renewed: %v", err)
+			}
+			_, ok, err = store.ClaimHome(ctx, b.pool, time.Hour, []string{})
+			if b.must(err); !ok {
+				t.Error("nobody can take it")
+			}
+		})
+	}
+}
+
 // TestDebtIsPaidOnce has one debt delivered twice: the later delivery, be it a success or a failure, changes nothing.
 func TestDebtIsPaidOnce(t *testing.T) {
 	t.Parallel()
