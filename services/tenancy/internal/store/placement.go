@@ -133,11 +133,13 @@ func ClaimDebt(ctx context.Context, q Querier, tried Tried, lease time.Duration,
 }
 
 // Paid records that the app's database knows the revision in state, unless another delivery did so: an operation and a lane
-// may deliver one debt at once, to the same effect. A debt that grew meanwhile stays owed: the placement is locked before the
-// debt, in the order of those that owe, so that what they wrote is seen also where this waited for them.
+// may deliver one debt at once, to the same effect. A debt that grew meanwhile stays owed, at once: the placement is locked
+// before the debt, in the order of those that owe, so that what they wrote is seen also where this waited for them; and a claim
+// that did not see it yet may have put it off since.
 func Paid(ctx context.Context, q Querier, d Debt, state string) error {
 	_, err := q.Exec(ctx, `WITH p AS MATERIALIZED (SELECT tenant_uid, revision FROM registry.placement WHERE tenant_uid = $1 FOR SHARE)
-		UPDATE registry.placement_app a SET revision = $3, state = $4, attempt = 0, write_time = now(), owed = p.revision > $3
+		UPDATE registry.placement_app a SET revision = $3, state = $4, attempt = 0, write_time = now(), owed = p.revision > $3,
+			next_time = CASE WHEN p.revision > $3 THEN now() ELSE a.next_time END
 		FROM p WHERE p.tenant_uid = a.tenant_uid AND a.tenant_uid = $1 AND a.app = $2 AND a.owed AND a.revision < $3`,
 		[16]byte(d.UID), d.App, d.Revision, state)
 	return err

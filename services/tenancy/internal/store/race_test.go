@@ -215,6 +215,25 @@ func TestDebtsThatGrowMeanwhileStay(t *testing.T) {
 			t.Errorf("owed: %+v", owed)
 		}
 	})
+	t.Run("claimed placement", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		b.must(b.insertTenant(t.Context(), b.pool))
+		claim := func(ctx context.Context, q store.Querier) (store.Debt, bool) {
+			t.Helper()
+			d, ok, err := store.ClaimDebt(ctx, q, store.Untried, time.Hour, []string{})
+			b.must(err)
+			return d, ok
+		}
+		d, _ := claim(t.Context(), b.pool)
+		b.must(store.OweTenant(t.Context(), b.pool, d.UID))
+		// A claim that reads what was, and locks what is, as one that begins before that commits and reaches the row behind it.
+		_, err := b.super.Exec(t.Context(), `UPDATE registry.placement_app SET next_time = now() + interval '1 hour'`)
+		b.must(errors.Join(err, store.Paid(t.Context(), b.pool, d, "active")))
+		if d, ok := claim(t.Context(), b.pool); !ok || d.Revision != 2 {
+			t.Errorf("what is left is put off: %v, %+v", ok, d)
+		}
+	})
 	t.Run("home", func(t *testing.T) {
 		t.Parallel()
 		b := newBench(t)
