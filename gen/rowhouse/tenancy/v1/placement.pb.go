@@ -133,6 +133,8 @@ type PlacementApp struct {
 	// Whether the place lags behind: it is to be made, migrated, or told the tenant's state.
 	Reconciling bool `protobuf:"varint,7,opt,name=reconciling,proto3" json:"reconciling,omitempty"`
 	// Why the last try to make or to migrate it failed. It is tried again, up to 5 min apart.
+	// Of a migration it holds the SQLSTATE and the line, not PostgreSQL's words, which may
+	// quote rows: those are in tenancy's log.
 	LastError     *status.Status `protobuf:"bytes,8,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

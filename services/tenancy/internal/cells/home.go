@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -134,30 +136,42 @@ func passing(code string) bool {
 	return slices.Contains([]string{"40001", "40P01", "55006", "55P03"}, code)
 }
 
-// failedMigration is a fault that says whether the migration is to blame or to be tried again, with PostgreSQL's words where
-// they hold nobody's data.
+// failedMigration is a fault that says whether the migration is to blame or to be tried again. All who may read placements see
+// it, so it holds no words of PostgreSQL's or of our audit: a migration can put what it reads in rows into a message, or into the
+// name of a table. The cause has them, for the log.
 func failedMigration(version string, err error) error {
-	var said, state string
-	answer, ok := errors.AsType[*pgconn.PgError](err)
-	switch {
-	case ok && slices.Contains([]string{"08", "53", "57", "58"}, answer.Code[:2]): // the server's troubles
-		return err
-	case ok && passing(answer.Code):
-		return fault.New(fault.Unavailable, registry.ReasonCellUnreachable, "migration %s was in the way of others: SQLSTATE %s: %s",
-			version, answer.Code, answer.Message).WithDomain(registry.Domain).WithCause(err)
-	case ok:
-		state, said = answer.Code, "SQLSTATE "+answer.Code
-		// Messages of these classes name objects; those of others may quote a value.
-		if slices.Contains([]string{"0A", "23", "2B", "3F", "40", "42", "55"}, answer.Code[:2]) {
-			said += ": " + answer.Message
+	if answer, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch {
+		case slices.Contains([]string{"08", "53", "57", "58"}, answer.Code[:2]): // the server's troubles
+			return err
+		case passing(answer.Code):
+			return fault.New(fault.Unavailable, registry.ReasonCellUnreachable, "others were in the way of migration %s: SQLSTATE %s",
+				version, answer.Code).WithDomain(registry.Domain).WithCause(err)
 		}
-	case errors.Is(err, cell.ErrUnsafe), errors.Is(err, cell.ErrStray), errors.Is(err, cell.ErrDrift), errors.Is(err, cell.ErrOrder):
-		said = err.Error()
-	default:
-		return err
+		return fails(version, "SQLSTATE "+answer.Code+line(version, err), err).WithMetadata("sqlstate", answer.Code)
 	}
+	for _, refusal := range []error{cell.ErrUnsafe, cell.ErrStray, cell.ErrDrift, cell.ErrOrder} {
+		if errors.Is(err, refusal) {
+			return fails(version, refusal.Error(), err).WithMetadata("sqlstate", "")
+		}
+	}
+	return err
+}
+
+func fails(version, said string, err error) *fault.Error {
 	return fault.New(fault.FailedPrecondition, registry.ReasonMigrationFailed, "migration %s fails: %s", version, said).
-		WithDomain(registry.Domain).WithMetadata("migration", version).WithMetadata("sqlstate", state).WithCause(err)
+		WithDomain(registry.Domain).WithMetadata("migration", version).WithCause(err)
+}
+
+// line returns " at line 7" where package cell found the line, which it says ahead of all words that are not its own.
+func line(version string, err error) string {
+	_, rest, _ := strings.Cut(err.Error(), "script "+version+": ")
+	rest, found := strings.CutPrefix(rest, "line ")
+	number, _, _ := strings.Cut(rest, ":")
+	if _, err := strconv.Atoi(number); !found || err != nil {
+		return ""
+	}
+	return " at line " + number
 }
 
 // session runs fn in a session of its own, as what has a database of its own is too many for pools. The caller has a slot.

@@ -221,6 +221,32 @@ func TestOthersInTheWay(t *testing.T) {
 	b.must(errors.Join(b.make(h), b.migrate(h, `ALTER TABLE app.note ADD more text`)))
 }
 
+// TestOnlyWhoRegistersReadsWords has migrations put a row's value where they can: who reads placements learns the version, the
+// SQLSTATE and the line, who registers also the words.
+func TestOnlyWhoRegistersReadsWords(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, true)
+	h := b.home(tenant.ModelSchema)
+	b.must(errors.Join(b.make(h), b.migrate(h)))
+	h.Version = "0001_notes"
+	for sql, want := range map[string]string{
+		"DO $$BEGIN\nRAISE EXCEPTION 'script 0002_more: line 7: secret' USING ERRCODE = '42000'; END$$": "migration 0002_more fails: SQLSTATE 42000",
+		"DO $$BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '55P03'; END$$":                            "others were in the way of migration 0002_more: SQLSTATE 55P03",
+		"SELECT 1;\nSELECT secret": "migration 0002_more fails: SQLSTATE 42703 at line 2",
+		"CREATE TABLE app.secret (); GRANT SELECT ON app.secret TO rowhouse_app": "migration 0002_more fails: " + cell.ErrUnsafe.Error(),
+	} {
+		told, ok := fault.As(b.migrate(h, sql))
+		if !ok || told.Message != want {
+			t.Errorf("of a home, %s: %+v, want %q", sql, told, want)
+		}
+		more := registry.NewMigration("0002_more", sql)
+		told, ok = fault.As(b.cells.Try(t.Context(), h.CredentialsRef, b.app, []registry.Migration{registry.NewMigration("0001_notes", goodTable), more}))
+		if !ok || !strings.HasPrefix(told.Message, want) || !strings.Contains(told.Message, "secret") {
+			t.Errorf("of a trial, %s: %+v, want %q and words", sql, told, want)
+		}
+	}
+}
+
 // TestConnectionsAreCounted fills a cell that accepts connections and then says nothing with calls: another one waits, work on
 // a home does not.
 func TestConnectionsAreCounted(t *testing.T) {

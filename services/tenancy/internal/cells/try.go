@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
@@ -31,10 +32,25 @@ func (d *Databases) Try(ctx context.Context, ref, app string, migrations []regis
 				"migration %s fails: it does not end within %s in an empty schema", failed.Version, trialTime).
 				WithDomain(registry.Domain).WithMetadata("migration", failed.Version).WithCause(err)
 		case ok:
-			return failedMigration(failed.Version, err)
+			return inWords(failedMigration(failed.Version, err), err)
 		}
 		return err
 	})
+}
+
+// inWords adds to what is told of a migration that fails the words of PostgreSQL or of our audit, for those who register it.
+func inWords(told, err error) error {
+	failed, ok := fault.As(told)
+	if !ok {
+		return told
+	}
+	words := err.Error()
+	if answer, ok := errors.AsType[*pgconn.PgError](err); ok {
+		words = answer.Message
+	}
+	said := *failed
+	said.Message += ": " + words
+	return &said
 }
 
 // files are migrations as package cell reads them: a folder with a file for each.
