@@ -48,6 +48,7 @@ func TestConfig(t *testing.T) {
 		{"trust_root: trust.key", "trust_root: none.key"}:            "trust_root",
 		{"name: gateway", "name: tenancy"}:                           "tenancy's own",
 		{"database: db.dsn", "database: db.dsn\nconnections: -1"}:    "connections",
+		{"database: db.dsn", "database: db.dsn\ntrial_time: 51s"}:    "trial_time",
 		{"listen: 127.0.0.1:7101", "listen: nowhere"}:                "listen",
 		{"spiffe://rowhouse.localhost/cell/cell-1/service/", "x://"}: "config.yaml",
 	} {

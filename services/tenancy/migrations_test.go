@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -85,7 +86,13 @@ func TestBadMigrationsAreWithdrawn(t *testing.T) {
 		return err
 	}
 	r.everyModel(a)
-	r.register(a, "0003_late", "SELECT 1") // behind one that fails nothing is tried
+	late, err := a.RegisterMigrations(ctx, &tenancyv1.RegisterMigrationsRequest{
+		Parent: "apps/" + r.app, Migrations: []*tenancyv1.MigrationSource{{MigrationId: "0003_late", Statements: "SELECT 1"}},
+	})
+	r.must(err)
+	if late.GetUntried() != "a registered one fails before them: 0002_bad" {
+		t.Errorf("behind one that fails: %v", late)
+	}
 	made := map[string]*tenancyv1.CreateTenantResponse{}
 	for id, model := range map[string]tenancyv1.IsolationModel{"acme": inSchema, "globex": inDatabase} {
 		made[id] = r.create(a, id, model)
@@ -119,6 +126,71 @@ func TestBadMigrationsAreWithdrawn(t *testing.T) {
 		eventually(t, id+" has it", func() bool { return r.placement(a, id).GetMigration() == name("0002_good") })
 	}
 	refused(t, "another that ran", withdraw("0002_good"), codes.FailedPrecondition, "MIGRATION_IN_USE")
+}
+
+// TestSlowTrialsRegisterNothing has a registered migration that takes longer than a trial may, which nobody tried: that is no
+// reason to take new ones untried.
+func TestSlowTrialsRegisterNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.stop()
+	r.config.TrialTime = time.Second
+	r.start()
+	a, ctx := r.furnish(), t.Context()
+	register := func(id, statements string) (*tenancyv1.RegisterMigrationsResponse, error) {
+		return a.RegisterMigrations(ctx, &tenancyv1.RegisterMigrationsRequest{
+			Parent: "apps/" + r.app, Migrations: []*tenancyv1.MigrationSource{{MigrationId: id, Statements: statements}},
+		})
+	}
+	resp, err := register("0001_slow", "SELECT pg_sleep(600)")
+	r.must(err)
+	if !strings.Contains(resp.GetUntried(), "no cell of the app") {
+		t.Errorf("where no cell takes schemas: %v", resp)
+	}
+	r.everyModel(a)
+	_, err = register("0002_notes", noteTable)
+	refused(t, "behind a slow one", err, codes.Unavailable, "MIGRATIONS_UNTRIED")
+	all, err := a.ListMigrations(ctx, &tenancyv1.ListMigrationsRequest{Parent: "apps/" + r.app})
+	r.must(err)
+	if len(all.GetMigrations()) != 1 {
+		t.Errorf("registered: %v", all)
+	}
+}
+
+// TestTrialsAreOfWhatIsRegistered replaces a migration while one behind it is tried: that one is not registered on the word of
+// a trial behind the old one.
+func TestTrialsAreOfWhatIsRegistered(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.furnish(), t.Context()
+	r.everyModel(a)
+	r.register(a, "0001_notes", noteTable)
+	r.register(a, "0002_more", "ALTER TABLE app.note ADD COLUMN body text")
+	done := make(chan error, 1)
+	go func() {
+		_, err := a.RegisterMigrations(ctx, &tenancyv1.RegisterMigrationsRequest{
+			Parent: "apps/" + r.app, Migrations: []*tenancyv1.MigrationSource{{
+				MigrationId: "0003_gate",
+				Statements:  "DO $$BEGIN WHILE obj_description('public'::regnamespace) <> 'open' LOOP PERFORM pg_sleep(0.01); END LOOP; END$$",
+			}},
+		})
+		done <- err
+	}()
+	eventually(t, "the trial is at its gate", func() bool {
+		var there bool
+		if len(done) > 0 {
+			t.Fatalf("the trial passed its gate: %v", <-done)
+		}
+		r.must(r.inCell().QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep')`).
+			Scan(&there))
+		return there
+	})
+	_, err := a.DeleteMigration(ctx, &tenancyv1.DeleteMigrationRequest{Name: "apps/" + r.app + "/migrations/0002_more"})
+	r.must(err)
+	r.register(a, "0002_more", "ALTER TABLE app.note ADD COLUMN more text")
+	_, err = r.inCell().Exec(ctx, "COMMENT ON SCHEMA public IS 'open'")
+	r.must(err)
+	refused(t, "what was tried behind another", <-done, codes.Aborted, "CONCURRENT_OPERATION")
 }
 
 // TestWhatMayHaveRunStays holds that a migration which a home began is not withdrawn while nobody knows how that ended.

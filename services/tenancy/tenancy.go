@@ -46,6 +46,9 @@ const name = "tenancy"
 // defaultConnections bounds the pool unless the configuration says otherwise.
 const defaultConnections = 20
 
+// maxTrialTime leaves something of the longest call for what follows the trial.
+const maxTrialTime = 50 * time.Second
+
 // DatabaseName is the name of the service's database unless an installation chooses another.
 const DatabaseName = "rowhouse_tenancy"
 
@@ -60,6 +63,9 @@ type Config struct {
 	// CellSecrets is the folder of the files that cells' credentials_ref name: connection strings of superusers, on
 	// rung L2a of roles that own the cells' databases, or of less: docs/guides/operator.md.
 	CellSecrets yamlfile.Path `yaml:"cell_secrets"`
+	// TrialTime is how long the trial of an app's migrations may take before they are registered. Default 10 s, at most 50 s; the
+	// call must be given more, which is 30 s where the caller says nothing.
+	TrialTime time.Duration `yaml:"trial_time,omitempty"`
 	// TrustRoot is the private key that signs the certificates of context keys.
 	TrustRoot yamlfile.Path `yaml:"trust_root"`
 	// FeedKey is the private key that signs bookmarks; replicas share it.
@@ -98,6 +104,9 @@ func (c Config) Validate() error {
 	}
 	if c.Connections < 0 {
 		return errors.New("connections: must not be negative")
+	}
+	if c.TrialTime < 0 || c.TrialTime > maxTrialTime {
+		return fmt.Errorf("trial_time: must not be negative, nor above %s", maxTrialTime)
 	}
 	if _, err := registry.ParseZones(c.Zones); err != nil {
 		return fmt.Errorf("zones: %w", err)
@@ -225,6 +234,7 @@ func (h *house) build(ctx context.Context, p *serve.Process) (*serve.Service, er
 	if err != nil {
 		return s, fmt.Errorf("cell_secrets: %w", err)
 	}
+	databases.TrialTime = cmp.Or(h.c.TrialTime, cells.TrialTime)
 	s.Close = append(s.Close, databases.Close)
 	kernel := change.New(change.Config{Pool: pool, Service: name, Meters: p.Telemetry.MeterProvider(), Clock: p.Clock, Log: p.Log})
 	work := worker.Config{

@@ -368,7 +368,9 @@ func (x *MigrationSource) GetStatements() string {
 type RegisterMigrationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Those of the request, without their statements.
-	Migrations    []*Migration `protobuf:"bytes,1,rep,name=migrations,proto3" json:"migrations,omitempty"`
+	Migrations []*Migration `protobuf:"bytes,1,rep,name=migrations,proto3" json:"migrations,omitempty"`
+	// Why the new ones were registered untried. Empty when they were tried, or none is new.
+	Untried       string `protobuf:"bytes,2,opt,name=untried,proto3" json:"untried,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -408,6 +410,13 @@ func (x *RegisterMigrationsResponse) GetMigrations() []*Migration {
 		return x.Migrations
 	}
 	return nil
+}
+
+func (x *RegisterMigrationsResponse) GetUntried() string {
+	if x != nil {
+		return x.Untried
+	}
+	return ""
 }
 
 // DeleteMigrationRequest withdraws a migration.
@@ -560,11 +569,12 @@ const file_rowhouse_tenancy_v1_migration_service_proto_rawDesc = "" +
 	"\fmigration_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x18d2\x15^[0-9]{4}_[a-z0-9_]+$R\vmigrationId\x12+\n" +
 	"\n" +
 	"statements\x18\x02 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80 R\n" +
-	"statements\"\\\n" +
+	"statements\"v\n" +
 	"\x1aRegisterMigrationsResponse\x12>\n" +
 	"\n" +
 	"migrations\x18\x01 \x03(\v2\x1e.rowhouse.tenancy.v1.MigrationR\n" +
-	"migrations\"\x84\x02\n" +
+	"migrations\x12\x18\n" +
+	"\auntried\x18\x02 \x01(\tR\auntried\"\x84\x02\n" +
 	"\x16DeleteMigrationRequest\x12V\n" +
 	"\x04name\x18\x01 \x01(\tBB\xbaH?r=\x18\xb4\x0128^apps/[a-z](-?[a-z0-9])*/migrations/[0-9]{4}_[a-z0-9_]+$R\x04name\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +

@@ -45,9 +45,12 @@ type MigrationServiceClient interface {
 	//
 	// New ones are tried first, also with validate_only: in a cell that has the app's database
 	// and takes SCHEMA, all of the app's migrations run in an empty schema, as for a new
-	// tenant, and are undone. They have 10 s. Where no such cell is nothing is tried, and
-	// nothing behind a registered one that fails. That one runs in an empty schema says nothing
-	// of homes with rows in them.
+	// tenant, and are undone. They have the time that the service is configured with, 10 s
+	// unless changed, in which others' trials in the cell may have to end; what is not tried in
+	// it is not registered. Only in two cases new ones are registered untried, and the answer
+	// says so: where no such cell is, and where a registered one fails already, for homes that
+	// have it want the others. That one runs in an empty schema says nothing of homes with rows
+	// in them.
 	//
 	// Numbers order migrations and may leave gaps: an app runs the same files in the database
 	// of its SHARED tenants, where a gap may be old. What would fill one later is out of order.
@@ -55,8 +58,9 @@ type MigrationServiceClient interface {
 	// An app may have 1,000 migrations, 8 MiB in all.
 	// Errors: RESOURCE_NOT_FOUND; CHECKSUM_DRIFT when a registered one has another text now;
 	// MIGRATION_OUT_OF_ORDER when a new one comes before a registered one; MIGRATION_FAILED
-	// when the trial fails; MIGRATIONS_TOO_MANY; CELL_UNREACHABLE when there are cells to try
-	// in and none answers; CONCURRENT_OPERATION when others registered meanwhile.
+	// when the trial fails; MIGRATIONS_UNTRIED when it does not end in time;
+	// MIGRATIONS_TOO_MANY; CELL_UNREACHABLE when there are cells to try in and it succeeds in
+	// none; CONCURRENT_OPERATION when others registered or withdrew some meanwhile.
 	RegisterMigrations(ctx context.Context, in *RegisterMigrationsRequest, opts ...grpc.CallOption) (*RegisterMigrationsResponse, error)
 	// DeleteMigration withdraws the newest migration of an app, if it ran in no home of a
 	// SCHEMA or DATABASE tenant. Homes and new tenants that wait for it go on without it. Where
@@ -134,9 +138,12 @@ type MigrationServiceServer interface {
 	//
 	// New ones are tried first, also with validate_only: in a cell that has the app's database
 	// and takes SCHEMA, all of the app's migrations run in an empty schema, as for a new
-	// tenant, and are undone. They have 10 s. Where no such cell is nothing is tried, and
-	// nothing behind a registered one that fails. That one runs in an empty schema says nothing
-	// of homes with rows in them.
+	// tenant, and are undone. They have the time that the service is configured with, 10 s
+	// unless changed, in which others' trials in the cell may have to end; what is not tried in
+	// it is not registered. Only in two cases new ones are registered untried, and the answer
+	// says so: where no such cell is, and where a registered one fails already, for homes that
+	// have it want the others. That one runs in an empty schema says nothing of homes with rows
+	// in them.
 	//
 	// Numbers order migrations and may leave gaps: an app runs the same files in the database
 	// of its SHARED tenants, where a gap may be old. What would fill one later is out of order.
@@ -144,8 +151,9 @@ type MigrationServiceServer interface {
 	// An app may have 1,000 migrations, 8 MiB in all.
 	// Errors: RESOURCE_NOT_FOUND; CHECKSUM_DRIFT when a registered one has another text now;
 	// MIGRATION_OUT_OF_ORDER when a new one comes before a registered one; MIGRATION_FAILED
-	// when the trial fails; MIGRATIONS_TOO_MANY; CELL_UNREACHABLE when there are cells to try
-	// in and none answers; CONCURRENT_OPERATION when others registered meanwhile.
+	// when the trial fails; MIGRATIONS_UNTRIED when it does not end in time;
+	// MIGRATIONS_TOO_MANY; CELL_UNREACHABLE when there are cells to try in and it succeeds in
+	// none; CONCURRENT_OPERATION when others registered or withdrew some meanwhile.
 	RegisterMigrations(context.Context, *RegisterMigrationsRequest) (*RegisterMigrationsResponse, error)
 	// DeleteMigration withdraws the newest migration of an app, if it ran in no home of a
 	// SCHEMA or DATABASE tenant. Homes and new tenants that wait for it go on without it. Where

@@ -70,6 +70,9 @@ const (
 	// RESOURCE_EXHAUSTED: the app would have more than 1,000 migrations, or more than 8 MiB
 	// of them; metadata: limit.
 	Reason_REASON_MIGRATIONS_TOO_MANY Reason = 17
+	// UNAVAILABLE: the trial of an app's migrations did not come to its end in its time, which
+	// may be theirs, the cell's, or that of others' trials. Nothing was registered.
+	Reason_REASON_MIGRATIONS_UNTRIED Reason = 18
 )
 
 // Enum value maps for Reason.
@@ -93,6 +96,7 @@ var (
 		15: "REASON_MIGRATION_FAILED",
 		16: "REASON_MIGRATION_IN_USE",
 		17: "REASON_MIGRATIONS_TOO_MANY",
+		18: "REASON_MIGRATIONS_UNTRIED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":            0,
@@ -113,6 +117,7 @@ var (
 		"REASON_MIGRATION_FAILED":       15,
 		"REASON_MIGRATION_IN_USE":       16,
 		"REASON_MIGRATIONS_TOO_MANY":    17,
+		"REASON_MIGRATIONS_UNTRIED":     18,
 	}
 )
 
@@ -147,7 +152,7 @@ var File_rowhouse_tenancy_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" rowhouse/tenancy/v1/reason.proto\x12\x13rowhouse.tenancy.v1*\x82\x04\n" +
+	" rowhouse/tenancy/v1/reason.proto\x12\x13rowhouse.tenancy.v1*\xa1\x04\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_TENANT_ID_TAKEN\x10\x01\x12\x1d\n" +
@@ -167,7 +172,8 @@ const file_rowhouse_tenancy_v1_reason_proto_rawDesc = "" +
 	"\x19REASON_MIGRATIONS_MISSING\x10\x0e\x12\x1b\n" +
 	"\x17REASON_MIGRATION_FAILED\x10\x0f\x12\x1b\n" +
 	"\x17REASON_MIGRATION_IN_USE\x10\x10\x12\x1e\n" +
-	"\x1aREASON_MIGRATIONS_TOO_MANY\x10\x11B\xdd\x01\n" +
+	"\x1aREASON_MIGRATIONS_TOO_MANY\x10\x11\x12\x1d\n" +
+	"\x19REASON_MIGRATIONS_UNTRIED\x10\x12B\xdd\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\vReasonProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
 
 var (

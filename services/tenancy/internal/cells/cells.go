@@ -43,13 +43,18 @@ const (
 	// each, and work on homes, with at most two. Work that takes long keeps no call waiting.
 	callsPerCell = 16
 	worksPerCell = 8
+	// trialsPerCell bounds the trials of migrations, which run what people send: however long that is, homes do not wait for it.
+	trialsPerCell = 2
 )
 
 var errParse = errors.New("the cell's connection string cannot be parsed")
 
-// Databases reaches the cells' databases. Of a cell it uses at most callsPerCell + 2 · worksPerCell connections at a time, and
-// keeps maxConns of each app's shared database idle for a while. It is safe for concurrent use; Close it.
+// Databases reaches the cells' databases. Of a cell it uses at most callsPerCell + 2 · worksPerCell + 2 · trialsPerCell connections
+// at a time, and keeps maxConns of each app's shared database idle for a while. It is safe for concurrent use; Close it.
 type Databases struct {
+	// TrialTime bounds a trial of migrations with the wait for its turn. Set it, if at all, before first use.
+	TrialTime time.Duration
+
 	secrets *os.Root
 	closing sync.WaitGroup
 
@@ -60,7 +65,7 @@ type Databases struct {
 }
 
 // slots are taken by what is done in a cell.
-type slots struct{ calls, works chan struct{} }
+type slots struct{ calls, works, trials chan struct{} }
 
 // target is one database; the sum of its connection string changes when the file does.
 type target struct {
@@ -68,13 +73,16 @@ type target struct {
 	sum           [sha256.Size]byte
 }
 
+// TrialTime is how long a trial may take unless [Databases] says otherwise.
+const TrialTime = 10 * time.Second
+
 // Open returns access to cells whose connection strings are in the folder secrets.
 func Open(secrets string) (*Databases, error) {
 	root, err := os.OpenRoot(secrets)
 	if err != nil {
 		return nil, fmt.Errorf("open the folder of cell secrets: %w", err)
 	}
-	return &Databases{secrets: root, pools: map[target]*pgxpool.Pool{}, slots: map[string]slots{}}, nil
+	return &Databases{TrialTime: TrialTime, secrets: root, pools: map[target]*pgxpool.Pool{}, slots: map[string]slots{}}, nil
 }
 
 // Close ends all connections.
@@ -98,7 +106,7 @@ func (d *Databases) slotsOf(ref string) slots {
 	defer d.mu.Unlock()
 	s, ok := d.slots[ref]
 	if !ok {
-		s = slots{make(chan struct{}, callsPerCell), make(chan struct{}, worksPerCell)}
+		s = slots{make(chan struct{}, callsPerCell), make(chan struct{}, worksPerCell), make(chan struct{}, trialsPerCell)}
 		d.slots[ref] = s
 	}
 	return s

@@ -84,16 +84,19 @@ func (d *Databases) locked(ctx context.Context, h store.Home, fn func(*pgx.Conn)
 	})
 }
 
-// prepared runs fn, in a slot for work, with a session in the database that the app's tenants share, unless that is not prepared.
+// prepared is inShared in a slot for work.
 func (d *Databases) prepared(ctx context.Context, h store.Home, fn func(*pgx.Conn) error) error {
+	return take(ctx, d.slotsOf(h.CredentialsRef).works, func() error { return d.inShared(ctx, h, fn) })
+}
+
+// inShared runs fn with a session in the database that the app's tenants share, unless that is not prepared. The caller has a slot.
+func (d *Databases) inShared(ctx context.Context, h store.Home, fn func(*pgx.Conn) error) error {
 	shared := place{ref: h.CredentialsRef, app: h.App}
-	return take(ctx, d.slotsOf(h.CredentialsRef).works, func() error {
-		return d.session(ctx, shared, func(server *pgx.Conn) error {
-			if _, err := cell.InstalledRung(ctx, server); err != nil {
-				return absent(ctx, shared, server, err)
-			}
-			return fn(server)
-		})
+	return d.session(ctx, shared, func(server *pgx.Conn) error {
+		if _, err := cell.InstalledRung(ctx, server); err != nil {
+			return absent(ctx, shared, server, err)
+		}
+		return fn(server)
 	})
 }
 

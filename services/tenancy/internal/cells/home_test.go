@@ -247,6 +247,40 @@ func TestOnlyWhoRegistersReadsWords(t *testing.T) {
 	}
 }
 
+// TestTrialsHoldUpNoHomes has more trials that do not end than a cell takes of anything: homes are made and migrated beside
+// them, one more trial does not get its turn, and none of them counts as a failure of what it tried.
+func TestTrialsHoldUpNoHomes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, true)
+	b.cells.TrialTime = time.Minute
+	ctx, end := context.WithTimeout(t.Context(), 30*time.Second) // below a trial's
+	defer end()
+	sleeper := []registry.Migration{registry.NewMigration("0001_sleeper", "SELECT pg_sleep(600)")}
+	h := b.home(tenant.ModelSchema)
+	try := func(ctx context.Context, said string) {
+		err := b.cells.Try(ctx, h.CredentialsRef, b.app, sleeper)
+		if fault.ReasonOf(err) != registry.ReasonMigrationsUntried || !strings.Contains(err.Error(), said) {
+			t.Errorf("a trial whose time is over: %v, want %q", err, said)
+		}
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	trials, stop := context.WithCancel(ctx)
+	defer stop()
+	for range 20 {
+		all.Go(func() { try(trials, "its time was over") })
+	}
+	for asleep := 0; asleep < 2; {
+		b.must(b.super.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`).
+			Scan(&asleep))
+	}
+	err := b.cells.Make(ctx, h, func(context.Context) error { return nil })
+	b.must(errors.Join(err, b.cells.Migrate(ctx, h, []registry.Migration{registry.NewMigration("0001_notes", goodTable)})))
+	late, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer cancel()
+	try(late, "before the first one began")
+}
+
 // TestConnectionsAreCounted fills a cell that accepts connections and then says nothing with calls: another one waits, work on
 // a home does not.
 func TestConnectionsAreCounted(t *testing.T) {

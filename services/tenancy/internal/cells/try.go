@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,27 +14,42 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 )
 
-// trialTime bounds a trial, below the deadline of the call that waits for it.
-const trialTime = 10 * time.Second
-
-// Try runs an app's migrations in an empty schema of its database in the cell that ref leads to, and undoes them. Errors:
-// MIGRATION_FAILED; one that wraps worker.ErrNoDatabase when the app has no database there.
+// Try runs an app's migrations in an empty schema of its database in the cell that ref leads to, and undoes them, in
+// d.TrialTime. Errors: MIGRATION_FAILED; MIGRATIONS_UNTRIED when the time is over, whatever the migrations are like; one that
+// wraps worker.ErrNoDatabase when the app has no database there.
 func (d *Databases) Try(ctx context.Context, ref, app string, migrations []registry.Migration) error {
-	ctx, cancel := context.WithTimeout(ctx, trialTime)
+	ctx, cancel := context.WithTimeout(ctx, d.TrialTime)
 	defer cancel()
-	return d.prepared(ctx, store.Home{CredentialsRef: ref, App: app}, func(server *pgx.Conn) error {
-		err := cell.TryMigrations(ctx, server, files(migrations))
-		failed, ok := errors.AsType[*cell.MigrationError](err)
-		switch {
-		case ok && errors.Is(err, context.DeadlineExceeded):
-			return fault.New(fault.FailedPrecondition, registry.ReasonMigrationFailed,
-				"migration %s fails: it does not end within %s in an empty schema", failed.Version, trialTime).
-				WithDomain(registry.Domain).WithMetadata("migration", failed.Version).WithCause(err)
-		case ok:
-			return inWords(failedMigration(failed.Version, err), err)
-		}
-		return err
+	began := false
+	err := take(ctx, d.slotsOf(ref).trials, func() error {
+		return d.inShared(ctx, store.Home{CredentialsRef: ref, App: app}, func(server *pgx.Conn) error {
+			began = true
+			return cell.TryMigrations(ctx, server, files(migrations))
+		})
 	})
+	failed, blamed := errors.AsType[*cell.MigrationError](err)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return d.untried(app, failed, began, err)
+	case blamed:
+		return inWords(failedMigration(failed.Version, err), err)
+	}
+	return err
+}
+
+// untried says that a trial's time was over: at a migration, if it came to one.
+func (d *Databases) untried(app string, at *cell.MigrationError, began bool, err error) error {
+	where := "before the first one began: others' trials are in the way, or the cell does not answer"
+	switch {
+	case at != nil:
+		where = "at " + at.Version + ", in an empty schema"
+	case began:
+		where = "in an empty schema"
+	}
+	return fault.New(fault.Unavailable, registry.ReasonMigrationsUntried,
+		"the trial of all migrations of apps/%s did not end within %s: its time was over %s. Nothing was registered; try again, shorten what "+
+			"is new, or raise trial_time of the tenancy service", app, d.TrialTime, where).
+		WithDomain(registry.Domain).WithCause(err)
 }
 
 // inWords adds to what is told of a migration that fails the words of PostgreSQL or of our audit, for those who register it.

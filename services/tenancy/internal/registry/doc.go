@@ -34,6 +34,7 @@ const (
 	ReasonMigrationFailed     = "MIGRATION_FAILED"
 	ReasonMigrationInUse      = "MIGRATION_IN_USE"
 	ReasonMigrationsTooMany   = "MIGRATIONS_TOO_MANY"
+	ReasonMigrationsUntried   = "MIGRATIONS_UNTRIED"
 )
 
 // refuse makes a fault of tenancy's own domain.

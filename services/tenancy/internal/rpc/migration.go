@@ -77,44 +77,54 @@ func (s *migrations) RegisterMigrations(
 
 // trial is what came of trying migrations.
 type trial struct {
-	// last is the newest that was registered then.
-	last string
-	err  error
+	// known is what was registered then.
+	known []registry.Migration
+	// untried is why the new ones may be registered without a trial, where they may.
+	untried string
+	err     error
 }
 
-// try runs what an app would have registered, where there is something new and a cell to try it in.
+// try runs what an app would have registered, where there is something new and a cell to try it in. A registered migration
+// that fails already keeps new tenants waiting, but not others from registering more, untried: homes that have it want them. One
+// that takes too long says nothing of the others, so they are not registered.
 func (s *migrations) try(ctx context.Context, app string, wanted []registry.Migration) trial {
-	known, err := store.KnownMigrations(ctx, s.Pool, app)
+	known, err := store.MigrationsOf(ctx, s.Pool, app, "")
 	if err != nil {
 		return trial{err: err}
 	}
-	t := trial{last: newest(known)}
+	t := trial{known: known}
 	fresh, err := registry.Register(known, wanted)
 	if err != nil || len(fresh) == 0 {
 		return t // the unit of work says the same, on record
 	}
 	cells, err := store.TrialCells(ctx, s.Pool, app)
-	if err != nil || len(cells) == 0 {
-		return trial{t.last, err}
-	}
-	all, err := store.MigrationsOf(ctx, s.Pool, app, "")
 	if err != nil {
-		return trial{t.last, err}
+		return trial{known: known, err: err}
 	}
-	all = append(all, fresh...)
+	t.untried = "no cell of the app takes tenants with a schema and has its database"
 	for _, ref := range cells {
-		err := s.Trials.Try(ctx, ref, app, all)
+		err := s.Trials.Try(ctx, ref, app, slices.Concat(known, fresh))
 		switch at := failsAt(err); {
-		case err == nil, at != "" && at <= t.last: // a known one fails new tenants already; homes that have it want the others
-			return trial{last: t.last}
-		case at != "":
-			return trial{t.last, err}
-		case !errors.Is(err, worker.ErrNoDatabase):
-			t.err = fault.New(fault.Unavailable, registry.ReasonCellUnreachable, "no cell of apps/%s answers, to try its migrations in", app).
-				WithDomain(registry.Domain).WithCause(err)
+		case err == nil:
+			return trial{known: known}
+		case at != "" && at <= newest(known):
+			return trial{known: known, untried: "a registered one fails before them: " + at}
+		case at != "", fault.ReasonOf(err) == registry.ReasonMigrationsUntried:
+			return trial{known: known, err: err}
+		case errors.Is(err, worker.ErrNoDatabase):
+		case fault.ReasonOf(err) == registry.ReasonCellUnreachable: // others were in the way
+			t.err = err
+		default:
+			t.err = fault.New(fault.Unavailable, registry.ReasonCellUnreachable,
+				"the migrations of apps/%s could be tried in no cell; the log has the cause", app).WithDomain(registry.Domain).WithCause(err)
 		}
 	}
 	return t
+}
+
+// same reports whether two lists hold the same migrations.
+func same(a, b []registry.Migration) bool {
+	return slices.EqualFunc(a, b, func(a, b registry.Migration) bool { return a.Version == b.Version && a.Sum == b.Sum })
 }
 
 // failsAt returns the version of the migration that an error is about, or "".
@@ -157,8 +167,8 @@ func (s *migrations) register(
 	case len(fresh) == 0:
 	case tried.err != nil:
 		return nil, tried.err
-	case tried.last != newest(known):
-		return nil, fault.New(fault.Aborted, fault.ReasonConcurrentOp, "others registered migrations of %s meanwhile; try again", parent)
+	case !same(tried.known, known):
+		return nil, fault.New(fault.Aborted, fault.ReasonConcurrentOp, "others registered or withdrew migrations of %s meanwhile; try again", parent)
 	}
 	if err := store.InsertMigrations(ctx, tx, app, fresh, tx.Now()); err != nil {
 		return nil, err
@@ -168,7 +178,11 @@ func (s *migrations) register(
 			return nil, err
 		}
 	}
-	return registered(ctx, tx, app, wanted)
+	resp, err := registered(ctx, tx, app, wanted)
+	if err == nil && len(fresh) > 0 {
+		resp.Untried = tried.untried
+	}
+	return resp, err
 }
 
 // changed lets the homes of an app follow its migrations at once.

@@ -34,7 +34,7 @@ type Feeds interface {
 // Trials try migrations; *cells.Databases does.
 type Trials interface {
 	// Try runs an app's migrations in an empty schema in the cell with these credentials, and undoes them. Errors:
-	// MIGRATION_FAILED; one that wraps worker.ErrNoDatabase when the app has no database there.
+	// MIGRATION_FAILED; MIGRATIONS_UNTRIED when that took too long; one that wraps worker.ErrNoDatabase when the app has no database there.
 	Try(ctx context.Context, credentialsRef, app string, migrations []registry.Migration) error
 }
 
