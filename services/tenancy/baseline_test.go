@@ -18,7 +18,7 @@ func TestAnOlderBaselineIsRefused(t *testing.T) {
 	r.stop()
 	_, err := r.super.Exec(t.Context(), `UPDATE public.rowhouse_migration SET sha256 = sha256('another'::bytea) WHERE name = '0101_registry.sql'`)
 	r.must(err)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // for a service that starts all the same
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // for a service that starts all the same
 	defer cancel()
 	const want = "migration 0101_registry.sql was changed after it was applied"
 	if err := tenancy.Run(ctx, r.config, tenancy.WithLog(r.log)); err == nil || !strings.Contains(err.Error(), want) {

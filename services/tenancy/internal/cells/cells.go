@@ -112,12 +112,12 @@ func (d *Databases) slotsOf(ref string) slots {
 	return s
 }
 
-// take runs fn in a slot, for which it waits as long as ctx lets it.
+// take runs fn in a slot, for which it waits as long as ctx lets it. Error: one that wraps worker.ErrBusy.
 func take(ctx context.Context, slot chan struct{}, fn func() error) error {
 	select {
 	case slot <- struct{}{}:
 	case <-ctx.Done():
-		return fmt.Errorf("wait for a connection to the cell: %w", ctx.Err())
+		return fmt.Errorf("%w: %w", worker.ErrBusy, ctx.Err())
 	}
 	defer func() { <-slot }()
 	return fn()

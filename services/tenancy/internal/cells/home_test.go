@@ -282,20 +282,37 @@ func TestTrialsHoldUpNoHomes(t *testing.T) {
 }
 
 // TestConnectionsAreCounted fills a cell that accepts connections and then says nothing with calls: another one waits, work on
-// a home does not.
+// a home does not. A round that took nearly as long as the calls last says nothing, and is repeated.
 func TestConnectionsAreCounted(t *testing.T) {
 	t.Parallel()
-	const calls = 16
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = listener.Close() }()
 	b := &bench{t: t, app: "notes", cells: open(t, "postgres://u:p@"+listener.Addr().String()+"/x?sslmode=disable")}
+	for range 10 {
+		began := time.Now()
+		err := b.oneCallMore(listener)
+		if time.Since(began) > 4*time.Second {
+			continue
+		}
+		if !errors.Is(err, worker.ErrBusy) {
+			t.Errorf("one call more: %v", err)
+		}
+		return
+	}
+	t.Error("the machine is too busy")
+}
+
+// oneCallMore fills the cell with calls and returns what comes of another one. Work on a home begins beside them.
+func (b *bench) oneCallMore(listener net.Listener) error {
+	b.t.Helper()
+	const calls = 16
 	var all sync.WaitGroup
 	var there []net.Conn
 	accept := func() {
-		t.Helper()
+		b.t.Helper()
 		conn, err := listener.Accept()
 		b.must(err)
 		there = append(there, conn)
@@ -304,17 +321,15 @@ func TestConnectionsAreCounted(t *testing.T) {
 		all.Go(func() { _ = b.place(b.home(tenant.ModelDatabase)) })
 		accept()
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Millisecond)
 	defer cancel()
 	h := b.home(tenant.ModelDatabase)
-	err = b.cells.Place(ctx, store.Debt{UID: h.UID, App: h.App, Model: h.Model, CredentialsRef: h.CredentialsRef})
-	if err == nil || !strings.Contains(err.Error(), "wait for a connection") {
-		t.Errorf("one call more: %v", err)
-	}
+	err := b.cells.Place(ctx, store.Debt{UID: h.UID, App: h.App, Model: h.Model, CredentialsRef: h.CredentialsRef})
 	all.Go(func() { _ = b.make(h) })
 	accept()
 	for _, conn := range there {
 		_ = conn.Close()
 	}
 	all.Wait()
+	return err
 }

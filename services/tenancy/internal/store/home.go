@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -67,11 +68,6 @@ func scanHome(row pgx.CollectableRow) (h Home, err error) {
 	return h, err
 }
 
-// Homes returns the homes of one tenant, to look at.
-func Homes(ctx context.Context, q Querier, uid tenant.UID) ([]Home, error) {
-	return collect(ctx, q, scanHome, homeColumns+`registry.home`+homeJoins+`WHERE h.tenant_uid = $1 ORDER BY h.app`, [16]byte(uid))
-}
-
 // TakeHomes takes those homes of a tenant that are to be made ready, for the operation that makes the tenant: nobody else
 // does while that is held, so they need no lease. There are none when the caller does not hold the operation any more.
 func TakeHomes(ctx context.Context, q Querier, o Operation, uid tenant.UID) ([]Home, error) {
@@ -101,9 +97,13 @@ func ClaimHome(ctx context.Context, q Querier, lease time.Duration, full []strin
 	return homes[0], true, nil
 }
 
-// HomeWanted says by nil that a home is to be there still, and the caller's to make. Error: ErrFenced.
+// HomeWanted says by nil that a home is to be there still, and the caller's to make. Errors: ErrGone; ErrFenced.
 func HomeWanted(ctx context.Context, q Querier, h Home) error {
-	return onHome(ctx, q, h, `SELECT FROM registry.home WHERE tenant_uid = $1 AND app = $2 AND fence = $3 AND NOT gone`)
+	err := onHome(ctx, q, h, `SELECT FROM registry.home WHERE tenant_uid = $1 AND app = $2 AND fence = $3 AND NOT gone`)
+	if errors.Is(err, ErrFenced) && onHome(ctx, q, h, `SELECT FROM registry.home WHERE tenant_uid = $1 AND app = $2 AND fence = $3`) == nil {
+		err = ErrGone
+	}
+	return err
 }
 
 // KeepHome holds a claimed home for another lease, unless it was put down, from which a renewal on its way must not take it

@@ -151,6 +151,9 @@ func claimed(ctx context.Context, q Querier, sql string, args ...any) (Operation
 // ErrFenced says that another worker holds the operation or the home now, or that nothing is left to do there.
 var ErrFenced = errors.New("another worker holds it")
 
+// ErrGone is an [ErrFenced] that says of a home that it is to be dropped, and still the caller's to put down.
+var ErrGone = fmt.Errorf("it is to be dropped: %w", ErrFenced)
+
 // ReleaseOperation stores progress and lets the operation rest for wait. One that was cancelled meanwhile stays so and is
 // due at once. Error: ErrFenced.
 func ReleaseOperation(ctx context.Context, q Querier, o Operation, wait time.Duration) error {

@@ -152,6 +152,13 @@ func Unpaid(ctx context.Context, q Querier, d Debt, wait time.Duration) error {
 	return err
 }
 
+// PutOff lets a debt that nobody could try to pay wait, unless another delivery succeeded.
+func PutOff(ctx context.Context, q Querier, d Debt, wait time.Duration) error {
+	_, err := q.Exec(ctx, `UPDATE registry.placement_app SET next_time = now() + $4::interval
+		WHERE tenant_uid = $1 AND app = $2 AND owed AND revision < $3`, [16]byte(d.UID), d.App, d.Revision, wait)
+	return err
+}
+
 // PlacementApps returns what is known of a tenant's place in each app, but for its name.
 func PlacementApps(ctx context.Context, q Querier, uid tenant.UID) ([]*tenancyv1.PlacementApp, error) {
 	return collect(ctx, q, func(row pgx.CollectableRow) (*tenancyv1.PlacementApp, error) {

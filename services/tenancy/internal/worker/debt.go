@@ -35,6 +35,9 @@ func (w *Worker) startDebtsOf(ctx context.Context, tried store.Tried, in *lanes)
 func (w *Worker) pay(ctx context.Context, d store.Debt) error {
 	if err := w.cfg.Cells.Place(ctx, d); err != nil {
 		return errors.Join(err, atMost(context.WithoutCancel(ctx), time.Second, func(ctx context.Context) error {
+			if errors.Is(err, ErrBusy) {
+				return store.PutOff(ctx, w.cfg.Pool, d, backOff(0))
+			}
 			return store.Unpaid(ctx, w.cfg.Pool, d, backOff(d.Attempt))
 		}))
 	}

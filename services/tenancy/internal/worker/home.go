@@ -39,6 +39,9 @@ func (w *Worker) tendHome(ctx context.Context, h store.Home) {
 		func(ctx context.Context) error {
 			return atMost(ctx, workFor, func(ctx context.Context) error { return w.bring(ctx, h) })
 		})
+	if errors.Is(err, store.ErrGone) { // the drop need not wait for the lease
+		err = store.HomeDone(ctx, w.cfg.Pool, h)
+	}
 	if err == nil || errors.Is(err, store.ErrFenced) {
 		return
 	}

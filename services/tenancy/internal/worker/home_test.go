@@ -3,7 +3,6 @@ package worker_test
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -147,20 +146,14 @@ func (b *bench) made(w *worker.Worker, model tenant.Model, id string) tenant.UID
 // home returns what the registry knows of a tenant's home in notes.
 func (b *bench) home(u tenant.UID) (h store.Home, owed bool, reason string) {
 	b.t.Helper()
-	homes, err := store.Homes(b.t.Context(), b.pool, u)
-	b.must(err)
-	i := slices.IndexFunc(homes, func(h store.Home) bool { return h.App == "notes" })
-	if i < 0 {
-		return h, false, ""
-	}
 	var failure []byte
-	err = b.super.QueryRow(b.t.Context(), `SELECT owed, error FROM registry.home WHERE tenant_uid = $1 AND app = 'notes'`,
-		[16]byte(u)).Scan(&owed, &failure)
+	err := b.super.QueryRow(b.t.Context(), `SELECT tenant_uid, version, ready, owed, error FROM registry.home WHERE tenant_uid = $1 AND app = 'notes'`,
+		[16]byte(u)).Scan((*[16]byte)(&h.UID), &h.Version, &h.Ready, &owed, &failure)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return store.Home{}, false, ""
 	}
 	b.must(err)
-	return homes[i], owed, reasonOf(b.t, failure)
+	return h, owed, reasonOf(b.t, failure)
 }
 
 func reasonOf(t *testing.T, status []byte) string {
@@ -352,6 +345,23 @@ func TestCancelledHomesAreDropped(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDropWaitsForNoLease wants a home dropped while it is made: whoever makes it lets it go at once.
+func TestDropWaitsForNoLease(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.register("notes", "0001_notes")
+	u := b.made(worker.New(b.config), tenant.ModelSchema, "acme")
+	_, err := b.super.Exec(t.Context(), `UPDATE registry.home SET ready = false, owed = true, next_time = now()`)
+	b.must(err)
+	b.homes.during = sync.OnceFunc(func() {
+		if err := store.DropHomes(t.Context(), b.pool, u); err != nil {
+			t.Error(err)
+		}
+	})
+	b.run()
+	b.within(worker.Lease-worker.StopIn, "the home is forgotten", func() bool { h, _, _ := b.home(u); return h.UID.IsZero() })
 }
 
 // TestKeysReachEveryDatabase holds that no key is used before each DATABASE tenant's database has it, for a while: one that

@@ -55,12 +55,18 @@ func (b *bench) run() *worker.Worker {
 	return w
 }
 
-// eventually asks until it is true.
+// eventually asks until it is true, on a busy machine for long.
 func (b *bench) eventually(what string, is func() bool) {
+	b.t.Helper()
+	b.within(30*time.Second, what, is)
+}
+
+// within asks until it is true or the time is over.
+func (b *bench) within(limit time.Duration, what string, is func() bool) {
 	b.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(limit)
 	for !is() {
 		select {
 		case <-tick.C:
@@ -170,7 +176,7 @@ func TestDeadDatabasesHoldUpNoLiveOnes(t *testing.T) {
 	}
 	b.config.Cells = silentCells{b.cells, func(_ string, u tenant.UID) bool { return dead[u] }}
 	b.run()
-	b.eventually("the live ones are told", func() bool {
+	b.within(time.Minute, "the live ones are told", func() bool {
 		for _, u := range live {
 			if b.cells.knows(u).Revision == 0 {
 				return false
@@ -178,6 +184,28 @@ func TestDeadDatabasesHoldUpNoLiveOnes(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// TestBusyCellIsNotDead owes something to a cell in which nothing more may be done at the time: it is tried again soon, and
+// does not count as failed.
+func TestBusyCellIsNotDead(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	u := b.place("cell-1", "acme", registry.StateActive)
+	busy := true // guarded by the fake's lock
+	b.cells.before = func(store.Debt) error {
+		if busy {
+			busy = false
+			return worker.ErrBusy
+		}
+		var attempt int
+		if err := b.super.QueryRow(t.Context(), `SELECT attempt FROM registry.placement_app`).Scan(&attempt); err != nil || attempt != 0 {
+			t.Errorf("a wait counts as %d failures: %v", attempt, err)
+		}
+		return nil
+	}
+	w := b.run()
+	b.within(worker.Lease-worker.StopIn, "it is told", func() bool { w.Kick(); return b.cells.knows(u).Revision == 1 })
 }
 
 // TestDeadDatabasesAreAskedForKeysLessAndLess counts what a database that is down is asked.

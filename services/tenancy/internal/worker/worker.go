@@ -60,6 +60,8 @@ var (
 	ErrNoDatabase = errors.New("the app has no prepared database in the cell")
 	// ErrNoHome is what they return for a tenant's own schema or database that is not there, in an app that has a database.
 	ErrNoHome = errors.New("the home is not there")
+	// ErrBusy is what they return when all that may be done in a cell at a time was being done: nothing was tried.
+	ErrBusy = errors.New("the cell is busy")
 )
 
 // Cells tells the databases of cells about tenants and keys. An app's tenants share one, or have their own. Errors:
