@@ -97,9 +97,6 @@ func (d *Databases) Close() {
 	_ = d.secrets.Close() // a folder that was only read
 }
 
-// DatabaseName returns the name of an app's database in a cell.
-func DatabaseName(app string) string { return strings.ReplaceAll(app, "-", "_") }
-
 // slotsOf returns the slots of a cell.
 func (d *Databases) slotsOf(ref string) slots {
 	d.mu.Lock()
@@ -157,6 +154,15 @@ type place struct {
 	owner    tenant.UID // zero for the one that the app's tenants share
 }
 
+func (p place) database() string {
+	model := tenant.ModelDatabase
+	if p.owner.IsZero() {
+		model = tenant.ModelShared
+	}
+	name, _ := cell.Place(p.app, model, p.owner)
+	return name
+}
+
 // call runs something short in a database: over a pool in the one that an app's tenants share, in a session of its own in a
 // tenant's own.
 func (d *Databases) call(ctx context.Context, p place, fn func(context.Context, cell.Conn) error) error {
@@ -166,7 +172,7 @@ func (d *Databases) call(ctx context.Context, p place, fn func(context.Context, 
 		if !p.owner.IsZero() {
 			return d.session(ctx, p, func(conn *pgx.Conn) error { return fn(ctx, conn) })
 		}
-		pool, err := d.pool(ctx, p.ref, p.app)
+		pool, err := d.pool(ctx, p)
 		if err != nil {
 			return err
 		}
@@ -200,12 +206,12 @@ func absent(ctx context.Context, p place, conn asker, err error) error {
 	return err
 }
 
-func (d *Databases) pool(ctx context.Context, ref, app string) (*pgxpool.Pool, error) {
-	dsn, err := d.secret(ref)
+func (d *Databases) pool(ctx context.Context, p place) (*pgxpool.Pool, error) {
+	dsn, err := d.secret(p.ref)
 	if err != nil {
 		return nil, err
 	}
-	key := target{ref, DatabaseName(app), sha256.Sum256([]byte(dsn))}
+	key := target{p.ref, p.database(), sha256.Sum256([]byte(dsn))}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {

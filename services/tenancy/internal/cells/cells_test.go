@@ -49,10 +49,3 @@ func TestCredentialsStayInTheirFolder(t *testing.T) {
 		t.Error("a folder that is not there was opened")
 	}
 }
-
-func TestDatabaseName(t *testing.T) {
-	t.Parallel()
-	if got := cells.DatabaseName("my-app"); got != "my_app" {
-		t.Errorf("DatabaseName = %q", got)
-	}
-}

@@ -39,7 +39,8 @@ func (d *Databases) Make(ctx context.Context, h store.Home, wanted func(context.
 	return failedHome(h, err)
 }
 
-// Drop implements worker.Homes. Where the app has no database left there is nothing to drop.
+// Drop implements worker.Homes. Where the app has no database left there is nothing to drop but a database of the tenant's own,
+// which is an error then: it takes the app's to drop it as we do.
 func (d *Databases) Drop(ctx context.Context, h store.Home) error {
 	err := d.locked(ctx, h, func(server *pgx.Conn) error {
 		if h.Model == tenant.ModelSchema {
@@ -47,10 +48,27 @@ func (d *Databases) Drop(ctx context.Context, h store.Home) error {
 		}
 		return cell.DropDatabase(ctx, server, h.App, h.UID, cell.EndSessions)
 	})
+	if errors.Is(err, worker.ErrNoDatabase) && h.Model == tenant.ModelDatabase {
+		return d.orphan(ctx, h)
+	}
 	if errors.Is(err, worker.ErrNoDatabase) {
 		return nil
 	}
 	return failedHome(h, err)
+}
+
+// orphan returns an error if a tenant's own database is there, in an app that has none.
+func (d *Databases) orphan(ctx context.Context, h store.Home) error {
+	own := place{h.CredentialsRef, h.App, h.UID}
+	err := take(ctx, d.slotsOf(own.ref).works, func() error {
+		return d.session(ctx, own, func(*pgx.Conn) error { return nil })
+	})
+	if errors.Is(err, worker.ErrNoHome) {
+		return nil
+	}
+	return fault.New(fault.Unavailable, registry.ReasonCellUnreachable,
+		"the tenant's own database in apps/%s in cells/%s may exist, but the app's does not; restore the app's, or drop the tenant's by hand",
+		h.App, h.Cell).WithDomain(registry.Domain).WithCause(err)
 }
 
 // failedHome says in PostgreSQL's words why a home cannot be made or dropped: they are about objects, not rows.
@@ -187,10 +205,7 @@ func (d *Databases) session(ctx context.Context, p place, fn func(*pgx.Conn) err
 	if err != nil {
 		return errParse // its own error quotes it
 	}
-	cfg.Database = DatabaseName(p.app)
-	if !p.owner.IsZero() {
-		cfg.Database = cell.DatabaseName(p.app, p.owner)
-	}
+	cfg.Database = p.database()
 	cfg.RuntimeParams["application_name"] = applicationName
 	if cfg.ConnectTimeout <= 0 || cfg.ConnectTimeout > callTimeout {
 		cfg.ConnectTimeout = callTimeout // also of the sessions that package cell opens like this one

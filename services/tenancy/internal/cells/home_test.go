@@ -44,7 +44,7 @@ func newBench(t *testing.T, prepare bool) *bench {
 	random := make([]byte, 6)
 	_, _ = rand.Read(random) // never fails
 	b := &bench{t: t, app: "cells-" + hex.EncodeToString(random)}
-	database := cells.DatabaseName(b.app)
+	database, _ := cell.Place(b.app, tenant.ModelShared, tenant.UID{})
 	source := pgtest.New(t, pgtest.Template{Name: "empty", Hash: "1", Setup: func(context.Context, string) error { return nil }})
 	admin := source.Pool(t, "postgres")
 	_, err := admin.Exec(t.Context(), "CREATE DATABASE "+database)
@@ -167,6 +167,16 @@ func TestWhatIsMissing(t *testing.T) {
 		check(t, b, "no database", "no database", "no database")
 		b.app += "-none"
 		check(t, b, "no database", "no database", "no database")
+	})
+	t.Run("an orphan", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, false)
+		h := b.home(tenant.ModelDatabase)
+		_, err := b.super.Exec(t.Context(), "CREATE DATABASE "+cell.DatabaseName(b.app, h.UID))
+		b.must(err)
+		if err := b.cells.Drop(t.Context(), h); fault.ReasonOf(err) != registry.ReasonCellUnreachable {
+			t.Errorf("dropping a database whose app has none: %v", err)
+		}
 	})
 	t.Run("prepared", func(t *testing.T) {
 		t.Parallel()

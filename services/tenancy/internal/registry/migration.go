@@ -70,23 +70,24 @@ func Register(known, wanted []Migration) ([]Migration, error) {
 
 // bounded refuses more migrations than an app may have.
 func bounded(known, fresh []Migration) error {
-	count, bytes := len(known)+len(fresh), 0
-	for _, m := range slices.Concat(known, fresh) {
+	all, bytes := slices.Concat(known, fresh), 0
+	for _, m := range all {
 		bytes += m.Bytes
 	}
-	said := ""
 	switch {
 	case len(fresh) == 0:
-	case count > MaxMigrations:
-		said = fmt.Sprintf("%d migrations; the app would have %d", MaxMigrations, count)
-	case bytes > MaxMigrationBytes:
-		said = fmt.Sprintf("%d bytes of migrations; the app would have %d", MaxMigrationBytes, bytes)
-	}
-	if said == "" {
 		return nil
+	case len(all) > MaxMigrations:
+		return tooMany(fmt.Sprintf("%d migrations", MaxMigrations), len(all))
+	case bytes > MaxMigrationBytes:
+		return tooMany(fmt.Sprintf("%d bytes of migrations", MaxMigrationBytes), bytes)
 	}
-	limit, _, _ := strings.Cut(said, ";")
-	return refuse(fault.ResourceExhausted, ReasonMigrationsTooMany, "an app may have %s", said).WithMetadata("limit", limit)
+	return nil
+}
+
+func tooMany(limit string, count int) error {
+	return refuse(fault.ResourceExhausted, ReasonMigrationsTooMany, "an app may have %s; the app would have %d", limit, count).
+		WithMetadata("limit", limit)
 }
 
 // Withdraw says whether the migration with the version may be withdrawn from an app whose newest is newest and of whose
