@@ -100,7 +100,7 @@ func TestConnectionOutlivesItsCaller(t *testing.T) {
 	ctx := d.In(t, "acme")
 	n := &network{held: make(chan struct{})}
 	db := reopen(t, d, func(_ *tenantdb.Config, cell *tenantdb.Cell) { cell.MaxConns, cell.Dial = 1, n.dial })
-	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	short, cancel := context.WithTimeout(ctx, time.Second) // in which it dials, on a busy machine too
 	defer cancel()
 	var got int
 	if err := db.QueryRow(short, one).Scan(&got); !errors.Is(err, tenantdb.ErrTimeout) {
@@ -137,7 +137,7 @@ func TestVanishedPeer(t *testing.T) {
 	n.dead.Store(true)
 	began := time.Now()
 	db.Close()
-	if took := time.Since(began); took > 8*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // one after the other would take 30
 		t.Errorf("Close took %s for six connections", took)
 	}
 }
@@ -157,7 +157,7 @@ func TestEvictionIsBounded(t *testing.T) {
 	n.dead.Store(true)
 	began := time.Now()
 	err := db.QueryRow(short, one).Scan(&got)
-	if took := time.Since(began); !errors.Is(err, tenantdb.ErrTimeout) || took > 2*time.Second {
+	if took := time.Since(began); !errors.Is(err, tenantdb.ErrTimeout) || took > 4*time.Second { // the other one takes 5 to end
 		t.Errorf("with 50 ms: %v, after %s", err, took)
 	}
 }
