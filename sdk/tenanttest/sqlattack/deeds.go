@@ -249,7 +249,7 @@ func fenceLock(ctx context.Context, a *arena) (t trace, err error) {
 	}
 	over := make(chan error, 1)
 	go func() {
-		over <- thief.send(ctx, "SET lock_timeout = '2s'; SELECT pg_advisory_lock("+a.door(a.victim.UID[:])+")")
+		over <- thief.send(ctx, "SET lock_timeout = '60s'; SELECT pg_advisory_lock("+a.door(a.victim.UID[:])+")")
 	}()
 	for waits := false; !waits && len(over) == 0; {
 		const sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
@@ -259,10 +259,14 @@ func fenceLock(ctx context.Context, a *arena) (t trace, err error) {
 		}
 	}
 	err = victim.send(ctx, "BEGIN; "+enter+"; ROLLBACK")
-	if t.err = <-over; t.err != nil && reason(t.err) == "55P03" {
+	t.stopped = err != nil
+	if err := thief.conn.PgConn().CancelRequest(ctx); err != nil { // of no effect where it does not wait
+		return t, errors.Join(err, <-over)
+	}
+	if t.err = <-over; t.err != nil && reason(t.err) == "57014" {
 		t.err = nil // it waited as long as it liked
 	}
-	t.stopped, t.heard = err != nil, thief.heard.String()
+	t.heard = thief.heard.String()
 	return t, nil
 }
 
