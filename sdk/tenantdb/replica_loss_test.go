@@ -298,16 +298,16 @@ func TestStatementsLeaveAReplica(t *testing.T) {
 	t.Parallel()
 	pair := pgtest.StartPair(t)
 	d := notes(t, dbtest.On(pair), dbtest.Configure(soleWriter))
-	var ctx context.Context // of the round
+	type deed func(context.Context, *tenantdb.Tx) error
 	onServer(t, pair.Standby, "ALTER SYSTEM SET max_standby_streaming_delay = 0")
 	onServer(t, pair.Standby, "SELECT pg_reload_conf()")
-	slow := func(tx *tenantdb.Tx) error {
+	slow := func(ctx context.Context, tx *tenantdb.Tx) error {
 		var title string
 		err := tx.QueryRow(ctx, slowTitle, 1).Scan(&title)
 		wantTitle(t, title, "acme one")
 		return err
 	}
-	slowBatch := func(tx *tenantdb.Tx) error {
+	slowBatch := func(ctx context.Context, tx *tenantdb.Tx) error {
 		b := &tenantdb.Batch{}
 		b.Query(func(rows *tenantdb.Rows) error {
 			titles, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -318,16 +318,16 @@ func TestStatementsLeaveAReplica(t *testing.T) {
 		}, slowTitle, 1)
 		return tx.Batch(ctx, b)
 	}
-	second := func(then func(*tenantdb.Tx) error) func(*tenantdb.Tx) error {
-		return func(tx *tenantdb.Tx) error {
+	second := func(then deed) deed {
+		return func(ctx context.Context, tx *tenantdb.Tx) error {
 			var n int
 			if err := tx.QueryRow(ctx, countNotes).Scan(&n); err != nil || n != 2 {
 				return fmt.Errorf("%d notes, %w", n, err)
 			}
-			return then(tx)
+			return then(ctx, tx)
 		}
 	}
-	for name, fn := range map[string]func(*tenantdb.Tx) error{
+	for name, fn := range map[string]deed{
 		"first": slow, "first batch": slowBatch, "second": second(slow), "second batch": second(slowBatch),
 	} {
 		for _, hit := range []func(){
@@ -339,10 +339,10 @@ func TestStatementsLeaveAReplica(t *testing.T) {
 			done := make(chan error, 1)
 			var before map[string]int
 			for caught := false; !caught; { // on a busy machine the replica may be behind by now, and the primary asked
-				ctx = d.In(t, "acme") // lives for 45 seconds
+				ctx := d.In(t, "acme") // lives for 45 seconds
 				fromReplica(ctx, t, d.DB)
 				_, before = reads(d.DB)
-				go func() { done <- d.DB.ReadTx(ctx, fn) }()
+				go func() { done <- d.DB.ReadTx(ctx, func(tx *tenantdb.Tx) error { return fn(ctx, tx) }) }()
 				caught = waitForSleeper(t, pair.Standby, done)
 			}
 			hit()
