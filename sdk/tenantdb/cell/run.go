@@ -27,7 +27,7 @@ const (
 	runEnd = 10 * time.Second
 )
 
-// dependent_objects_still_exist
+// hasDependents is dependent_objects_still_exist.
 const hasDependents = "2BP01"
 
 // asMigrator calls fn with a connection that can do what the app's migrator can, and nothing
