@@ -34,7 +34,28 @@ type Insertion struct {
 // column is how the values of one column travel: as one array parameter.
 type column struct {
 	name, typ string
-	nested    bool // the type is an array itself, or JSON: its values travel as text
+	// asText says that the array is of the values' texts. Arrays do not unfold to arrays, JSON is
+	// sooner read as text, and of some types pgx knows no array, or none in binary.
+	asText bool
+	oid    uint32 // of the array, or with asText of the values; 0 when pgx does not know the type
+}
+
+func newColumn(types *pgtype.Map, name, typ string) column {
+	col := column{name: name, typ: typ}
+	element := elementName(typ)
+	array, known := types.TypeForName("_" + element)
+	switch nested := strings.HasSuffix(typ, "[]"); {
+	case known && nested:
+		col.asText, col.oid = true, array.OID
+	case known && element != "json" && element != "jsonb" && types.FormatCodeForOID(array.OID) == pgtype.BinaryFormatCode:
+		col.oid = array.OID
+	default:
+		col.asText = true
+		if t, known := types.TypeForName(element); known && !nested {
+			col.oid = t.OID
+		}
+	}
+	return col
 }
 
 var (
@@ -61,17 +82,16 @@ func Into(table text, columns ...text) Insertion {
 	if len(columns) == 0 {
 		return Insertion{bad: "it has no columns"}
 	}
-	in := Insertion{}
+	in, types := Insertion{}, pgtype.NewMap()
 	var names, values []string
 	for i, c := range columns {
 		m := validColumn.FindStringSubmatch(string(c))
 		if m == nil {
 			return Insertion{bad: fmt.Sprintf("%q is no column with its type", c)}
 		}
-		col := column{name: m[1], typ: m[2]}
-		col.nested = strings.HasSuffix(col.typ, "[]") || col.typ == "jsonb" || col.typ == "json"
+		col := newColumn(types, m[1], m[2])
 		value := fmt.Sprintf("unnest($%d::%s[])", i+1, col.typ)
-		if col.nested {
+		if col.asText {
 			value = fmt.Sprintf("unnest($%d::text[])::%s", i+1, col.typ)
 		}
 		in.columns = append(in.columns, col)
@@ -99,7 +119,8 @@ func (in Insertion) String() string { return in.sql }
 // The server inserts a chunk while rows asks for the next, so memory holds two, and an error comes
 // up to a chunk later. When rows uses tx itself, that waits for the chunk.
 //
-// Values are what pgx takes for the column's type. A row with more or fewer is [ErrArgument].
+// Values are what pgx takes for the column's type; what it does not take, and a row with more or
+// fewer values than columns, is [ErrArgument].
 // A []byte may be used again once the next row is asked for; what else a value points to must
 // stay as it is until InsertRows returns.
 func (tx *Tx) InsertRows(ctx context.Context, into Insertion, rows iter.Seq[[]any]) (n int64, err error) {
@@ -154,7 +175,7 @@ func (c *chunk) reset() {
 	c.rows, c.bytes = 0, 0
 	c.values = make([]any, len(c.into.columns))
 	for i, col := range c.into.columns {
-		if col.nested {
+		if col.asText {
 			c.values[i] = make([]*string, 0, chunkRows)
 		} else {
 			c.values[i] = make([]any, 0, chunkRows)
@@ -191,15 +212,7 @@ func (c *chunk) add(row []any) error {
 
 // text writes a value as PostgreSQL reads it from text; nil stands for NULL.
 func (c *chunk) text(col column, value any) (*string, error) {
-	oid := uint32(pgtype.JSONOID) // jsonb has the same text
-	if strings.HasSuffix(col.typ, "[]") {
-		array, ok := c.types.TypeForName("_" + elementName(col.typ))
-		if !ok {
-			return nil, fmt.Errorf("arrays of %s are not known", col.typ)
-		}
-		oid = array.OID
-	}
-	b, err := c.types.Encode(oid, pgtype.TextFormatCode, value, nil)
+	b, err := c.types.Encode(col.oid, pgtype.TextFormatCode, value, nil)
 	if b == nil || err != nil {
 		return nil, err
 	}
@@ -207,7 +220,7 @@ func (c *chunk) text(col column, value any) (*string, error) {
 	return &s, nil
 }
 
-// elementName is the catalog's name of an array's element type.
+// elementName is the catalog's name of a type, or of an array's element type.
 func elementName(typ string) string {
 	name, _, _ := strings.Cut(strings.TrimSuffix(typ, "[]"), "(")
 	switch name {
@@ -261,23 +274,29 @@ func size(value any) int {
 	return 16
 }
 
-// encode returns the columns as arguments. Those that it can it encodes here, while the server is
-// still at the chunk before.
-func (c *chunk) encode() []any {
+// encode returns the columns as arguments, encoded while the server is still at the chunk before:
+// in binary, or when a value has only a text, as pgx does it, all of the column as text.
+func (c *chunk) encode() ([]any, error) {
 	args := make([]any, len(c.values))
 	for i, values := range c.values {
 		args[i] = values
 		list, plain := values.([]any)
-		array, known := c.types.TypeForName("_" + elementName(c.into.columns[i].typ))
-		if !plain || !known {
+		if !plain {
 			continue
 		}
-		b, err := c.types.Encode(array.OID, pgtype.BinaryFormatCode, pgtype.FlatArray[any](list), c.buffers[i][:0])
-		if err == nil { // else pgx tries the text form of all
+		col, array := c.into.columns[i], pgtype.FlatArray[any](list)
+		b, err := c.types.Encode(col.oid, pgtype.BinaryFormatCode, array, c.buffers[i][:0])
+		if err == nil {
 			c.buffers[i], args[i] = b, encoded(b)
+			continue
 		}
+		text, other := c.types.Encode(col.oid, pgtype.TextFormatCode, array, nil)
+		if other != nil {
+			return nil, misuse(ErrArgument, "column %s: %s", col.name, err)
+		}
+		args[i] = string(text)
 	}
-	return args
+	return args, nil
 }
 
 // encoded is an array in PostgreSQL's binary form.
@@ -320,8 +339,12 @@ func (c *chunk) sendAll(ctx context.Context, tx *Tx, rows iter.Seq[[]any]) error
 
 // send sends what was collected. The server inserts it while the next rows are collected.
 func (c *chunk) send(ctx context.Context, tx *Tx) error {
+	args, err := c.encode()
+	if err != nil {
+		return err
+	}
 	var b Batch
-	b.Exec(Statement{sql: c.into.sql, query: c.into.query}, c.encode()...)
+	b.Exec(Statement{sql: c.into.sql, query: c.into.query}, args...)
 	if err := tx.use(ctx); err != nil {
 		return err
 	}
