@@ -168,7 +168,8 @@ func (s *migrations) register(
 	case tried.err != nil:
 		return nil, tried.err
 	case !same(tried.known, known):
-		return nil, fault.New(fault.Aborted, fault.ReasonConcurrentOp, "others registered or withdrew migrations of %s meanwhile; try again", parent)
+		return nil, fault.New(fault.Aborted, fault.ReasonConcurrentOp, "others registered or withdrew migrations of %s meanwhile; try again",
+			parent)
 	}
 	if err := store.InsertMigrations(ctx, tx, app, fresh, tx.Now()); err != nil {
 		return nil, err
