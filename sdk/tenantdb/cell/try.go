@@ -8,6 +8,7 @@ import (
 	"io/fs"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
@@ -16,9 +17,13 @@ import (
 // errUndo ends a trial that went well.
 var errUndo = errors.New("the trial is over")
 
-// unsafeNewValue is the SQLSTATE of what uses a value that the transaction added to an enum:
-// one transaction for each file allows that.
-const unsafeNewValue = "55P04"
+// usesNewValue reports whether PostgreSQL refuses a value that the transaction itself added to an
+// enum: one transaction for each file allows that. A file can raise the same SQLSTATE, from
+// another routine.
+func usesNewValue(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "55P04" && pg.Routine == "check_safe_enum_use"
+}
 
 // TryMigrations runs files as [MigrateSchema] would for a new tenant, all of them in one
 // transaction that is undone, in a schema that is made in it. They run with the rights that
@@ -61,7 +66,7 @@ func try(ctx context.Context, conn Conn, migrations []migration) error {
 			return err
 		}
 		for _, m := range migrations {
-			if err := to.apply(ctx, t, m); sqlState(err) == unsafeNewValue {
+			if err := to.apply(ctx, t, m); usesNewValue(err) {
 				return errUndo
 			} else if err != nil {
 				return &MigrationError{m.version, err}

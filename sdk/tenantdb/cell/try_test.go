@@ -29,6 +29,7 @@ func TestTrialsJudgeAsMigrateSchema(t *testing.T) {
 		{"deferred keys", []string{goodTable + `ALTER TABLE app.good ADD up int,
 			ADD FOREIGN KEY (tenant_id, up) REFERENCES app.good (tenant_id, id) DEFERRABLE INITIALLY DEFERRED`, `ALTER TABLE app.good ADD note text`}, true},
 		{"settings left over", []string{goodTable, `SET statement_timeout = 1; SET search_path = app`, `SELECT rowhouse.secure('app.good')`}, true},
+		{"an error like that of a new value", []string{goodTable, `DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '55P04'; END $$`}, false},
 		{"no SQL", []string{goodTable, `CREATE TABEL app.x ()`}, false},
 		{"no table", []string{`ALTER TABLE app.good ADD note text`}, false}, // that of the shared schema is another
 		{"exposed rows", []string{goodTable, `ALTER TABLE app.good NO FORCE ROW LEVEL SECURITY`}, false},
