@@ -1,0 +1,84 @@
+package flags_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/flagset"
+)
+
+// TestSameAnswers compares with flagd over generated documents and contexts. Where the answers are not the same, one
+// operator over values must be to blame, and docs/flagd-differences.md must say so.
+func TestSameAnswers(t *testing.T) {
+	t.Parallel()
+	documents, wild := 30, 10
+	if os.Getenv("ROWHOUSE_TEST_LONG") != "" {
+		documents, wild = 1500, 300
+	}
+	const flags, contexts = 10, 12
+	flagd, schema := newFlagd(t), flagdSchema(t)
+	cases, explained := 0, map[string]int{}
+	for seed := range documents + wild {
+		g := newGenerator(uint64(seed))
+		document := g.document(flags, seed >= documents)
+		if err := schema.Validate(document); err != nil && seed < documents {
+			t.Fatalf("seed %d: not valid under flagd's schema: %v", seed, err)
+		}
+		set := load(t, flagd, marshal(document))
+		for range contexts {
+			attributes := g.context()
+			c, err := flagset.NewContext(flagset.Identity{}, attributes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for key := range sorted(document["flags"].(object)) {
+				cases++
+				want, got := flagdAnswer(t.Context(), flagd, key, attributes), ourAnswer(set, key, c)
+				diff := cmp.Diff(want, got)
+				if diff == "" {
+					continue
+				}
+				name, where := explain(document, key, attributes)
+				if name == "" {
+					t.Fatalf("seed %d: %s of\n%s\nover %s (-flagd +ours)\n%s%s", seed, key,
+						marshal(document["flags"].(object)[key]), marshal(attributes), diff, where)
+				}
+				explained[name]++
+			}
+		}
+	}
+	different := 0
+	for name, n := range explained {
+		t.Logf("%6d cases: %s", n, name)
+		different += n
+	}
+	t.Logf("%d cases, %d of them different as documented", cases, different)
+}
+
+// explain names the documented difference that makes a flag's answers differ.
+func explain(document object, key string, attributes object) (name, where string) {
+	shared, _ := document["$evaluators"].(object)
+	targeting := resolve(document["flags"].(object)[key].(object)["targeting"], shared)
+	data := object{}
+	for name, v := range attributes {
+		data[name] = v
+	}
+	data["$flagd"] = object{"flagKey": key, "timestamp": 1.8e9}
+	d := locate(targeting, data)
+	if d == nil {
+		return "", "the rule is the same"
+	}
+	for name := range sortedClaims() {
+		if claims[name](*d) {
+			if os.Getenv("EXPLAIN") != "" {
+				fmt.Printf("%s\t%s\t%.200s\tflagd %s\tours %s\targs %s\n", name, marshal(d.rule), marshal(d.data), d.theirs, d.ours, marshal(d.args))
+			}
+			return name, ""
+		}
+	}
+	return "", string(marshal(d.rule)) + " over " + string(marshal(d.data)) + ": flagd " + string(d.theirs) +
+		", ours " + string(d.ours)
+}

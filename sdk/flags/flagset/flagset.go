@@ -1,0 +1,230 @@
+// Package flagset evaluates feature flags in flagd's format.
+//
+// A document, as settings.Parse reads it, is compiled once: flags with state, variants, defaultVariant and targeting,
+// shared rules in $evaluators, and metadata. Evaluating one flag then reads no JSON and, for most rules, allocates
+// nothing. The answers are flagd's (github.com/open-feature/flagd/core v0.16.0), but for what docs/flagd-differences.md
+// lists; a test in bench/peers compares. A flag that is broken, or whose rule does too much, fails alone.
+//
+// The package knows neither the wire nor a database. Start at [Compile], [NewContext] and [Set.Evaluate]; who publishes
+// documents calls [Validate].
+package flagset
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/jsonlogic"
+)
+
+// ErrDocument is wrapped by what [Compile] refuses. What is wrong in one flag is no such error.
+var ErrDocument = errors.New("flagset: not a document of flags")
+
+// Set is a compiled document. It is immutable and safe for concurrent use.
+type Set struct {
+	flags    map[string]*flag
+	metadata map[string]any
+	now      func() time.Time
+}
+
+// flag is one compiled flag.
+type flag struct {
+	key      string
+	state    state
+	variants map[string]*variant
+	fallback *variant // the default variant, if there is one
+	unknown  bool     // a default variant is named and does not exist
+	rule     *jsonlogic.Rule
+	times    jsonlogic.Times
+	metadata map[string]any
+}
+
+// state says how a flag is evaluated.
+type state uint8
+
+const (
+	broken   state = iota // its definition cannot be read
+	disabled              // by its state
+	static                // without targeting
+	targeted
+)
+
+// variant is a value that a flag can have.
+type variant struct {
+	name  string
+	value any
+	plain jsonlogic.Value // the value if it is a boolean, a number or a string
+}
+
+// Compile compiles a document as encoding/json decodes it: a whole file, or one merged of several layers. It keeps parts
+// of it, which must not change. The clock is asked by flags whose rules read $flagd.timestamp.
+func Compile(document map[string]any, now func() time.Time) (*Set, error) {
+	c, err := newCompiler(document)
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{flags: make(map[string]*flag, len(c.flags)), metadata: c.metadata, now: now}
+	for _, d := range c.flags {
+		s.flags[d.key] = c.flag(d)
+	}
+	return s, nil
+}
+
+// compiler compiles the flags of one document.
+type compiler struct {
+	rules    *jsonlogic.Library
+	flags    []definition
+	metadata map[string]any
+	shared   map[string]any
+	problems []Problem
+}
+
+// definition is a flag as the document has it.
+type definition struct {
+	key  string
+	path []string
+	raw  any
+}
+
+// newCompiler reads the outside of a document.
+func newCompiler(document map[string]any) (*compiler, error) {
+	c := &compiler{metadata: map[string]any{}}
+	var ok bool
+	if raw, exists := document["metadata"]; exists && raw != nil {
+		if c.metadata, ok = raw.(map[string]any); !ok {
+			return nil, fmt.Errorf("%w: /metadata is no object", ErrDocument)
+		}
+	}
+	if raw, exists := document["$evaluators"]; exists && raw != nil {
+		if c.shared, ok = raw.(map[string]any); !ok {
+			return nil, fmt.Errorf("%w: /$evaluators is no object", ErrDocument)
+		}
+	}
+	c.rules = jsonlogic.NewLibrary(c.shared)
+	return c, c.list(document["flags"])
+}
+
+// list reads flags by key, or a list of flags with their keys inside.
+func (c *compiler) list(raw any) error {
+	switch flags := raw.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(flags)) {
+			c.flags = append(c.flags, definition{key: key, path: []string{"flags", key}, raw: flags[key]})
+		}
+	case []any:
+		seen := map[string]bool{}
+		for i, flag := range flags {
+			members, _ := flag.(map[string]any)
+			key, ok := members["key"].(string)
+			if !ok || key == "" || seen[key] {
+				return fmt.Errorf("%w: /flags/%d/key is no string, empty, or another flag's", ErrDocument, i)
+			}
+			seen[key] = true
+			c.flags = append(c.flags, definition{key: key, path: []string{"flags", strconv.Itoa(i)}, raw: flag})
+		}
+	default:
+		return fmt.Errorf("%w: /flags is neither an object nor a list", ErrDocument)
+	}
+	return nil
+}
+
+// flag compiles one flag. What cannot be read leaves it broken, and is a problem.
+func (c *compiler) flag(d definition) *flag {
+	f := &flag{key: d.key, metadata: c.metadata}
+	members, ok := d.raw.(map[string]any)
+	if !ok {
+		c.problem(d, "", "is no object")
+		return f
+	}
+	if !c.readMetadata(f, d, members["metadata"]) || !c.readVariants(f, d, members["variants"]) {
+		return f
+	}
+	switch name := members["defaultVariant"].(type) {
+	case nil:
+	case string: // an empty one is none, as in flagd
+		f.fallback = f.variants[name]
+		if f.unknown = f.fallback == nil && name != ""; f.unknown {
+			c.problem(d, "defaultVariant", "names no variant")
+		}
+	default:
+		c.problem(d, "defaultVariant", "is neither a string nor null")
+		return f
+	}
+	targeting, exists := members["targeting"]
+	f.state = static
+	if rule, ok := targeting.(map[string]any); exists && !(ok && len(rule) == 0) {
+		f.state, f.rule = targeted, c.rules.Compile(targeting, append(slices.Clone(d.path), "targeting")...)
+		f.times = c.rules.Times(targeting)
+	}
+	switch members["state"] {
+	case "ENABLED":
+	case "DISABLED":
+		f.state, f.times = disabled, jsonlogic.Times{}
+	default: // enabled, as in flagd
+		c.problem(d, "state", "is neither ENABLED nor DISABLED")
+	}
+	return f
+}
+
+// readMetadata puts the flag's metadata over the set's; null takes nothing away.
+func (c *compiler) readMetadata(f *flag, d definition, raw any) bool {
+	own, ok := raw.(map[string]any)
+	if !ok && raw != nil {
+		c.problem(d, "metadata", "is no object")
+		return false
+	}
+	if len(own) == 0 {
+		return true
+	}
+	f.metadata = maps.Clone(c.metadata)
+	for name, value := range own {
+		if value != nil {
+			f.metadata[name] = value
+		}
+	}
+	return true
+}
+
+func (c *compiler) readVariants(f *flag, d definition, raw any) bool {
+	values, ok := raw.(map[string]any)
+	if !ok && raw != nil {
+		c.problem(d, "variants", "is no object")
+		return false
+	}
+	if len(values) == 0 {
+		c.problem(d, "variants", "has none")
+	}
+	f.variants = make(map[string]*variant, len(values))
+	for name, value := range values {
+		v := &variant{name: name, value: value}
+		switch value.(type) {
+		case bool, float64, string:
+			plain, err := jsonlogic.Of(value)
+			if err != nil {
+				c.problem(d, "variants", "has a number that is none")
+				return false
+			}
+			v.plain = plain
+		}
+		f.variants[name] = v
+	}
+	return true
+}
+
+// Keys returns the keys of all flags, in order.
+func (s *Set) Keys() []string { return slices.Sorted(maps.Keys(s.flags)) }
+
+// Metadata returns the set's own metadata. Do not change it.
+func (s *Set) Metadata() map[string]any { return s.metadata }
+
+// Times says how the answer for a flag depends on the time. Bulk answers that are cached by their context need it, and
+// so does who tells clients when to ask again.
+func (s *Set) Times(key string) jsonlogic.Times {
+	if f := s.flags[key]; f != nil {
+		return f.times
+	}
+	return jsonlogic.Times{}
+}

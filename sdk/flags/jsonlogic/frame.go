@@ -1,0 +1,157 @@
+package jsonlogic
+
+import (
+	"errors"
+	"math"
+	"sync"
+)
+
+// Limits of one evaluation.
+const (
+	// MaxSteps bounds the work: an operator, an argument and an element of a list count one, and so do 64 bytes of text
+	// that is made.
+	MaxSteps = 10_000
+	// MaxDepth bounds how many operators and lists stand inside one another, references followed.
+	MaxDepth = 64
+	stepText = 64
+)
+
+// ErrBudget is returned by an evaluation that would exceed [MaxSteps] or [MaxDepth]. A rule cannot catch it.
+var ErrBudget = errors.New("jsonlogic: the rule does too much")
+
+// Error is what a rule threw, or an operator because of its arguments. Rules catch it with "try".
+type Error struct {
+	// Thrown is an object whose member "type" says what: "NaN", "Invalid Arguments", "Unknown Operator", or what the
+	// rule chose.
+	Thrown Value
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	what, _ := e.Thrown.Member("type")
+	return "jsonlogic: " + what.String()
+}
+
+// Types of errors that operators throw.
+const (
+	notANumber      = "NaN"
+	invalidArgs     = "Invalid Arguments"
+	unknownOperator = "Unknown Operator"
+)
+
+// frame is the state of one evaluation. It is used again, so that evaluating makes no garbage.
+type frame struct {
+	in     Input
+	steps  int
+	scopes []scope // of the lists being walked, outermost first
+	stack  []Value // arguments of the operators being evaluated
+
+	// What went wrong first. Expressions go on with null then: they have no effects, and what they return is not looked
+	// at. That saves a second result and a branch at every call.
+	failed bool
+	spent  bool // the budget
+	thrown Value
+}
+
+// scope is what a walk over a list puts before the data around it.
+type scope struct {
+	data  Value
+	index int
+}
+
+// frames is a cache, not state: a frame is emptied before it goes back.
+//
+//nolint:gochecknoglobals // a pool has to outlive its users
+var frames = sync.Pool{New: func() any { return &frame{stack: make([]Value, 0, 16)} }}
+
+// run evaluates an expression.
+func run(e expr, in Input) (Value, error) {
+	f := frames.Get().(*frame) //nolint:forcetypeassert // it holds nothing else
+	f.in, f.steps = in, MaxSteps
+	v := e(f)
+	failed, spent, thrown := f.failed, f.spent, f.thrown
+	f.in, f.failed, f.spent, f.thrown = Input{}, false, false, Value{}
+	frames.Put(f)
+	switch {
+	case spent:
+		return Value{}, ErrBudget
+	case failed:
+		return Value{}, &Error{Thrown: thrown}
+	default:
+		return v, nil
+	}
+}
+
+// spend takes steps and reports whether there were enough.
+func (f *frame) spend(n int) bool {
+	f.steps -= n
+	if f.steps < 0 {
+		f.failed, f.spent = true, true
+	}
+	return !f.spent
+}
+
+// throw fails the evaluation, unless it has failed before, and returns null.
+func (f *frame) throw(what string) Value {
+	return f.throwValue(errorObject(OfString(what)))
+}
+
+func (f *frame) throwValue(thrown Value) Value {
+	if !f.failed {
+		f.failed, f.thrown = true, thrown
+	}
+	return Value{}
+}
+
+func errorObject(what Value) Value { return OfMembers([]Member{{Name: "type", Value: what}}) }
+
+// finite returns a number, and throws where there is none.
+func (f *frame) finite(x float64) Value {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return f.throw(notANumber)
+	}
+	return OfNumber(x)
+}
+
+// enter puts data before what is there, for one element of a list.
+func (f *frame) enter(data Value, index int) {
+	f.scopes = append(f.scopes, scope{data: data, index: index})
+}
+
+// leave undoes the last enter.
+func (f *frame) leave() {
+	last := len(f.scopes) - 1
+	f.scopes[last] = scope{}
+	f.scopes = f.scopes[:last]
+}
+
+// atRoot reports whether rules see the whole data.
+func (f *frame) atRoot() bool { return len(f.scopes) == 0 }
+
+// data is what rules see: the element of the innermost list, or else the whole data with $flagd in it.
+func (f *frame) data() Value {
+	if f.atRoot() {
+		return f.root()
+	}
+	return f.scopes[len(f.scopes)-1].data
+}
+
+// root is the whole data as one value. It has to be made, which looking up a path avoids.
+func (f *frame) root() Value {
+	if f.in.FlagKey == "" || f.in.Data.kind != Object {
+		return f.in.Data
+	}
+	own := OfMembers([]Member{
+		{Name: "flagKey", Value: OfString(f.in.FlagKey)}, {Name: "timestamp", Value: OfNumber(float64(f.in.Timestamp))},
+	})
+	members := make([]Member, 0, len(f.in.Data.Members())+1)
+	for _, m := range f.in.Data.Members() {
+		if m.Name != properties {
+			members = append(members, m)
+		}
+	}
+	if !f.spend(len(members)) {
+		return Value{}
+	}
+	return OfMembers(append(members, Member{Name: properties, Value: own}))
+}

@@ -1,0 +1,101 @@
+package jsonlogic
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// cat joins scalars as text.
+func cat(f *frame, args []Value) Value {
+	if len(args) == 1 && args[0].kind == String {
+		return args[0]
+	}
+	length := 0
+	for _, v := range args {
+		length += len(v.str)
+	}
+	if !f.spend(length / stepText) {
+		return Value{}
+	}
+	text := make([]byte, 0, length)
+	for _, v := range args {
+		var ok bool
+		if text, ok = v.appendText(text); !ok {
+			return f.throw(invalidArgs)
+		}
+	}
+	return OfString(string(text))
+}
+
+// substr takes text from a position, which counts from the end if it is negative, and of a length, or with so many
+// characters left away at the end if that is negative.
+func substr(f *frame, args []Value) Value {
+	if len(args) < 2 {
+		return f.throw(invalidArgs)
+	}
+	text := args[0]
+	if text.kind != String {
+		text = cat(f, args[:1])
+	}
+	s := text.str
+	if !f.spend(len(s) / stepText) {
+		return Value{}
+	}
+	length := utf8.RuneCountInString(s)
+	start, ok := f.whole(args[1], length)
+	if !ok {
+		return Value{}
+	}
+	if start < 0 {
+		start = max(0, length+start)
+	}
+	end := length
+	if len(args) > 2 && !args[2].IsNull() {
+		n, ok := f.whole(args[2], length)
+		if !ok {
+			return Value{}
+		}
+		if n < 0 {
+			end = length + n
+		} else {
+			end = min(length, start+n)
+		}
+	}
+	if start >= end {
+		return OfString("")
+	}
+	return OfString(s[offset(s, start):offset(s, end)])
+}
+
+// whole reads a number of characters, of which more than the bound are as many.
+func (f *frame) whole(v Value, bound int) (n int, ok bool) {
+	x := v.number()
+	if x != x { //nolint:gocritic // NaN
+		f.throw(notANumber)
+		return 0, false
+	}
+	return int(max(min(x, float64(bound)), -float64(bound))), true
+}
+
+// offset is where the n-th character begins.
+func offset(s string, n int) int {
+	for i := range s {
+		if n == 0 {
+			return i
+		}
+		n--
+	}
+	return len(s)
+}
+
+func startsWith(_ *frame, args []Value) Value { return affix(args, strings.HasPrefix) }
+
+func endsWith(_ *frame, args []Value) Value { return affix(args, strings.HasSuffix) }
+
+// affix is null of anything but two strings.
+func affix(args []Value, has func(s, affix string) bool) Value {
+	if len(args) != 2 || args[0].kind != String || args[1].kind != String {
+		return Value{}
+	}
+	return OfBool(has(args[0].str, args[1].str))
+}
