@@ -51,7 +51,7 @@ type Result struct {
 	// Value is ours, in Unit.
 	Value float64
 	Unit  string
-	// Peer is whom Ratio compares with: ours divided by theirs.
+	// Peer is whom Ratio compares with: ours divided by theirs, unless About says otherwise.
 	Peer  string
 	Ratio float64
 	// Goal is the bound of what the benchmark's About names.

@@ -90,13 +90,18 @@ func (s *shop) output(ctx context.Context, name string, args ...string) (string,
 
 // tests runs go test with args beside one private PostgreSQL and counts.
 func (s *shop) tests(ctx context.Context, args ...string) error {
+	return s.testsIn(ctx, ".", args...)
+}
+
+// testsIn is tests for the module in a folder.
+func (s *shop) testsIn(ctx context.Context, folder string, args ...string) error {
 	before := s.failed
 	patience := "-timeout=10m"
 	if longTests() {
 		patience = "-timeout=60m"
 	}
 	line := append([]string{
-		"run", "./sdk/pgtest/pgtestserver", "--", "go", "test", "-json", "-count=1", patience,
+		"run", "./sdk/pgtest/pgtestserver", "--", "go", "test", "-C", folder, "-json", "-count=1", patience,
 	}, args...)
 	cmd := prepare(ctx, "go", line)
 	var stderr bytes.Buffer

@@ -39,6 +39,7 @@ func tiers() []tier {
 		{name: "breaking", run: breaking},
 		{name: "vet", run: vet},
 		{name: "unit", run: unit},
+		{name: "peers", run: peers},
 		{name: "lint", run: lint},
 		{name: "race", run: race},
 		{name: "vuln", run: vuln},
@@ -127,11 +128,12 @@ func pastProtos(ctx context.Context, s *shop) ([][]string, error) {
 	return pasts, nil
 }
 
-// vet looks at both modules: what builds our images is in tools.
+// vet looks at all modules: what builds our images is in tools, what we are compared with in bench/peers.
 func vet(ctx context.Context, s *shop) error {
 	return errors.Join(
 		s.command(ctx, "go", "vet", "./..."),
 		s.command(ctx, "go", "vet", "-C", "tools", "./..."),
+		s.command(ctx, "go", "vet", "-C", peersModule, "./..."),
 	)
 }
 
@@ -150,6 +152,14 @@ func lint(ctx context.Context, s *shop) error {
 
 func unit(ctx context.Context, s *shop) error {
 	return s.tests(ctx, "-shuffle=on", "./...")
+}
+
+// peersModule holds what we are compared with, which is to be no dependency of ours.
+const peersModule = "bench/peers"
+
+// peers compares answers with those of other systems.
+func peers(ctx context.Context, s *shop) error {
+	return s.testsIn(ctx, peersModule, "./...")
 }
 
 func race(ctx context.Context, s *shop) error {

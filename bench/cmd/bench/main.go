@@ -28,6 +28,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/bench/bulkinsert"
 	"github.com/rowhouse-platform/rowhouse/bench/catalogaudit"
 	"github.com/rowhouse-platform/rowhouse/bench/contextcheck"
+	"github.com/rowhouse-platform/rowhouse/bench/flags"
 	"github.com/rowhouse-platform/rowhouse/bench/measure"
 	"github.com/rowhouse-platform/rowhouse/bench/poolfairness"
 	"github.com/rowhouse-platform/rowhouse/bench/proxy"
@@ -41,6 +42,7 @@ func benchmarks() []measure.Benchmark {
 	return []measure.Benchmark{
 		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(),
 		replicaread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
+		flags.Static(), flags.Targeting(), flags.Fractional(),
 	}
 }
 
@@ -55,12 +57,12 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	name := flags.String("name", "", "run only this benchmark")
-	list := flags.Bool("list", false, "say what there is")
-	rounds := flags.Int("rounds", 0, "measure so many rounds instead of the usual number")
-	seconds := flags.Int("seconds", 0, "load for so many seconds a round instead of the usual number")
-	if err := flags.Parse(args); err != nil {
+	line := flag.NewFlagSet("bench", flag.ContinueOnError)
+	name := line.String("name", "", "run only this benchmark")
+	list := line.Bool("list", false, "say what there is")
+	rounds := line.Int("rounds", 0, "measure so many rounds instead of the usual number")
+	seconds := line.Int("seconds", 0, "load for so many seconds a round instead of the usual number")
+	if err := line.Parse(args); err != nil {
 		return err
 	}
 	if *list {

@@ -76,7 +76,7 @@ func (s *Set) target(f *flag, c *Context) Result {
 	}
 	named, err := f.rule.Eval(in)
 	switch {
-	case errors.Is(err, jsonlogic.ErrBudget):
+	case err != nil && errors.Is(err, jsonlogic.ErrBudget):
 		return f.failed(General)
 	case err != nil:
 		return f.failed(ParseError)

@@ -79,12 +79,13 @@ type node struct {
 	eval  expr
 	value Value // of every evaluation, if known
 	known bool
-	depth int
+	depth int    // of nesting
+	cost  int    // steps of evaluating it once, what it refers to and walks over not counted
 	parts []node // what a cat joins
 }
 
 func constant(v Value) node {
-	return node{eval: func(*frame) Value { return v }, value: v, known: true}
+	return node{eval: func(*frame) Value { return v }, value: v, known: true, cost: 1}
 }
 
 // compiler compiles one rule.
@@ -165,10 +166,11 @@ func list(nodes []node) node {
 	if values, known := values(nodes); known {
 		return constant(OfList(values))
 	}
-	return node{eval: func(f *frame) Value {
-		if !f.spend(len(nodes)) {
-			return Value{}
-		}
+	cost := 1
+	for _, n := range nodes {
+		cost += n.cost
+	}
+	return node{cost: cost, eval: func(f *frame) Value {
 		items := make([]Value, len(nodes))
 		for i, n := range nodes {
 			items[i] = n.eval(f)
@@ -219,27 +221,17 @@ func (c *compiler) operation(name string, raw any) node {
 			c.problem("%s", what)
 		}
 	}
-	n := node{eval: metered(1+len(a.list), op.build(a))}
+	n := node{eval: op.build(a), cost: 1}
+	for _, arg := range a.list {
+		n.cost += arg.cost
+	}
 	if name == "cat" && a.literal {
 		n.parts = a.list
 	}
 	if _, known := values(a.list); known && !op.reads {
 		n = c.fold(n)
 	}
-	if op.free && !n.known {
-		n.eval = op.build(a)
-	}
 	return n
-}
-
-// metered counts the steps of an expression before it is evaluated.
-func metered(cost int, eval expr) expr {
-	return func(f *frame) Value {
-		if !f.spend(cost) {
-			return Value{}
-		}
-		return eval(f)
-	}
 }
 
 // fold evaluates what is constant now, unless that throws or is too much.
@@ -266,7 +258,15 @@ func (c *compiler) reference(raw any) node {
 	}
 	n := c.library.shared(name)
 	c.deepest = max(c.deepest, c.level+n.depth)
-	return n
+	if n.known {
+		return n
+	}
+	return node{cost: 1, eval: func(f *frame) Value {
+		if !f.spend(n.cost) {
+			return Value{}
+		}
+		return n.eval(f)
+	}}
 }
 
 func thrower(what string) node {

@@ -35,15 +35,25 @@ func buildOr(a args) expr { return first(a.list, true) }
 
 // first returns the first value that is as wanted, or the last one; false of none.
 func first(list []node, wanted bool) expr {
+	evals := exprs(list)
 	return func(f *frame) Value {
 		v := OfBool(false)
-		for i := range list {
-			if v = list[i].eval(f); v.truthy() == wanted {
+		for _, eval := range evals {
+			if v = eval(f); v.truthy() == wanted {
 				break
 			}
 		}
 		return v
 	}
+}
+
+// exprs keeps of nodes what evaluating needs.
+func exprs(list []node) []expr {
+	evals := make([]expr, len(list))
+	for i, n := range list {
+		evals[i] = n.eval
+	}
+	return evals
 }
 
 // buildCoalesce returns the first value that is not null.
@@ -100,6 +110,9 @@ func chain(holds func(f *frame, a, b Value) bool) func(args) expr {
 		list := a.list
 		if len(list) == 2 {
 			x, y := list[0].eval, list[1].eval
+			if b := list[1].value; list[1].known { // as in most rules
+				return func(f *frame) Value { return OfBool(holds(f, x(f), b)) }
+			}
 			return func(f *frame) Value {
 				a := x(f)
 				return OfBool(holds(f, a, y(f)))

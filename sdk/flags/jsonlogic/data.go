@@ -36,40 +36,28 @@ func splitPath(text string) []step {
 }
 
 // at returns what an object or a list holds at a step, and null where it holds nothing.
-func (v Value) at(s step) Value {
-	switch v.kind {
-	case Object:
-		found, _ := v.Member(s.name)
+func (v Value) at(s *step) Value {
+	switch {
+	case v.many == nil:
+	case v.kind == Object:
+		found, _ := v.many.member(s.name)
 		return found
-	case List:
-		if items := v.Items(); s.index >= 0 && s.index < len(items) {
-			return items[s.index]
-		}
+	case s.index >= 0 && s.index < len(v.many.items):
+		return v.many.items[s.index]
 	}
 	return Value{}
 }
 
 // walk follows a path from the data in sight.
 func (f *frame) walk(path []step) Value {
-	if len(path) == 0 {
-		return f.data()
+	v := f.near()
+	if len(path) == 0 || path[0].name == properties {
+		v = f.data()
 	}
-	v := f.enterPath(path[0])
-	for _, s := range path[1:] {
-		v = v.at(s)
+	for i := range path {
+		v = v.at(&path[i])
 	}
 	return v
-}
-
-// enterPath takes the first step of a path without making one value of the whole data.
-func (f *frame) enterPath(s step) Value {
-	if !f.atRoot() {
-		return f.scopes[len(f.scopes)-1].data.at(s)
-	}
-	if s.name == properties && f.in.FlagKey != "" {
-		return f.root().at(s)
-	}
-	return f.in.Data.at(s)
 }
 
 func buildVar(a args) expr {
@@ -100,8 +88,7 @@ func buildVar(a args) expr {
 func variableAt(path []step) expr {
 	find := func(f *frame) Value { return f.walk(path) }
 	if len(path) == 1 && path[0].name != properties {
-		only := path[0]
-		return func(f *frame) Value { return f.enterPath(only) }
+		return func(f *frame) Value { return f.near().at(&path[0]) }
 	}
 	if len(path) != 2 || path[0].name != properties {
 		return find
@@ -171,7 +158,7 @@ func (f *frame) search(args []Value) (v Value, found bool) {
 		if v.kind == Object {
 			v, found = v.Member(s.name)
 		} else {
-			v = v.at(s)
+			v = v.at(&s)
 			found = !v.IsNull()
 		}
 		if !found {

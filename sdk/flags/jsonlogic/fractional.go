@@ -77,7 +77,7 @@ func fractional(f *frame, args []Value) Value {
 
 // subjectHash hashes the flag's key and the targeting key; ok is false without one.
 func (f *frame) subjectHash() (hash uint32, ok bool) {
-	subject := f.enterPath(step{name: "targetingKey", index: -1})
+	subject := f.near().at(&step{name: "targetingKey", index: -1})
 	if subject.kind != String || subject.str == "" {
 		return 0, false
 	}

@@ -8,8 +8,9 @@ import (
 
 // Limits of one evaluation.
 const (
-	// MaxSteps bounds the work: an operator, an argument and an element of a list count one, and so do 64 bytes of text
-	// that is made.
+	// MaxSteps bounds the work beyond evaluating each part of a rule once, which its length bounds: the parts of a shared
+	// rule count one each time it is referred to, those of a body for each element of a list that is walked over, and so
+	// do the elements of a list that is searched or made and 64 bytes of such text.
 	MaxSteps = 10_000
 	// MaxDepth bounds how many operators and lists stand inside one another, references followed.
 	MaxDepth = 64
@@ -127,6 +128,14 @@ func (f *frame) leave() {
 
 // atRoot reports whether rules see the whole data.
 func (f *frame) atRoot() bool { return len(f.scopes) == 0 }
+
+// near is what rules see, without $flagd.
+func (f *frame) near() Value {
+	if f.atRoot() {
+		return f.in.Data
+	}
+	return f.scopes[len(f.scopes)-1].data
+}
 
 // data is what rules see: the element of the innermost list, or else the whole data with $flagd in it.
 func (f *frame) data() Value {

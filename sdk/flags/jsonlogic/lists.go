@@ -6,7 +6,7 @@ import "strings"
 func buildIn(a args) expr {
 	const few = 8
 	if !a.literal || len(a.list) < 2 || !a.list[1].known || len(a.list[1].value.Items()) <= few {
-		return eager(in)(a)
+		return pair(in, OfBool(false))(a)
 	}
 	set := make(map[string]bool)
 	var others []Value
@@ -27,23 +27,20 @@ func buildIn(a args) expr {
 	}
 }
 
-// in reports whether a list holds a value, or text other text.
-func in(f *frame, args []Value) Value {
-	if len(args) < 2 || args[0].IsNull() && args[1].kind == String {
-		return OfBool(false)
-	}
-	switch wanted, where := args[0], args[1]; where.kind {
-	case List:
+// in reports whether a list holds a value, or text other text. Nothing else holds anything, and what is absent is in no
+// text.
+func in(f *frame, wanted, where Value) Value {
+	switch {
+	case where.kind == List:
 		return OfBool(f.among(wanted, where.Items()))
-	case String:
-		text, ok := wanted.text()
-		if !ok {
-			return f.throw(invalidArgs)
-		}
-		return OfBool(f.spend(len(where.str)/stepText) && strings.Contains(where.str, text))
-	default:
+	case where.kind != String || wanted.kind == Null:
 		return OfBool(false)
 	}
+	text, ok := wanted.text()
+	if !ok {
+		return f.throw(invalidArgs)
+	}
+	return OfBool(f.spend(len(where.str)/stepText) && strings.Contains(where.str, text))
 }
 
 func (f *frame) among(wanted Value, items []Value) bool {
@@ -92,12 +89,15 @@ func (f *frame) subject(n node) []Value {
 }
 
 // each evaluates the body with each item in turn as its data, until that fails or visit says no.
-func (f *frame) each(items []Value, body expr, visit func(item, result Value) bool) {
+func (f *frame) each(items []Value, body node, visit func(item, result Value) bool) {
 	for i, item := range items {
+		if !f.spend(1 + body.cost) {
+			return
+		}
 		f.enter(item, i)
-		result := body(f)
+		result := body.eval(f)
 		f.leave()
-		if f.failed || !visit(item, result) || !f.spend(1) {
+		if f.failed || !visit(item, result) {
 			return
 		}
 	}
@@ -110,7 +110,7 @@ func buildMap(a args) expr {
 	return func(f *frame) Value {
 		items := f.subject(a.list[0])
 		results := make([]Value, 0, len(items))
-		f.each(items, a.list[1].eval, func(_, result Value) bool {
+		f.each(items, a.list[1], func(_, result Value) bool {
 			results = append(results, result)
 			return true
 		})
@@ -124,7 +124,7 @@ func buildFilter(a args) expr {
 	}
 	return func(f *frame) Value {
 		var kept []Value
-		f.each(f.subject(a.list[0]), a.list[1].eval, func(item, result Value) bool {
+		f.each(f.subject(a.list[0]), a.list[1], func(item, result Value) bool {
 			if result.truthy() {
 				kept = append(kept, item)
 			}
@@ -138,20 +138,20 @@ func buildFilter(a args) expr {
 func buildAll(a args) expr {
 	return func(f *frame) Value {
 		items := f.subject(a.list[0])
-		return OfBool(len(items) > 0 && f.find(items, a.list[1].eval, false) < 0)
+		return OfBool(len(items) > 0 && f.find(items, a.list[1], false) < 0)
 	}
 }
 
 func buildSome(a args) expr {
-	return func(f *frame) Value { return OfBool(f.find(f.subject(a.list[0]), a.list[1].eval, true) >= 0) }
+	return func(f *frame) Value { return OfBool(f.find(f.subject(a.list[0]), a.list[1], true) >= 0) }
 }
 
 func buildNone(a args) expr {
-	return func(f *frame) Value { return OfBool(f.find(f.subject(a.list[0]), a.list[1].eval, true) < 0) }
+	return func(f *frame) Value { return OfBool(f.find(f.subject(a.list[0]), a.list[1], true) < 0) }
 }
 
 // find returns the index of the first element of which the body is as wanted, or -1.
-func (f *frame) find(items []Value, body expr, wanted bool) int {
+func (f *frame) find(items []Value, body node, wanted bool) int {
 	found, at := -1, 0
 	f.each(items, body, func(_, result Value) bool {
 		if result.truthy() == wanted {
@@ -172,10 +172,13 @@ func buildReduce(a args) expr {
 			result = a.list[2].eval(f)
 		}
 		for i, item := range items {
+			if !f.spend(1 + a.list[1].cost) {
+				return Value{}
+			}
 			f.enter(OfMembers([]Member{{Name: "accumulator", Value: result}, {Name: "current", Value: item}}), i)
 			result = a.list[1].eval(f)
 			f.leave()
-			if f.failed || !f.spend(1) {
+			if f.failed {
 				return Value{}
 			}
 		}

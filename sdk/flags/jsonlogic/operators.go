@@ -6,7 +6,6 @@ type operator struct {
 	least int  // arguments in a list
 	lazy  bool // evaluates its arguments itself, and so must be given them in a list
 	reads bool // something other than its arguments: it cannot be computed before
-	free  bool // costs no step of its own, being counted as an argument
 	check func(args) string
 }
 
@@ -21,7 +20,7 @@ type args struct {
 //
 //nolint:gochecknoglobals // a table
 var operators = map[string]operator{
-	"var":          {build: buildVar, reads: true, free: true},
+	"var":          {build: buildVar, reads: true},
 	"val":          {build: eager(val), reads: true},
 	"exists":       {build: eager(exists), reads: true},
 	"missing":      {build: eager(missing), reads: true},
@@ -56,8 +55,8 @@ var operators = map[string]operator{
 
 	"cat":         {build: eager(cat)},
 	"substr":      {build: eager(substr), least: 2},
-	"starts_with": {build: eager(startsWith)},
-	"ends_with":   {build: eager(endsWith)},
+	"starts_with": {build: pair(startsWith, Value{})},
+	"ends_with":   {build: pair(endsWith, Value{})},
 	"sem_ver":     {build: eager(semVer), check: checkSemVer},
 
 	"in":     {build: buildIn},
@@ -76,7 +75,8 @@ var operators = map[string]operator{
 func eager(apply func(*frame, []Value) Value) func(args) expr {
 	return func(a args) expr {
 		if a.literal {
-			return func(f *frame) Value { return f.apply(a.list, apply) }
+			evals := exprs(a.list)
+			return func(f *frame) Value { return f.apply(evals, apply) }
 		}
 		one := a.list[0].eval
 		return func(f *frame) Value {
@@ -92,11 +92,31 @@ func eager(apply func(*frame, []Value) Value) func(args) expr {
 	}
 }
 
+// pair is eager for a function of two values, which need no list then. Of another number of arguments the operator is
+// what otherwise says.
+func pair(apply func(f *frame, a, b Value) Value, otherwise Value) func(args) expr {
+	return func(a args) expr {
+		if a.literal && len(a.list) == 2 {
+			x, y := a.list[0].eval, a.list[1].eval
+			return func(f *frame) Value {
+				a := x(f)
+				return apply(f, a, y(f))
+			}
+		}
+		return eager(func(f *frame, args []Value) Value {
+			if len(args) != 2 {
+				return otherwise
+			}
+			return apply(f, args[0], args[1])
+		})(a)
+	}
+}
+
 // apply evaluates arguments, which wait on the frame's stack, and applies a function to them.
-func (f *frame) apply(list []node, apply func(*frame, []Value) Value) Value {
+func (f *frame) apply(evals []expr, apply func(*frame, []Value) Value) Value {
 	base := len(f.stack)
-	for i := range list {
-		v := list[i].eval(f) // which may move the stack
+	for _, eval := range evals {
+		v := eval(f) // which may move the stack
 		f.stack = append(f.stack, v)
 	}
 	return f.pop(base, apply(f, f.stack[base:]))

@@ -88,14 +88,14 @@ func offset(s string, n int) int {
 	return len(s)
 }
 
-func startsWith(_ *frame, args []Value) Value { return affix(args, strings.HasPrefix) }
+func startsWith(_ *frame, a, b Value) Value { return affix(a, b, strings.HasPrefix) }
 
-func endsWith(_ *frame, args []Value) Value { return affix(args, strings.HasSuffix) }
+func endsWith(_ *frame, a, b Value) Value { return affix(a, b, strings.HasSuffix) }
 
-// affix is null of anything but two strings.
-func affix(args []Value, has func(s, affix string) bool) Value {
-	if len(args) != 2 || args[0].kind != String || args[1].kind != String {
+// affix is null of anything but strings.
+func affix(a, b Value, has func(s, affix string) bool) Value {
+	if a.kind != String || b.kind != String {
 		return Value{}
 	}
-	return OfBool(has(args[0].str, args[1].str))
+	return OfBool(has(a.str, b.str))
 }

@@ -121,19 +121,25 @@ func (v Value) Members() []Member {
 
 // Member returns what an object holds under a name; found is false where it holds nothing.
 func (v Value) Member(name string) (found Value, ok bool) {
-	members := v.Members()
-	const few = 8
-	if len(members) <= few { // then looking at each is faster than halving
-		for i := range members {
-			if members[i].Name == name {
-				return members[i].Value, true
+	if v.kind != Object || v.many == nil {
+		return Value{}, false
+	}
+	return v.many.member(name)
+}
+
+func (m *many) member(name string) (found Value, ok bool) {
+	const few = 16
+	if len(m.members) <= few { // then looking at each is faster than halving
+		for i := range m.members {
+			if m.members[i].Name == name {
+				return m.members[i].Value, true
 			}
 		}
 		return Value{}, false
 	}
-	i := sort.Search(len(members), func(i int) bool { return members[i].Name >= name })
-	if i < len(members) && members[i].Name == name {
-		return members[i].Value, true
+	i := sort.Search(len(m.members), func(i int) bool { return m.members[i].Name >= name })
+	if i < len(m.members) && m.members[i].Name == name {
+		return m.members[i].Value, true
 	}
 	return Value{}, false
 }
