@@ -38,7 +38,9 @@ func benchmark(name, function string, goal float64) measure.Benchmark {
 		Name: name,
 		About: "ns of evaluating a flag; the ratio is flagd's time divided by ours, how many times faster we are; " +
 			"the goal is the least ratio, and 0 allocations",
-		Run: func(ctx context.Context, env measure.Env) (measure.Result, error) { return run(ctx, env, name, function, goal) },
+		Run: func(ctx context.Context, env measure.Env) (measure.Result, error) {
+			return run(ctx, env, name, function, goal)
+		},
 	}
 }
 

@@ -48,7 +48,8 @@ type Object = map[string]any
 
 // Parse reads a document strictly: one JSON object, no member twice, no NUL, no lone
 // surrogate, no number beyond 2^53-1 or too small to tell from 0, within the bounds.
-// The error wraps [ErrDocument] and says what is wrong, not the value.
+// The error wraps [ErrDocument] and says what is wrong and at which JSON pointer or
+// byte, not the value.
 func Parse(text []byte) (Object, error) {
 	if len(text) > MaxBytes {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrDocument, MaxBytes)
@@ -74,6 +75,30 @@ func Parse(text []byte) (Object, error) {
 		return nil, fmt.Errorf("%w: something follows the object", ErrDocument)
 	}
 	return o, nil
+}
+
+// placed is an error at a JSON pointer.
+type placed struct {
+	pointer string
+	why     error
+}
+
+// Error implements error.
+func (p *placed) Error() string { return p.pointer + ": " + p.why.Error() }
+
+// Unwrap returns the error without its place.
+func (p *placed) Unwrap() error { return p.why }
+
+// below puts an error of a member, or of an element, in its place.
+func below(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	pointer := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+	if inner := (*placed)(nil); errors.As(err, &inner) {
+		return &placed{pointer: pointer + inner.pointer, why: inner.why}
+	}
+	return &placed{pointer: pointer, why: err}
 }
 
 // parser reads tokens and counts.
@@ -132,14 +157,14 @@ func (p *parser) object(depth, path int) (any, error) {
 			return nil, errors.New("broken JSON")
 		}
 		if _, twice := o[name]; twice {
-			return nil, errors.New("a member stands twice")
+			return nil, below(name, errors.New("a member stands twice"))
 		}
-		below := path + 1 + len(name)
-		if below > MaxPath {
+		path := path + 1 + len(name)
+		if path > MaxPath {
 			return nil, fmt.Errorf("a path of more than %d bytes", MaxPath)
 		}
-		if o[name], err = p.value(depth+1, below); err != nil {
-			return nil, err
+		if o[name], err = p.value(depth+1, path); err != nil {
+			return nil, below(name, err)
 		}
 	}
 	return o, p.end(len(o) == 0)
@@ -150,7 +175,7 @@ func (p *parser) array(depth, path int) (any, error) {
 	for p.d.More() {
 		v, err := p.value(depth+1, path)
 		if err != nil {
-			return nil, err
+			return nil, below(strconv.Itoa(len(a)), err)
 		}
 		a = append(a, v)
 	}
@@ -175,7 +200,7 @@ func number(n json.Number) (float64, error) {
 func checkEscapes(text []byte) error {
 	for i := 0; i < len(text); i++ {
 		if text[i] == 0 {
-			return errors.New("a NUL")
+			return fmt.Errorf("a NUL at byte %d", i)
 		}
 		if text[i] != '\\' || i+1 >= len(text) {
 			continue
@@ -191,14 +216,14 @@ func checkEscapes(text []byte) error {
 		i += 4
 		switch {
 		case r == 0:
-			return errors.New("a NUL")
+			return fmt.Errorf("a NUL at byte %d", i-5)
 		case utf16.IsSurrogate(r):
 			low, ok := rune(0), false
 			if i+2 < len(text) && text[i+1] == '\\' && text[i+2] == 'u' {
 				low, ok = hexRune(text, i+3)
 			}
 			if !ok || utf16.DecodeRune(r, low) == utf8.RuneError {
-				return errors.New("a lone surrogate")
+				return fmt.Errorf("a lone surrogate at byte %d", i-5)
 			}
 			i += 6
 		}

@@ -135,3 +135,19 @@ func TestCanonicalNumbers(t *testing.T) {
 		}
 	}
 }
+
+func TestParseSaysWhere(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`{"a":{"b/c":[1,{"~":1e400}]}}`: "/a/b~1c/1/~0: a number beyond 2^53-1",
+		`{"a":{"b":1,"b":2}}`:           "/a/b: a member stands twice",
+		`{"a":[[],[tru]]}`:              "/a/1/0: broken JSON",
+		`{"a":"\u0000"}`:                "a NUL at byte 6",
+		`{"a":"x\ud83d"}`:               "a lone surrogate at byte 7",
+	} {
+		_, err := settings.Parse([]byte(text))
+		if !errors.Is(err, settings.ErrDocument) || !strings.HasSuffix(err.Error(), "object: "+want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}

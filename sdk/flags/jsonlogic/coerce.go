@@ -125,7 +125,7 @@ func strict(a, b Value) bool {
 }
 
 // sign is how < sees two values.
-type sign int8
+type sign int
 
 const (
 	before sign = iota - 1

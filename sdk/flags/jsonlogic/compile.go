@@ -53,7 +53,7 @@ func (l *Library) compile(rule any, pointer []string) node {
 	n := c.compile(rule)
 	n.depth = c.deepest
 	if n.depth > MaxDepth {
-		c.problem("is nested deeper than %d", MaxDepth)
+		c.problemf("is nested deeper than %d", MaxDepth)
 		n = node{eval: exhausted, depth: 1} // and so is not counted again where it is referred to
 	}
 	return n
@@ -97,7 +97,7 @@ type compiler struct {
 	folding int // steps left for computing what is constant
 }
 
-func (c *compiler) problem(format string, args ...any) {
+func (c *compiler) problemf(format string, args ...any) {
 	if len(c.library.problems) >= mostProblems {
 		return
 	}
@@ -147,7 +147,7 @@ func (c *compiler) descend() func() {
 func (c *compiler) literal(x any) node {
 	v, err := Of(x)
 	if err != nil {
-		c.problem("%v", err)
+		c.problemf("%v", err)
 		return thrower(invalidArgs)
 	}
 	return constant(v)
@@ -201,7 +201,7 @@ func (c *compiler) operation(name string, raw any) node {
 	}
 	op, ok := operators[name]
 	if !ok {
-		c.problem("the operator %q does not exist", name)
+		c.problemf("the operator %q does not exist", name)
 		return thrower(unknownOperator)
 	}
 	c.path = append(c.path, name)
@@ -213,12 +213,12 @@ func (c *compiler) operation(name string, raw any) node {
 		a = args{list: []node{c.compile(raw)}}
 	}
 	if op.lazy && !a.literal || a.literal && len(a.list) < op.least {
-		c.problem("%q takes a list of arguments, at least %d", name, op.least)
+		c.problemf("%q takes a list of arguments, at least %d", name, op.least)
 		return thrower(invalidArgs)
 	}
 	if op.check != nil {
 		if what := op.check(a); what != "" {
-			c.problem("%s", what)
+			c.problemf("%s", what)
 		}
 	}
 	n := node{eval: op.build(a), cost: 1}
@@ -249,11 +249,11 @@ func (c *compiler) fold(n node) node {
 func (c *compiler) reference(raw any) node {
 	name, ok := raw.(string)
 	if _, exists := c.library.source[name]; !ok || !exists {
-		c.problem("there is no evaluator %q", fmt.Sprint(raw))
+		c.problemf("there is no evaluator %q", fmt.Sprint(raw))
 		return thrower(unknownOperator)
 	}
 	if c.library.open[name] {
-		c.problem("the evaluator %q refers to itself", name)
+		c.problemf("the evaluator %q refers to itself", name)
 		return thrower(unknownOperator)
 	}
 	n := c.library.shared(name)

@@ -2,6 +2,7 @@ package jsonlogic
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -174,7 +175,8 @@ func checkSemVer(a args) string {
 	if !a.literal || len(a.list) != 3 {
 		return "sem_ver takes a version, an operator and a version"
 	}
-	if op := a.list[1]; op.known && (op.value.kind != String || !strings.Contains(" = != < <= > >= ~ ^ ", " "+op.value.str+" ")) {
+	operators := []string{"=", "!=", "<", "<=", ">", ">=", "~", "^"}
+	if op := a.list[1]; op.known && (op.value.kind != String || !slices.Contains(operators, op.value.str)) {
 		return "the operator of sem_ver is none of = != < <= > >= ~ ^"
 	}
 	for _, n := range []node{a.list[0], a.list[2]} {

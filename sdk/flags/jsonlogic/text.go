@@ -1,6 +1,7 @@
 package jsonlogic
 
 import (
+	"math"
 	"strings"
 	"unicode/utf8"
 )
@@ -70,7 +71,7 @@ func substr(f *frame, args []Value) Value {
 // whole reads a number of characters, of which more than the bound are as many.
 func (f *frame) whole(v Value, bound int) (n int, ok bool) {
 	x := v.number()
-	if x != x { //nolint:gocritic // NaN
+	if math.IsNaN(x) {
 		f.throw(notANumber)
 		return 0, false
 	}
