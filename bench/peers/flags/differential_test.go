@@ -1,7 +1,7 @@
 package flags_test
 
 import (
-	"fmt"
+	"maps"
 	"os"
 	"testing"
 
@@ -62,10 +62,7 @@ func TestSameAnswers(t *testing.T) {
 func explain(document object, key string, attributes object) (name, where string) {
 	shared, _ := document["$evaluators"].(object)
 	targeting := resolve(document["flags"].(object)[key].(object)["targeting"], shared)
-	data := object{}
-	for name, v := range attributes {
-		data[name] = v
-	}
+	data := maps.Clone(attributes)
 	data["$flagd"] = object{"flagKey": key, "timestamp": 1.8e9}
 	d := locate(targeting, data)
 	if d == nil {
@@ -73,9 +70,6 @@ func explain(document object, key string, attributes object) (name, where string
 	}
 	for name := range sortedClaims() {
 		if claims[name](*d) {
-			if os.Getenv("EXPLAIN") != "" {
-				fmt.Printf("%s\t%s\t%.200s\tflagd %s\tours %s\targs %s\n", name, marshal(d.rule), marshal(d.data), d.theirs, d.ours, marshal(d.args))
-			}
 			return name, ""
 		}
 	}

@@ -266,32 +266,13 @@ func lost(d difference) bool {
 
 func kindOf(v any) string { return fmt.Sprintf("%T", v) }
 
-func is(d difference, operators ...string) bool {
-	for _, operator := range operators {
-		if d.operator == operator {
-			return true
-		}
-	}
-	return false
-}
+func is(d difference, operators ...string) bool { return slices.Contains(operators, d.operator) }
 
-func some(d difference, holds func(any) bool) bool {
-	for _, arg := range d.args {
-		if holds(arg) {
-			return true
-		}
-	}
-	return false
-}
+func some(d difference, holds func(any) bool) bool { return slices.ContainsFunc(d.args, holds) }
 
 func contains(v any, holds func(any) bool) bool {
 	items, _ := v.([]any)
-	for _, item := range items {
-		if holds(item) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(items, holds)
 }
 
 func isThrown(v any) bool { return v == thrown{} }

@@ -3,6 +3,7 @@ package flags_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 )
 
 // generator makes flag documents and contexts, the same ones of a seed.
@@ -58,7 +59,7 @@ func (g generator) flag(wild bool) object {
 		f["state"] = "DISABLED"
 	case g.chance(10):
 		f["defaultVariant"] = nil
-	case g.chance(10):
+	case g.chance(11):
 		delete(f, "defaultVariant")
 	}
 	if g.chance(30) {
@@ -274,7 +275,7 @@ func (g generator) variable(k kind) any {
 // context makes what a caller says of itself. Attributes are absent, or of a kind that nobody expects.
 func (g generator) context() object {
 	c := object{
-		"targetingKey": fmt.Sprintf("user-%d", g.IntN(1000)), "userId": fmt.Sprint(g.IntN(1000)),
+		"targetingKey": fmt.Sprintf("user-%d", g.IntN(1000)), "userId": strconv.Itoa(g.IntN(1000)),
 		"email": pick(g, "ann@example.com", "bob@example.org", "é@example.com"), "age": float64(g.IntN(90)),
 		"score": pick(g, 0.0, 1.2, -4.0, 1e7), "beta": g.chance(50), "version": g.version(),
 		"roles": pick(g, []any{}, []any{"admin"}, []any{"beta", "viewer"}), "scores": pick(g, []any{}, []any{1.0, 18.0}),

@@ -313,3 +313,29 @@ func FuzzCompile(f *testing.F) {
 		}
 	})
 }
+
+// TestWorstRules gives rules that are as slow as their authors could make them the largest context of the wire.
+func TestWorstRules(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("1.", 32<<10)
+	items := make([]any, 5000)
+	for i := range items {
+		items[i] = long
+	}
+	c := contextOf(t, flagset.Identity{}, map[string]any{"s": long, "l": items})
+	for _, body := range []string{
+		`{"==":[{"var":""},{"cat":[{"var":""},"x"]}]}`, `{"in":["x",{"var":""}]}`, `{"sem_ver":[{"var":""},"=",{"var":""}]}`,
+		`{"var":{"var":""}}`, `{"missing":{"var":""}}`, `{"fractional":[{"var":""},["a"]]}`, `{"+":[{"var":""}]}`,
+		`{"fractional":[{"cat":[{"var":""}]},["a"]]}`, `{"substr":[{"var":""},-1]}`, `{"some":[{"val":[[2],"l"]},{"==":[{"var":""},1]}]}`,
+		`{"<":[{"var":""},{"var":""}]}`, `{"val":[{"var":""}]}`,
+	} {
+		for _, walk := range []string{"map", "filter", "all", "reduce"} {
+			set := compile(t, `{"flags":{"f":{"variants":{"v":1},"defaultVariant":"v","targeting":{"!!":[{"`+walk+`":[{"var":"l"},`+body+`,0]}]}}}}`)
+			start := time.Now()
+			r := set.Evaluate("f", c)
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("%s of %s took %v: %s", walk, body, took, say(r))
+			}
+		}
+	}
+}

@@ -115,14 +115,25 @@ func pathOf(v Value) (path []step, ok bool) {
 	return splitPath(text), ok
 }
 
+// computed is pathOf for a path that the rule computes, which may be long.
+func (f *frame) computed(v Value) (path []step, ok bool) {
+	if !f.spendText(len(v.str)) {
+		return nil, false
+	}
+	if path, ok = pathOf(v); !ok {
+		f.throw(invalidArgs)
+	}
+	return path, ok
+}
+
 // variable looks up a path that the rule computes.
 func variable(f *frame, args []Value) Value {
 	if len(args) == 0 {
 		return f.data()
 	}
-	path, ok := pathOf(args[0])
+	path, ok := f.computed(args[0])
 	if !ok {
-		return f.throw(invalidArgs)
+		return Value{}
 	}
 	v := f.walk(path)
 	if v.IsNull() && len(args) == 2 {
@@ -214,9 +225,8 @@ func (f *frame) absent(paths []Value) (absent []Value) {
 		return nil
 	}
 	for _, p := range paths {
-		path, ok := pathOf(p)
+		path, ok := f.computed(p)
 		if !ok {
-			f.throw(invalidArgs)
 			return nil
 		}
 		if f.walk(path).IsNull() {

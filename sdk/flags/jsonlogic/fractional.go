@@ -61,6 +61,7 @@ func fractional(f *frame, args []Value) Value {
 	ok := true
 	switch args[0].kind {
 	case String:
+		ok = f.spendText(len(args[0].str))
 		hash, args = Murmur3(args[0].str), args[1:]
 	case Null:
 		args = args[1:]
@@ -122,6 +123,9 @@ func buildFractional(a args) expr {
 		return func(f *frame) Value {
 			switch v := key.eval(f); v.kind {
 			case String:
+				if !f.spendText(len(v.str)) {
+					return Value{}
+				}
 				return s.pick(Murmur3(v.str))
 			case Null:
 				hash, ok := f.subjectHash()
@@ -144,7 +148,7 @@ func (f *frame) hashOf(parts []node) uint32 {
 	for i := range parts {
 		v := parts[i].eval(f)
 		if v.kind == String {
-			if f.spend(len(v.str) / stepText) {
+			if f.spendText(len(v.str)) {
 				m.write(v.str)
 			}
 			continue

@@ -10,7 +10,7 @@ import (
 const (
 	// MaxSteps bounds the work beyond evaluating each part of a rule once, which its length bounds: the parts of a shared
 	// rule count one each time it is referred to, those of a body for each element of a list that is walked over, and so
-	// do the elements of a list that is searched or made and 64 bytes of such text.
+	// do the elements of a list that is searched or made and 64 bytes of text that is made or read through.
 	MaxSteps = 10_000
 	// MaxDepth bounds how many operators and lists stand inside one another, references followed.
 	MaxDepth = 64
@@ -92,6 +92,9 @@ func (f *frame) spend(n int) bool {
 	return !f.spent
 }
 
+// spendText takes the steps of text that is made or read through.
+func (f *frame) spendText(bytes int) bool { return f.spend(bytes / stepText) }
+
 // throw fails the evaluation, unless it has failed before, and returns null.
 func (f *frame) throw(what string) Value {
 	return f.throwValue(errorObject(OfString(what)))
@@ -147,8 +150,8 @@ func (f *frame) data() Value {
 
 // root is the whole data as one value. It has to be made, which looking up a path avoids.
 func (f *frame) root() Value {
-	if f.in.FlagKey == "" || f.in.Data.kind != Object {
-		return f.in.Data
+	if data := f.in.Data; f.in.FlagKey == "" || data.kind != Object && data.kind != Null {
+		return data
 	}
 	own := OfMembers([]Member{
 		{Name: "flagKey", Value: OfString(f.in.FlagKey)}, {Name: "timestamp", Value: OfNumber(float64(f.in.Timestamp))},

@@ -40,7 +40,7 @@ func in(f *frame, wanted, where Value) Value {
 	if !ok {
 		return f.throw(invalidArgs)
 	}
-	return OfBool(f.spend(len(where.str)/stepText) && strings.Contains(where.str, text))
+	return OfBool(f.spendText(len(where.str)) && strings.Contains(where.str, text))
 }
 
 func (f *frame) among(wanted Value, items []Value) bool {

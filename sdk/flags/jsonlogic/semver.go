@@ -139,8 +139,8 @@ func comparePre(v, w string) int {
 }
 
 // semVer compares versions; it is null of what is none.
-func semVer(_ *frame, args []Value) Value {
-	if len(args) != 3 || args[1].kind != String {
+func semVer(f *frame, args []Value) Value {
+	if len(args) != 3 || args[1].kind != String || !f.spendText(len(args[0].str)+len(args[2].str)) {
 		return Value{}
 	}
 	v, ok := parseVersion(args[0])

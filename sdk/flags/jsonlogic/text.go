@@ -15,7 +15,7 @@ func cat(f *frame, args []Value) Value {
 	for _, v := range args {
 		length += len(v.str)
 	}
-	if !f.spend(length / stepText) {
+	if !f.spendText(length) {
 		return Value{}
 	}
 	text := make([]byte, 0, length)
@@ -39,7 +39,7 @@ func substr(f *frame, args []Value) Value {
 		text = cat(f, args[:1])
 	}
 	s := text.str
-	if !f.spend(len(s) / stepText) {
+	if !f.spendText(len(s)) {
 		return Value{}
 	}
 	length := utf8.RuneCountInString(s)
