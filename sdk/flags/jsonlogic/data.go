@@ -36,12 +36,13 @@ func splitPath(text string) []step {
 }
 
 // at returns what an object or a list holds at a step, and null where it holds nothing.
-func (v Value) at(s *step) Value {
+func (v *Value) at(s *step) Value {
 	switch {
 	case v.many == nil:
 	case v.kind == Object:
-		found, _ := v.many.member(s.name)
-		return found
+		if found := v.many.member(s.name); found != nil {
+			return *found
+		}
 	case s.index >= 0 && s.index < len(v.many.items):
 		return v.many.items[s.index]
 	}
@@ -50,11 +51,16 @@ func (v Value) at(s *step) Value {
 
 // walk follows a path from the data in sight.
 func (f *frame) walk(path []step) Value {
-	v := f.near()
-	if len(path) == 0 || path[0].name == properties {
-		v = f.data()
+	if len(path) == 0 {
+		return f.data()
 	}
-	for i := range path {
+	from := f.near()
+	if path[0].name == properties {
+		all := f.data()
+		from = &all
+	}
+	v := from.at(&path[0])
+	for i := 1; i < len(path); i++ {
 		v = v.at(&path[i])
 	}
 	return v
@@ -88,7 +94,8 @@ func buildVar(a args) expr {
 func variableAt(path []step) expr {
 	find := func(f *frame) Value { return f.walk(path) }
 	if len(path) == 1 && path[0].name != properties {
-		return func(f *frame) Value { return f.near().at(&path[0]) }
+		only := path[0]
+		return func(f *frame) Value { return f.near().at(&only) }
 	}
 	if len(path) != 2 || path[0].name != properties {
 		return find

@@ -133,11 +133,11 @@ func (f *frame) leave() {
 func (f *frame) atRoot() bool { return len(f.scopes) == 0 }
 
 // near is what rules see, without $flagd.
-func (f *frame) near() Value {
+func (f *frame) near() *Value {
 	if f.atRoot() {
-		return f.in.Data
+		return &f.in.Data
 	}
-	return f.scopes[len(f.scopes)-1].data
+	return &f.scopes[len(f.scopes)-1].data
 }
 
 // data is what rules see: the element of the innermost list, or else the whole data with $flagd in it.

@@ -98,6 +98,9 @@ func pair(apply func(f *frame, a, b Value) Value, otherwise Value) func(args) ex
 	return func(a args) expr {
 		if a.literal && len(a.list) == 2 {
 			x, y := a.list[0].eval, a.list[1].eval
+			if b := a.list[1].value; a.list[1].known { // as in most rules
+				return func(f *frame) Value { return apply(f, x(f), b) }
+			}
 			return func(f *frame) Value {
 				a := x(f)
 				return apply(f, a, y(f))

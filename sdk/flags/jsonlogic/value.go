@@ -124,24 +124,29 @@ func (v Value) Member(name string) (found Value, ok bool) {
 	if v.kind != Object || v.many == nil {
 		return Value{}, false
 	}
-	return v.many.member(name)
+	at := v.many.member(name)
+	if at == nil {
+		return Value{}, false
+	}
+	return *at, true
 }
 
-func (m *many) member(name string) (found Value, ok bool) {
+// member returns nil where there is none.
+func (m *many) member(name string) *Value {
 	const few = 16
 	if len(m.members) <= few { // then looking at each is faster than halving
 		for i := range m.members {
-			if m.members[i].Name == name {
-				return m.members[i].Value, true
+			if at := &m.members[i]; at.Name == name {
+				return &at.Value
 			}
 		}
-		return Value{}, false
+		return nil
 	}
 	i := sort.Search(len(m.members), func(i int) bool { return m.members[i].Name >= name })
 	if i < len(m.members) && m.members[i].Name == name {
-		return m.members[i].Value, true
+		return &m.members[i].Value
 	}
-	return Value{}, false
+	return nil
 }
 
 // Any returns the value as encoding/json would decode it into an any.
