@@ -58,7 +58,7 @@ func fractional(f *frame, args []Value) Value {
 		return Value{}
 	}
 	var hash uint32
-	ok := true
+	var ok bool
 	switch args[0].kind {
 	case String:
 		ok = f.spendText(len(args[0].str))

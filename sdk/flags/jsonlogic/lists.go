@@ -6,7 +6,7 @@ import "strings"
 func buildIn(a args) expr {
 	const few = 8
 	if !a.literal || len(a.list) < 2 || !a.list[1].known || len(a.list[1].value.Items()) <= few {
-		return pair(in, OfBool(false))(a)
+		return pair(in, inFirst)(a)
 	}
 	set := make(map[string]bool)
 	var others []Value
@@ -41,6 +41,14 @@ func in(f *frame, wanted, where Value) Value {
 		return f.throw(invalidArgs)
 	}
 	return OfBool(f.spendText(len(where.str)) && strings.Contains(where.str, text))
+}
+
+// inFirst takes the first two of its arguments.
+func inFirst(f *frame, args []Value) Value {
+	if len(args) < 2 {
+		return OfBool(false)
+	}
+	return in(f, args[0], args[1])
 }
 
 func (f *frame) among(wanted Value, items []Value) bool {

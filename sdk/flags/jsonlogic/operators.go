@@ -55,8 +55,8 @@ var operators = map[string]operator{
 
 	"cat":         {build: eager(cat)},
 	"substr":      {build: eager(substr), least: 2},
-	"starts_with": {build: pair(startsWith, Value{})},
-	"ends_with":   {build: pair(endsWith, Value{})},
+	"starts_with": {build: pair(startsWith, onlyTwo(startsWith))},
+	"ends_with":   {build: pair(endsWith, onlyTwo(endsWith))},
 	"sem_ver":     {build: eager(semVer), check: checkSemVer},
 
 	"in":     {build: buildIn},
@@ -92,26 +92,20 @@ func eager(apply func(*frame, []Value) Value) func(args) expr {
 	}
 }
 
-// pair is eager for a function of two values, which need no list then. Of another number of arguments the operator is
-// what otherwise says.
-func pair(apply func(f *frame, a, b Value) Value, otherwise Value) func(args) expr {
+// pair is eager for an operator that mostly has two arguments, which need no list then; otherwise is for the other cases.
+func pair(apply func(f *frame, a, b Value) Value, otherwise func(*frame, []Value) Value) func(args) expr {
 	return func(a args) expr {
-		if a.literal && len(a.list) == 2 {
-			x, y := a.list[0].eval, a.list[1].eval
-			if b := a.list[1].value; a.list[1].known { // as in most rules
-				return func(f *frame) Value { return apply(f, x(f), b) }
-			}
-			return func(f *frame) Value {
-				a := x(f)
-				return apply(f, a, y(f))
-			}
+		if !a.literal || len(a.list) != 2 {
+			return eager(otherwise)(a)
 		}
-		return eager(func(f *frame, args []Value) Value {
-			if len(args) != 2 {
-				return otherwise
-			}
-			return apply(f, args[0], args[1])
-		})(a)
+		x, y := a.list[0].eval, a.list[1].eval
+		if b := a.list[1].value; a.list[1].known { // as in most rules
+			return func(f *frame) Value { return apply(f, x(f), b) }
+		}
+		return func(f *frame) Value {
+			a := x(f)
+			return apply(f, a, y(f))
+		}
 	}
 }
 

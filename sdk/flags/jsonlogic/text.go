@@ -93,6 +93,16 @@ func startsWith(_ *frame, a, b Value) Value { return affix(a, b, strings.HasPref
 
 func endsWith(_ *frame, a, b Value) Value { return affix(a, b, strings.HasSuffix) }
 
+// onlyTwo is null of more or fewer arguments than two.
+func onlyTwo(apply func(f *frame, a, b Value) Value) func(*frame, []Value) Value {
+	return func(f *frame, args []Value) Value {
+		if len(args) != 2 {
+			return Value{}
+		}
+		return apply(f, args[0], args[1])
+	}
+}
+
 // affix is null of anything but strings.
 func affix(a, b Value, has func(s, affix string) bool) Value {
 	if a.kind != String || b.kind != String {
