@@ -14,11 +14,11 @@ import (
 // operator over values must be to blame, and docs/flagd-differences.md must say so.
 func TestSameAnswers(t *testing.T) {
 	t.Parallel()
-	documents, wild := 30, 10
+	documents, wild := 60, 20
 	if os.Getenv("ROWHOUSE_TEST_LONG") != "" {
-		documents, wild = 1500, 300
+		documents, wild = 2500, 500
 	}
-	const flags, contexts = 10, 12
+	const flags, contexts = 15, 5
 	flagd, schema := newFlagd(t), flagdSchema(t)
 	cases, explained := 0, map[string]int{}
 	for seed := range documents + wild {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // difference is where two engines part: one operator over arguments of which both think the same.
@@ -195,7 +196,11 @@ var claims = map[string]func(d difference) bool{
 		return is(d, "substr") && (notText(d.args[0]) || slices.ContainsFunc(d.args[1:], notReal))
 	},
 	"substr-outside": func(d difference) bool {
-		return is(d, "substr") && isText(d.args[0]) && !slices.ContainsFunc(d.args[1:], notReal) && d.ours != fails
+		if !is(d, "substr") || notText(d.args[0]) || notReal(d.args[1]) {
+			return false
+		}
+		length, start := float64(utf8.RuneCountInString(d.args[0].(string))), d.args[1].(float64)
+		return start > length || start < -length || d.theirs == fails && d.ours == `""`
 	},
 	"numeric-text": func(d difference) bool { return some(d, oddNumber) },
 

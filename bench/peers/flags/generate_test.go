@@ -217,7 +217,7 @@ func (g generator) rule(k kind, depth int, wild bool) any {
 }
 
 func (g generator) booleanRule(v func(kind) any, depth int, wild bool) any {
-	switch g.IntN(11) {
+	switch g.IntN(12) {
 	case 0, 1:
 		return object{pick(g, "==", "===", "!=", "!=="): twice(v, pick(g, text, text, number, boolean))}
 	case 2:
@@ -232,7 +232,7 @@ func (g generator) booleanRule(v func(kind) any, depth int, wild bool) any {
 		return object{pick(g, "!", "!!"): []any{v(pick(g, boolean, text, number, list))}}
 	case 7:
 		return object{pick(g, "starts_with", "ends_with"): []any{g.rule(text, depth-1, wild), pick(g, "ann", "example.com", "")}}
-	case 8:
+	case 8, 11:
 		return object{"sem_ver": []any{
 			object{"var": pick(g, "version", "version", "email", "score")}, pick(g, "=", "!=", "<", "<=", ">", ">=", "~", "^"),
 			pick(g, "1.2.3", "2.0.0", "1.2.3-beta.1", "1.2.4+build.5", "0.9.0"),
