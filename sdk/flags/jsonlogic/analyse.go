@@ -129,8 +129,12 @@ func readsTime(args []any) bool {
 func (a *analysis) timesOfVal(args []any, root bool) {
 	outward := false
 	if len(args) > 0 {
-		if jump, ok := args[0].([]any); ok && len(jump) > 0 {
+		switch args[0].(type) {
+		case []any:
 			outward, args = true, args[1:]
+		case map[string]any: // may yield such a list, and the names with it
+			a.open()
+			return
 		}
 	}
 	if !outward && !root {

@@ -232,13 +232,35 @@ func TestOfRefuses(t *testing.T) {
 	}
 }
 
+// holdStill fails if a rule changes its answer at a time that Times does not say.
+func holdStill(t *testing.T, rule *jsonlogic.Rule, times jsonlogic.Times, data jsonlogic.Value) {
+	t.Helper()
+	if times.Open {
+		return
+	}
+	at := func(second int64) string {
+		v, err := rule.Eval(jsonlogic.Input{Data: data, FlagKey: "f", Timestamp: second})
+		return fmt.Sprint(v.Any(), err)
+	}
+	const never, ever = -1 << 50, 1 << 50
+	since := int64(never)
+	for _, until := range append(times.Instants, ever) {
+		if first, last := at(since), at(until-1); first != last {
+			t.Fatalf("%s at %d and %s at %d, in spite of %+v", first, since, last, until-1, times)
+		}
+		since = until
+	}
+}
+
 // FuzzRule compiles and evaluates whatever JSON there is: it must not panic, and the steps bound it.
 func FuzzRule(f *testing.F) {
 	for _, seed := range []string{
 		`{"if":[{"==":[{"var":"a"},1]},"x",{"$ref":"r"}]}`, `{"reduce":[{"var":"l"},{"cat":[{"var":"accumulator"},"x"]},""]}`,
 		`{"fractional":[{"cat":["a",{"var":"k"}]},["a",1],[{"var":"x"},{"-":[1]}]]}`, `{"sem_ver":["v1.2-x","~",1.2]}`,
 		`{"val":[[-9],"a",{"throw":1}]}`, `{"try":[{"/":[1,0]},{"val":"type"}]}`, `{"substr":["é",-1e300,1e300]}`,
-		`{"in":[[1],[[1,2],"a",null]]}`, `{"missing_some":["x",[1,null,"a.b"]]}`, `{"??":[null,{"exists":[[1],"index"]}]}`,
+		`{"in":[[1],[[1,2],"a",null]]}`, `{"if":[{"<":[{"var":"$flagd.timestamp"},10,"20.5"]},1,{"==":[3,{"var":"$flagd.timestamp"}]}]}`,
+		`{"map":[[[2]],{"val":[{"var":""},"$flagd","timestamp"]}]}`, `{"some":[[1],{"val":[[2],"$flagd","timestamp"]}]}`,
+		`{"!==":["x",{"var":"$flagd.timestamp"}]}`, `{"missing":["$flagd.timestamp"]}`, `{"var":["x",{"var":"$flagd"}]}`, `{"missing_some":["x",[1,null,"a.b"]]}`, `{"??":[null,{"exists":[[1],"index"]}]}`,
 	} {
 		f.Add(seed, `{"r":{"!":[{"$ref":"r"}]},"s":{"$ref":"r"}}`, `{"a":1,"l":[1,"x",[2]],"targetingKey":"k"}`)
 	}
@@ -256,8 +278,8 @@ func FuzzRule(f *testing.F) {
 		l := jsonlogic.NewLibrary(s)
 		compiled := l.Compile(r)
 		l.CompileShared()
-		l.Times(r)
 		l.Outcomes(r)
+		holdStill(t, compiled, l.Times(r), v)
 		in := jsonlogic.Input{Data: v, FlagKey: "f", Timestamp: 1}
 		first, err := compiled.Eval(in)
 		if err != nil {
