@@ -56,6 +56,10 @@ func TestSameAnswers(t *testing.T) {
 		different += n
 	}
 	t.Logf("%d cases, %d of them different as documented", cases, different)
+	const most = 20
+	if different > cases/most {
+		t.Errorf("more than one of %d answers is different", most)
+	}
 }
 
 // explain names the documented difference that makes a flag's answers differ.
