@@ -75,7 +75,8 @@ func CSS(own string) []Attack {
 		`@property --rh-x{}`, `@page{}`, `@keyframes x{}`, `@document url(//foreign.test){}`,
 		`@scope (.rh-a){}`, `@starting-style{}`, `@view-transition{}`, `@-moz-document url-prefix(){}`, `@counter-style x{}`, `@media print{}`,
 		`@media (x:1){}`, `@media not (min-width:1px){}`, `@media (min-width:1px),all{}`,
-		`@media (min-width:url(//foreign.test)){}`, `@media (min-width:1px){@media (min-width:1px){}}`, `@layer rh-tenant{@layer rh-tenant{}}`,
+		`@media (min-width:url(//foreign.test)){}`, `@media (orientation:a_b){}`, `@media (min-width:1px){@media (min-width:1px){}}`,
+		`@layer rh-tenant{@layer rh-tenant{}}`,
 		`@media (min-width:1px){@font-face{}}`,
 		`@layer rh-tenant{@media (min-width:1px){@media (min-width:1px){}}}`, `@media (min-width:1px){@layer rh-tenant{}}`)
 	add("foreign font", each(`@font-face{font-family:x;src:%s}`, foreignAddresses()...)...)

@@ -173,10 +173,17 @@ func passes(c colour.Colour, need colour.Ratio, grounds []colour.Colour) bool {
 }
 
 func BenchmarkNearest(b *testing.B) {
-	yellow := colour.Colour{R: 255, G: 204, A: 255}
-	for b.Loop() {
-		if _, ok := colour.Nearest(yellow, colour.Text, colour.White); !ok {
-			b.Fatal("none")
-		}
+	for name, c := range map[string]struct {
+		need    colour.Ratio
+		grounds []colour.Colour
+	}{
+		"near": {colour.Text, []colour.Colour{colour.White}},
+		"none": {4.6, []colour.Colour{colour.White, colour.Black}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				colour.Nearest(colour.Colour{R: 255, G: 204, A: 255}, c.need, c.grounds...)
+			}
+		})
 	}
 }

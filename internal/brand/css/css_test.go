@@ -33,6 +33,24 @@ func TestHostileSheetsAreRefused(t *testing.T) {
 	t.Logf("%d sheets", len(all))
 }
 
+// Whoever owns it, what does not look like an asset is not even asked for.
+func TestOnlyAssetsAreAskedFor(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	for _, a := range brandtest.CSS(asset) {
+		_, _ = css.Sanitise([]byte(a.Input), func(path string) bool {
+			asked++
+			if !brand.IsAssetPath(path) {
+				t.Errorf("%s: asks whose %q is", a.Name, path)
+			}
+			return true
+		})
+	}
+	if asked == 0 {
+		t.Error("nothing is asked for")
+	}
+}
+
 func TestHarmlessSheetsAreWrittenAnew(t *testing.T) {
 	t.Parallel()
 	for _, a := range brandtest.Sheets(asset) {

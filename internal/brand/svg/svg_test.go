@@ -133,7 +133,7 @@ func checkAttribute(t *testing.T, out []byte, a xml.Attr) {
 		"filter"}, a.Name.Local):
 		t.Fatalf("%q has the attribute %v", out, a.Name)
 	case a.Name.Local == "href" && !strings.HasPrefix(value, "#"),
-		strings.Contains(strings.ReplaceAll(value, "url(#", ""), "url"),
+		strings.Contains(strings.ReplaceAll(value, "url(#", ""), "url("),
 		strings.ContainsAny(value, "\\:;{}<>\"'`@!&=\n\t"), strings.Contains(value, "//"):
 		t.Fatalf("%q has the value %q", out, a.Value)
 	}
