@@ -101,12 +101,12 @@ func TestABrowserFindsNothingToRun(t *testing.T) {
 	t.Parallel()
 	browser := chromium(t)
 	var clean, hostile shop
-	for _, a := range append(brandtest.Disguised(), brandtest.SVG()...) {
+	for _, a := range append(some(brandtest.Disguised(), 3), brandtest.SVG()...) {
 		if out, err := svg.Sanitise([]byte(a.Input)); err == nil {
 			clean.pictures = append(clean.pictures, string(out))
 		}
 	}
-	for _, a := range append(brandtest.Sheets(asset), brandtest.CSS(asset)...) {
+	for _, a := range append(some(brandtest.Sheets(asset), 3), brandtest.CSS(asset)...) {
 		if out, err := css.Sanitise([]byte(a.Input), func(path string) bool { return path == asset }); err == nil {
 			clean.sheets = append(clean.sheets, string(out))
 		}
@@ -121,6 +121,7 @@ func TestABrowserFindsNothingToRun(t *testing.T) {
 			hostile.sheets = append(hostile.sheets, a.Input)
 		}
 	}
+	hostile.pictures, hostile.sheets = some(hostile.pictures, 9), some(hostile.sheets, 9)
 	seen := visit(browser, t, clean)
 	for _, what := range append(seen.scripts, seen.foreign...) {
 		t.Errorf("sanitised: %s", html.UnescapeString(what))
@@ -135,6 +136,18 @@ func TestABrowserFindsNothingToRun(t *testing.T) {
 	}
 	t.Logf("%d pictures and %d sheets sanitised; unsanitised, %d and %d ran %d scripts and sent %d foreign requests",
 		len(clean.pictures), len(clean.sheets), len(hostile.pictures), len(hostile.sheets), len(control.scripts), len(control.foreign))
+}
+
+// some is one of n, and all in a long run: each asset is four documents, and a busy machine opens ten of them in a second.
+func some[T any](all []T, n int) []T {
+	if os.Getenv("ROWHOUSE_TEST_LONG") != "" {
+		return all
+	}
+	var few []T
+	for i := 0; i < len(all); i += n {
+		few = append(few, all[i])
+	}
+	return few
 }
 
 // visit opens the shop's page of all pages and returns what happened until each had its say.
