@@ -113,7 +113,7 @@ func (w *world) token(t *testing.T, r *rapid.T, id string) string {
 func answer(v *tenant.Verifier, token string, peer identity.ID) (string, tenant.Claims) {
 	c, err := v.Verify(token, peer)
 	if err != nil {
-		return fmt.Sprint(fault.KindOf(err), fault.ReasonOf(err)), tenant.Claims{}
+		return fmt.Sprintf("%v %s", fault.KindOf(err), fault.ReasonOf(err)), tenant.Claims{}
 	}
 	return "accepted", c.Claims()
 }
