@@ -36,6 +36,7 @@ func (to target) asMigrator(ctx context.Context, conn Conn, fn func(Conn) error)
 	migrator := roleMigrator + strings.TrimPrefix(to.owner, roleOwner)
 	var role string // none for the migrator itself
 	var config *pgx.ConnConfig
+	var left []string
 	err = tx(ctx, conn, func(t pgx.Tx) (err error) {
 		var login string
 		if err := t.QueryRow(ctx, "SELECT session_user::text").Scan(&login); err != nil {
@@ -43,6 +44,11 @@ func (to target) asMigrator(ctx context.Context, conn Conn, fn func(Conn) error)
 		}
 		if login == migrator {
 			return nil
+		}
+		left, err = names(ctx, t, "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname ~ $1 AND rolvaliduntil < $2",
+			"^"+roleRun+"_[0-9a-f]{32}$", time.Now().Add(-runSweep))
+		if err != nil {
+			return err
 		}
 		config = t.Conn().Config()
 		role, config.Password, err = to.makeRun(ctx, t, migrator)
@@ -53,6 +59,9 @@ func (to target) asMigrator(ctx context.Context, conn Conn, fn func(Conn) error)
 	}
 	if role == "" {
 		return fn(conn)
+	}
+	for _, old := range left {
+		_ = endRun(ctx, conn, old, 0) // one that has something in another database is dropped from there
 	}
 	var pid uint32
 	defer func() {
@@ -80,18 +89,7 @@ func (to target) asMigrator(ctx context.Context, conn Conn, fn func(Conn) error)
 }
 
 // makeRun makes a role that is a member of the migrator, with a password for one login soon.
-// It drops those that a crash left.
 func (to target) makeRun(ctx context.Context, t pgx.Tx, migrator string) (role, password string, err error) {
-	left, err := names(ctx, t, "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname ~ $1 AND rolvaliduntil < $2",
-		"^"+roleRun+"_[0-9a-f]{32}$", time.Now().Add(-runSweep))
-	if err != nil {
-		return "", "", err
-	}
-	for _, old := range left {
-		if _, err := t.Exec(ctx, "DROP ROLE IF EXISTS "+quote(old)); err != nil {
-			return "", "", fmt.Errorf("drop %s, which is left of a run: %w", old, err)
-		}
-	}
 	role, password = roleRun+"_"+randomHex(), randomHex()
 	verifier, err := scramVerifier(password)
 	if err != nil {
@@ -113,7 +111,8 @@ func (to target) makeRun(ctx context.Context, t pgx.Tx, migrator string) (role, 
 func endRun(ctx context.Context, conn Conn, role string, pid uint32) error {
 	if pid != 0 {
 		err := tx(ctx, conn, func(t pgx.Tx) error {
-			_, err := t.Exec(ctx, "SELECT pg_catalog.pg_terminate_backend($1::int, $2)", pid, (runEnd / 2).Milliseconds())
+			_, err := t.Exec(ctx, `SELECT pg_catalog.pg_terminate_backend(a.pid, $3) FROM pg_catalog.pg_stat_activity a
+WHERE a.pid = $1::int AND a.usename = $2`, pid, role, (runEnd / 2).Milliseconds()) // the number may be another's by now
 			return err
 		})
 		if err != nil {

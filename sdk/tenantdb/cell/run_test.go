@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -129,6 +130,37 @@ DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN 
 	}
 	if got := roles(t, watch, "^rowhouse_run_"); got > 0 {
 		t.Errorf("%d logins of runs are left", got)
+	}
+}
+
+// What a crash left of a run, here or in another database, stops no later run.
+func TestRunsSweepUp(t *testing.T) {
+	t.Parallel()
+	server := pgtest.StartServer(t, pgserver.Options{})
+	for _, database := range []string{"notes", "other"} {
+		if _, err := superuser(t, server, "").Exec(t.Context(), "CREATE DATABASE "+database); err != nil {
+			t.Fatal(err)
+		}
+	}
+	admin := superuser(t, server, "notes")
+	if err := cell.Init(t.Context(), admin, cell.Config{App: "notes"}); err != nil {
+		t.Fatal(err)
+	}
+	here, there := "rowhouse_run_"+strings.Repeat("a", 32), "rowhouse_run_"+strings.Repeat("b", 32)
+	for role, in := range map[string]*pgx.Conn{here: admin, there: superuser(t, server, "other")} {
+		for _, sql := range []string{
+			"CREATE ROLE " + role + " LOGIN VALID UNTIL '2020-01-01'", "ALTER DEFAULT PRIVILEGES FOR ROLE " + role + " GRANT SELECT ON TABLES TO PUBLIC",
+		} {
+			if _, err := in.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := cell.TryMigrations(t.Context(), admin, fstest.MapFS{"0001_one.sql": {Data: []byte("SELECT 1")}}); err != nil {
+		t.Errorf("a run after a crash: %v", err)
+	}
+	if roles(t, admin, "^"+here+"$") != 0 || roles(t, admin, "^rowhouse_run_") != 1 {
+		t.Error("the role that a crash left is left")
 	}
 }
 
