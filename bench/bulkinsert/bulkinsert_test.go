@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 
 const (
 	rows   = 50_000
-	rounds = 7
+	rounds = 15
 )
 
 const protected = `CREATE TABLE app.item (

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"reflect"
@@ -12,15 +13,18 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/internal/home"
 )
 
-// A chunk of an insertion ends when either is reached.
+// A chunk of an insertion ends when either is reached. Small ones fit into the socket's buffer,
+// where the server finds the next one as soon as it has inserted one.
 const (
-	chunkRows  = 5000
-	chunkBytes = 4 << 20
+	chunkRows   = 1250
+	chunkBytes  = 1 << 20
+	chunksAhead = 4 // how many may lack an answer
 )
 
 // Insertion is an INSERT of many rows into one table; see [Into].
@@ -112,12 +116,12 @@ func Into(table text, columns ...text) Insertion {
 func (in Insertion) String() string { return in.sql }
 
 // InsertRows inserts rows, each with a value for every column of the insertion, and returns
-// how many there were. They go in chunks of 5,000 rows or 4 MiB of values, one round trip each;
-// values of other types than text, bytes, JSON and arrays count as 16 bytes. After an error, also
-// of one row, or a panic of rows, the transaction cannot commit.
+// how many there were. They go in chunks of 1,250 rows or 1 MiB of values; values of other types
+// than text, bytes, JSON and arrays count as 16 bytes. After an error, also of one row, or a panic
+// of rows, the transaction cannot commit.
 //
-// The server inserts a chunk while rows asks for the next, so memory holds two, and an error comes
-// up to a chunk later. When rows uses tx itself, that waits for the chunk.
+// The server inserts while rows is asked for more: up to four chunks are under way, which memory
+// holds, and an error comes that much later. When rows uses tx itself, that waits for them.
 //
 // Values are what pgx takes for the column's type; what it does not take, and a row with more or
 // fewer values than columns, is [ErrArgument].
@@ -126,20 +130,21 @@ func (in Insertion) String() string { return in.sql }
 func (tx *Tx) InsertRows(ctx context.Context, into Insertion, rows iter.Seq[[]any]) (n int64, err error) {
 	c := newChunk(into)
 	err = misuse(pgx.ErrTxCommitRollback, "the rows of an insertion ended in a panic") // it stays when they do
-	defer func() { tx.failed = cmp.Or(tx.failed, err) }()
-	if into.bad != "" || into.query == nil {
-		err = misuse(ErrVerb, "%s", into.bad)
-	} else {
-		err = c.sendAll(ctx, tx, rows)
-	}
-	if tx.owed != nil {
-		if late := tx.use(ctx); late == nil {
-			tx.free()
-		} else if err == nil {
-			err = late
+	defer func() {
+		if tx.owed != nil {
+			if late := tx.use(ctx); late == nil {
+				tx.free()
+			} else if err == nil {
+				err = late
+			}
 		}
+		tx.failed = cmp.Or(tx.failed, err) // of a chunk's error and what came of it the first
+		n, err = c.inserted, tx.failed
+	}()
+	if into.bad != "" || into.query == nil {
+		return 0, misuse(ErrVerb, "%s", into.bad)
 	}
-	return c.inserted, cmp.Or(tx.failed, err) // of a chunk's error and what came of it the first
+	return 0, c.sendAll(ctx, tx, rows)
 }
 
 // InsertRows is [Tx.InsertRows] in a transaction of its own: all rows or none.
@@ -162,23 +167,39 @@ type chunk struct {
 	rows     int
 	bytes    int
 	inserted int64
-	buffers  [][]byte // of encode, by column
+	params   [][]byte // of encode, by column
+	formats  []int16  // of params
+
+	pipe   *pgconn.Pipeline // nil when no chunk is in it
+	flying int              // how many are
+	failed error            // of the first of them that did
+	traced func(error)      // ends the pipeline's span
 }
 
 func newChunk(into Insertion) *chunk {
-	c := &chunk{into: into, types: pgtype.NewMap(), buffers: make([][]byte, len(into.columns))}
-	c.reset()
-	return c
-}
-
-func (c *chunk) reset() {
-	c.rows, c.bytes = 0, 0
-	c.values = make([]any, len(c.into.columns))
-	for i, col := range c.into.columns {
+	n := len(into.columns)
+	c := &chunk{into: into, types: pgtype.NewMap(), values: make([]any, n), params: make([][]byte, n), formats: make([]int16, n)}
+	for i, col := range into.columns {
 		if col.asText {
 			c.values[i] = make([]*string, 0, chunkRows)
 		} else {
 			c.values[i] = make([]any, 0, chunkRows)
+		}
+	}
+	return c
+}
+
+// reset makes room for the next rows. What was encoded refers to none of the values.
+func (c *chunk) reset() {
+	c.rows, c.bytes = 0, 0
+	for i, values := range c.values {
+		switch list := values.(type) {
+		case []*string:
+			clear(list)
+			c.values[i] = list[:0]
+		case []any:
+			clear(list)
+			c.values[i] = list[:0]
 		}
 	}
 }
@@ -274,29 +295,38 @@ func size(value any) int {
 	return 16
 }
 
-// encode returns the columns as arguments, encoded while the server is still at the chunk before:
-// in binary, or when a value has only a text, as pgx does it, all of the column as text.
-func (c *chunk) encode() ([]any, error) {
-	args := make([]any, len(c.values))
+// encode makes the columns the statement's parameters: in binary, or when a value has only a text,
+// as pgx does it, all of the column as text.
+func (c *chunk) encode() error {
 	for i, values := range c.values {
-		args[i] = values
-		list, plain := values.([]any)
-		if !plain {
-			continue
+		col, oid := c.into.columns[i], uint32(pgtype.TextArrayOID)
+		var array any = values
+		if list, binary := values.([]any); binary {
+			oid, array = col.oid, pgtype.FlatArray[any](list)
 		}
-		col, array := c.into.columns[i], pgtype.FlatArray[any](list)
-		b, err := c.types.Encode(col.oid, pgtype.BinaryFormatCode, array, c.buffers[i][:0])
-		if err == nil {
-			c.buffers[i], args[i] = b, encoded(b)
-			continue
+		b, err := c.types.Encode(oid, pgtype.BinaryFormatCode, array, c.params[i][:0])
+		c.formats[i] = pgtype.BinaryFormatCode
+		if err != nil {
+			var other error
+			if b, other = c.types.Encode(oid, pgtype.TextFormatCode, array, c.params[i][:0]); other != nil {
+				return misuse(ErrArgument, "column %s: %s", col.name, err)
+			}
+			c.formats[i] = pgtype.TextFormatCode
 		}
-		text, other := c.types.Encode(col.oid, pgtype.TextFormatCode, array, nil)
-		if other != nil {
-			return nil, misuse(ErrArgument, "column %s: %s", col.name, err)
-		}
-		args[i] = string(text)
+		c.params[i] = b
 	}
-	return args, nil
+	return nil
+}
+
+// args are the parameters for pgx.
+func (c *chunk) args() []any {
+	args := make([]any, len(c.params))
+	for i, b := range c.params {
+		if args[i] = encoded(b); c.formats[i] == pgtype.TextFormatCode {
+			args[i] = string(b)
+		}
+	}
+	return args
 }
 
 // encoded is an array in PostgreSQL's binary form.
@@ -318,7 +348,7 @@ func (encodedPlan) Encode(value any, buf []byte) ([]byte, error) {
 	return append(buf, value.(encoded)...), nil //nolint:forcetypeassert // takeEncoded saw to it
 }
 
-// sendAll sends the rows in chunks. The last one's answer is owed.
+// sendAll sends the rows in chunks. The last ones' answers are owed.
 func (c *chunk) sendAll(ctx context.Context, tx *Tx, rows iter.Seq[[]any]) error {
 	for row := range rows {
 		if err := c.add(row); err != nil {
@@ -337,18 +367,33 @@ func (c *chunk) sendAll(ctx context.Context, tx *Tx, rows iter.Seq[[]any]) error
 	return c.send(ctx, tx)
 }
 
-// send sends what was collected. The server inserts it while the next rows are collected.
+// send sends what was collected: behind other chunks without waiting for their answers.
 func (c *chunk) send(ctx context.Context, tx *Tx) error {
-	args, err := c.encode()
-	if err != nil {
+	if err := c.encode(); err != nil {
 		return err
 	}
-	var b Batch
-	b.Exec(Statement{sql: c.into.sql, query: c.into.query}, args...)
-	if err := tx.use(ctx); err != nil {
+	if err := tx.take(ctx); err != nil {
 		return err
 	}
 	defer tx.free()
+	defer c.reset()
+	switch {
+	case c.pipe != nil:
+		return c.follow(ctx, tx)
+	case tx.owed != nil:
+		if err := tx.settle(); err != nil {
+			return err
+		}
+		c.open(ctx, tx)
+		return c.follow(ctx, tx)
+	}
+	return c.lead(ctx, tx)
+}
+
+// lead sends a chunk as any statement goes, which may open the transaction, and is prepared.
+func (c *chunk) lead(ctx context.Context, tx *Tx) error {
+	var b Batch
+	b.Exec(Statement{sql: c.into.sql, query: c.into.query}, c.args()...)
 	results, err := tx.batch(ctx, &b)
 	if err != nil {
 		return tx.explained(ctx, err)
@@ -361,6 +406,66 @@ func (c *chunk) send(ctx context.Context, tx *Tx) error {
 		c.inserted += tag.RowsAffected()
 		return tx.explained(ctx, err)
 	}
-	c.reset()
 	return nil
+}
+
+// open begins a pipeline, which pgx's batches are no way to: each waits for the answer to the one
+// before. The pipeline is of one span.
+func (c *chunk) open(ctx context.Context, tx *Tx) {
+	sql, conn := c.into.query.In(tx.at.schema), tx.lease.Conn
+	c.traced = func(error) {}
+	if tracer := tx.at.pool.conns.config.Tracer; tracer != nil {
+		span, before := tracer.TraceQueryStart(tx.traced(ctx), conn, pgx.TraceQueryStartData{SQL: sql}), c.inserted
+		c.traced = func(err error) {
+			tag := pgconn.NewCommandTag(fmt.Sprint("INSERT 0 ", c.inserted-before))
+			tracer.TraceQueryEnd(span, conn, pgx.TraceQueryEndData{CommandTag: tag, Err: err})
+		}
+	}
+	c.pipe, c.flying, c.failed = conn.PgConn().StartPipeline(ctx), 0, nil
+	c.pipe.SendPrepare("", sql, nil)
+	tx.owed = func() error {
+		for c.failed == nil && c.flying > 0 {
+			c.failed = c.land()
+		}
+		if closed := c.pipe.Close(); c.failed == nil {
+			c.failed = closed
+		}
+		c.pipe = nil
+		c.traced(c.failed)
+		return tx.explained(ctx, c.failed)
+	}
+}
+
+// follow sends a chunk in the pipeline, and waits for an answer when too many lack theirs.
+func (c *chunk) follow(ctx context.Context, tx *Tx) error {
+	c.pipe.SendQueryPrepared("", c.params, c.formats, nil)
+	c.flying++
+	c.failed = c.pipe.Sync()
+	if c.failed == nil && c.flying > chunksAhead {
+		c.failed = c.land()
+	}
+	return tx.explained(ctx, c.failed)
+}
+
+// land reads the answer to the oldest chunk in the pipeline.
+func (c *chunk) land() error {
+	for {
+		got, err := c.pipe.GetResults()
+		if err != nil {
+			return err
+		}
+		switch answer := got.(type) {
+		case *pgconn.ResultReader:
+			tag, err := answer.Close()
+			if err != nil {
+				return err
+			}
+			c.inserted += tag.RowsAffected()
+		case *pgconn.PipelineSync:
+			c.flying--
+			return nil
+		case nil:
+			return errors.New("a chunk of an insertion has no answer")
+		}
+	}
 }

@@ -232,22 +232,27 @@ func TestInsertRowsCollectsWhileTheServerInserts(t *testing.T) {
 	if _, err := d.DB.InsertRows(acme, into, numbered(1, number)); err != nil { // prepares
 		t.Fatal(err)
 	}
-	err := d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
-		if _, err := tx.Exec(acme, tenantdb.Stmt(`DELETE FROM app.item`)); err != nil {
-			return err
-		}
-		h.close() // from here on no answer comes
-		_, err := tx.InsertRows(acme, into, numbered(7000, func(i int) []any {
-			if i == 6500 && stop() {
-				h.open()
+	for from, to := range map[int]int{0: 2400, 2600: 6200} { // behind the first chunk is room for one, then for four
+		err := d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
+			if _, err := tx.Exec(acme, tenantdb.Stmt(`DELETE FROM app.item`)); err != nil {
+				return err
 			}
-			return number(i)
-		}))
-		return err
-	})
-	if err != nil {
-		t.Error("the rows behind the first chunk were not asked for before its answer:", err)
+			_, err := tx.InsertRows(acme, into, numbered(7000, func(i int) []any {
+				switch {
+				case i == from:
+					h.close() // from here on no answer comes
+				case i == to && acme.Err() == nil:
+					h.open()
+				}
+				return number(i)
+			}))
+			return err
+		})
+		if err != nil {
+			t.Errorf("rows %d to %d were not asked for before an answer: %v", from, to, err)
+		}
 	}
+	stop()
 }
 
 // An iterator may use the transaction in which its rows go.
@@ -256,7 +261,7 @@ func TestInsertRowsFromItsOwnTransaction(t *testing.T) {
 	d := dbtest.New(t, dbtest.Migrations(importMigrations))
 	acme := d.In(t, "acme")
 	into := tenantdb.Into("app.item", "id int")
-	const n, twice, looksAt = 12_000, 3, 5500
+	const n, twice, looksAt = 12_000, 3, 5500 // behind four chunks
 	insert := func(row func(tx *tenantdb.Tx, i int) int) (got int64, err error) {
 		err = d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
 			got, err = tx.InsertRows(acme, into, numbered(n, func(i int) []any { return []any{row(tx, i)} }))
@@ -288,6 +293,18 @@ func TestInsertRowsFromItsOwnTransaction(t *testing.T) {
 	if !tenantdb.IsUniqueViolation(err) || got != 0 {
 		t.Errorf("a key twice in the first chunk: %d, %v", got, err)
 	}
+	// Of the chunks under way the first that fails says why: those behind it find an aborted transaction.
+	for _, again := range []int{3, 1300, 2600, n - 1} {
+		got, err = insert(func(_ *tenantdb.Tx, i int) int {
+			if i == again {
+				return n // is there already
+			}
+			return -i - 1
+		})
+		if !tenantdb.IsUniqueViolation(err) || got > int64(again) {
+			t.Errorf("a key twice at row %d: %d, %v", again, got, err)
+		}
+	}
 	var count int
 	if err := d.DB.QueryRow(acme, countItems).Scan(&count); err != nil || count != n {
 		t.Errorf("%d rows, %v", count, err)
@@ -311,7 +328,7 @@ func TestInsertRowsWhoseIteratorPanics(t *testing.T) {
 			return err
 		},
 	} {
-		for _, at := range []int{10, 5500} { // before anything was sent, and with a chunk on its way
+		for _, at := range []int{10, 1500, 5500} { // before anything was sent, and with one chunk and more on their way
 			err := d.DB.Tx(acme, func(tx *tenantdb.Tx) error {
 				func() {
 					defer func() { _ = recover() }()

@@ -281,8 +281,20 @@ func (tx *Tx) abandon(ctx context.Context) {
 	tx.lease.release()
 }
 
-// use checks one call and takes the transaction for it; the caller gives it back by free.
+// use is take, with what is owed settled.
 func (tx *Tx) use(ctx context.Context) error {
+	if err := tx.take(ctx); err != nil {
+		return err
+	}
+	err := tx.settle()
+	if err != nil {
+		tx.free()
+	}
+	return err
+}
+
+// take checks one call and takes the transaction for it; the caller gives it back by free.
+func (tx *Tx) take(ctx context.Context) error {
 	tc, err := tenant.FromContext(ctx)
 	if err != nil {
 		return tx.db.alarmed(ctx, missing(err))
@@ -291,7 +303,7 @@ func (tx *Tx) use(ctx context.Context) error {
 		return misuse(ErrTenantChanged, "a statement came with the context of another tenant")
 	}
 	if tx.state.CompareAndSwap(txFree, txBusy) {
-		return tx.settle()
+		return nil
 	}
 	if tx.state.Load() == txOver {
 		return misuse(ErrTxDone, "a statement came after the function returned")
@@ -308,7 +320,6 @@ func (tx *Tx) settle() error {
 	tx.owed = nil
 	if err != nil {
 		tx.failed = cmp.Or(tx.failed, err)
-		tx.free()
 	}
 	return err
 }

@@ -239,7 +239,9 @@ func (h *holdup) close() {
 func (h *holdup) open() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	close(h.gate)
+	if h.gate != nil {
+		close(h.gate)
+	}
 	h.gate = nil
 }
 

@@ -194,7 +194,7 @@ FROM app.import`)
 
 func manyRows(t *testing.T, s *subject) {
 	t.Helper()
-	const n = 5_001 // more than one chunk
+	const n = 6_251 // five chunks and a row
 	acme := s.In(t, "acme")
 	row := func(i int) []any { return []any{i, []string{"a", "b,\"c\""}, map[string]string{"n": "x"}, nil} }
 	insert := func(last []any) (int64, error) {
