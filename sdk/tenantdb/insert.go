@@ -300,7 +300,7 @@ func size(value any) int {
 func (c *chunk) encode() error {
 	for i, values := range c.values {
 		col, oid := c.into.columns[i], uint32(pgtype.TextArrayOID)
-		var array any = values
+		array := values
 		if list, binary := values.([]any); binary {
 			oid, array = col.oid, pgtype.FlatArray[any](list)
 		}
