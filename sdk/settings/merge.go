@@ -15,7 +15,8 @@ const mergeVersion = 1
 
 // Layer is what one layer sets, with where it comes from.
 type Layer struct {
-	// Name is "platform", "plans/{plan}" or "tenants/{tenant}"; "schema" for defaults.
+	// Name is "platform", "plans/{plan}", "regions/{region}", "parent", "tenants/{tenant}" or
+	// "tenants/{tenant}/environments/{environment}"; "schema" for defaults.
 	Name string
 	// Revision wrote it; 0 for defaults.
 	Revision int64
@@ -48,14 +49,16 @@ type Effective struct {
 type Stack struct {
 	// Schema is the namespace's schema, whose defaults are the widest layer of all.
 	Schema Object
-	// Platform, Plan and Tenant are the documents, the nearest to the tenant last.
-	Platform, Plan, Tenant *Layer
+	// Platform to Environment are the documents, the nearest to the tenant last. Parent is the document of the tenant's
+	// parent's own layer, not what holds for the parent. Environment is what the tenant sets for one environment: that
+	// of the reader's registration.
+	Platform, Plan, Region, Parent, Tenant, Environment *Layer
 }
 
 // Layers returns the layers that there are, the widest first.
 func (s Stack) Layers() []Layer {
 	layers := []Layer{{Name: LayerSchema, Object: Defaults(s.Schema)}}
-	for _, l := range []*Layer{s.Platform, s.Plan, s.Tenant} {
+	for _, l := range []*Layer{s.Platform, s.Plan, s.Region, s.Parent, s.Tenant, s.Environment} {
 		if l != nil {
 			layers = append(layers, *l)
 		}
@@ -66,11 +69,28 @@ func (s Stack) Layers() []Layer {
 // Effective merges the layers.
 func (s Stack) Effective() Effective { return Merge(s.Layers()...) }
 
-// Names of layers; those of plans and tenants are "plans/{plan}" and "tenants/{tenant}".
+// Names of layers; the others are [LayerPlan], [LayerRegion], [LayerTenant] and [LayerEnvironment].
 const (
 	LayerSchema   = "schema"
 	LayerPlatform = "platform"
+	// LayerParent is what the tenant's parent sets in its own layer. It has no name of its own: who the parent is, its
+	// children are not told by their settings.
+	LayerParent = "parent"
 )
+
+// LayerPlan is the name of a plan's layer.
+func LayerPlan(plan string) string { return "plans/" + plan }
+
+// LayerRegion is the name of a region's layer.
+func LayerRegion(region string) string { return "regions/" + region }
+
+// LayerTenant is the name of a tenant's own layer, for its id.
+func LayerTenant(tenant string) string { return "tenants/" + tenant }
+
+// LayerEnvironment is the name of what a tenant sets for one environment.
+func LayerEnvironment(tenant, environment string) string {
+	return LayerTenant(tenant) + "/environments/" + environment
+}
 
 // Etag is the quoted version.
 func (e Effective) Etag() string { return `"` + e.Version + `"` }

@@ -53,6 +53,28 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+func TestStackLayers(t *testing.T) {
+	t.Parallel()
+	at := func(name string, revision int64, text string) *settings.Layer {
+		l := layer(t, name, revision, text)
+		return &l
+	}
+	s := settings.Stack{
+		Schema: parse(t, `{"properties":{"a":{"default":0}}}`), Platform: at("platform", 1, `{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1}`),
+		Plan: at(settings.LayerPlan("p"), 2, `{"b":2,"c":2,"d":2,"e":2,"f":2}`), Region: at(settings.LayerRegion("r"), 3, `{"c":3,"d":3,"e":3,"f":3}`),
+		Parent: at(settings.LayerParent, 4, `{"d":4,"e":4,"f":4}`), Tenant: at(settings.LayerTenant("t"), 5, `{"e":5,"f":5}`),
+		Environment: at(settings.LayerEnvironment("t", "e"), 6, `{"f":6}`),
+	}
+	var got []string
+	for _, o := range s.Effective().Origins {
+		got = append(got, o.Pointer+" "+o.Layer)
+	}
+	want := []string{"/a platform", "/b plans/p", "/c regions/r", "/d parent", "/e tenants/t", "/f tenants/t/environments/e"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
 func TestMergeNothing(t *testing.T) {
 	t.Parallel()
 	for name, e := range map[string]settings.Effective{
