@@ -15,6 +15,9 @@ import (
 // BrandNamespace is the namespace of brands, which exists from the start.
 const BrandNamespace = "brand"
 
+// FlagsNamespace is the namespace of feature flags, which exists from the start; package flags reads it.
+const FlagsNamespace = "flags"
+
 //go:embed brand.schema.json
 var brandSchema string
 

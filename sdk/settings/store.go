@@ -24,6 +24,7 @@ type Store struct {
 	mu         sync.RWMutex
 	loaded     bool
 	namespaces map[string]*namespace
+	changed    []func()
 }
 
 // namespace is one namespace with what was merged of it.
@@ -70,6 +71,13 @@ type ownMerged struct {
 
 	plan string
 	id   tenant.ID
+}
+
+// OnChange has fn called after each revision that was applied, when readers see it. fn must be quick: the feed waits.
+func (s *Store) OnChange(fn func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed = append(s.changed, fn)
 }
 
 // who is whose settings are asked for.
@@ -241,6 +249,14 @@ func (s *Store) Apply(change feed.Change) error {
 		}
 		edits = append(edits, decoded)
 	}
+	for _, fn := range s.apply(change, edits) {
+		fn()
+	}
+	return nil
+}
+
+// apply makes the edits of a revision and returns who wants to know.
+func (s *Store) apply(change feed.Change, edits []edit) []func() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if change.Reset || s.namespaces == nil {
@@ -259,7 +275,7 @@ func (s *Store) Apply(change feed.Change) error {
 			delete(s.namespaces, e.namespace)
 		}
 	}
-	return nil
+	return s.changed
 }
 
 func (n *namespace) empty() bool {

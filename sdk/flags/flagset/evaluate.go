@@ -28,18 +28,21 @@ func (r Reason) String() string {
 // Code says what went wrong, in OpenFeature's words.
 type Code uint8
 
-// The codes. The zero Code means that nothing did.
+// The codes. The zero Code means that nothing did. A [Set] itself never answers the last two: InvalidContext is a caller
+// without a tenant or one that names another, NotReady is asking before there are any flags.
 const (
 	OK Code = iota
 	FlagNotFound
 	ParseError
 	TypeMismatch
 	General
+	InvalidContext
+	NotReady
 )
 
 // String returns the code as the wire has it, and "" of [OK].
 func (c Code) String() string {
-	return [...]string{"", "FLAG_NOT_FOUND", "PARSE_ERROR", "TYPE_MISMATCH", "GENERAL"}[c]
+	return [...]string{"", "FLAG_NOT_FOUND", "PARSE_ERROR", "TYPE_MISMATCH", "GENERAL", "INVALID_CONTEXT", "PROVIDER_NOT_READY"}[c]
 }
 
 // Result is the answer for one flag and one context. It is a small value; its parts belong to the [Set].
@@ -49,6 +52,9 @@ type Result struct {
 	reason  Reason
 	code    Code
 }
+
+// Failed is the answer where there is no set to ask.
+func Failed(code Code) Result { return Result{code: code} }
 
 // Evaluate returns the answer for a flag.
 func (s *Set) Evaluate(key string, c *Context) Result {

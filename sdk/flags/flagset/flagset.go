@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -27,12 +28,14 @@ var ErrDocument = errors.New("flagset: not a document of flags")
 type Set struct {
 	flags    map[string]*flag
 	metadata map[string]any
+	shared   map[string]any // $evaluators
 	now      func() time.Time
 }
 
 // flag is one compiled flag.
 type flag struct {
 	key      string
+	raw      any // as the document has it
 	state    state
 	variants map[string]*variant
 	fallback *variant // the default variant, if there is one
@@ -66,7 +69,7 @@ func Compile(document map[string]any, now func() time.Time) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{flags: make(map[string]*flag, len(c.flags)), metadata: c.metadata, now: now}
+	s := &Set{flags: make(map[string]*flag, len(c.flags)), metadata: c.metadata, shared: c.shared, now: now}
 	for _, d := range c.flags {
 		s.flags[d.key] = c.flag(d)
 	}
@@ -133,7 +136,7 @@ func (c *compiler) list(raw any) error {
 
 // flag compiles one flag. What cannot be read leaves it broken, and is a problem.
 func (c *compiler) flag(d definition) *flag {
-	f := &flag{key: d.key, metadata: c.metadata}
+	f := &flag{key: d.key, raw: d.raw, metadata: c.metadata}
 	members, ok := d.raw.(map[string]any)
 	if !ok {
 		c.problem(d, "", "is no object")
@@ -219,6 +222,47 @@ func (s *Set) Keys() []string { return slices.Sorted(maps.Keys(s.flags)) }
 
 // Metadata returns the set's own metadata. Do not change it.
 func (s *Set) Metadata() map[string]any { return s.metadata }
+
+// Has reports whether there is a flag with the key.
+func (s *Set) Has(key string) bool { return s.flags[key] != nil }
+
+// Document returns the flags as a document by which another evaluator gives the same answers. Do not change it.
+func (s *Set) Document() map[string]any {
+	flags := make(map[string]any, len(s.flags))
+	for key, f := range s.flags {
+		flags[key] = f.raw
+	}
+	out := map[string]any{"flags": flags}
+	if len(s.shared) > 0 {
+		out["$evaluators"] = s.shared
+	}
+	if len(s.metadata) > 0 {
+		out["metadata"] = s.metadata
+	}
+	return out
+}
+
+// Changed returns the keys, in order, whose answers may be other than those of old: every key when shared rules or the
+// metadata of the set changed. A nil old had no flags.
+func (s *Set) Changed(old *Set) []string {
+	if old == nil {
+		return s.Keys()
+	}
+	all := !reflect.DeepEqual(s.shared, old.shared) || !reflect.DeepEqual(s.metadata, old.metadata)
+	var keys []string
+	for key, f := range s.flags {
+		if was := old.flags[key]; all || was == nil || f != was && !reflect.DeepEqual(f.raw, was.raw) {
+			keys = append(keys, key)
+		}
+	}
+	for key := range old.flags {
+		if s.flags[key] == nil {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
 
 // Times says how the answer for a flag depends on the time. Bulk answers that are cached by their context need it, and
 // so does who tells clients when to ask again.

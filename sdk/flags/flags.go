@@ -1,0 +1,165 @@
+// Package flags tells which features are on, and with which values, for the tenant of a call.
+//
+// Flags are settings: documents of the namespace "flags" in flagd's format, one for each layer. What holds for a tenant
+// is compiled once and evaluated in memory; nothing asks another service on the path of a request. The tenant, its plan
+// and its region come from the verified tenant context and the environment from the process's own configuration, never
+// from what a caller says of itself.
+//
+// Start at [New] and [Client.Bool]. Servers of other protocols, which know their tenant by other means, use [Client.For]
+// and [Client.Subscribe]. The evaluator itself is package flagset.
+package flags
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/flagset"
+	"github.com/rowhouse-platform/rowhouse/sdk/settings"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+)
+
+// Config makes a [Client]. Store is required.
+type Config struct {
+	// Store holds the settings; settings.Follow keeps it up to date.
+	Store *settings.Store
+	// Environment is that of this process, as it was registered; "" for none. Rules see it as "environment".
+	Environment string
+	// Clock is asked by rules that read $flagd.timestamp. Default time.Now.
+	Clock func() time.Time
+}
+
+// Client answers for all tenants. It is safe for concurrent use and holds nothing that must be closed.
+type Client struct {
+	store       *settings.Store
+	environment string
+	clock       func() time.Time
+
+	known atomic.Pointer[known]
+
+	mu            sync.Mutex
+	subscriptions map[*Subscription]bool
+}
+
+// New returns a client.
+func New(c Config) *Client {
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	client := &Client{store: c.Store, environment: c.Environment, clock: c.Clock, subscriptions: make(map[*Subscription]bool)}
+	client.known.Store(newKnown())
+	c.Store.OnChange(client.changed)
+	return client
+}
+
+// Who is whose flags are asked for. All of it must come from something verified.
+type Who struct {
+	// UID and ID name the tenant. Rules see ID as "tenant".
+	UID tenant.UID
+	ID  tenant.ID
+	// Plan and Region are the tenant's; Environment is where it asks from, "" for none.
+	Plan, Region, Environment string
+}
+
+// Whose returns the tenant of ctx, in the environment of this process. The error is a fault CONTEXT_MISSING.
+func (c *Client) Whose(ctx context.Context) (Who, error) {
+	tc, err := tenant.FromContext(ctx)
+	if err != nil {
+		return Who{}, err
+	}
+	return c.who(tc), nil
+}
+
+func (c *Client) who(tc tenant.Context) Who {
+	return Who{UID: tc.UID(), ID: tc.ID(), Plan: tc.Plan(), Region: tc.Region(), Environment: c.environment}
+}
+
+// View is what holds for one tenant at one time. It is immutable and safe for concurrent use; tenants for whom the same
+// holds share its set.
+type View struct {
+	*Set
+
+	// Who it holds for.
+	Who Who
+	// Plain is an evaluation context without any attribute of a caller's.
+	Plain *flagset.Context
+}
+
+// Identity is what rules see of the tenant, for [flagset.NewContext].
+func (w Who) Identity() flagset.Identity {
+	return flagset.Identity{Tenant: w.ID.String(), Plan: w.Plan, Region: w.Region, Environment: w.Environment}
+}
+
+// Set is a compiled set of flags, shared by all tenants for whom the same holds.
+type Set struct {
+	*flagset.Set
+
+	// Version is a digest of the content in base64url, never cut: equal versions mean equal flags, in all processes.
+	Version string
+
+	text []byte
+}
+
+// Text returns the flags as flagd's JSON, canonical (RFC 8785). Do not change it.
+func (s *Set) Text() []byte { return s.text }
+
+// known is what was made of the store's present state. A change drops it as a whole, so that no old set stays alive.
+type known struct {
+	mu    sync.RWMutex
+	views map[Who]*View
+	sets  map[string]*Set // by the version of the settings
+}
+
+func newKnown() *known { return &known{views: make(map[Who]*View), sets: make(map[string]*Set)} }
+
+// For returns what holds for a tenant. The error is a fault STARTING before the first state.
+func (c *Client) For(w Who) (*View, error) {
+	k := c.known.Load() // before the store is read: what is read then is at least as new
+	k.mu.RLock()
+	v := k.views[w]
+	k.mu.RUnlock()
+	if v != nil {
+		return v, nil
+	}
+	e, ok := c.store.Effective(w.UID, w.Plan, w.ID, settings.FlagsNamespace)
+	if !ok {
+		return nil, fault.New(fault.Unavailable, fault.ReasonStarting, "the flags are not loaded yet")
+	}
+	plain, err := flagset.NewContext(w.Identity(), nil)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	set, err := k.set(e, c.clock)
+	if err != nil {
+		return nil, err
+	}
+	v = &View{Set: set, Who: w, Plain: plain}
+	k.views[w] = v
+	return v, nil
+}
+
+// set returns the compiled set of an effective value. The caller holds the lock, so that each is made once.
+func (k *known) set(e settings.Effective, now func() time.Time) (*Set, error) {
+	if s := k.sets[e.Version]; s != nil {
+		return s, nil
+	}
+	document := e.Object
+	if document["flags"] == nil { // no layer sets any
+		document = settings.Object{"flags": settings.Object{}}
+	}
+	compiled, err := flagset.Compile(document, now)
+	if err != nil {
+		return nil, err
+	}
+	text := settings.Canonical(compiled.Document())
+	digest := sha256.Sum256(text)
+	s := &Set{Set: compiled, Version: base64.RawURLEncoding.EncodeToString(digest[:]), text: text}
+	k.sets[e.Version] = s
+	return s, nil
+}
