@@ -13,9 +13,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/flagset"
@@ -31,6 +35,9 @@ type Config struct {
 	Environment string
 	// Clock is asked by rules that read $flagd.timestamp. Default time.Now.
 	Clock func() time.Time
+	// Metrics gets rowhouse.flags.failures, which counts evaluations that gave the caller's default because something
+	// was wrong, by OpenFeature's error code. Default: none.
+	Metrics metric.MeterProvider
 }
 
 // Client answers for all tenants. It is safe for concurrent use and holds nothing that must be closed.
@@ -38,6 +45,7 @@ type Client struct {
 	store       *settings.Store
 	environment string
 	clock       func() time.Time
+	failed      metric.Int64Counter
 
 	known atomic.Pointer[known]
 
@@ -45,15 +53,24 @@ type Client struct {
 	subscriptions map[*Subscription]bool
 }
 
-// New returns a client.
-func New(c Config) *Client {
+// New returns a client. It fails only when the counter cannot be made.
+func New(c Config) (*Client, error) {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
+	if c.Metrics == nil {
+		c.Metrics = noop.NewMeterProvider()
+	}
 	client := &Client{store: c.Store, environment: c.Environment, clock: c.Clock, subscriptions: make(map[*Subscription]bool)}
+	var err error
+	client.failed, err = c.Metrics.Meter("github.com/rowhouse-platform/rowhouse/sdk/flags").Int64Counter("rowhouse.flags.failures",
+		metric.WithUnit("{evaluation}"), metric.WithDescription("Evaluations that gave the caller's default because something was wrong."))
+	if err != nil {
+		return nil, fmt.Errorf("flags: %w", err)
+	}
 	client.known.Store(newKnown())
 	c.Store.OnChange(client.changed)
-	return client
+	return client, nil
 }
 
 // Who is whose flags are asked for. All of it must come from something verified.

@@ -32,6 +32,16 @@ func newHouse(tb testing.TB) *house {
 	return h
 }
 
+// client returns a client of the store.
+func (h *house) client() *flags.Client {
+	h.Helper()
+	c, err := flags.New(flags.Config{Store: &h.store, Environment: "staging"})
+	if err != nil {
+		h.Fatal(err)
+	}
+	return c
+}
+
 func (h *house) encode(e *configv1.SettingsEntry) []byte {
 	h.Helper()
 	b, err := proto.Marshal(e)
@@ -87,7 +97,7 @@ const checkout = `{"flags":{"checkout":{"state":"ENABLED","variants":{"on":true,
 func TestViewsAreShared(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	c := flags.New(flags.Config{Store: &h.store})
+	c := h.client()
 	acme, globex := who(t, "acme"), who(t, "globex")
 	h.platform(checkout)
 	a, err := c.For(acme)
@@ -124,7 +134,7 @@ func TestViewsAreShared(t *testing.T) {
 func TestSubscriptionNamesKeys(t *testing.T) {
 	t.Parallel()
 	h := &house{TB: t}
-	c := flags.New(flags.Config{Store: &h.store})
+	c := h.client()
 	s, v, err := c.Subscribe(who(t, "acme"))
 	if v != nil || fault.ReasonOf(err) != fault.ReasonStarting {
 		t.Errorf("before the first state: %v, %v", v, err)

@@ -1,0 +1,18 @@
+package flags_test
+
+import (
+	"testing"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
+)
+
+func BenchmarkBool(b *testing.B) {
+	h := newHouse(b)
+	h.platform(kinds)
+	c := h.client()
+	ctx := tenanttest.NewIssuer(b, nil).In(b.Context(), b, "acme")
+	b.ReportAllocs()
+	for b.Loop() {
+		c.Bool(ctx, "on", false)
+	}
+}
