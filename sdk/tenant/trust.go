@@ -63,6 +63,11 @@ type TenantState struct { //nolint:revive // State is the word for ACTIVE and it
 	Loss Loss
 	// Plan is the tenant's plan now; a token's may be as old as the token. May be empty.
 	Plan string
+	// Parent is the tenant that this one belongs to, whose settings and brand hold for it where it has none; zero
+	// without one. Verifying a token does not look at it.
+	Parent UID
+	// Region is where the tenant's cell is. May be empty.
+	Region string
 }
 
 func (s *TenantState) check() error {

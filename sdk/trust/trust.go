@@ -191,6 +191,13 @@ func stateOf(t *tenancyv1.TenantRoute) (s tenant.TenantState, served bool, err e
 	if s.ID, err = tenant.ParseID(t.GetTenantId()); err != nil {
 		return s, false, err
 	}
+	s.Region = t.GetRegion()
+	if len(t.GetParentUid()) > 0 {
+		if len(t.GetParentUid()) != len(s.Parent) {
+			return s, false, errors.New("the parent's uid is not of 16 bytes")
+		}
+		s.Parent = tenant.UID(t.GetParentUid())
+	}
 	switch t.GetState() {
 	case tenancyv1.TenantState_TENANT_STATE_CREATING, tenancyv1.TenantState_TENANT_STATE_FAILED:
 		return s, false, nil

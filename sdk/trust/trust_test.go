@@ -223,12 +223,17 @@ func TestFollowsTenants(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	key, entry, uid := newTenant(t, tenancyv1.TenantState_TENANT_STATE_ACTIVE)
+	parent, err := tenant.NewUID(now, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry.GetTenant().ParentUid, entry.GetTenant().Region = parent[:], "eu-1"
 	r.server.set(t, key, entry)
 	r.open()
 	<-r.client.Ready()
 	r.applied(1)
 	want := tenant.TenantState{
-		UID: uid, ID: mustID(t, "acme"), Plan: "free", Generation: 3, PlacementGeneration: 4, State: tenant.StateActive,
+		Parent: parent, Region: "eu-1", UID: uid, ID: mustID(t, "acme"), Plan: "free", Generation: 3, PlacementGeneration: 4, State: tenant.StateActive,
 		Loss: tenant.LossDenyAfter(time.Minute),
 	}
 	if got, ok := r.trust.Tenant(uid); !ok || got != want || r.trust.Silence() != 0 {
@@ -276,8 +281,11 @@ func TestQuarantinesWhatIsNotTrue(t *testing.T) {
 	r.server.set(t, tenantKey, entry)
 	other, _, _ := newTenant(t, tenancyv1.TenantState_TENANT_STATE_ACTIVE)
 	r.server.set(t, other, entry)
-	report := r.applied(5)
-	bad := map[string]bool{forgedKey: true, "key/0011223344556677": true, other: true}
+	torn, half, _ := newTenant(t, tenancyv1.TenantState_TENANT_STATE_ACTIVE)
+	half.GetTenant().ParentUid = []byte("half")
+	r.server.set(t, torn, half)
+	report := r.applied(6)
+	bad := map[string]bool{forgedKey: true, torn: true, "key/0011223344556677": true, other: true}
 	for _, key := range report.GetQuarantined() {
 		if !bad[key] {
 			t.Errorf("%s is in quarantine", key)

@@ -326,6 +326,7 @@ func steps() map[string]string {
 		"REQUEST_ID_REUSED":   "leave out --request-id",
 		"NOT_DELETED":         "there is nothing to restore",
 		"DELETE_PROTECTED":    "lift the protection first: --delete-protection=false",
+		"TENANT_HAS_CHILDREN": "see its children: rowhouse tenants list --filter 'parent = \"tenants/ID\"'",
 		"TENANT_ID_TAKEN":     "choose another id; deleted tenants keep theirs: rowhouse tenants list --show-deleted",
 		"METHOD_UNKNOWN":      "the service is older than this command line",
 		"SCHEMA_VIOLATION":    "see the schema: rowhouse namespaces list -o json",

@@ -81,6 +81,7 @@ func nouns() []noun {
 func tenants() noun {
 	flags := []flag{
 		{path: "tenant.display_name", usage: "name for people"},
+		{path: "tenant.parent", usage: "the tenant that it belongs to, as a reseller's customer does", form: tenantForm},
 		{path: "tenant.plan", usage: "the plan", form: planForm},
 		{path: "tenant.labels", usage: "free labels; they replace all that were there"},
 		{path: "tenant.external_id", usage: "the tenant's id in your own systems"},
@@ -99,7 +100,8 @@ func tenants() noun {
 		verbs: []verb{
 			{
 				name: "list", rpc: "ListTenants", short: "List tenants",
-				example: "rowhouse tenants list\nrowhouse tenants list --filter 'plan = \"plans/free\"' -o name",
+				example: "rowhouse tenants list\nrowhouse tenants list --filter 'plan = \"plans/free\"' -o name\n" +
+					"rowhouse tenants list --filter 'parent = \"tenants/acme\"'",
 			},
 			{
 				name: "get", rpc: "GetTenant", short: "Show a tenant", fields: named(tenantForm), wide: true,
@@ -113,7 +115,8 @@ func tenants() noun {
 				name: "create", rpc: "CreateTenant", short: "Create a tenant", fields: []field{{"tenant_id", "{tenant}"}},
 				flags: slices.Concat(flags, placement),
 				example: "rowhouse tenants create initrode --display-name Initrode --plan business --external-id 4711\n" +
-					"rowhouse tenants create soylent --plan enterprise --model database",
+					"rowhouse tenants create soylent --plan enterprise --model database\n" +
+					"rowhouse tenants create aviato --parent initrode",
 			},
 			{
 				name: "update", rpc: "UpdateTenant", short: "Change a tenant, for example its plan", fields: []field{{"tenant.name", tenantForm}},

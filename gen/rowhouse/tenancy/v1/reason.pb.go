@@ -73,6 +73,12 @@ const (
 	// UNAVAILABLE: the trial of an app's migrations did not come to its end in its time, which
 	// may be theirs, the cell's, or that of others' trials. Nothing was registered.
 	Reason_REASON_MIGRATIONS_UNTRIED Reason = 18
+	// FAILED_PRECONDITION: the tenant cannot have this parent; metadata: rule, which is
+	// "self", "nested" (that one has a parent), "has-children" (this one is a parent; deleted
+	// children count, as they can be restored) or "state" (that one is not ACTIVE or SUSPENDED).
+	Reason_REASON_PARENT_INVALID Reason = 19
+	// FAILED_PRECONDITION: tenants that are not deleted have it as their parent.
+	Reason_REASON_TENANT_HAS_CHILDREN Reason = 20
 )
 
 // Enum value maps for Reason.
@@ -97,6 +103,8 @@ var (
 		16: "REASON_MIGRATION_IN_USE",
 		17: "REASON_MIGRATIONS_TOO_MANY",
 		18: "REASON_MIGRATIONS_UNTRIED",
+		19: "REASON_PARENT_INVALID",
+		20: "REASON_TENANT_HAS_CHILDREN",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":            0,
@@ -118,6 +126,8 @@ var (
 		"REASON_MIGRATION_IN_USE":       16,
 		"REASON_MIGRATIONS_TOO_MANY":    17,
 		"REASON_MIGRATIONS_UNTRIED":     18,
+		"REASON_PARENT_INVALID":         19,
+		"REASON_TENANT_HAS_CHILDREN":    20,
 	}
 )
 
@@ -152,7 +162,7 @@ var File_rowhouse_tenancy_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" rowhouse/tenancy/v1/reason.proto\x12\x13rowhouse.tenancy.v1*\xa1\x04\n" +
+	" rowhouse/tenancy/v1/reason.proto\x12\x13rowhouse.tenancy.v1*\xdc\x04\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_TENANT_ID_TAKEN\x10\x01\x12\x1d\n" +
@@ -173,7 +183,9 @@ const file_rowhouse_tenancy_v1_reason_proto_rawDesc = "" +
 	"\x17REASON_MIGRATION_FAILED\x10\x0f\x12\x1b\n" +
 	"\x17REASON_MIGRATION_IN_USE\x10\x10\x12\x1e\n" +
 	"\x1aREASON_MIGRATIONS_TOO_MANY\x10\x11\x12\x1d\n" +
-	"\x19REASON_MIGRATIONS_UNTRIED\x10\x12B\xdd\x01\n" +
+	"\x19REASON_MIGRATIONS_UNTRIED\x10\x12\x12\x19\n" +
+	"\x15REASON_PARENT_INVALID\x10\x13\x12\x1e\n" +
+	"\x1aREASON_TENANT_HAS_CHILDREN\x10\x14B\xdd\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\vReasonProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
 
 var (

@@ -184,7 +184,11 @@ type TenantRoute struct {
 	// Generation of its placement.
 	PlacementGeneration uint64 `protobuf:"varint,9,opt,name=placement_generation,json=placementGeneration,proto3" json:"placement_generation,omitempty"`
 	// What to do when the control plane is lost; never UNSPECIFIED.
-	LossPolicy    LossPolicy `protobuf:"varint,10,opt,name=loss_policy,json=lossPolicy,proto3,enum=rowhouse.tenancy.v1.LossPolicy" json:"loss_policy,omitempty"`
+	LossPolicy LossPolicy `protobuf:"varint,10,opt,name=loss_policy,json=lossPolicy,proto3,enum=rowhouse.tenancy.v1.LossPolicy" json:"loss_policy,omitempty"`
+	// The uid of its parent, 16 bytes; empty without one. Parents have no parent.
+	ParentUid []byte `protobuf:"bytes,11,opt,name=parent_uid,json=parentUid,proto3" json:"parent_uid,omitempty"`
+	// The region of its cell.
+	Region        string `protobuf:"bytes,12,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,6 +291,20 @@ func (x *TenantRoute) GetLossPolicy() LossPolicy {
 		return x.LossPolicy
 	}
 	return LossPolicy_LOSS_POLICY_UNSPECIFIED
+}
+
+func (x *TenantRoute) GetParentUid() []byte {
+	if x != nil {
+		return x.ParentUid
+	}
+	return nil
+}
+
+func (x *TenantRoute) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
 }
 
 // DomainRoute leads a host to a tenant's app.
@@ -640,7 +658,7 @@ const file_rowhouse_tenancy_v1_routing_proto_rawDesc = "" +
 	"\x04cell\x18\x04 \x01(\v2\x1e.rowhouse.tenancy.v1.CellRouteH\x00R\x04cell\x12G\n" +
 	"\vcontext_key\x18\x05 \x01(\v2$.rowhouse.tenancy.v1.ContextKeyRouteH\x00R\n" +
 	"contextKeyB\x06\n" +
-	"\x04kind\"\x8f\x03\n" +
+	"\x04kind\"\xc6\x03\n" +
 	"\vTenantRoute\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\fR\x03uid\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12!\n" +
@@ -655,7 +673,10 @@ const file_rowhouse_tenancy_v1_routing_proto_rawDesc = "" +
 	"\x14placement_generation\x18\t \x01(\x04R\x13placementGeneration\x12@\n" +
 	"\vloss_policy\x18\n" +
 	" \x01(\x0e2\x1f.rowhouse.tenancy.v1.LossPolicyR\n" +
-	"lossPolicy\"R\n" +
+	"lossPolicy\x12\x1d\n" +
+	"\n" +
+	"parent_uid\x18\v \x01(\fR\tparentUid\x12\x16\n" +
+	"\x06region\x18\f \x01(\tR\x06region\"R\n" +
 	"\vDomainRoute\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1d\n" +
 	"\n" +

@@ -214,6 +214,11 @@ type Tenant struct {
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
 	// Name for people, at most 200 characters.
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// The tenant that this one belongs to, as a reseller's customer does: "tenants/{tenant}",
+	// ACTIVE or SUSPENDED, and without a parent of its own. Its settings and brand hold here
+	// where this tenant has none; who may call, and whether they are served, does not depend
+	// on it. Default none. Changed by UpdateTenant.
+	Parent string `protobuf:"bytes,4,opt,name=parent,proto3" json:"parent,omitempty"`
 	// The plan, "plans/{plan}". Default "plans/free". Changed by UpdateTenant.
 	Plan string `protobuf:"bytes,5,opt,name=plan,proto3" json:"plan,omitempty"`
 	// Where the tenant is in its life.
@@ -299,6 +304,13 @@ func (x *Tenant) GetUid() string {
 func (x *Tenant) GetDisplayName() string {
 	if x != nil {
 		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *Tenant) GetParent() string {
+	if x != nil {
+		return x.Parent
 	}
 	return ""
 }
@@ -565,11 +577,12 @@ var File_rowhouse_tenancy_v1_tenant_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_tenant_proto_rawDesc = "" +
 	"\n" +
-	" rowhouse/tenancy/v1/tenant.proto\x12\x13rowhouse.tenancy.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(rowhouse/tenancy/v1/tenant_context.proto\"\xe3\b\n" +
+	" rowhouse/tenancy/v1/tenant.proto\x12\x13rowhouse.tenancy.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(rowhouse/tenancy/v1/tenant_context.proto\"\xa4\t\n" +
 	"\x06Tenant\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12+\n" +
-	"\fdisplay_name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\vdisplayName\x12:\n" +
+	"\fdisplay_name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\vdisplayName\x12E\n" +
+	"\x06parent\x18\x04 \x01(\tB-\xbaH*r(\x18G2$^(tenants/[a-z](-?[a-z0-9]){2,62})?$R\x06parent\x12:\n" +
 	"\x04plan\x18\x05 \x01(\tB&\xbaH#r!\x18\x1a2\x1d^(plans/[a-z](-?[a-z0-9])*)?$R\x04plan\x12;\n" +
 	"\x05state\x18\x06 \x01(\x0e2 .rowhouse.tenancy.v1.TenantStateB\x03\xe0A\x03R\x05state\x12#\n" +
 	"\n" +
@@ -597,7 +610,7 @@ const file_rowhouse_tenancy_v1_tenant_proto_rawDesc = "" +
 	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x04\x10\x05J\x04\b\b\x10\tJ\x04\b\v\x10\fJ\x04\b\f\x10\rJ\x04\b\x11\x10\x12J\x04\b\x12\x10\x13J\x04\b\x14\x10\x1eJ\x04\b\"\x10#\"\xda\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\b\x10\tJ\x04\b\v\x10\fJ\x04\b\f\x10\rJ\x04\b\x11\x10\x12J\x04\b\x12\x10\x13J\x04\b\x14\x10\x1eJ\x04\b\"\x10#\"\xda\x01\n" +
 	"\x0fTenantPlacement\x12F\n" +
 	"\x05model\x18\x01 \x01(\x0e2#.rowhouse.tenancy.v1.IsolationModelB\v\xe0A\x05\xbaH\x05\x82\x01\x02\x10\x01R\x05model\x12=\n" +
 	"\x04cell\x18\x02 \x01(\tB)\xe0A\x05\xbaH#r!\x18\x1a2\x1d^(cells/[a-z](-?[a-z0-9])*)?$R\x04cell\x12\x1b\n" +

@@ -212,14 +212,14 @@ func (x *LookupTenantResponse) GetTenant() *Tenant {
 // ListTenantsRequest asks for a page of tenants.
 type ListTenantsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Reserved for hierarchies; must be empty.
+	// Must be empty: tenants have no resource above them.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// How many at most. Default 50; above 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// Token of the page before.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Which tenants: terms "field = value" joined by AND, over plan, state and labels.{key}.
-	// At most 1 KiB.
+	// Which tenants: terms "field = value" joined by AND, over plan, state, parent
+	// and labels.{key}. At most 1 KiB.
 	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	// "name" (the default) or "create_time", each with an optional " desc".
 	OrderBy string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
@@ -359,7 +359,7 @@ func (x *ListTenantsResponse) GetNextPageToken() string {
 // CreateTenantRequest describes a new tenant.
 type CreateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Reserved for hierarchies; must be empty.
+	// Must be empty: tenants have no resource above them.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// The id: lower-case letters, digits and single hyphens, 3 to 63 characters,
 	// beginning with a letter.

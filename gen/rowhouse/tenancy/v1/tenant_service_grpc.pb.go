@@ -49,12 +49,12 @@ type TenantServiceClient interface {
 	// CreateTenant reserves the id, places the tenant and makes its home ready. A tenant
 	// in shared tables is usually ACTIVE in the response; otherwise the operation tells.
 	// Errors: TENANT_ID_TAKEN; TENANT_ID_RESERVED; NO_CELL_CAPACITY; RESOURCE_NOT_FOUND
-	// for the plan or cell; MODEL_NOT_ALLOWED.
+	// for the plan, cell or parent; MODEL_NOT_ALLOWED; PARENT_INVALID.
 	CreateTenant(ctx context.Context, in *CreateTenantRequest, opts ...grpc.CallOption) (*CreateTenantResponse, error)
-	// UpdateTenant changes display name, plan, labels, external id, protection or loss
-	// policy. Output-only fields are ignored.
+	// UpdateTenant changes display name, parent, plan, labels, external id, protection or
+	// loss policy. Output-only fields are ignored.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID;
-	// WRONG_STATE when deleted; RESOURCE_EXISTS for the external id.
+	// WRONG_STATE when deleted; RESOURCE_EXISTS for the external id; PARENT_INVALID.
 	UpdateTenant(ctx context.Context, in *UpdateTenantRequest, opts ...grpc.CallOption) (*UpdateTenantResponse, error)
 	// SuspendTenant adds a cause. From the commit on every gateway and service refuses
 	// the tenant as soon as its feed tells, within a second; the operation is done when
@@ -66,13 +66,14 @@ type TenantServiceClient interface {
 	ResumeTenant(ctx context.Context, in *ResumeTenantRequest, opts ...grpc.CallOption) (*ResumeTenantResponse, error)
 	// DeleteTenant refuses the tenant everywhere and keeps its data, name and domains
 	// until its purge_time; UndeleteTenant restores it. One whose creation failed is removed
-	// at once.
-	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE; DELETE_PROTECTED; ETAG_MISMATCH;
-	// CELL_UNREACHABLE.
+	// at once. A parent is not deleted before its children are, or have another parent.
+	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE; DELETE_PROTECTED; TENANT_HAS_CHILDREN;
+	// ETAG_MISMATCH; CELL_UNREACHABLE.
 	DeleteTenant(ctx context.Context, in *DeleteTenantRequest, opts ...grpc.CallOption) (*DeleteTenantResponse, error)
 	// UndeleteTenant restores a deleted tenant to the state it had before, until its
-	// purge_time.
-	// Errors: RESOURCE_NOT_FOUND; NOT_DELETED; WRONG_STATE after purge_time; ETAG_MISMATCH.
+	// purge_time. A parent that is deleted is restored before its children.
+	// Errors: RESOURCE_NOT_FOUND; NOT_DELETED; WRONG_STATE after purge_time; PARENT_INVALID;
+	// ETAG_MISMATCH.
 	UndeleteTenant(ctx context.Context, in *UndeleteTenantRequest, opts ...grpc.CallOption) (*UndeleteTenantResponse, error)
 }
 
@@ -193,12 +194,12 @@ type TenantServiceServer interface {
 	// CreateTenant reserves the id, places the tenant and makes its home ready. A tenant
 	// in shared tables is usually ACTIVE in the response; otherwise the operation tells.
 	// Errors: TENANT_ID_TAKEN; TENANT_ID_RESERVED; NO_CELL_CAPACITY; RESOURCE_NOT_FOUND
-	// for the plan or cell; MODEL_NOT_ALLOWED.
+	// for the plan, cell or parent; MODEL_NOT_ALLOWED; PARENT_INVALID.
 	CreateTenant(context.Context, *CreateTenantRequest) (*CreateTenantResponse, error)
-	// UpdateTenant changes display name, plan, labels, external id, protection or loss
-	// policy. Output-only fields are ignored.
+	// UpdateTenant changes display name, parent, plan, labels, external id, protection or
+	// loss policy. Output-only fields are ignored.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID;
-	// WRONG_STATE when deleted; RESOURCE_EXISTS for the external id.
+	// WRONG_STATE when deleted; RESOURCE_EXISTS for the external id; PARENT_INVALID.
 	UpdateTenant(context.Context, *UpdateTenantRequest) (*UpdateTenantResponse, error)
 	// SuspendTenant adds a cause. From the commit on every gateway and service refuses
 	// the tenant as soon as its feed tells, within a second; the operation is done when
@@ -210,13 +211,14 @@ type TenantServiceServer interface {
 	ResumeTenant(context.Context, *ResumeTenantRequest) (*ResumeTenantResponse, error)
 	// DeleteTenant refuses the tenant everywhere and keeps its data, name and domains
 	// until its purge_time; UndeleteTenant restores it. One whose creation failed is removed
-	// at once.
-	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE; DELETE_PROTECTED; ETAG_MISMATCH;
-	// CELL_UNREACHABLE.
+	// at once. A parent is not deleted before its children are, or have another parent.
+	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE; DELETE_PROTECTED; TENANT_HAS_CHILDREN;
+	// ETAG_MISMATCH; CELL_UNREACHABLE.
 	DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error)
 	// UndeleteTenant restores a deleted tenant to the state it had before, until its
-	// purge_time.
-	// Errors: RESOURCE_NOT_FOUND; NOT_DELETED; WRONG_STATE after purge_time; ETAG_MISMATCH.
+	// purge_time. A parent that is deleted is restored before its children.
+	// Errors: RESOURCE_NOT_FOUND; NOT_DELETED; WRONG_STATE after purge_time; PARENT_INVALID;
+	// ETAG_MISMATCH.
 	UndeleteTenant(context.Context, *UndeleteTenantRequest) (*UndeleteTenantResponse, error)
 	mustEmbedUnimplementedTenantServiceServer()
 }

@@ -27,6 +27,8 @@ const (
 	ReasonModelNotAllowed  = "MODEL_NOT_ALLOWED"
 	ReasonNoCellCapacity   = "NO_CELL_CAPACITY"
 	ReasonCellUnreachable  = "CELL_UNREACHABLE"
+	ReasonParentInvalid    = "PARENT_INVALID"
+	ReasonHasChildren      = "TENANT_HAS_CHILDREN"
 
 	ReasonChecksumDrift       = "CHECKSUM_DRIFT"
 	ReasonMigrationOutOfOrder = "MIGRATION_OUT_OF_ORDER"

@@ -31,12 +31,16 @@ type Delete struct {
 	Time time.Time
 	// Retention is how long the tenant can be restored.
 	Retention time.Duration
+	// Parent says that tenants that are not deleted have it as their parent.
+	Parent bool
 }
 
 // Undelete restores what was deleted, before its purge time.
 type Undelete struct {
 	// Time is now.
 	Time time.Time
+	// Orphan says that its parent is deleted.
+	Orphan bool
 }
 
 func (Activated) verb() string { return "activate" }
@@ -61,7 +65,8 @@ type Effects struct {
 }
 
 // Next returns what becomes of the tenant when the event happens, and what follows. An event that the state does not
-// allow is a fault WRONG_STATE, DELETE_PROTECTED or NOT_DELETED, and the tenant is returned unchanged.
+// allow is a fault WRONG_STATE, DELETE_PROTECTED, TENANT_HAS_CHILDREN, NOT_DELETED or PARENT_INVALID, and the tenant is
+// returned unchanged.
 //
 // The generation grows with every change of who may be served, and never otherwise: contexts of an older one are
 // refused from then on.
@@ -137,6 +142,9 @@ func (t *Tenant) delete(e Delete) (Effects, error) {
 	case t.DeleteProtection:
 		return Effects{}, refuse(fault.FailedPrecondition, ReasonDeleteProtected,
 			"the tenant is protected against deletion; take delete_protection away first")
+	case e.Parent:
+		return Effects{}, refuse(fault.FailedPrecondition, ReasonHasChildren,
+			"the tenant is a parent; delete its children first, or give them another parent")
 	}
 	t.DeleteTime, t.PurgeTime = e.Time, e.Time.Add(e.Retention)
 	return t.become(StateDeleted), nil
@@ -150,6 +158,9 @@ func (t *Tenant) undelete(e Undelete) (Effects, error) {
 	if !e.Time.Before(t.PurgeTime) {
 		return Effects{}, fault.New(fault.FailedPrecondition, fault.ReasonWrongState, "the tenant could be restored until %s",
 			t.PurgeTime.UTC().Format(time.RFC3339)).WithMetadata("state", t.State.String())
+	}
+	if e.Orphan {
+		return Effects{}, badParent("state", "the tenant's parent is deleted; restore that first")
 	}
 	t.DeleteTime, t.PurgeTime = time.Time{}, time.Time{}
 	return t.become(t.living()), nil

@@ -76,6 +76,7 @@ type Tenant struct {
 	UID              tenant.UID
 	ID               tenant.ID
 	DisplayName      string
+	Parent           Parent
 	Plan             string
 	State            State
 	Generation       int64
@@ -93,6 +94,20 @@ type Tenant struct {
 	Revision int64
 	// Operation is the operation that runs for the tenant now, "" when none does; the store fills it.
 	Operation string
+}
+
+// Parent is the tenant that another one belongs to; the zero Parent is none.
+type Parent struct {
+	UID tenant.UID
+	ID  tenant.ID
+}
+
+// Name is the parent's resource name, "" for none.
+func (p Parent) Name() string {
+	if p.UID.IsZero() {
+		return ""
+	}
+	return "tenants/" + p.ID.String()
 }
 
 // Placement is where a tenant's rows are.

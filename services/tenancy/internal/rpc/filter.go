@@ -12,7 +12,7 @@ import (
 
 const maxTerms = 10
 
-// parseFilter reads terms "field = value" joined by AND, over plan, state and labels.{key}. A value with other characters
+// parseFilter reads terms "field = value" joined by AND, over plan, state, parent and labels.{key}. A value with other characters
 // than letters, digits, "_", ".", "/" and "-" stands in double quotes.
 func parseFilter(filter string) (store.TenantList, error) {
 	var list store.TenantList
@@ -62,6 +62,13 @@ func addTerm(list *store.TenantList, field, value string) bool {
 		}
 		list.Plan = id
 		return true
+	case "parent":
+		id, ok := strings.CutPrefix(value, "tenants/")
+		if list.Parent != "" || !ok || id == "" {
+			return false
+		}
+		list.Parent = id
+		return true
 	case "state":
 		number, ok := tenancyv1.TenantState_value["TENANT_STATE_"+value]
 		if list.State != 0 || !ok || number == 0 {
@@ -76,7 +83,7 @@ func addTerm(list *store.TenantList, field, value string) bool {
 
 func badFilter() error {
 	return fault.New(fault.InvalidArgument, fault.ReasonFilterInvalid,
-		`filter is terms "field = value" joined by AND, at most %d, over plan, state and labels.{key}`, maxTerms).
+		`filter is terms "field = value" joined by AND, at most %d, over plan, state, parent and labels.{key}`, maxTerms).
 		WithField(fault.FieldViolation{Field: "filter", Description: "cannot be read"})
 }
 

@@ -66,11 +66,22 @@ func (s *tenants) draft(ctx context.Context, tx *change.Tx, req *tenancyv1.Creat
 		return registry.Tenant{}, err
 	}
 	uid, err := s.newUID()
-	return registry.Tenant{
+	if err != nil {
+		return registry.Tenant{}, err
+	}
+	t := registry.Tenant{
 		UID: uid, ID: id, DisplayName: m.GetDisplayName(), Plan: idOf(planName), State: registry.StateCreating, Generation: 1,
 		Placement: place, Labels: m.GetLabels(), ExternalID: m.GetExternalId(), DeleteProtection: m.GetDeleteProtection(),
 		Loss: registry.Loss(m.GetLossPolicy()), CreateTime: tx.Now(), UpdateTime: tx.Now(),
-	}, err
+	}
+	if m.GetParent() == "" {
+		return t, nil
+	}
+	parent, err := store.ShareTenant(ctx, tx, store.TenantKey{ID: idOf(m.GetParent())})
+	if err != nil {
+		return registry.Tenant{}, err
+	}
+	return registry.Adopt(t, parent, false)
 }
 
 // place takes room in a cell.

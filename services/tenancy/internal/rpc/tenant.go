@@ -114,6 +114,11 @@ func (s *tenants) UpdateTenant(ctx context.Context, req *tenancyv1.UpdateTenantR
 		return nil, badField("tenant.name", "is not tenants/{tenant}")
 	}
 	resp, err := change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.UpdateTenantResponse, error) {
+		if parent := req.GetTenant().GetParent(); parent != "" {
+			if err := store.LockTenants(ctx, tx, id, idOf(parent)); err != nil {
+				return nil, err
+			}
+		}
 		t, err := store.LockTenant(ctx, tx, store.TenantKey{ID: id})
 		if err != nil {
 			return nil, err
@@ -147,7 +152,10 @@ func (s *tenants) UpdateTenant(ctx context.Context, req *tenancyv1.UpdateTenantR
 
 // update stores what m says differently from t.
 func (s *tenants) update(ctx context.Context, tx *change.Tx, t registry.Tenant, m *tenancyv1.Tenant) (*tenancyv1.Tenant, error) {
-	next := t
+	next, err := withParent(ctx, tx, t, m.GetParent())
+	if err != nil {
+		return nil, err
+	}
 	next.DisplayName, next.Labels, next.ExternalID = m.GetDisplayName(), m.GetLabels(), m.GetExternalId()
 	next.DeleteProtection, next.Loss = m.GetDeleteProtection(), registry.Loss(m.GetLossPolicy())
 	if m.GetPlan() == "" {
@@ -177,6 +185,26 @@ func (s *tenants) update(ctx context.Context, tx *change.Tx, t registry.Tenant, 
 		return nil, err
 	}
 	return stamped(tx, next), nil
+}
+
+// withParent returns t with the parent of this name; "" is none. The row of a new parent is locked already.
+func withParent(ctx context.Context, tx *change.Tx, t registry.Tenant, name string) (registry.Tenant, error) {
+	switch name {
+	case t.Parent.Name():
+		return t, nil
+	case "":
+		t.Parent = registry.Parent{}
+		return t, nil
+	}
+	parent, err := store.ReadTenant(ctx, tx, store.TenantKey{ID: idOf(name)})
+	if err != nil {
+		return t, err
+	}
+	isParent, err := store.HasChildren(ctx, tx, t.UID, false)
+	if err != nil {
+		return t, err
+	}
+	return registry.Adopt(t, parent, isParent)
 }
 
 // stamped returns the message of a changed tenant, which gets the change's revision.
@@ -227,7 +255,11 @@ func (s *tenants) DeleteTenant(ctx context.Context, req *tenancyv1.DeleteTenantR
 			return nil, store.NotFound(req.GetName())
 		}
 		plan, err := store.ReadPlan(ctx, tx, t.Plan)
-		return registry.Delete{Time: tx.Now(), Retention: plan.GetRetention().AsDuration()}, err
+		if err != nil {
+			return nil, err
+		}
+		isParent, err := store.HasChildren(ctx, tx, t.UID, true)
+		return registry.Delete{Time: tx.Now(), Retention: plan.GetRetention().AsDuration(), Parent: isParent}, err
 	}, func(o *longrunningpb.Operation, m *tenancyv1.Tenant) *tenancyv1.DeleteTenantResponse {
 		return &tenancyv1.DeleteTenantResponse{Operation: o, Tenant: m}
 	})
@@ -235,8 +267,14 @@ func (s *tenants) DeleteTenant(ctx context.Context, req *tenancyv1.DeleteTenantR
 
 // UndeleteTenant implements rowhouse.tenancy.v1.TenantService.
 func (s *tenants) UndeleteTenant(ctx context.Context, req *tenancyv1.UndeleteTenantRequest) (*tenancyv1.UndeleteTenantResponse, error) {
-	return happen(ctx, s, verb{req.GetName(), req.GetEtag(), "undelete"}, func(tx *change.Tx, _ registry.Tenant) (registry.Event, error) {
-		return registry.Undelete{Time: tx.Now()}, nil
+	return happen(ctx, s, verb{req.GetName(), req.GetEtag(), "undelete"}, func(tx *change.Tx, t registry.Tenant) (registry.Event, error) {
+		undelete := registry.Undelete{Time: tx.Now()}
+		if t.Parent.UID.IsZero() {
+			return undelete, nil
+		}
+		parent, err := store.ShareTenant(ctx, tx, store.TenantKey{UID: t.Parent.UID})
+		undelete.Orphan = parent.State == registry.StateDeleted
+		return undelete, err
 	}, func(o *longrunningpb.Operation, m *tenancyv1.Tenant) *tenancyv1.UndeleteTenantResponse {
 		return &tenancyv1.UndeleteTenantResponse{Operation: o, Tenant: m}
 	})

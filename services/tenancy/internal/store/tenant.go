@@ -21,13 +21,15 @@ const selectTenant = `SELECT t.uid, t.id, t.display_name, t.plan, t.state, t.gen
 	ARRAY(SELECT s.actor FROM registry.suspension s WHERE s.tenant_uid = t.uid ORDER BY s.cause),
 	ARRAY(SELECT s.time FROM registry.suspension s WHERE s.tenant_uid = t.uid ORDER BY s.cause),
 	ARRAY(SELECT s.note FROM registry.suspension s WHERE s.tenant_uid = t.uid ORDER BY s.cause),
+	coalesce(t.parent_uid, '00000000-0000-0000-0000-000000000000'),
+	coalesce((SELECT f.id FROM registry.tenant f WHERE f.uid = t.parent_uid), ''),
 	coalesce((SELECT o.id::text FROM kernel.operations o WHERE o.target = 'tenants/' || t.id AND o.end_time IS NULL), '')
 FROM registry.tenant t JOIN registry.placement p ON p.tenant_uid = t.uid JOIN registry.cell c ON c.id = p.cell `
 
 func scanTenant(row pgx.CollectableRow) (registry.Tenant, error) {
 	var (
 		t               registry.Tenant
-		id              string
+		id, parent      string
 		model           int32
 		deleted, purged *time.Time
 		causes          []int32
@@ -37,12 +39,15 @@ func scanTenant(row pgx.CollectableRow) (registry.Tenant, error) {
 	err := row.Scan((*[16]byte)(&t.UID), &id, &t.DisplayName, &t.Plan, &t.State, &t.Generation, &t.Labels, &t.ExternalID,
 		&t.DeleteProtection, &t.Loss, &t.CreateTime, &t.UpdateTime, &deleted, &purged, &t.Revision,
 		&model, &t.Placement.Cell, &t.Placement.Region, &t.Placement.Generation, &t.Placement.Revision,
-		&causes, &actors, &times, &notes, &t.Operation)
+		&causes, &actors, &times, &notes, (*[16]byte)(&t.Parent.UID), &parent, &t.Operation)
 	if err != nil {
 		return registry.Tenant{}, err
 	}
 	if t.ID, err = tenant.ParseID(id); err != nil {
 		return registry.Tenant{}, fmt.Errorf("stored tenant %s: %w", t.UID, err)
+	}
+	if t.Parent.ID, err = tenant.ParseID(parent); err != nil && parent != "" {
+		return registry.Tenant{}, fmt.Errorf("stored parent of %s: %w", t.UID, err)
 	}
 	t.Placement.Model = tenant.Model(model) //nolint:gosec // the table allows 1 to 3
 	t.DeleteTime, t.PurgeTime = orZero(deleted), orZero(purged)
@@ -115,10 +120,33 @@ func LockTenant(ctx context.Context, q Querier, key TenantKey) (registry.Tenant,
 	return ReadTenant(ctx, q, key)
 }
 
+// LockTenants takes the locks of the rows that there are, in the one order that all take several in.
+func LockTenants(ctx context.Context, q Querier, ids ...string) error {
+	_, err := q.Exec(ctx, `SELECT FROM registry.tenant t WHERE t.id = ANY ($1) ORDER BY t.id FOR UPDATE`, ids)
+	return err
+}
+
+// ShareTenant is ReadTenant for who relies on the tenant's state until the end of the transaction: nothing changes it.
+func ShareTenant(ctx context.Context, q Querier, key TenantKey) (registry.Tenant, error) {
+	where, arg := key.where()
+	if err := lock(ctx, q, key.name(), `SELECT 1 FROM registry.tenant t WHERE `+where+` FOR SHARE`, arg); err != nil {
+		return registry.Tenant{}, err
+	}
+	return ReadTenant(ctx, q, key)
+}
+
+// HasChildren reports whether tenants have uid as their parent; living counts those that are not deleted alone.
+func HasChildren(ctx context.Context, q Querier, uid tenant.UID, living bool) (has bool, err error) {
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.tenant WHERE parent_uid = $1 AND NOT ($2 AND state = 4))`,
+		[16]byte(uid), living).Scan(&has)
+	return has, err
+}
+
 // TenantList says which tenants to list.
 type TenantList struct {
-	// Plan and State select when they are set, Labels when every pair is equal.
+	// Plan, Parent (an id) and State select when they are set, Labels when every pair is equal.
 	Plan   string
+	Parent string
 	State  registry.State
 	Labels map[string]string
 	// Deleted includes deleted ones.
@@ -150,6 +178,9 @@ func ListTenants(ctx context.Context, q Querier, l TenantList) ([]registry.Tenan
 	if l.Plan != "" {
 		bind(` AND t.plan = $%d`, l.Plan)
 	}
+	if l.Parent != "" {
+		bind(` AND t.parent_uid = (SELECT uid FROM registry.tenant WHERE id = $%d)`, l.Parent)
+	}
 	if l.State != 0 {
 		bind(` AND t.state = $%d`, int32(l.State))
 	}
@@ -178,9 +209,10 @@ func ListTenants(ctx context.Context, q Querier, l TenantList) ([]registry.Tenan
 // the external id.
 func InsertTenant(ctx context.Context, q Querier, t registry.Tenant) error {
 	_, err := q.Exec(ctx, `INSERT INTO registry.tenant (uid, id, display_name, plan, state, generation, labels, external_id,
-		delete_protection, loss, create_time, update_time) VALUES ($1, $2, $3, $4, $5, $6, $7, nullif($8, ''), $9, $10, $11, $11)`,
+		delete_protection, loss, create_time, update_time, parent_uid)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, nullif($8, ''), $9, $10, $11, $11, $12)`,
 		[16]byte(t.UID), t.ID.String(), t.DisplayName, t.Plan, int32(t.State), t.Generation, labelsOf(t), t.ExternalID,
-		t.DeleteProtection, int32(t.Loss), t.CreateTime)
+		t.DeleteProtection, int32(t.Loss), t.CreateTime, parentOf(t))
 	if err := taken(err); err != nil {
 		return err
 	}
@@ -195,6 +227,14 @@ func InsertTenant(ctx context.Context, q Querier, t registry.Tenant) error {
 		return fmt.Errorf("place tenant %s: %w", t.ID, err)
 	}
 	return addHomes(ctx, q, `a.tenant_uid = $1`, [16]byte(t.UID))
+}
+
+// parentOf is NULL without a parent.
+func parentOf(t registry.Tenant) *[16]byte {
+	if t.Parent.UID.IsZero() {
+		return nil
+	}
+	return (*[16]byte)(&t.Parent.UID)
 }
 
 func labelsOf(t registry.Tenant) map[string]string {
@@ -222,10 +262,11 @@ func taken(err error) error {
 // the external id.
 func UpdateTenant(ctx context.Context, q Querier, t registry.Tenant) error {
 	_, err := q.Exec(ctx, `UPDATE registry.tenant SET display_name = $2, plan = $3, state = $4, generation = $5, labels = $6,
-		external_id = nullif($7, ''), delete_protection = $8, loss = $9, update_time = $10, delete_time = $11, purge_time = $12
+		external_id = nullif($7, ''), delete_protection = $8, loss = $9, update_time = $10, delete_time = $11, purge_time = $12,
+		parent_uid = $13
 		WHERE uid = $1`,
 		[16]byte(t.UID), t.DisplayName, t.Plan, int32(t.State), t.Generation, labelsOf(t), t.ExternalID, t.DeleteProtection,
-		int32(t.Loss), t.UpdateTime, orNull(t.DeleteTime), orNull(t.PurgeTime))
+		int32(t.Loss), t.UpdateTime, orNull(t.DeleteTime), orNull(t.PurgeTime), parentOf(t))
 	return taken(err)
 }
 

@@ -36,6 +36,7 @@ func Tenant(t registry.Tenant) *tenancyv1.Tenant {
 		Name:        "tenants/" + t.ID.String(),
 		Uid:         t.UID.String(),
 		DisplayName: t.DisplayName,
+		Parent:      t.Parent.Name(),
 		Plan:        "plans/" + t.Plan,
 		State:       tenancyv1.TenantState(t.State),
 		Generation:  t.Generation,
@@ -89,7 +90,7 @@ func PublishTenant(p Publisher, t registry.Tenant, planLoss tenancyv1.LossPolicy
 	if t.Loss == registry.LossDefault {
 		loss = planLoss
 	}
-	entry := &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Tenant{Tenant: &tenancyv1.TenantRoute{
+	route := &tenancyv1.TenantRoute{
 		Uid:                 t.UID[:],
 		TenantId:            t.ID.String(),
 		DisplayName:         t.DisplayName,
@@ -100,7 +101,12 @@ func PublishTenant(p Publisher, t registry.Tenant, planLoss tenancyv1.LossPolicy
 		Cell:                t.Placement.Cell,
 		PlacementGeneration: uint64(t.Placement.Generation), //nolint:gosec // the table allows positive ones
 		LossPolicy:          loss,
-	}}}
+		Region:              t.Placement.Region,
+	}
+	if !t.Parent.UID.IsZero() {
+		route.ParentUid = t.Parent.UID[:]
+	}
+	entry := &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Tenant{Tenant: route}}
 	return both(p, "tenant/"+t.UID.String(), entry)
 }
 
