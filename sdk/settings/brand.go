@@ -7,9 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"image/png"
+	"maps"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/authority"
 )
 
 // BrandNamespace is the namespace of brands, which exists from the start.
@@ -34,15 +38,33 @@ const (
 	logoPrefix  = "data:image/png;base64,"
 )
 
-// Brand is how a tenant looks. Only [BrandOf] makes one of settings, and all in it is
-// safe to be written into a page: Name as text, Logo as the source of an image, [Brand.CSS] into a style element.
+// Brand is how a tenant looks. Only [BrandOf] and [BrandOn] make one of settings, and all in it is safe to be written
+// into a page: Name as text, Logo as the source of an image, [Brand.CSS] into a style element.
 type Brand struct {
 	// Name is what people call the tenant; may be empty.
 	Name string
 	// Logo is a data URI of a PNG image; may be empty.
 	Logo string
-	// Light and Dark are the colours by the reader's preference.
-	Light, Dark Palette
+	// Light and Dark are the colours by the reader's preference; the other two are for readers who prefer more contrast.
+	Light, Dark, LightContrast, DarkContrast Palette
+	// Logos and Icons are the assets by what they are for: "light", "dark" and "email"; "ico", "svg", "32", "180",
+	// "192", "512" and "maskable".
+	Logos, Icons map[string]Asset
+	// Styles is a style sheet of the tenant's own; may be empty.
+	Styles Asset
+	// Assets are others that the brand serves, such as the pictures in Styles.
+	Assets []Asset
+	// Typography is how text is set.
+	Typography Typography
+	// Links lead to pages about the tenant: "home", "imprint", "privacy", "terms", "accessibility", "support". All are
+	// https.
+	Links map[string]string
+	// Exceptions are the reasons for pairs of colours that may be hard to read, by "{side}/{role}/{ground}".
+	Exceptions map[string]string
+	// Locale is the brand's own language; Texts and Terms are what it says by language and key. [Brand.Text] and
+	// [Brand.Term] find the right one.
+	Locale       string
+	Texts, Terms map[string]map[string]string
 }
 
 // Palette holds colours by their roles, each "#rrggbb" or empty. The name of a role in
@@ -51,15 +73,17 @@ type Palette struct {
 	Primary, OnPrimary, Background, Surface, Border, Text, TextMuted, Link, Success, Warning, Error string
 }
 
-// colour is one role of a palette.
-type colour struct {
-	role  string
-	value *string
+// Role is a colour of a palette by its role.
+type Role struct {
+	// Name is the role, "text-muted".
+	Name string
+	// Colour is where the palette has it.
+	Colour *string
 }
 
-// colours lists a palette's roles in the order in which they are written.
-func (p *Palette) colours() []colour {
-	return []colour{
+// Roles lists a palette's roles in the order in which they are written.
+func (p *Palette) Roles() []Role {
+	return []Role{
 		{"primary", &p.Primary}, {"on-primary", &p.OnPrimary}, {"background", &p.Background}, {"surface", &p.Surface},
 		{"border", &p.Border}, {"text", &p.Text}, {"text-muted", &p.TextMuted}, {"link", &p.Link},
 		{"success", &p.Success}, {"warning", &p.Warning}, {"error", &p.Error},
@@ -69,9 +93,9 @@ func (p *Palette) colours() []colour {
 // declarations are the palette's custom properties.
 func (p Palette) declarations() string {
 	var b strings.Builder
-	for _, c := range p.colours() {
-		if *c.value != "" {
-			fmt.Fprintf(&b, " --%s: %s;", c.role, *c.value)
+	for _, c := range p.Roles() {
+		if *c.Colour != "" {
+			fmt.Fprintf(&b, " --%s: %s;", c.Name, *c.Colour)
 		}
 	}
 	return b.String()
@@ -103,21 +127,74 @@ type Problem struct {
 // ErrBrand is wrapped by the errors of [BrandOf].
 var ErrBrand = errors.New("settings: not a sound brand")
 
-// BrandOf reads a brand of the effective value of the namespace "brand". It refuses
-// what could do harm in a page, whatever the namespace's schema lets pass; members
-// that it does not know are passed over. The error wraps [ErrBrand].
-func BrandOf(e Effective) (Brand, error) {
-	b, problems := readBrand(e.Object)
+// BrandOf reads a brand of the effective value of the namespace "brand", for domains that have none of their own. It
+// refuses what could do harm in a page, whatever the namespace's schema lets pass; members that it does not know are
+// passed over. The error wraps [ErrBrand].
+func BrandOf(e Effective) (Brand, error) { return BrandOn(e, "") }
+
+// BrandOn is [BrandOf] for a domain, by its canonical host name: what the member "domains" says for it is merged over
+// the rest.
+func BrandOn(e Effective, host string) (Brand, error) {
+	b, problems := readBrand(onDomain(e.Object, host))
 	if len(problems) > 0 {
 		return Brand{}, fmt.Errorf("%w: %s %s", ErrBrand, problems[0].Pointer, problems[0].Text)
 	}
 	return b, nil
 }
 
-// CheckBrand says what [BrandOf] would refuse.
+// BrandDomains lists the domains for which a brand says something of its own, in order.
+func BrandDomains(o Object) []string {
+	domains, _ := o["domains"].(Object)
+	return slices.Sorted(maps.Keys(domains))
+}
+
+// onDomain is the brand's object on a domain, without those of others.
+func onDomain(o Object, host string) Object {
+	domains, ok := o["domains"].(Object)
+	if !ok {
+		return o
+	}
+	out := maps.Clone(o)
+	delete(out, "domains")
+	if own, ok := domains[host].(Object); ok {
+		return Merge(Layer{Object: out}, Layer{Object: own}).Object
+	}
+	return out
+}
+
+// CheckBrand says what [BrandOn] would refuse, on any domain.
 func CheckBrand(o Object) []Problem {
-	_, problems := readBrand(o)
-	return problems
+	_, problems := readBrand(onDomain(o, ""))
+	return append(problems, EachDomain(o, func(b Object) []Problem {
+		_, found := readBrand(b)
+		return found
+	})...)
+}
+
+// EachDomain checks the object that holds on each domain with something of its own, and puts what is wrong there in its
+// place. What is wrong on a domain because it is wrong everywhere is left out.
+func EachDomain(o Object, check func(Object) []Problem) (found []Problem) {
+	if domains, set := o["domains"]; set {
+		if _, ok := domains.(Object); !ok {
+			return []Problem{{"/domains", "type", "is not an object"}}
+		}
+	}
+	common := make(map[Problem]bool)
+	for _, p := range check(onDomain(o, "")) {
+		common[p] = true
+	}
+	for _, host := range BrandDomains(o) {
+		at := Pointer("domains", host)
+		if name, err := authority.ParseName(host); err != nil || name.String() != host {
+			found = append(found, Problem{at, "host", "is not the name of a host, in small letters"})
+		}
+		for _, p := range check(onDomain(o, host)) {
+			if !common[p] {
+				found = append(found, Problem{at + p.Pointer, p.Rule, p.Text})
+			}
+		}
+	}
+	return found
 }
 
 func readBrand(o Object) (Brand, []Problem) {
@@ -131,6 +208,13 @@ func readBrand(o Object) (Brand, []Problem) {
 	}
 	r.palette(o, "light", &b.Light)
 	r.palette(o, "dark", &b.Dark)
+	r.palette(o, "light-contrast", &b.LightContrast)
+	r.palette(o, "dark-contrast", &b.DarkContrast)
+	r.files(o, &b)
+	r.typography(o, &b.Typography)
+	b.Links = r.lines(o, "", "links", checkLink)
+	b.Exceptions = r.lines(o, "", "exceptions", checkText)
+	r.languages(o, &b)
 	return b, r.problems
 }
 
@@ -164,10 +248,10 @@ func (r *brandReader) palette(o Object, side string, p *Palette) {
 		r.refuse("/"+side, "type", "is not an object")
 		return
 	}
-	for _, c := range p.colours() {
-		*c.value = r.text(colours, "/"+side, c.role)
-		if _, set := colours[c.role]; set && !soundColour(*c.value) {
-			r.refuse("/"+side+"/"+c.role, "colour", "is not a colour of the form #rrggbb")
+	for _, c := range p.Roles() {
+		*c.Colour = r.text(colours, "/"+side, c.Name)
+		if _, set := colours[c.Name]; set && !soundColour(*c.Colour) {
+			r.refuse("/"+side+"/"+c.Name, "colour", "is not a colour of the form #rrggbb")
 		}
 	}
 }

@@ -216,7 +216,7 @@ func (s *Store) Brand(uid tenant.UID, plan string) (Brand, bool) {
 		return Brand{}, false
 	}
 	b, err := m.brand()
-	return b, err == nil && b != Brand{}
+	return b, err == nil && !b.Empty()
 }
 
 // NamespaceKey is a namespace's key in the feed.
