@@ -69,7 +69,7 @@ func Printable(r rune) bool {
 	return true
 }
 
-var assetPath = regexp.MustCompile(`^/\.rowhouse/b/[0-9a-f]{64}\.(png|jpg|gif|svg|woff2)$`)
+var assetPath = regexp.MustCompile(`^/\.well-known/rowhouse/b/[0-9a-f]{64}\.(png|jpg|gif|svg|woff2)$`)
 
 // IsAssetPath reports whether path is written as that of a brand's asset. Whose asset it is, the caller knows.
 func IsAssetPath(path string) bool { return assetPath.MatchString(path) }

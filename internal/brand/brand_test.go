@@ -11,9 +11,9 @@ func TestAssetPaths(t *testing.T) {
 	t.Parallel()
 	hash := strings.Repeat("0a", 32)
 	for path, want := range map[string]bool{
-		"/.rowhouse/b/" + hash + ".png": true, "/.rowhouse/b/" + hash + ".woff2": true, "/.rowhouse/b/" + hash + ".html": false,
-		"/.rowhouse/b/" + hash[1:] + ".png": false, "/.rowhouse/b/" + strings.ToUpper(hash) + ".png": false, "//.rowhouse/b/" + hash + ".png": false,
-		"/.rowhouse/b/" + hash + ".png\n": false, "/.rowhouse/b/" + hash + ".png?": false, "/xrowhouse/b/" + hash + ".png": false,
+		"/.well-known/rowhouse/b/" + hash + ".png": true, "/.well-known/rowhouse/b/" + hash + ".woff2": true, "/.well-known/rowhouse/b/" + hash + ".html": false,
+		"/.well-known/rowhouse/b/" + hash[1:] + ".png": false, "/.well-known/rowhouse/b/" + strings.ToUpper(hash) + ".png": false, "//.well-known/rowhouse/b/" + hash + ".png": false,
+		"/.well-known/rowhouse/b/" + hash + ".png\n": false, "/.well-known/rowhouse/b/" + hash + ".png?": false, "/xrowhouse/b/" + hash + ".png": false,
 	} {
 		if brand.IsAssetPath(path) != want {
 			t.Errorf("%q: %v", path, !want)

@@ -27,7 +27,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/brand/svg"
 )
 
-const asset = "/.rowhouse/b/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.png"
+const asset = "/.well-known/rowhouse/b/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.png"
 
 // A shop serves assets without any of the headers that would guard them, in each way in which a page can load them: a
 // folder for each way, and in it a page for each asset.

@@ -12,7 +12,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/brand/css"
 )
 
-const asset = "/.rowhouse/b/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.png"
+const asset = "/.well-known/rowhouse/b/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.png"
 
 func own(path string) bool { return path == asset }
 
