@@ -102,8 +102,8 @@ func seals() []Attack {
 		{ID: "carry-own", Vector: Seal, Success: Wrote, Tries: "carry the own seal without entering, past a fence", script: script{
 			refused: "42501 RH003", ours: true,
 			session: []string{"BEGIN", "SET LOCAL {set} = '{carry:own}{began}'", "INSERT INTO {own}.note (id, title) VALUES (56, 'guess')"}}},
-		{ID: "carry-session", Tries: "put a seal there for the session", script: script{refused: "42501 RH003",
-			session: []string{"SET {set} = '{carry:genuine}{began}'", "SELECT title FROM {their}.note"}}},
+		{ID: "carry-session", Tries: "put there for the session what was carried when the victim was entered", script: script{
+			refused: "42501 RH003", session: []string{"SET {set} = '{carry:entered}'", "SELECT title FROM {their}.note"}}},
 	})
 }
 

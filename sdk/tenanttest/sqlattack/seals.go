@@ -1,10 +1,13 @@
 package sqlattack
 
 import (
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -25,7 +28,16 @@ func (s *scene) forged(name string) (string, error) {
 // carried returns such a seal in the form of what rung L2a carries.
 func (s *scene) carried(name string) (string, error) {
 	seal, err := s.forgedSeal(name)
-	return hex.EncodeToString(seal), err
+	if name != "entered" || err != nil {
+		return hex.EncodeToString(seal), err
+	}
+	// What enter carried in a transaction that began a while ago: its tag covers when.
+	key := s.target.Key.Secret
+	carrier := binary.BigEndian.AppendUint64(seal[:bodySize:bodySize], 1) // a microsecond into 2000
+	mac := hmac.New(sha256.New, key[:])
+	mac.Write(carrier)
+	carrier = slices.Insert(carrier, bodySize, mac.Sum(nil)[:len(seal)-bodySize]...)
+	return hex.EncodeToString(carrier), nil
 }
 
 // The places of a seal's fields, and its parts.
@@ -58,7 +70,7 @@ func (s *scene) forgedSeal(name string) ([]byte, error) {
 		})
 	}
 	switch name {
-	case "genuine":
+	case "genuine", "entered":
 		return genuine[:], nil
 	case "own":
 		return mine[:], nil
