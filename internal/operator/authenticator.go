@@ -160,6 +160,14 @@ func (a *Authenticator) MayPresent(id identity.ID) bool {
 	return a.workloads != nil && a.workloads.now()[id].mayPresent
 }
 
+// Environment is the environment that the workload is registered for, "" for none.
+func (a *Authenticator) Environment(id identity.ID) string {
+	if a.workloads == nil {
+		return ""
+	}
+	return a.workloads.now()[id].environment
+}
+
 func invalid(cause error) error {
 	return fault.New(fault.Unauthenticated, fault.ReasonCredentialInvalid, "the credential cannot be verified").
 		WithCause(cause)

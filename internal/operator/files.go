@@ -60,6 +60,9 @@ type PeerEntry struct {
 	Permissions []string `yaml:"permissions,omitempty"`
 	// MayPresent lets the workload present tenant contexts that others minted.
 	MayPresent bool `yaml:"may_present,omitempty"`
+	// Environment is where the workload runs, "staging": a lower-case label of at most 32 characters. What tenants set for
+	// that environment holds in what it reads. Default none.
+	Environment string `yaml:"environment,omitempty"`
 }
 
 // NewToken makes a static token for an operator. Give the person the token and put the hash into operators.yaml.
@@ -170,9 +173,13 @@ func operatorName(name, realm string) string { return "operator:" + name + "@" +
 type workloads map[identity.ID]workload
 
 type workload struct {
-	principal  Principal
-	mayPresent bool
+	principal   Principal
+	mayPresent  bool
+	environment string
 }
+
+// maxEnvironment bounds the name of an environment.
+const maxEnvironment = 32
 
 func readWorkloads(roles Roles) func(path string) (workloads, error) {
 	return func(path string) (workloads, error) {
@@ -204,6 +211,9 @@ func (w workloads) add(entry PeerEntry, roles Roles) error {
 	if len(granted) == 0 && !entry.MayPresent {
 		return fmt.Errorf("%s may do nothing; remove it", entry.Identity)
 	}
+	if e := entry.Environment; e != "" && (len(e) > maxEnvironment || !regexp.MustCompile(`^[a-z](-?[a-z0-9])*$`).MatchString(e)) {
+		return fmt.Errorf("%s: %q is no name for an environment", entry.Identity, e)
+	}
 	kind := KindWorkload
 	if entry.Identity.Kind() == identity.KindOperator {
 		kind = KindOperator
@@ -213,7 +223,7 @@ func (w workloads) add(entry PeerEntry, roles Roles) error {
 			Kind: kind, Name: entry.Identity.String(),
 			Roles: slices.Sorted(slices.Values(entry.Roles)), granted: granted,
 		},
-		mayPresent: entry.MayPresent,
+		mayPresent: entry.MayPresent, environment: entry.Environment,
 	}
 	return nil
 }

@@ -99,6 +99,7 @@ type Trust struct {
 	keys    map[KeyID]*keyEntry
 	tenants map[UID]*tenantEntry
 	ids     map[ID]UID
+	below   map[UID]map[UID]bool // children by their parent
 	watched map[UID]chan struct{}
 	changed chan struct{} // closed at the next change of any tenant; nil when nobody waits
 }
@@ -125,6 +126,7 @@ func NewTrust(clock func() time.Time) *Trust {
 		keys:    map[KeyID]*keyEntry{},
 		tenants: map[UID]*tenantEntry{},
 		ids:     map[ID]UID{},
+		below:   map[UID]map[UID]bool{},
 		watched: map[UID]chan struct{}{},
 	}
 	t.heard.Store(neverHeard)
@@ -202,6 +204,7 @@ func (t *Trust) setTenant(s TenantState) {
 		delete(t.ids, old.ID)
 	}
 	t.ids[s.ID] = s.UID
+	t.move(old, &s)
 	if old == nil || old.State != s.State || old.Generation != s.Generation ||
 		old.PlacementGeneration != s.PlacementGeneration {
 		t.tell(s.UID)
@@ -218,10 +221,28 @@ func (t *Trust) RemoveTenant(uid UID) {
 func (t *Trust) removeTenant(uid UID) {
 	if entry := t.tenants[uid]; entry != nil {
 		delete(t.tenants, uid)
-		if old := entry.state.Swap(nil); old != nil && t.ids[old.ID] == uid {
+		old := entry.state.Swap(nil)
+		if old != nil && t.ids[old.ID] == uid {
 			delete(t.ids, old.ID)
 		}
+		t.move(old, nil)
 		t.tell(uid)
+	}
+}
+
+// move keeps the children of parents, for a tenant whose state changes from one to another; nil is none.
+func (t *Trust) move(from, to *TenantState) {
+	if from != nil && !from.Parent.IsZero() {
+		children := t.below[from.Parent]
+		if delete(children, from.UID); len(children) == 0 {
+			delete(t.below, from.Parent)
+		}
+	}
+	if to != nil && !to.Parent.IsZero() {
+		if t.below[to.Parent] == nil {
+			t.below[to.Parent] = map[UID]bool{}
+		}
+		t.below[to.Parent][to.UID] = true
 	}
 }
 
@@ -329,6 +350,21 @@ func (t *Trust) Tenant(uid UID) (TenantState, bool) {
 		return TenantState{}, false
 	}
 	return *s, true
+}
+
+// Children returns the newest states of the tenants whose parent has this uid, in no order.
+func (t *Trust) Children(uid UID) []TenantState {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	children := make([]TenantState, 0, len(t.below[uid]))
+	for child := range t.below[uid] {
+		if entry := t.tenants[child]; entry != nil {
+			if s := entry.state.Load(); s != nil {
+				children = append(children, *s)
+			}
+		}
+	}
+	return children
 }
 
 // Watch returns a channel that is closed when the tenant's state or one of its

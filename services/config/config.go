@@ -33,7 +33,9 @@ type Config = follower.Config
 func Run(ctx context.Context, c Config, options ...follower.Option) error {
 	kind := follower.Kind{Name: "config", Database: Database, Migrations: Migrations(), Feed: sdk.FeedName, Audience: tenant.AudienceConfig}
 	return follower.Run(ctx, kind, c, func(b *follower.Base) follower.Parts {
-		api := rpc.Config{Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log}
+		api := rpc.Config{
+			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Environment: b.Callers.Environment, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
+		}
 		furnisher := rpc.NewFurnisher(api)
 		return follower.Parts{
 			Register:   func(server *grpc.Server) { rpc.Register(server, api) },

@@ -102,8 +102,11 @@ func (s *tenancy) add(tb testing.TB, key string, entry *tenancyv1.RouteEntry) {
 
 // plans are the plans of the tenants that every rig knows.
 func plans() map[string]string {
-	return map[string]string{"acme": "business", "globex": "free", "initech": "free"}
+	return map[string]string{"acme": "business", "globex": "free", "initech": "free", "umbrella": "business"}
 }
+
+// parents are the parents of the tenants that have one.
+func parents() map[string]string { return map[string]string{"initech": "umbrella"} }
 
 // rig is a running service with its database and a stand-in for tenancy.
 type rig struct {
@@ -191,7 +194,8 @@ func (r *rig) writePolicies() {
 		fmt.Fprintf(&people, "  - {name: %s, token_sha256: %s, roles: [%s]}\n", role, sum, role)
 	}
 	r.write("operators.yaml", people.String())
-	r.write("peers.yaml", fmt.Sprintf("peers:\n  - {identity: %q, roles: [gateway], may_present: true}\n", r.issuer.Gateway()))
+	r.write("peers.yaml", fmt.Sprintf("peers:\n  - {identity: %q, roles: [gateway], may_present: true}\n"+
+		"  - {identity: %q, may_present: true, environment: staging}\n", r.issuer.Gateway(), r.service("stage")))
 }
 
 // source is an identity's own certificate.
@@ -220,7 +224,7 @@ func (r *rig) serveTenancy() string {
 		s.add(r.tb, "tenant/"+state.UID.String(), &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Tenant{Tenant: &tenancyv1.TenantRoute{
 			Uid: state.UID[:], TenantId: id, Plan: plan, State: tenancyv1.TenantState_TENANT_STATE_ACTIVE,
 			Generation: state.Generation, PlacementGeneration: state.PlacementGeneration,
-			LossPolicy: tenancyv1.LossPolicy_LOSS_POLICY_SERVE,
+			LossPolicy: tenancyv1.LossPolicy_LOSS_POLICY_SERVE, Region: tenanttest.Region, ParentUid: parentUID(id),
 		}}})
 	}
 	certificate := r.issuer.Certificate()
@@ -239,6 +243,15 @@ func (r *rig) serveTenancy() string {
 	go func() { defer close(served); _ = server.Serve(listen) }()
 	r.tb.Cleanup(func() { server.Stop(); <-served })
 	return listen.Addr().String()
+}
+
+func parentUID(id string) []byte {
+	parent, ok := parents()[id]
+	if !ok {
+		return nil
+	}
+	uid := tenanttest.UID(parent)
+	return uid[:]
 }
 
 // start runs the service until the test ends or stop is called.
@@ -317,9 +330,12 @@ func (r *rig) as(role string) api {
 }
 
 // gateway returns a connection of the gateway, which may present contexts and watch.
-func (r *rig) gateway() *grpc.ClientConn {
+func (r *rig) gateway() *grpc.ClientConn { return r.workload(r.issuer.Gateway()) }
+
+// workload returns a connection of a workload.
+func (r *rig) workload(id identity.ID) *grpc.ClientConn {
 	r.tb.Helper()
-	tls := r.source(r.issuer.Gateway()).ClientTLS(r.service("config"))
+	tls := r.source(id).ClientTLS(r.service("config"))
 	return r.dial(append(tenantgrpc.Client(tenantgrpc.ClientConfig{}), grpc.WithTransportCredentials(credentials.NewTLS(tls)))...)
 }
 

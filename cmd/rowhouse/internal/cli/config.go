@@ -18,9 +18,9 @@ const documentService = "rowhouse.config.v1.DocumentService"
 func configs() noun {
 	revision := []flag{{path: "revision", usage: "the revision whose content is wanted", required: true}}
 	return noun{
-		name: "config", short: "Settings by layer: platform, plans, tenants", service: documentService,
-		long: "Settings by layer: a tenant's values win over its plan's, and those over the platform's, leaf by leaf.\n" +
-			"A layer is written platform, plans/<plan> or <tenant>.",
+		name: "config", short: "Settings by layer: platform, plans, regions, tenants, environments", service: documentService,
+		long: "Settings by layer: what a tenant sets for an environment wins over what it sets for all of them, and that over its\n" +
+			"parent's, its region's, its plan's and the platform's, leaf by leaf. A layer is written\n" + layers + ".",
 		columns: "DOCUMENT=name REVISION=revision AUTHOR=author REASON=reason WRITTEN=revision_time",
 		verbs: []verb{
 			{
@@ -57,7 +57,10 @@ func configs() noun {
 			},
 			{
 				name: "explain", rpc: "ExplainSettings", short: "Show what holds for a tenant, and where each value comes from",
-				fields: named("tenants/{tenant}/config/{namespace}"), show: showEffective, example: "rowhouse config explain acme portal",
+				fields: named(configForm), show: showEffective,
+				long: "Show what holds for a tenant, and where each value comes from. With tenants/<tenant>/environments/<environment>:\n" +
+					"what readers get that are registered for the environment.",
+				example: "rowhouse config explain acme portal\nrowhouse config explain tenants/acme/environments/staging portal",
 			},
 		},
 	}

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // A form is a resource name with places in it, such as "tenants/{tenant}/domains/{domain}". A place "{chain=platform}"
-// has a default and must be the last. The place {layer} takes "platform", "plans/x", "tenants/x" or, for the last, "x".
+// has a default and must be the last. The place {layer} takes "platform", "plans/x", "regions/x", "tenants/x" or just "x", and
+// "tenants/x/environments/y".
 
 // places are the names of a form's places.
 func places(form string) []string {
@@ -80,18 +82,23 @@ func placeValue(place, before, arg string) (string, error) {
 
 // layer is the name of a layer.
 func layer(arg string) (string, error) {
-	collection, id, named := strings.Cut(arg, "/")
+	parts := strings.Split(arg, "/")
 	switch {
 	case arg == "platform":
 		return arg, nil
-	case !named:
+	case len(parts) == 1:
 		return "tenants/" + arg, nil
-	case (collection == "plans" || collection == "tenants") && id != "" && !strings.Contains(id, "/"):
+	case slices.Contains(parts, ""):
+	case len(parts) == 2 && slices.Contains([]string{"plans", "regions", "tenants"}, parts[0]):
 		return arg, nil
-	default:
-		return "", fmt.Errorf("%q is no layer; write platform, plans/<plan> or <tenant>", arg)
+	case len(parts) == 4 && parts[0] == "tenants" && parts[2] == "environments":
+		return arg, nil
 	}
+	return "", fmt.Errorf("%q is no layer; write %s", arg, layers)
 }
+
+// layers is how layers are written.
+const layers = "platform, plans/<plan>, regions/<region>, <tenant> or tenants/<tenant>/environments/<environment>"
 
 // whole says whether an argument has the literal parts of a form, in order, and something in each place.
 func whole(form, arg string) bool {

@@ -24,12 +24,16 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Document is what one layer sets in one namespace. Layers, lowest last, are
-// platform, plan and tenant; a lower layer wins, leaf by leaf.
+// Document is what one layer sets in one namespace. Layers, lowest last, are platform,
+// plan, region, parent, tenant and environment; a lower layer wins, leaf by leaf. The
+// parent's layer is the document of the tenant's parent. The environment is that of the
+// registration of whoever reads; a reader without one gets what the tenant sets.
 type Document struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "platform/config/{namespace}", "plans/{plan}/config/{namespace}" or
-	// "tenants/{tenant}/config/{namespace}".
+	// "{layer}/config/{namespace}", where the layer is "platform", "plans/{plan}",
+	// "regions/{region}", "tenants/{tenant}" or "tenants/{tenant}/environments/{environment}".
+	// Plans and regions need not exist; an id has at most 24 characters there, and 32 for
+	// an environment.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The JSON object, canonical (RFC 8785) when we send it; at most 256 KiB, 10,000
 	// leaves and a depth of 64. null is a value. Required.
@@ -133,7 +137,8 @@ type Provenance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// JSON pointer (RFC 6901) of the leaf.
 	Pointer string `protobuf:"bytes,1,opt,name=pointer,proto3" json:"pointer,omitempty"`
-	// The layer: "platform", "plans/{plan}" or "tenants/{tenant}"; "schema" for a default.
+	// The layer: "platform", "plans/{plan}", "regions/{region}", "parent", "tenants/{tenant}"
+	// or "tenants/{tenant}/environments/{environment}"; "schema" for a default.
 	Layer string `protobuf:"bytes,2,opt,name=layer,proto3" json:"layer,omitempty"`
 	// The revision that set it; 0 for a default.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -284,8 +289,9 @@ func (x *Effective) GetProvenance() []*Provenance {
 }
 
 // SettingsEntry is the value of one entry of the feed "settings". Keys:
-// "namespace/{namespace}", "doc/{namespace}/platform", "doc/{namespace}/plan/{plan}"
-// and "doc/{namespace}/tenant/{uid}".
+// "namespace/{namespace}", "doc/{namespace}/platform", "doc/{namespace}/plan/{plan}",
+// "doc/{namespace}/region/{region}", "doc/{namespace}/tenant/{uid}" and
+// "doc/{namespace}/environment/{uid}/{environment}".
 type SettingsEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The schema, in entries of namespaces.

@@ -27,8 +27,8 @@ const (
 // GetDocumentRequest names a document.
 type GetDocumentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "platform/config/{namespace}", "plans/{plan}/config/{namespace}" or
-	// "tenants/{tenant}/config/{namespace}".
+	// "{layer}/config/{namespace}", where the layer is "platform", "plans/{plan}",
+	// "regions/{region}", "tenants/{tenant}" or "tenants/{tenant}/environments/{environment}".
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -120,7 +120,8 @@ func (x *GetDocumentResponse) GetDocument() *Document {
 // ListDocumentsRequest asks for a page of documents.
 type ListDocumentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "platform", "plans/{plan}" or "tenants/{tenant}".
+	// "platform", "plans/{plan}", "regions/{region}", "tenants/{tenant}" or
+	// "tenants/{tenant}/environments/{environment}".
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// How many at most. Default 50; above 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -385,8 +386,8 @@ func (x *UpdateDocumentResponse) GetDocument() *Document {
 // DeleteDocumentRequest names a document.
 type DeleteDocumentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "platform/config/{namespace}", "plans/{plan}/config/{namespace}" or
-	// "tenants/{tenant}/config/{namespace}".
+	// "{layer}/config/{namespace}", where the layer is "platform", "plans/{plan}",
+	// "regions/{region}", "tenants/{tenant}" or "tenants/{tenant}/environments/{environment}".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// When set, the state that must be current.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -505,8 +506,8 @@ func (*DeleteDocumentResponse) Descriptor() ([]byte, []int) {
 // ListDocumentRevisionsRequest asks for a page of revisions.
 type ListDocumentRevisionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "platform/config/{namespace}", "plans/{plan}/config/{namespace}" or
-	// "tenants/{tenant}/config/{namespace}".
+	// "{layer}/config/{namespace}", where the layer is "platform", "plans/{plan}",
+	// "regions/{region}", "tenants/{tenant}" or "tenants/{tenant}/environments/{environment}".
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// How many at most. Default 50; above 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -625,8 +626,8 @@ func (x *ListDocumentRevisionsResponse) GetNextPageToken() string {
 // RollbackDocumentRequest names a document and an old revision.
 type RollbackDocumentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "platform/config/{namespace}", "plans/{plan}/config/{namespace}" or
-	// "tenants/{tenant}/config/{namespace}".
+	// "{layer}/config/{namespace}", where the layer is "platform", "plans/{plan}",
+	// "regions/{region}", "tenants/{tenant}" or "tenants/{tenant}/environments/{environment}".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// When set, the state that must be current.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -763,7 +764,8 @@ func (x *RollbackDocumentResponse) GetDocument() *Document {
 // ExplainSettingsRequest names a tenant's settings.
 type ExplainSettingsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "tenants/{tenant}/config/{namespace}".
+	// "tenants/{tenant}/config/{namespace}", or that of an environment,
+	// "tenants/{tenant}/environments/{environment}/config/{namespace}".
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -856,13 +858,13 @@ var File_rowhouse_config_v1_document_service_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"\n" +
-	")rowhouse/config/v1/document_service.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1crowhouse/api/v1/method.proto\x1a!rowhouse/config/v1/document.proto\"\x8e\x01\n" +
-	"\x12GetDocumentRequest\x12x\n" +
-	"\x04name\x18\x01 \x01(\tBd\xbaHar_\x18\xc8\x012Z^(platform|plans/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*)/config/[a-z](-?[a-z0-9])*$R\x04name\"O\n" +
+	")rowhouse/config/v1/document_service.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1crowhouse/api/v1/method.proto\x1a!rowhouse/config/v1/document.proto\"\xc0\x01\n" +
+	"\x12GetDocumentRequest\x12\xa9\x01\n" +
+	"\x04name\x18\x01 \x01(\tB\x94\x01\xbaH\x90\x01r\x8d\x01\x18\xc8\x012\x87\x01^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config/[a-z](-?[a-z0-9])*$R\x04name\"O\n" +
 	"\x13GetDocumentResponse\x128\n" +
-	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xc9\x01\n" +
-	"\x14ListDocumentsRequest\x12b\n" +
-	"\x06parent\x18\x01 \x01(\tBJ\xbaHGrE\x18\x8c\x012@^(platform|plans/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*)$R\x06parent\x12$\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xf7\x01\n" +
+	"\x14ListDocumentsRequest\x12\x8f\x01\n" +
+	"\x06parent\x18\x01 \x01(\tBw\xbaHtrr\x18\x8c\x012m^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)$R\x06parent\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"{\n" +
@@ -882,25 +884,25 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"mergePatch\x12 \n" +
 	"\x06reason\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"R\n" +
 	"\x16UpdateDocumentResponse\x128\n" +
-	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xa5\x02\n" +
-	"\x15DeleteDocumentRequest\x12x\n" +
-	"\x04name\x18\x01 \x01(\tBd\xbaHar_\x18\xc8\x012Z^(platform|plans/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*)/config/[a-z](-?[a-z0-9])*$R\x04name\x12\x1c\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xd7\x02\n" +
+	"\x15DeleteDocumentRequest\x12\xa9\x01\n" +
+	"\x04name\x18\x01 \x01(\tB\x94\x01\xbaH\x90\x01r\x8d\x01\x18\xc8\x012\x87\x01^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config/[a-z](-?[a-z0-9])*$R\x04name\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12#\n" +
 	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\"\x18\n" +
-	"\x16DeleteDocumentResponse\"\xeb\x01\n" +
-	"\x1cListDocumentRevisionsRequest\x12|\n" +
-	"\x06parent\x18\x01 \x01(\tBd\xbaHar_\x18\xc8\x012Z^(platform|plans/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*)/config/[a-z](-?[a-z0-9])*$R\x06parent\x12$\n" +
+	"\x16DeleteDocumentResponse\"\x9d\x02\n" +
+	"\x1cListDocumentRevisionsRequest\x12\xad\x01\n" +
+	"\x06parent\x18\x01 \x01(\tB\x94\x01\xbaH\x90\x01r\x8d\x01\x18\xc8\x012\x87\x01^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config/[a-z](-?[a-z0-9])*$R\x06parent\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"\x83\x01\n" +
 	"\x1dListDocumentRevisionsResponse\x12:\n" +
 	"\tdocuments\x18\x01 \x03(\v2\x1c.rowhouse.config.v1.DocumentR\tdocuments\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc9\x02\n" +
-	"\x17RollbackDocumentRequest\x12x\n" +
-	"\x04name\x18\x01 \x01(\tBd\xbaHar_\x18\xc8\x012Z^(platform|plans/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*)/config/[a-z](-?[a-z0-9])*$R\x04name\x12\x1c\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfb\x02\n" +
+	"\x17RollbackDocumentRequest\x12\xa9\x01\n" +
+	"\x04name\x18\x01 \x01(\tB\x94\x01\xbaH\x90\x01r\x8d\x01\x18\xc8\x012\x87\x01^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config/[a-z](-?[a-z0-9])*$R\x04name\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -909,9 +911,9 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"\brevision\x18\n" +
 	" \x01(\x03B\a\xbaH\x04\"\x02 \x00R\brevision\"T\n" +
 	"\x18RollbackDocumentResponse\x128\n" +
-	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"n\n" +
-	"\x16ExplainSettingsRequest\x12T\n" +
-	"\x04name\x18\x01 \x01(\tB@\xbaH=r;\x18\xc8\x0126^tenants/[a-z](-?[a-z0-9])*/config/[a-z](-?[a-z0-9])*$R\x04name\"V\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\x91\x01\n" +
+	"\x16ExplainSettingsRequest\x12w\n" +
+	"\x04name\x18\x01 \x01(\tBc\xbaH`r^\x18\xc8\x012Y^tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?/config/[a-z](-?[a-z0-9])*$R\x04name\"V\n" +
 	"\x17ExplainSettingsResponse\x12;\n" +
 	"\teffective\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.EffectiveR\teffective2\xc4\b\n" +
 	"\x0fDocumentService\x12\x89\x01\n" +

@@ -29,8 +29,9 @@ const (
 //
 // SettingsService tells what holds for the calling tenant.
 type SettingsServiceClient interface {
-	// GetSettings returns the effective value of one namespace for the calling tenant. A
-	// tenant without documents gets the schema's defaults.
+	// GetSettings returns the effective value of one namespace for the calling tenant, in
+	// the environment that the caller's certificate is registered for. A tenant without
+	// documents gets the schema's defaults.
 	// Errors: RESOURCE_NOT_FOUND; CONTEXT_MISSING; CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
 	// WatchSettings streams all namespaces and documents to services that merge locally:
@@ -84,8 +85,9 @@ type SettingsService_WatchSettingsClient = grpc.ServerStreamingClient[WatchSetti
 //
 // SettingsService tells what holds for the calling tenant.
 type SettingsServiceServer interface {
-	// GetSettings returns the effective value of one namespace for the calling tenant. A
-	// tenant without documents gets the schema's defaults.
+	// GetSettings returns the effective value of one namespace for the calling tenant, in
+	// the environment that the caller's certificate is registered for. A tenant without
+	// documents gets the schema's defaults.
 	// Errors: RESOURCE_NOT_FOUND; CONTEXT_MISSING; CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
 	// WatchSettings streams all namespaces and documents to services that merge locally:

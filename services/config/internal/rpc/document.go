@@ -29,7 +29,7 @@ type documentService struct {
 // place finds out whose documents a name means, and whose chain the call belongs to.
 func (s *documentService) place(tx *change.Tx, o settings.Owner) (store.Place, error) {
 	p := store.Place{Owner: o, ID: o.Name}
-	if o.Kind != settings.Tenant {
+	if !o.OfTenant() {
 		return p, nil
 	}
 	id, err := tenant.ParseID(o.Name)
@@ -40,8 +40,11 @@ func (s *documentService) place(tx *change.Tx, o settings.Owner) (store.Place, e
 	if !ok {
 		return p, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "%s does not exist", o)
 	}
-	p.ID, p.Plan = state.UID.String(), state.Plan
+	p.ID, p.Tenant = state.UID.String(), state
 	tx.Tenant(p.ID)
+	if o.Kind == settings.Environment {
+		p.ID = store.EnvironmentID(state.UID, o.Environment)
+	}
 	return p, nil
 }
 
@@ -84,7 +87,7 @@ func (s *documentService) ListDocuments(ctx context.Context, req *configv1.ListD
 		tx.Audit(req.GetParent())
 		o, err := settings.ParseOwner(req.GetParent())
 		if err != nil {
-			return nil, badField("parent", "is not the platform, a plan or a tenant")
+			return nil, badField("parent", "is not the platform, a plan, a region, a tenant or one of its environments")
 		}
 		owner, err := s.place(tx, o)
 		if err != nil {
@@ -216,6 +219,8 @@ func (s *documentService) DeleteDocument(
 type write struct {
 	place  store.Place
 	before settings.State
+	// tenant is the owner, when that is a tenant or one of its environments.
+	tenant settings.Own
 	// document is what stands now, and then what shall; without a revision it is new.
 	document *configv1.Document
 	object   sdk.Object
@@ -238,8 +243,14 @@ func (s *documentService) open(ctx context.Context, tx *change.Tx, field, name, 
 	if err := etag.Check(given, w.document.GetEtag()); err != nil {
 		return nil, err
 	}
-	w.before, err = s.around(ctx, tx, n, p)
-	return w, err
+	if w.before, err = s.around(ctx, tx, n, p); err != nil {
+		return nil, err
+	}
+	if p.Owner.Kind == settings.Tenant {
+		s.adopt(w.before, p.Tenant.UID) // its document may be the first
+	}
+	w.tenant = s.own(p.Tenant)
+	return w, nil
 }
 
 func (w *write) exists() bool { return w.document.GetRevision() > 0 }
@@ -274,7 +285,7 @@ func (w *write) edit(req *configv1.UpdateDocumentRequest) (changed bool, err err
 
 // judge refuses the write if it would break an effective value.
 func (w *write) judge(layer *sdk.Layer) error {
-	return judge(settings.Change{Before: w.before, Owner: w.place.Owner, Layer: layer, Plan: w.place.Plan})
+	return judge(settings.Change{Before: w.before, Owner: w.place.Owner, Layer: layer, Tenant: w.tenant})
 }
 
 // put checks, writes and publishes the document.
@@ -313,8 +324,12 @@ func (w *write) key() string {
 	switch w.place.Owner.Kind {
 	case settings.Plan:
 		return sdk.PlanKey(w.place.Namespace, w.place.ID)
+	case settings.Region:
+		return sdk.RegionKey(w.place.Namespace, w.place.ID)
 	case settings.Tenant:
 		return sdk.TenantKey(w.place.Namespace, w.place.ID)
+	case settings.Environment:
+		return sdk.EnvironmentKey(w.place.Namespace, w.place.Tenant.UID.String(), w.place.Owner.Environment)
 	default:
 		return sdk.PlatformKey(w.place.Namespace)
 	}
@@ -329,13 +344,13 @@ func (s *documentService) ExplainSettings(
 		if err != nil {
 			return nil, err
 		}
-		if p.Owner.Kind != settings.Tenant {
+		if !p.Owner.OfTenant() {
 			return nil, badField("name", "is not that of a tenant's settings")
 		}
-		e, err := effective(ctx, tx, n, p.Plan, p.ID, p.Owner.Name)
+		stack, err := stackOf(ctx, tx, n, readerOf(p), p.Tenant.ID)
 		if err != nil {
 			return nil, err
 		}
-		return &configv1.ExplainSettingsResponse{Effective: effectiveOf(p.Namespace, e, true)}, nil
+		return &configv1.ExplainSettingsResponse{Effective: effectiveOf(p.Namespace, stack.Effective(), true)}, nil
 	})
 }

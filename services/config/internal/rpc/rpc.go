@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/feedserver"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
@@ -30,6 +32,8 @@ type Config struct {
 	Pool *pgxpool.Pool
 	// Trust knows the tenants by name, and their plans.
 	Trust *tenant.Trust
+	// Environment is the environment that a workload is registered for, "" for none.
+	Environment func(identity.ID) string
 	// Feeds serves the feed of settings.
 	Feeds *feedserver.Server
 	Clock func() time.Time
@@ -132,35 +136,32 @@ func stateOf(n *configv1.Namespace) (settings.State, error) {
 	if err != nil {
 		return settings.State{}, fmt.Errorf("the stored schema of %s: %w", id, err)
 	}
-	return settings.State{Schema: schema, Plans: make(map[string]*sdk.Layer), Tenants: make(map[string]settings.Own)}, nil
+	return settings.State{
+		Schema: schema, Plans: make(map[string]*sdk.Layer), Regions: make(map[string]*sdk.Layer), Tenants: make(map[string]settings.Own),
+	}, nil
 }
 
-// around reads what a write of the document at p is judged by: of a tenant its own layers alone, however many other
-// tenants have documents.
+// around reads what a write of the document at p is judged by: of a tenant its own layers and its children's alone,
+// however many other tenants have documents.
 func (c Config) around(ctx context.Context, q store.Querier, n *configv1.Namespace, p store.Place) (settings.State, error) {
+	var scope store.Scope
 	switch p.Owner.Kind {
-	case settings.Tenant:
-		s, err := stateOf(n)
-		if err != nil {
-			return s, err
+	case settings.Plan:
+		scope.Plan = p.Owner.Name
+	case settings.Region:
+		scope.Region = p.Owner.Name
+	case settings.Tenant, settings.Environment:
+		scope.Tenants = []tenant.UID{p.Tenant.UID}
+		if !p.Tenant.Parent.IsZero() {
+			scope.Tenants = append(scope.Tenants, p.Tenant.Parent)
 		}
-		found, err := store.Layers(ctx, q, n.GetUid(), p.Plan, p.ID)
-		for _, w := range found {
-			switch l := &w.Layer; w.Kind {
-			case settings.Platform:
-				s.Platform = l
-			case settings.Plan:
-				s.Plans[w.ID] = l
-			case settings.Tenant:
-				s.Tenants[p.Owner.Name] = settings.Own{Plan: p.Plan, Layer: l}
+		if p.Owner.Kind == settings.Tenant {
+			for _, child := range c.Trust.Children(p.Tenant.UID) {
+				scope.Tenants = append(scope.Tenants, child.UID)
 			}
 		}
-		return s, err
-	case settings.Plan:
-		return c.state(ctx, q, n, store.Scope{Plan: p.Owner.Name})
-	default:
-		return c.state(ctx, q, n, store.Scope{})
 	}
+	return c.state(ctx, q, n, scope)
 }
 
 // state reads what is written in a namespace; documents with the same text share their layer.
@@ -170,41 +171,87 @@ func (c Config) state(ctx context.Context, q store.Querier, n *configv1.Namespac
 		return s, err
 	}
 	return s, store.EachText(ctx, q, n.GetUid(), scope, func(k settings.Kind, ids []string, text string) error {
-		var owners []tenant.TenantState
-		if k == settings.Tenant {
-			if owners = c.tenants(ids, scope.Plan); len(owners) == 0 {
-				return nil
-			}
+		if ids = c.known(k, ids, scope); len(ids) == 0 {
+			return nil
 		}
 		o, err := sdk.Parse([]byte(text))
 		if err != nil {
 			return err
 		}
 		l := &sdk.Layer{Object: o}
-		switch k {
-		case settings.Platform:
-			s.Platform = l
-		case settings.Plan:
-			for _, id := range ids {
+		for _, id := range ids {
+			switch k {
+			case settings.Platform:
+				s.Platform = l
+			case settings.Plan:
 				s.Plans[id] = l
-			}
-		case settings.Tenant:
-			for _, t := range owners {
-				s.Tenants[t.ID.String()] = settings.Own{Plan: t.Plan, Layer: l}
+			case settings.Region:
+				s.Regions[id] = l
+			case settings.Tenant, settings.Environment:
+				c.put(s, k, id, l)
 			}
 		}
 		return nil
 	})
 }
 
-// tenants returns those with the uids that have the plan, "" for any. One that is gone for good has no effective value.
-func (c Config) tenants(uids []string, plan string) (found []tenant.TenantState) {
-	for _, uid := range uids {
-		if t, ok := c.tenant(uid); ok && (plan == "" || t.Plan == plan) {
-			found = append(found, t)
+// known leaves out what concerns nobody in the scope: documents of tenants that are gone for good, and therefore have
+// no effective value, and of those that have another plan or region, and no child that has these.
+func (c Config) known(k settings.Kind, ids []string, scope store.Scope) []string {
+	if k != settings.Tenant && k != settings.Environment {
+		return ids
+	}
+	in := func(t tenant.TenantState) bool {
+		return (scope.Plan == "" || scope.Plan == t.Plan) && (scope.Region == "" || scope.Region == t.Region)
+	}
+	return slices.DeleteFunc(ids, func(id string) bool {
+		uid, _ := store.CutEnvironment(id)
+		t, ok := c.tenant(uid)
+		return !ok || !in(t) && !slices.ContainsFunc(c.Trust.Children(t.UID), in)
+	})
+}
+
+// put adds the document of a tenant, or of one of its environments, with the children for whom it holds.
+func (c Config) put(s settings.State, k settings.Kind, id string, l *sdk.Layer) {
+	uid, environment := store.CutEnvironment(id)
+	t, ok := c.tenant(uid)
+	if !ok {
+		return // between two looks
+	}
+	name := t.ID.String()
+	own, ok := s.Tenants[name]
+	if !ok {
+		own = c.own(t)
+	}
+	if k == settings.Environment {
+		if own.Environments == nil {
+			own.Environments = make(map[string]*sdk.Layer)
+		}
+		own.Environments[environment] = l
+		s.Tenants[name] = own
+		return
+	}
+	own.Layer = l
+	s.Tenants[name] = own
+	c.adopt(s, t.UID)
+}
+
+// adopt adds the children of a tenant that has a document, or is about to.
+func (c Config) adopt(s settings.State, parent tenant.UID) {
+	for _, child := range c.Trust.Children(parent) {
+		if _, ok := s.Tenants[child.ID.String()]; !ok {
+			s.Tenants[child.ID.String()] = c.own(child)
 		}
 	}
-	return found
+}
+
+// own is a tenant for which nothing is written yet.
+func (c Config) own(t tenant.TenantState) settings.Own {
+	own := settings.Own{Plan: t.Plan, Region: t.Region}
+	if parent, ok := c.Trust.Tenant(t.Parent); ok {
+		own.Parent = parent.ID.String()
+	}
+	return own
 }
 
 func (c Config) tenant(uid string) (tenant.TenantState, bool) {
@@ -215,15 +262,21 @@ func (c Config) tenant(uid string) (tenant.TenantState, bool) {
 	return c.Trust.Tenant(parsed)
 }
 
-// effective merges what holds for a tenant.
-func effective(ctx context.Context, q store.Querier, n *configv1.Namespace, plan, tenantUID, tenantID string) (sdk.Effective, error) {
-	found, err := store.Layers(ctx, q, n.GetUid(), plan, tenantUID)
+// readerOf is whose settings a document of a tenant, or of one of its environments, is part of.
+func readerOf(p store.Place) store.Reader {
+	t := p.Tenant
+	return store.Reader{Plan: t.Plan, Region: t.Region, Parent: t.Parent, Tenant: t.UID, Environment: p.Owner.Environment}
+}
+
+// stackOf reads the layers that hold for a reader whose tenant has the given id.
+func stackOf(ctx context.Context, q store.Querier, n *configv1.Namespace, r store.Reader, tenantID tenant.ID) (sdk.Stack, error) {
+	found, err := store.Layers(ctx, q, n.GetUid(), r)
 	if err != nil {
-		return sdk.Effective{}, err
+		return sdk.Stack{}, err
 	}
 	schema, err := sdk.Parse([]byte(n.GetSchema()))
 	if err != nil {
-		return sdk.Effective{}, fmt.Errorf("the stored schema: %w", err)
+		return sdk.Stack{}, fmt.Errorf("the stored schema: %w", err)
 	}
 	stack := sdk.Stack{Schema: schema}
 	for _, w := range found {
@@ -232,12 +285,20 @@ func effective(ctx context.Context, q store.Querier, n *configv1.Namespace, plan
 		case settings.Platform:
 			l.Name, stack.Platform = sdk.LayerPlatform, l
 		case settings.Plan:
-			l.Name, stack.Plan = settings.Owner{Kind: settings.Plan, Name: plan}.String(), l
+			l.Name, stack.Plan = sdk.LayerPlan(r.Plan), l
+		case settings.Region:
+			l.Name, stack.Region = sdk.LayerRegion(r.Region), l
 		case settings.Tenant:
-			l.Name, stack.Tenant = settings.Owner{Kind: settings.Tenant, Name: tenantID}.String(), l
+			if w.ID != r.Tenant.String() {
+				l.Name, stack.Parent = sdk.LayerParent, l
+			} else {
+				l.Name, stack.Tenant = sdk.LayerTenant(tenantID.String()), l
+			}
+		case settings.Environment:
+			l.Name, stack.Environment = sdk.LayerEnvironment(tenantID.String(), r.Environment), l
 		}
 	}
-	return stack.Effective(), nil
+	return stack, nil
 }
 
 // effectiveOf is an effective value on the wire.

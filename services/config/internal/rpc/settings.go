@@ -8,6 +8,7 @@ import (
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
@@ -20,7 +21,7 @@ type settingsService struct {
 }
 
 // GetSettings implements rowhouse.config.v1.SettingsService. The tenant and its plan come
-// from the verified context and from nowhere else.
+// from the verified context, and the environment from the caller's registration: nothing in the request names them.
 func (s *settingsService) GetSettings(ctx context.Context, req *configv1.GetSettingsRequest) (*configv1.GetSettingsResponse, error) {
 	tc, err := tenant.FromContext(ctx)
 	if err != nil {
@@ -30,11 +31,23 @@ func (s *settingsService) GetSettings(ctx context.Context, req *configv1.GetSett
 	if err != nil {
 		return nil, pg.Fault(err)
 	}
-	e, err := effective(ctx, s.Pool, n, tc.Plan(), tc.UID().String(), tc.ID().String())
+	stack, err := stackOf(ctx, s.Pool, n, s.reader(ctx, tc), tc.ID())
 	if err != nil {
 		return nil, pg.Fault(err)
 	}
-	return &configv1.GetSettingsResponse{Effective: effectiveOf(req.GetNamespace(), e, req.GetProvenance())}, nil
+	return &configv1.GetSettingsResponse{Effective: effectiveOf(req.GetNamespace(), stack.Effective(), req.GetProvenance())}, nil
+}
+
+// reader is whose settings a call of the data plane reads.
+func (s *settingsService) reader(ctx context.Context, tc tenant.Context) store.Reader {
+	r := store.Reader{Plan: tc.Plan(), Region: tc.Region(), Tenant: tc.UID()}
+	if t, ok := s.Trust.Tenant(tc.UID()); ok {
+		r.Parent = t.Parent
+	}
+	if id, ok := identity.FromPeer(ctx); ok {
+		r.Environment = s.Environment(id)
+	}
+	return r
 }
 
 // WatchSettings implements rowhouse.config.v1.SettingsService.

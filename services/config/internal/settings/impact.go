@@ -13,17 +13,21 @@ type State struct {
 	Schema *Schema
 	// Platform is the platform's document, nil when there is none.
 	Platform *sdk.Layer
-	// Plans holds the plans' documents by the plan's id.
-	Plans map[string]*sdk.Layer
-	// Tenants holds the tenants that have a document, by their ids.
+	// Plans and Regions hold the documents of plans and regions by their ids.
+	Plans, Regions map[string]*sdk.Layer
+	// Tenants holds, by their ids, the tenants for which more is written than for their plan and region: those that
+	// have a document, for themselves or an environment, and those whose parent has one; and these parents.
 	Tenants map[string]Own
 }
 
-// Own is a tenant's document.
+// Own is what is written for a tenant.
 type Own struct {
-	// Plan is the tenant's plan now.
-	Plan  string
+	// Plan and Region are the tenant's now, and so is Parent, the id of its parent or empty.
+	Plan, Region, Parent string
+	// Layer is its document, nil when there is none.
 	Layer *sdk.Layer
+	// Environments holds its documents for environments.
+	Environments map[string]*sdk.Layer
 }
 
 // Change is a write in a namespace.
@@ -35,16 +39,16 @@ type Change struct {
 	// Owner's document becomes Layer, nil to remove it. Unused when the schema changes.
 	Owner Owner
 	Layer *sdk.Layer
-	// Plan is the owner's plan, when that is a tenant.
-	Plan string
+	// Tenant is the owner, when that is a tenant or one of its environments and Before does not have it.
+	Tenant Own
 }
 
 // Finding is something that would be wrong after a write and was not before.
 type Finding struct {
 	sdk.Problem
 
-	// Where names whose effective value it is in: tenants with documents of their own,
-	// a plan for its other tenants, or the platform for tenants of all other plans.
+	// Where names whose effective value it is in: tenants with documents of their own or of a parent, in all environments
+	// or in one; a plan, a region or both for their other tenants; or the platform for all others.
 	Where []string
 }
 
@@ -94,10 +98,45 @@ func (c Change) after() State {
 		s.Platform = c.Layer
 	case Plan:
 		s.Plans = with(s.Plans, c.Owner.Name, c.Layer, c.Layer != nil)
+	case Region:
+		s.Regions = with(s.Regions, c.Owner.Name, c.Layer, c.Layer != nil)
 	case Tenant:
-		s.Tenants = with(s.Tenants, c.Owner.Name, Own{c.Plan, c.Layer}, c.Layer != nil)
+		own := c.own()
+		own.Layer = c.Layer
+		s.Tenants = with(s.Tenants, c.Owner.Name, own, true)
+	case Environment:
+		own := c.own()
+		own.Environments = with(own.Environments, c.Owner.Environment, c.Layer, c.Layer != nil)
+		s.Tenants = with(s.Tenants, c.Owner.Name, own, true)
 	}
 	return s
+}
+
+// own is what is written for the tenant that the change is of.
+func (c Change) own() Own {
+	if own, ok := c.Before.Tenants[c.Owner.Name]; ok {
+		return own
+	}
+	return c.Tenant
+}
+
+// concerns says whether a subject can see the change.
+func (c Change) concerns(s subject) bool {
+	if c.Schema != nil {
+		return true
+	}
+	switch c.Owner.Kind {
+	case Plan:
+		return s.plan == c.Owner.Name
+	case Region:
+		return s.region == c.Owner.Name
+	case Tenant:
+		return s.tenant == c.Owner.Name || s.parent == c.Owner.Name
+	case Environment:
+		return s.tenant == c.Owner.Name && s.environment == c.Owner.Environment
+	default:
+		return true
+	}
 }
 
 // with returns a copy of m with k set or, unless present, gone.
@@ -112,54 +151,110 @@ func with[V any](m map[string]V, k string, v V, present bool) map[string]V {
 	return out
 }
 
-// group is tenants that share one effective value after the change.
+// subject is whoever reads the settings: a tenant in an environment. Without a tenant it is all tenants of a plan and a
+// region for which nothing else is written, and without these those of all other plans and regions.
+type subject struct{ plan, region, parent, tenant, environment string }
+
+// String names the subject.
+func (s subject) String() string {
+	switch {
+	case s.environment != "":
+		return sdk.LayerEnvironment(s.tenant, s.environment)
+	case s.tenant != "":
+		return sdk.LayerTenant(s.tenant)
+	case s.plan != "" && s.region != "":
+		return sdk.LayerPlan(s.plan) + " in " + sdk.LayerRegion(s.region)
+	case s.plan != "":
+		return sdk.LayerPlan(s.plan)
+	case s.region != "":
+		return sdk.LayerRegion(s.region)
+	default:
+		return sdk.LayerPlatform
+	}
+}
+
+// stack is what holds for a subject.
+func (s State) stack(who subject) sdk.Stack {
+	own := s.Tenants[who.tenant]
+	return sdk.Stack{
+		Schema: s.Schema.Object, Platform: s.Platform, Plan: s.Plans[who.plan], Region: s.Regions[who.region],
+		Parent: s.Tenants[who.parent].Layer, Tenant: own.Layer, Environment: own.Environments[who.environment],
+	}
+}
+
+// group is subjects that share one effective value after the change, and did before it: what they do not share, it does
+// not touch.
 type group struct {
 	names []string
-	plan  string
-	// tenant is one of them, empty when they have no document of their own.
-	tenant string
+	one   subject
 }
 
-// groups returns whom the change concerns: tenants with the same document and plan
-// count once, and so do all tenants of a plan without one.
+// groups returns whom the change concerns.
 func (s State) groups(c Change) []group {
-	if c.Schema == nil && c.Owner.Kind == Tenant {
-		return []group{{names: []string{c.Owner.String()}, plan: c.Plan, tenant: c.Owner.Name}}
-	}
-	one := c.Schema == nil && c.Owner.Kind == Plan
 	var out []group
-	if !one {
-		out = append(out, group{names: []string{sdk.LayerPlatform}})
+	for _, plan := range idsOf(s.Plans, c.changed(Plan)) {
+		for _, region := range idsOf(s.Regions, c.changed(Region)) {
+			if who := (subject{plan: plan, region: region}); c.concerns(who) {
+				out = append(out, group{[]string{who.String()}, who})
+			}
+		}
 	}
-	plans := maps.Clone(s.Plans)
-	if one {
-		plans = map[string]*sdk.Layer{c.Owner.Name: nil}
-	}
-	for plan := range plans {
-		out = append(out, group{names: []string{Owner{Plan, plan}.String()}, plan: plan})
-	}
-	return append(out, s.ownGroups(func(plan string) bool { return !one || plan == c.Owner.Name })...)
+	return append(out, s.ownGroups(c)...)
 }
 
-// ownGroups groups the tenants of some plans that have documents.
-func (s State) ownGroups(concerned func(plan string) bool) []group {
-	type same struct{ plan, content string }
+// idsOf are those that have documents, "" for all others, and that whose document the change may take away.
+func idsOf(documents map[string]*sdk.Layer, changed string) []string {
+	out := slices.AppendSeq([]string{""}, maps.Keys(documents))
+	if changed != "" && documents[changed] == nil {
+		out = append(out, changed)
+	}
+	return out
+}
+
+// changed is the id of the owner if it is of that kind.
+func (c Change) changed(k Kind) string {
+	if c.Owner.Kind == k {
+		return c.Owner.Name
+	}
+	return ""
+}
+
+// ownGroups groups the tenants for which something is written.
+func (s State) ownGroups(c Change) []group {
+	type same struct {
+		plan, region, parent, tenant, environment string
+
+		owner bool // before the change it may have been another than those that are now alike
+	}
 	at := make(map[same]*group)
 	texts := make(map[*sdk.Layer]string) // tenants may share one
+	text := func(l *sdk.Layer) string {
+		if l == nil {
+			return ""
+		}
+		if _, known := texts[l]; !known {
+			texts[l] = string(sdk.Canonical(l.Object))
+		}
+		return texts[l]
+	}
 	for id, own := range s.Tenants {
-		if !concerned(own.Plan) {
-			continue
+		owner := c.Owner.OfTenant() && id == c.Owner.Name
+		changed := ""
+		if owner {
+			changed = c.Owner.Environment
 		}
-		text, known := texts[own.Layer]
-		if !known {
-			text = string(sdk.Canonical(own.Layer.Object))
-			texts[own.Layer] = text
+		for _, environment := range idsOf(own.Environments, changed) {
+			who := subject{own.Plan, own.Region, own.Parent, id, environment}
+			if !c.concerns(who) {
+				continue
+			}
+			stack := s.stack(who)
+			k := same{own.Plan, own.Region, text(stack.Parent), text(stack.Tenant), text(stack.Environment), owner}
+			if at[k] == nil {
+				at[k] = &group{one: who}
+			}
+			at[k].names = append(at[k].names, who.String())
 		}
-		k := same{own.Plan, text}
-		if at[k] == nil {
-			at[k] = &group{plan: own.Plan, tenant: id}
-		}
-		at[k].names = append(at[k].names, Owner{Tenant, id}.String())
 	}
 	out := make([]group, 0, len(at))
 	for _, g := range at {
@@ -178,8 +273,7 @@ type wrong struct {
 
 // check returns what is wrong with the effective value of a group.
 func (s State) check(g group) map[wrong]bool {
-	stack := sdk.Stack{Schema: s.Schema.Object, Platform: s.Platform, Plan: s.Plans[g.plan], Tenant: s.Tenants[g.tenant].Layer}
-	e := stack.Effective()
+	e := s.stack(g.one).Effective()
 	out := make(map[wrong]bool)
 	for _, p := range s.Schema.Check(e) {
 		w := wrong{Problem: p}

@@ -9,6 +9,7 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -18,46 +19,79 @@ import (
 // Kind is which layer an owner is.
 type Kind string
 
-// The kinds of owners, the nearest to a tenant last.
+// The kinds of owners, the nearest to a tenant last. A parent is no kind: what its children see of it is its own layer.
 const (
-	Platform Kind = "platform"
-	Plan     Kind = "plan"
-	Tenant   Kind = "tenant"
+	Platform    Kind = "platform"
+	Plan        Kind = "plan"
+	Region      Kind = "region"
+	Tenant      Kind = "tenant"
+	Environment Kind = "environment"
 )
 
-// Owner is one layer: the platform, a plan, or a tenant as it was named.
+// Owner is one layer: the platform, a plan, a region, a tenant as it was named, or one of its environments.
 type Owner struct {
 	Kind Kind
-	// Name is the plan's or tenant's id, empty for the platform.
+	// Name is the plan's, region's or tenant's id, empty for the platform.
 	Name string
+	// Environment is the tenant's environment, empty for all other kinds.
+	Environment string
 }
 
 // ErrName is returned for what is not a name of ours.
 var ErrName = errors.New("settings: not the name of a document or of its owner")
 
-// ParseOwner reads "platform", "plans/{plan}" or "tenants/{tenant}".
+// ParseOwner reads "platform", "plans/{plan}", "regions/{region}", "tenants/{tenant}" or
+// "tenants/{tenant}/environments/{environment}".
 func ParseOwner(name string) (Owner, error) {
-	if name == sdk.LayerPlatform {
+	parts := strings.Split(name, "/")
+	switch {
+	case name == sdk.LayerPlatform:
 		return Owner{Kind: Platform}, nil
+	case len(parts) == 2 && parts[0] == "plans" && parts[1] != "":
+		return Owner{Kind: Plan, Name: parts[1]}, nil
+	case len(parts) == 2 && parts[0] == "regions" && label(parts[1], MaxRegion):
+		return Owner{Kind: Region, Name: parts[1]}, nil
+	case len(parts) == 2 && parts[0] == "tenants":
+		return tenantOwner(Owner{Kind: Tenant, Name: parts[1]})
+	case len(parts) == 4 && parts[0] == "tenants" && parts[2] == "environments" && label(parts[3], MaxEnvironment):
+		return tenantOwner(Owner{Kind: Environment, Name: parts[1], Environment: parts[3]})
+	default:
+		return Owner{}, ErrName
 	}
-	if id, ok := strings.CutPrefix(name, "plans/"); ok && id != "" && !strings.Contains(id, "/") {
-		return Owner{Plan, id}, nil
-	}
-	if id, ok := strings.CutPrefix(name, "tenants/"); ok {
-		if _, err := tenant.ParseID(id); err == nil {
-			return Owner{Tenant, id}, nil
-		}
-	}
-	return Owner{}, ErrName
 }
+
+// tenantOwner is o, unless its name is no tenant's id.
+func tenantOwner(o Owner) (Owner, error) {
+	if _, err := tenant.ParseID(o.Name); err != nil {
+		return Owner{}, ErrName
+	}
+	return o, nil
+}
+
+// Bounds of names, in characters.
+const (
+	MaxRegion      = 24
+	MaxEnvironment = 32
+)
+
+var labels = regexp.MustCompile(`^[a-z](-?[a-z0-9])*$`)
+
+func label(s string, most int) bool { return len(s) <= most && labels.MatchString(s) }
+
+// OfTenant says whether the owner is a tenant or one of its environments.
+func (o Owner) OfTenant() bool { return o.Kind == Tenant || o.Kind == Environment }
 
 // String returns the owner's resource name, which is the name of its layer.
 func (o Owner) String() string {
 	switch o.Kind {
 	case Plan:
-		return "plans/" + o.Name
+		return sdk.LayerPlan(o.Name)
+	case Region:
+		return sdk.LayerRegion(o.Name)
 	case Tenant:
-		return "tenants/" + o.Name
+		return sdk.LayerTenant(o.Name)
+	case Environment:
+		return sdk.LayerEnvironment(o.Name, o.Environment)
 	default:
 		return sdk.LayerPlatform
 	}

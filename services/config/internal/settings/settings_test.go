@@ -3,6 +3,7 @@ package settings_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +19,10 @@ import (
 
 func TestNames(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"platform/config/notes", "plans/free/config/notes", "tenants/acme/config/notes"} {
+	for _, name := range []string{
+		"platform/config/notes", "plans/free/config/notes", "regions/eu-1/config/notes", "tenants/acme/config/notes",
+		"tenants/acme/environments/staging/config/notes",
+	} {
 		o, namespace, err := settings.ParseName(name)
 		if err != nil || namespace != "notes" || o.Document(namespace) != name {
 			t.Errorf("%s: %v, %q, %v", name, o, namespace, err)
@@ -26,7 +30,10 @@ func TestNames(t *testing.T) {
 	}
 	for _, name := range []string{
 		"", "platform", "platform/config/", "platform/config/a/b", "plans//config/notes", "plans/a/b/config/notes",
-		"tenants/Acme/config/notes", "tenants/ab/config/notes", "regions/eu/config/notes", "platform/x/config/notes",
+		"tenants/Acme/config/notes", "tenants/ab/config/notes", "regions//config/notes", "platform/x/config/notes",
+		"regions/EU/config/notes", "regions/" + strings.Repeat("x", 25) + "/config/notes", "tenants/acme/environments//config/notes",
+		"tenants/acme/environments/a/b/config/notes", "tenants/acme/stages/a/config/notes", "plans/free/environments/a/config/notes",
+		"tenants/acme/environments/" + strings.Repeat("x", 33) + "/config/notes", "environments/a/config/notes",
 	} {
 		if o, namespace, err := settings.ParseName(name); !errors.Is(err, settings.ErrName) {
 			t.Errorf("%q is %v, %q, %v", name, o, namespace, err)
@@ -180,11 +187,11 @@ func state(tb rapid.TB) settings.State {
 		Platform: layer(tb, `{"mode":"a"}`),
 		Plans:    map[string]*sdk.Layer{"free": layer(tb, `{"low":2}`)},
 		Tenants: map[string]settings.Own{
-			"globex":  {"business", layer(tb, `{"low":9,"high":9}`)},
-			"initech": {"free", layer(tb, `{"high":3}`)},
-			"hooli":   {"free", layer(tb, `{"high":3}`)},
+			"globex":  {Plan: "business", Layer: layer(tb, `{"low":9,"high":9}`)},
+			"initech": {Plan: "free", Layer: layer(tb, `{"high":3}`)},
+			"hooli":   {Plan: "free", Layer: layer(tb, `{"high":3}`)},
 			// The same document on another plan is another value.
-			"umbrella": {"business", layer(tb, `{"high":3}`)},
+			"umbrella": {Plan: "business", Layer: layer(tb, `{"high":3}`)},
 		},
 	}
 }
@@ -215,9 +222,9 @@ func TestFindings(t *testing.T) {
 		"plan, its others":    {settings.Change{Owner: free, Layer: layer(t, `{"mode":1}`)}, []string{"/mode enum [plans/free tenants/hooli tenants/initech]"}},
 		"plan, new":           {settings.Change{Owner: business, Layer: layer(t, `{"high":1}`)}, nil},
 		"plan, new and bad":   {settings.Change{Owner: business, Layer: layer(t, `{"low":9}`)}, []string{"/high minimum [plans/business tenants/umbrella]"}},
-		"tenant":              {settings.Change{Owner: own("acme"), Plan: "business", Layer: layer(t, `{"low":9}`)}, []string{"/high minimum [tenants/acme]"}},
-		"tenant, by its plan": {settings.Change{Owner: own("initech"), Plan: "free", Layer: layer(t, `{"low":9,"high":3}`)}, []string{"/high minimum [tenants/initech]"}},
-		"tenant, good":        {settings.Change{Owner: own("acme"), Plan: "business", Layer: layer(t, `{"low":3}`)}, nil},
+		"tenant":              {settings.Change{Owner: own("acme"), Tenant: settings.Own{Plan: "business"}, Layer: layer(t, `{"low":9}`)}, []string{"/high minimum [tenants/acme]"}},
+		"tenant, by its plan": {settings.Change{Owner: own("initech"), Tenant: settings.Own{Plan: "free"}, Layer: layer(t, `{"low":9,"high":3}`)}, []string{"/high minimum [tenants/initech]"}},
+		"tenant, good":        {settings.Change{Owner: own("acme"), Tenant: settings.Own{Plan: "business"}, Layer: layer(t, `{"low":3}`)}, nil},
 		"schema": {
 			settings.Change{Schema: compile(t, "notes", `{"properties":{"high":{"not":{"const":3}},"low":{"maximum":5},"mode":{"const":"a"}}}`)},
 			[]string{"/high not [tenants/hooli tenants/initech tenants/umbrella]", "/low maximum [tenants/globex]"},
@@ -237,7 +244,7 @@ func TestWhatIsBrokenAlreadyStopsNobody(t *testing.T) {
 	s.Tenants["initech"] = settings.Own{Plan: "free", Layer: layer(t, `{"mode":"x"}`)}
 	set := func(text string) []string {
 		return describe(settings.Change{
-			Before: s, Owner: settings.Owner{Kind: settings.Tenant, Name: "initech"}, Plan: "free", Layer: layer(t, text),
+			Before: s, Owner: settings.Owner{Kind: settings.Tenant, Name: "initech"}, Layer: layer(t, text),
 		}.Findings())
 	}
 	if got := set(`{"mode":"x","high":4}`); got != nil {
@@ -255,66 +262,166 @@ func TestWhatIsBrokenAlreadyStopsNobody(t *testing.T) {
 	}
 }
 
-// TestGroupsMissNobody compares the grouped check with one of every single tenant.
+func TestFindingsOfFamiliesAndPlaces(t *testing.T) {
+	t.Parallel()
+	own := func(name string) settings.Owner { return settings.Owner{Kind: settings.Tenant, Name: name} }
+	env := func(name, e string) settings.Owner {
+		return settings.Owner{Kind: settings.Environment, Name: name, Environment: e}
+	}
+	eu := settings.Owner{Kind: settings.Region, Name: "eu"}
+	before := settings.State{
+		Schema: compile(t, "notes", `{"properties":{"low":{"default":1},"high":{"default":5}},
+			"if":{"properties":{"low":{"const":9}}},"then":{"properties":{"high":{"minimum":9}}}}`),
+		Plans: map[string]*sdk.Layer{"free": layer(t, `{"high":4}`)}, Regions: map[string]*sdk.Layer{"us": layer(t, `{"high":9}`)},
+		Tenants: map[string]settings.Own{
+			"holding": {Plan: "free", Region: "us", Layer: layer(t, `{"x":1}`)},
+			"child":   {Plan: "free", Region: "eu", Parent: "holding"},
+			"other":   {Plan: "pro", Region: "us", Parent: "holding", Layer: layer(t, `{"high":2}`)},
+			"alone":   {Plan: "pro", Region: "eu", Environments: map[string]*sdk.Layer{"staging": layer(t, `{"high":10}`), "test": layer(t, `{}`)}},
+		},
+	}
+	for name, c := range map[string]struct {
+		change settings.Change
+		want   []string
+	}{
+		"region": {
+			settings.Change{Owner: eu, Layer: layer(t, `{"low":9}`)},
+			[]string{"/high minimum [plans/free in regions/eu regions/eu tenants/alone tenants/alone/environments/test tenants/child]"},
+		},
+		"region, with what it takes": {settings.Change{Owner: eu, Layer: layer(t, `{"low":9,"high":9}`)}, nil},
+		"parent": {
+			settings.Change{Owner: own("holding"), Layer: layer(t, `{"low":9}`)}, []string{"/high minimum [tenants/child tenants/other]"},
+		},
+		"parent, removed":     {settings.Change{Owner: own("holding")}, nil},
+		"child":               {settings.Change{Owner: own("child"), Layer: layer(t, `{"low":9}`)}, []string{"/high minimum [tenants/child]"}},
+		"tenant, some places": {settings.Change{Owner: own("alone"), Layer: layer(t, `{"low":9}`)}, []string{"/high minimum [tenants/alone tenants/alone/environments/test]"}},
+		"environment":         {settings.Change{Owner: env("alone", "test"), Layer: layer(t, `{"low":9}`)}, []string{"/high minimum [tenants/alone/environments/test]"}},
+		"environment, new": {
+			settings.Change{Owner: env("fresh", "test"), Tenant: settings.Own{Plan: "free", Region: "us"}, Layer: layer(t, `{"low":9,"high":8}`)},
+			[]string{"/high minimum [tenants/fresh/environments/test]"},
+		},
+		"plan": {
+			settings.Change{Owner: settings.Owner{Kind: settings.Plan, Name: "pro"}, Layer: layer(t, `{"low":9}`)},
+			[]string{"/high minimum [plans/pro tenants/alone tenants/alone/environments/test tenants/other]"},
+		},
+	} {
+		c.change.Before = before
+		if diff := cmp.Diff(c.want, describe(c.change.Findings())); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", name, diff)
+		}
+	}
+}
+
+// world is everything that is written, said as plainly as can be: the documents by the names of their owners.
+type world struct {
+	documents map[string]*sdk.Layer
+	tenants   map[string]settings.Own // plan, region and parent alone
+}
+
+// stack is what holds for a tenant in an environment.
+func (w world) stack(s *settings.Schema, id, environment string) sdk.Stack {
+	t := w.tenants[id]
+	return sdk.Stack{
+		Schema: s.Object, Platform: w.documents["platform"], Plan: w.documents["plans/"+t.Plan], Region: w.documents["regions/"+t.Region],
+		Parent: w.documents["tenants/"+t.Parent], Tenant: w.documents["tenants/"+id],
+		Environment: w.documents["tenants/"+id+"/environments/"+environment],
+	}
+}
+
+// state is what the service would read.
+func (w world) state(s *settings.Schema) settings.State {
+	out := settings.State{
+		Schema: s, Platform: w.documents["platform"], Plans: map[string]*sdk.Layer{}, Regions: map[string]*sdk.Layer{},
+		Tenants: map[string]settings.Own{},
+	}
+	for name, l := range w.documents {
+		o, err := settings.ParseOwner(name)
+		switch {
+		case err != nil:
+			panic(name)
+		case o.Kind == settings.Plan:
+			out.Plans[o.Name] = l
+		case o.Kind == settings.Region:
+			out.Regions[o.Name] = l
+		}
+	}
+	for id, t := range w.tenants {
+		t.Layer = w.documents["tenants/"+id]
+		if l := w.documents["tenants/"+id+"/environments/dev"]; l != nil {
+			t.Environments = map[string]*sdk.Layer{"dev": l}
+		}
+		if t.Layer != nil || t.Environments != nil || w.documents["tenants/"+t.Parent] != nil {
+			out.Tenants[id] = t
+		}
+	}
+	return out
+}
+
+// TestGroupsMissNobody compares the grouped check with one of every single tenant in every environment.
 func TestGroupsMissNobody(t *testing.T) {
 	t.Parallel()
 	schema := compile(t, "notes", `{"properties":{"a":{"type":"number","maximum":2},"b":{"maximum":2}},"dependentRequired":{"b":["a"]}}`)
 	docs := rapid.SampledFrom([]string{`{}`, `{"a":1}`, `{"a":3}`, `{"b":1}`, `{"b":3}`, `{"a":null}`, `{"a":2,"b":2}`})
-	plans := []string{"p", "q", "r"}
+	owners := []string{"platform", "plans/p", "plans/q", "regions/r", "regions/s"}
+	for i := range 6 {
+		owners = append(owners, fmt.Sprintf("tenants/tenant%d", i), fmt.Sprintf("tenants/tenant%d/environments/dev", i))
+	}
 	rapid.Check(t, func(t *rapid.T) {
-		maybe := func(name string) *sdk.Layer {
-			if rapid.Bool().Draw(t, name) {
-				return nil
-			}
-			return layer(t, docs.Draw(t, name))
-		}
-		before := settings.State{Schema: schema, Platform: maybe("platform"), Plans: map[string]*sdk.Layer{}, Tenants: map[string]settings.Own{}}
-		for _, plan := range plans[:2] {
-			if l := maybe(plan); l != nil {
-				before.Plans[plan] = l
+		w := world{map[string]*sdk.Layer{}, map[string]settings.Own{}}
+		for _, owner := range owners {
+			if rapid.Bool().Draw(t, owner) {
+				w.documents[owner] = layer(t, docs.Draw(t, owner))
 			}
 		}
-		everybody := make(map[string]string) // tenants and their plans
 		for i := range 6 {
-			id := fmt.Sprintf("tenant%d", i)
-			everybody[id] = rapid.SampledFrom(plans).Draw(t, "plan")
-			if l := maybe(id); l != nil {
-				before.Tenants[id] = settings.Own{Plan: everybody[id], Layer: l}
+			own := settings.Own{
+				Plan: rapid.SampledFrom([]string{"p", "q", "z"}).Draw(t, "plan"), Region: rapid.SampledFrom([]string{"r", "s", ""}).Draw(t, "region"),
+			}
+			if i > 1 { // the first two are parents
+				own.Parent = rapid.SampledFrom([]string{"", "tenant0", "tenant1"}).Draw(t, "parent")
+			}
+			w.tenants[fmt.Sprintf("tenant%d", i)] = own
+		}
+		name := rapid.SampledFrom(slices.Concat(owners, []string{"plans/z"})).Draw(t, "owner")
+		owner, err := settings.ParseOwner(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := settings.Change{Before: w.state(schema), Owner: owner, Tenant: w.tenants[owner.Name]}
+		if owner.Kind == settings.Tenant { // as the service does: it may be the first document that children see
+			for id, own := range w.tenants {
+				if _, ok := c.Before.Tenants[id]; !ok && own.Parent == owner.Name {
+					c.Before.Tenants[id] = own
+				}
 			}
 		}
-		owner := rapid.SampledFrom([]settings.Owner{
-			{Kind: settings.Platform}, {Kind: settings.Plan, Name: "p"}, {Kind: settings.Plan, Name: "r"}, {Kind: settings.Tenant, Name: "tenant0"},
-		}).Draw(t, "owner")
-		c := settings.Change{Before: before, Owner: owner, Layer: maybe("new"), Plan: everybody["tenant0"]}
+		after := world{maps.Clone(w.documents), w.tenants}
+		if delete(after.documents, name); rapid.IntRange(0, 3).Draw(t, "removed") > 0 {
+			c.Layer = layer(t, docs.Draw(t, "new"))
+			after.documents[name] = c.Layer
+		}
 		findings := c.Findings()
 		named := strings.Join(describe(findings), "\n")
-		for id, plan := range everybody {
-			at := func(changed bool) []sdk.Problem {
-				stack := sdk.Stack{Schema: schema.Object, Platform: before.Platform, Plan: before.Plans[plan], Tenant: before.Tenants[id].Layer}
-				switch {
-				case !changed:
-				case owner.Kind == settings.Platform:
-					stack.Platform = c.Layer
-				case owner.Kind == settings.Plan && owner.Name == plan:
-					stack.Plan = c.Layer
-				case owner.Kind == settings.Tenant && owner.Name == id:
-					stack.Tenant = c.Layer
-				}
-				return schema.Check(stack.Effective())
-			}
-			was := at(false)
-			for _, p := range at(true) {
-				if slices.Contains(was, p) {
-					continue // not new, or new in a way that is another test's matter
-				}
-				i := slices.IndexFunc(findings, func(f settings.Finding) bool { return f.Problem == p })
-				if i < 0 || before.Tenants[id].Layer != nil && !slices.Contains(findings[i].Where, "tenants/"+id) {
-					t.Fatalf("%s on %s gets %v, findings:\n%s", id, plan, p, named)
+		for id := range w.tenants {
+			for _, environment := range []string{"", "dev"} {
+				was := schema.Check(w.stack(schema, id, environment).Effective())
+				for _, p := range schema.Check(after.stack(schema, id, environment).Effective()) {
+					if slices.Contains(was, p) {
+						continue // not new, or new in a way that is another test's matter
+					}
+					i := slices.IndexFunc(findings, func(f settings.Finding) bool { return f.Problem == p })
+					if i < 0 || after.documents["tenants/"+id] != nil && !slices.Contains(findings[i].Where, "tenants/"+id) && environment == "" {
+						t.Fatalf("%s in %q gets %v, findings:\n%s", id, environment, p, named)
+					}
 				}
 			}
 		}
-		if named != "" && owner.Kind == settings.Tenant && !strings.Contains(named, "[tenants/tenant0]") {
-			t.Fatalf("a tenant's write concerns others: %s", named)
+		for _, f := range findings {
+			for _, where := range f.Where {
+				if owner.OfTenant() && !strings.HasPrefix(where, "tenants/"+owner.Name) && c.Before.Tenants[strings.Split(where, "/")[1]].Parent != owner.Name {
+					t.Fatalf("a write of %s concerns %s: %s", name, where, named)
+				}
+			}
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,6 +13,7 @@ import (
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/etag"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 )
 
@@ -19,10 +21,10 @@ import (
 type Place struct {
 	// Owner is the owner as the caller named it.
 	Owner settings.Owner
-	// ID is '' for the platform, the plan's id, or the tenant's uid.
+	// ID is '' for the platform, the id of the plan or region, the tenant's uid, or "{uid}/{environment}".
 	ID string
-	// Plan is the plan of an owner that is a tenant.
-	Plan string
+	// Tenant is the owner that is a tenant or one of its environments, as things are now.
+	Tenant tenant.TenantState
 	// Namespace and NamespaceUID are the namespace.
 	Namespace, NamespaceUID string
 }
@@ -138,17 +140,80 @@ func Delete(ctx context.Context, q Querier, p Place, author string, revision int
 	return nil
 }
 
-// Written is a document as it is merged.
+// Reader is whose settings are merged: a tenant as things are, in an environment or "".
+type Reader struct {
+	Plan, Region string
+	// Parent is zero for a tenant without one.
+	Parent, Tenant tenant.UID
+	Environment    string
+}
+
+// Written is a document as it is merged, with who wrote it.
 type Written struct {
-	Kind  settings.Kind
-	ID    string
-	Layer sdk.Layer
+	Kind           settings.Kind
+	ID             string
+	Author, Reason string
+	Time           time.Time
+	Layer          sdk.Layer
+}
+
+// Layers returns the documents of a namespace that hold for a reader. Their layers have no names yet.
+func Layers(ctx context.Context, q Querier, namespaceUID string, r Reader) ([]Written, error) {
+	k := keys{}
+	k.add(settings.Platform, "")
+	k.add(settings.Plan, r.Plan)
+	k.add(settings.Region, r.Region)
+	k.add(settings.Tenant, r.Tenant.String())
+	if !r.Parent.IsZero() {
+		k.add(settings.Tenant, r.Parent.String())
+	}
+	if r.Environment != "" {
+		k.add(settings.Environment, EnvironmentID(r.Tenant, r.Environment))
+	}
+	rows, err := q.Query(ctx, `SELECT layer, layer_id, d.content, d.revision, d.author, d.reason, d.revision_time
+		FROM unnest($2::text[], $3::text[]) AS k (layer, layer_id) JOIN settings.document d USING (layer, layer_id)
+		WHERE d.namespace_uid = $1`, namespaceUID, k.layers, k.ids)
+	if err != nil {
+		return nil, fmt.Errorf("read documents: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w Written, err error) {
+		var content string
+		if err := row.Scan(&w.Kind, &w.ID, &content, &w.Layer.Revision, &w.Author, &w.Reason, &w.Time); err != nil {
+			return w, err
+		}
+		w.Layer.Object, err = sdk.Parse([]byte(content))
+		return w, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read documents: %w", err)
+	}
+	return found, nil
+}
+
+// EnvironmentID is the id of the layer of a tenant's environment.
+func EnvironmentID(uid tenant.UID, environment string) string {
+	return uid.String() + "/" + environment
+}
+
+// CutEnvironment takes an EnvironmentID apart.
+func CutEnvironment(id string) (uid, environment string) {
+	uid, environment, _ = strings.Cut(id, "/")
+	return uid, environment
+}
+
+// keys names layers in two columns.
+type keys struct{ layers, ids []string }
+
+func (k *keys) add(layer settings.Kind, id string) {
+	k.layers, k.ids = append(k.layers, string(layer)), append(k.ids, id)
 }
 
 // Scope says which documents of a namespace [EachText] reads. The zero value is all of them.
 type Scope struct {
-	// Plan leaves out the documents of other plans.
-	Plan string
+	// Plan and Region leave out the documents of other plans and regions.
+	Plan, Region string
+	// Tenants, unless it is nil, leaves out the documents of other tenants and of their environments.
+	Tenants []tenant.UID
 }
 
 // EachText gives fn the documents of a namespace as they come from the database, and holds none of them. Documents of
@@ -156,8 +221,25 @@ type Scope struct {
 func EachText(
 	ctx context.Context, q Querier, namespaceUID string, s Scope, fn func(k settings.Kind, ids []string, text string) error,
 ) error {
-	rows, err := q.Query(ctx, `SELECT layer, array_agg(layer_id), content FROM settings.document
-		WHERE namespace_uid = $1 AND ($2 = '' OR layer <> 'plan' OR layer_id = $2) GROUP BY layer, content`, namespaceUID, s.Plan)
+	const all = `FROM settings.document WHERE namespace_uid = $1`
+	// Each part finds its rows by an index, however many tenants have documents.
+	const some = `FROM (SELECT layer, layer_id, content FROM settings.document
+			WHERE namespace_uid = $1 AND layer IN ('platform', 'plan', 'region')
+		UNION ALL SELECT layer, layer_id, content FROM settings.document
+			WHERE namespace_uid = $1 AND layer = 'tenant' AND layer_id = ANY ($4)
+		UNION ALL SELECT layer, layer_id, content FROM settings.document
+			WHERE namespace_uid = $1 AND layer = 'environment' AND split_part(layer_id, '/', 1) = ANY ($4)) AS d WHERE true`
+	from, args := all, []any{namespaceUID, s.Plan, s.Region}
+	if s.Tenants != nil {
+		uids := make([]string, 0, len(s.Tenants))
+		for _, uid := range s.Tenants {
+			uids = append(uids, uid.String())
+		}
+		from, args = some, append(args, uids)
+	}
+	rows, err := q.Query(ctx, `SELECT layer, array_agg(layer_id), content `+from+`
+		AND ($2 = '' OR layer <> 'plan' OR layer_id = $2) AND ($3 = '' OR layer <> 'region' OR layer_id = $3)
+		GROUP BY layer, content`, args...)
 	if err != nil {
 		return fmt.Errorf("read documents: %w", err)
 	}
@@ -168,25 +250,4 @@ func EachText(
 		return fmt.Errorf("read documents: %w", err)
 	}
 	return nil
-}
-
-// Layers returns the documents of a namespace that hold for a tenant. Their layers have no names yet.
-func Layers(ctx context.Context, q Querier, namespaceUID, plan, tenantUID string) ([]Written, error) {
-	rows, err := q.Query(ctx, `SELECT layer, layer_id, content, revision FROM settings.document WHERE namespace_uid = $1
-		AND (layer = 'platform' OR layer = 'plan' AND layer_id = $2 OR layer = 'tenant' AND layer_id = $3)`, namespaceUID, plan, tenantUID)
-	if err != nil {
-		return nil, fmt.Errorf("read documents: %w", err)
-	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w Written, err error) {
-		var content string
-		if err := row.Scan(&w.Kind, &w.ID, &content, &w.Layer.Revision); err != nil {
-			return w, err
-		}
-		w.Layer.Object, err = sdk.Parse([]byte(content))
-		return w, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read documents: %w", err)
-	}
-	return found, nil
 }
