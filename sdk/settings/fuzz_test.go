@@ -74,7 +74,7 @@ func FuzzMerge(f *testing.F) {
 			t.Fatal("a layer changed")
 		}
 		settings.Patch(layers[0].Object, layers[1].Object)
-		settings.Defaults(layers[0].Object)
+		settings.NewSchema(layers[0].Object).Defaults()
 		settings.CheckBrand(e.Object)
 	})
 }

@@ -47,8 +47,8 @@ type Effective struct {
 
 // Stack is the layers that hold for one tenant in one namespace. Missing ones are nil.
 type Stack struct {
-	// Schema is the namespace's schema, whose defaults are the widest layer of all.
-	Schema Object
+	// Schema is the namespace's schema, whose defaults are the widest layer of all. Nil is a schema without any.
+	Schema *Schema
 	// Platform to Environment are the documents, the nearest to the tenant last. Parent is the document of the tenant's
 	// parent's own layer, not what holds for the parent. Environment is what the tenant sets for one environment: that
 	// of the reader's registration.
@@ -57,7 +57,7 @@ type Stack struct {
 
 // Layers returns the layers that there are, the widest first.
 func (s Stack) Layers() []Layer {
-	layers := []Layer{{Name: LayerSchema, Object: Defaults(s.Schema)}}
+	layers := []Layer{{Name: LayerSchema, Object: s.Schema.Defaults()}}
 	for _, l := range []*Layer{s.Platform, s.Plan, s.Region, s.Parent, s.Tenant, s.Environment} {
 		if l != nil {
 			layers = append(layers, *l)
@@ -221,24 +221,6 @@ func version(layers []Layer) string {
 		}
 	}
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
-}
-
-// Defaults collects the "default" of every property of a JSON Schema. References are
-// not followed. See [Stack] for its place among the layers.
-func Defaults(schema Object) Object {
-	out := Object{}
-	properties, _ := schema["properties"].(Object)
-	for name, p := range properties {
-		property, _ := p.(Object)
-		if v, ok := property["default"]; ok {
-			out[name] = v
-			continue
-		}
-		if nested := Defaults(property); len(nested) > 0 {
-			out[name] = nested
-		}
-	}
-	return out
 }
 
 // Patch applies an RFC 7396 merge patch and returns the result; neither argument is

@@ -60,7 +60,7 @@ func TestStackLayers(t *testing.T) {
 		return &l
 	}
 	s := settings.Stack{
-		Schema: parse(t, `{"properties":{"a":{"default":0}}}`), Platform: at("platform", 1, `{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1}`),
+		Schema: settings.NewSchema(parse(t, `{"properties":{"a":{"default":0}}}`)), Platform: at("platform", 1, `{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1}`),
 		Plan: at(settings.LayerPlan("p"), 2, `{"b":2,"c":2,"d":2,"e":2,"f":2}`), Region: at(settings.LayerRegion("r"), 3, `{"c":3,"d":3,"e":3,"f":3}`),
 		Parent: at(settings.LayerParent, 4, `{"d":4,"e":4,"f":4}`), Tenant: at(settings.LayerTenant("t"), 5, `{"e":5,"f":5}`),
 		Environment: at(settings.LayerEnvironment("t", "e"), 6, `{"f":6}`),
@@ -296,7 +296,7 @@ func TestDefaults(t *testing.T) {
 		"a":{"default":1,"properties":{"ignored":{"default":2}}},
 		"b":{"type":"object","properties":{"c":{"default":null},"d":{}}},
 		"e":{"properties":{"f":{}}}, "g":true}}`)
-	if got := string(settings.Canonical(settings.Defaults(schema))); got != `{"a":1,"b":{"c":null}}` {
+	if got := string(settings.Canonical(settings.NewSchema(schema).Defaults())); got != `{"a":1,"b":{"c":null}}` {
 		t.Errorf("defaults %s", got)
 	}
 }

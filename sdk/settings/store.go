@@ -29,7 +29,7 @@ type Store struct {
 
 // namespace is one namespace with what was merged of it.
 type namespace struct {
-	schema   Object // nil while the namespace is not known, whatever documents say
+	schema   *Schema // nil while the namespace is not known, whatever documents say
 	platform *Layer
 	plans    map[string]*Layer
 	tenants  map[tenant.UID]*Layer
@@ -319,16 +319,17 @@ func decode(e feed.Entry) (edit, error) {
 }
 
 func decodeNamespace(name string, e feed.Entry) (edit, error) {
-	var schema Object
+	var schema *Schema
 	if !e.Deleted {
 		entry := new(configv1.SettingsEntry)
 		if err := proto.Unmarshal(e.Value, entry); err != nil {
 			return edit{}, fmt.Errorf("decode: %w", err)
 		}
-		var err error
-		if schema, err = Parse([]byte(entry.GetSchema())); err != nil {
+		object, err := Parse([]byte(entry.GetSchema()))
+		if err != nil {
 			return edit{}, err
 		}
+		schema = NewSchema(object)
 	}
 	return edit{name, func(n *namespace) { n.schema = schema; n.forget() }}, nil
 }

@@ -122,7 +122,7 @@ func TestWritesConcernFamiliesAndPlaces(t *testing.T) {
 	r.set(a, "tenants/initech/config/notes", `{"b":1}`)
 	r.set(a, "tenants/acme/environments/staging/config/notes", `{"b":1}`)
 	for name, want := range map[string]string{
-		"tenants/umbrella/config/notes":                    "tenants/initech)",
+		"tenants/umbrella/config/notes":                  "tenants/initech)",
 		"regions/" + tenanttest.Region + "/config/notes": "tenants/acme/environments/staging, tenants/initech)",
 		"tenants/acme/config/notes":                      "tenants/acme/environments/staging)",
 	} {

@@ -278,7 +278,7 @@ func stackOf(ctx context.Context, q store.Querier, n *configv1.Namespace, r stor
 	if err != nil {
 		return sdk.Stack{}, fmt.Errorf("the stored schema: %w", err)
 	}
-	stack := sdk.Stack{Schema: schema}
+	stack := sdk.Stack{Schema: sdk.NewSchema(schema)}
 	for _, w := range found {
 		l := &w.Layer
 		switch w.Kind {

@@ -177,7 +177,7 @@ func (s subject) String() string {
 func (s State) stack(who subject) sdk.Stack {
 	own := s.Tenants[who.tenant]
 	return sdk.Stack{
-		Schema: s.Schema.Object, Platform: s.Platform, Plan: s.Plans[who.plan], Region: s.Regions[who.region],
+		Schema: s.Schema.Merge, Platform: s.Platform, Plan: s.Plans[who.plan], Region: s.Regions[who.region],
 		Parent: s.Tenants[who.parent].Layer, Tenant: own.Layer, Environment: own.Environments[who.environment],
 	}
 }

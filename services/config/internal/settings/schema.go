@@ -26,9 +26,9 @@ var ErrSchema = errors.New("settings: not an acceptable JSON Schema")
 
 // Schema is a compiled JSON Schema 2020-12. It is immutable.
 type Schema struct {
-	// Object is the schema, Text its canonical text.
-	Object sdk.Object
-	Text   string
+	// Merge is what it says about merging, Text its canonical text.
+	Merge *sdk.Schema
+	Text  string
 
 	namespace string
 	compiled  *jsonschema.Schema
@@ -58,8 +58,8 @@ func Compile(namespace, text string) (*Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
 	}
-	s := &Schema{Object: o, Text: canonical, namespace: namespace, compiled: compiled}
-	if found := s.Check(sdk.Stack{Schema: o}.Effective()); len(found) > 0 {
+	s := &Schema{Merge: sdk.NewSchema(o), Text: canonical, namespace: namespace, compiled: compiled}
+	if found := s.Check(sdk.Stack{Schema: s.Merge}.Effective()); len(found) > 0 {
 		return nil, fmt.Errorf("%w: its defaults are not valid: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
 	}
 	return s, nil

@@ -322,7 +322,7 @@ type world struct {
 func (w world) stack(s *settings.Schema, id, environment string) sdk.Stack {
 	t := w.tenants[id]
 	return sdk.Stack{
-		Schema: s.Object, Platform: w.documents["platform"], Plan: w.documents["plans/"+t.Plan], Region: w.documents["regions/"+t.Region],
+		Schema: s.Merge, Platform: w.documents["platform"], Plan: w.documents["plans/"+t.Plan], Region: w.documents["regions/"+t.Region],
 		Parent: w.documents["tenants/"+t.Parent], Tenant: w.documents["tenants/"+id],
 		Environment: w.documents["tenants/"+id+"/environments/"+environment],
 	}
