@@ -1,6 +1,6 @@
 // Package follower is what the services share that follow tenancy: config and quota.
 //
-// Each has a database of its own, publishes one feed, and learns from tenancy's feed
+// Each has a database of its own, publishes feeds, and learns from tenancy's feed
 // which tenants there are and which keys sign their contexts. They differ in what they
 // register. Start at [Run].
 package follower
@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -108,8 +109,8 @@ type Kind struct {
 	// Database and Migrations are what its database must have.
 	Database   string
 	Migrations []fs.FS
-	// Feed is the feed that it publishes.
-	Feed string
+	// Feeds are the feeds that it publishes.
+	Feeds []string
 	// Audience is its bit in tenant contexts.
 	Audience tenant.Audience
 }
@@ -172,7 +173,7 @@ func build(ctx context.Context, k Kind, c Config, p *serve.Process, s *serve.Ser
 	if err != nil {
 		return fmt.Errorf("feed key: %w", err)
 	}
-	feeds, err := feedserver.New(feedserver.Config{Pool: pool, Feeds: []string{k.Feed}, Key: key, Clock: p.Clock, Log: p.Log})
+	feeds, err := feedserver.New(feedserver.Config{Pool: pool, Feeds: k.Feeds, Key: key, Clock: p.Clock, Log: p.Log})
 	if err != nil {
 		return fmt.Errorf("feeds: %w", err)
 	}
@@ -196,7 +197,7 @@ func build(ctx context.Context, k Kind, c Config, p *serve.Process, s *serve.Ser
 	}
 	s.Background = append([]func(context.Context) error{b.Kernel.Run, feeds.Run}, added.Background...)
 	s.Ready = func() error {
-		return errors.Join(loaded("tenants", tenants.Ready()), loaded(k.Feed, feeds.Ready()), allLoaded(added.Loaded))
+		return errors.Join(loaded("tenants", tenants.Ready()), loaded(strings.Join(k.Feeds, " and "), feeds.Ready()), allLoaded(added.Loaded))
 	}
 	return nil
 }

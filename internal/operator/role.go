@@ -92,6 +92,7 @@ func (r Roles) grant(roles, permissions []string) (map[string]bool, error) {
 
 func viewerPermissions() []string {
 	return []string{
+		"config.clientKeys.list",
 		"config.documents.get", "config.documents.list",
 		"config.namespaces.get", "config.namespaces.list",
 		"quota.limits.get", "quota.limits.list",
@@ -113,6 +114,7 @@ func supportPermissions() []string {
 
 func operatorPermissions() []string {
 	return []string{
+		"config.clientKeys.create", "config.clientKeys.delete",
 		"config.documents.delete", "config.documents.update",
 		"quota.limits.delete", "quota.limits.update",
 		"tenancy.domains.create", "tenancy.domains.delete", "tenancy.domains.update", "tenancy.domains.verify",
@@ -153,7 +155,7 @@ func ownerPermissions() []string {
 func workloadPermissions() map[string][]string {
 	return map[string][]string{
 		RoleGateway: {
-			"config.settings.watch", "quota.leases.grant", "quota.limits.watch",
+			"config.clientKeys.watch", "config.settings.watch", "quota.leases.grant", "quota.limits.watch",
 			"tenancy.contextKeys.certify", "tenancy.contexts.refresh", "tenancy.routes.watch", "tenancy.tenants.watch",
 		},
 		RoleConfig:  {"tenancy.tenants.watch"},

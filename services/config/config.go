@@ -13,6 +13,7 @@ import (
 
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/follower"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/clientkey"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/rpc"
@@ -31,7 +32,7 @@ type Config = follower.Config
 // Run serves until ctx ends, then drains. It returns nil after an orderly end. A database
 // that lacks migrations is an error: the service does not migrate.
 func Run(ctx context.Context, c Config, options ...follower.Option) error {
-	kind := follower.Kind{Name: "config", Database: Database, Migrations: Migrations(), Feed: sdk.FeedName, Audience: tenant.AudienceConfig}
+	kind := follower.Kind{Name: "config", Database: Database, Migrations: Migrations(), Feeds: []string{sdk.FeedName, clientkey.FeedName}, Audience: tenant.AudienceConfig}
 	return follower.Run(ctx, kind, c, func(b *follower.Base) follower.Parts {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Environment: b.Callers.Environment, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,

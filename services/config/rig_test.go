@@ -353,13 +353,14 @@ type api struct {
 	configv1.NamespaceServiceClient
 	configv1.DocumentServiceClient
 	configv1.SettingsServiceClient
+	configv1.ClientKeyServiceClient
 	auditv1.AuditServiceClient
 }
 
 func apiOf(conn *grpc.ClientConn) api {
 	return api{
 		configv1.NewNamespaceServiceClient(conn), configv1.NewDocumentServiceClient(conn), configv1.NewSettingsServiceClient(conn),
-		auditv1.NewAuditServiceClient(conn),
+		configv1.NewClientKeyServiceClient(conn), auditv1.NewAuditServiceClient(conn),
 	}
 }
 

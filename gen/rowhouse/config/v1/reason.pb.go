@@ -37,6 +37,8 @@ const (
 	Reason_REASON_SCHEMA_INVALID Reason = 3
 	// FAILED_PRECONDITION: documents exist in the namespace, or the platform itself uses it.
 	Reason_REASON_NAMESPACE_IN_USE Reason = 4
+	// RESOURCE_EXHAUSTED: the tenant has as many client keys as it may have. Delete one that is not used.
+	Reason_REASON_CLIENT_KEY_LIMIT Reason = 5
 )
 
 // Enum value maps for Reason.
@@ -47,6 +49,7 @@ var (
 		2: "REASON_MALFORMED_DOCUMENT",
 		3: "REASON_SCHEMA_INVALID",
 		4: "REASON_NAMESPACE_IN_USE",
+		5: "REASON_CLIENT_KEY_LIMIT",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":        0,
@@ -54,6 +57,7 @@ var (
 		"REASON_MALFORMED_DOCUMENT": 2,
 		"REASON_SCHEMA_INVALID":     3,
 		"REASON_NAMESPACE_IN_USE":   4,
+		"REASON_CLIENT_KEY_LIMIT":   5,
 	}
 )
 
@@ -88,13 +92,14 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\x94\x01\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xb1\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
 	"\x19REASON_MALFORMED_DOCUMENT\x10\x02\x12\x19\n" +
 	"\x15REASON_SCHEMA_INVALID\x10\x03\x12\x1b\n" +
-	"\x17REASON_NAMESPACE_IN_USE\x10\x04B\xd6\x01\n" +
+	"\x17REASON_NAMESPACE_IN_USE\x10\x04\x12\x1b\n" +
+	"\x17REASON_CLIENT_KEY_LIMIT\x10\x05B\xd6\x01\n" +
 	"\x16com.rowhouse.config.v1B\vReasonProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
 var (

@@ -46,6 +46,7 @@ func Register(s *grpc.Server, c Config) {
 	configv1.RegisterNamespaceServiceServer(s, &namespaceService{Config: c})
 	configv1.RegisterDocumentServiceServer(s, &documentService{Config: c})
 	configv1.RegisterSettingsServiceServer(s, &settingsService{Config: c})
+	configv1.RegisterClientKeyServiceServer(s, &clientKeyService{Config: c})
 }
 
 // Domain and reasons of our own, see rowhouse.config.v1.Reason.
@@ -55,6 +56,7 @@ const (
 	malformed       = "MALFORMED_DOCUMENT"
 	schemaInvalid   = "SCHEMA_INVALID"
 	namespaceInUse  = "NAMESPACE_IN_USE"
+	clientKeyLimit  = "CLIENT_KEY_LIMIT"
 )
 
 func refuse(kind fault.Kind, reason, format string, args ...any) *fault.Error {
