@@ -11,7 +11,7 @@ import (
 )
 
 // mergeVersion changes when the same layers would merge to another value.
-const mergeVersion = 1
+const mergeVersion = 2
 
 // Layer is what one layer sets, with where it comes from.
 type Layer struct {
@@ -22,6 +22,8 @@ type Layer struct {
 	Revision int64
 	// Object is its document.
 	Object Object
+
+	level Level
 }
 
 // Origin tells where one leaf of an effective value comes from.
@@ -31,16 +33,22 @@ type Origin struct {
 	// Layer and Revision set it.
 	Layer    string
 	Revision int64
-	// Shadowed names the layers whose values it hides, nearest first.
+	// Shadowed names the layers whose values do not hold, nearest first: those that it hides, and narrower ones that a
+	// lock or a clamp keeps out.
 	Shadowed []string
+	// Lock is the narrowest level that may set it, empty for any; Clamp is the schema's "x-clamp" for it, as JSON.
+	Lock, Clamp string
 }
 
 // Effective is what holds.
 type Effective struct {
 	// Object is the merged value.
 	Object Object
-	// Origins has one entry for each leaf, by pointer.
+	// Origins has one entry for each leaf, by pointer. A joined or mapped array is no leaf, its elements are.
 	Origins []Origin
+	// Absent has one entry for each place without a value where layers said something: it was taken away by the entry's
+	// layer, or, if that is empty, all that set it were kept out.
+	Absent []Origin
 	// Version is a digest of what was merged: equal versions mean equal values.
 	Version string
 }
@@ -58,16 +66,18 @@ type Stack struct {
 // Layers returns the layers that there are, the widest first.
 func (s Stack) Layers() []Layer {
 	layers := []Layer{{Name: LayerSchema, Object: s.Schema.Defaults()}}
-	for _, l := range []*Layer{s.Platform, s.Plan, s.Region, s.Parent, s.Tenant, s.Environment} {
+	for i, l := range []*Layer{s.Platform, s.Plan, s.Region, s.Parent, s.Tenant, s.Environment} {
 		if l != nil {
-			layers = append(layers, *l)
+			leveled := *l
+			leveled.level = LevelPlatform + Level(i)
+			layers = append(layers, leveled)
 		}
 	}
 	return layers
 }
 
-// Effective merges the layers.
-func (s Stack) Effective() Effective { return Merge(s.Layers()...) }
+// Effective merges the layers as the schema's keywords say.
+func (s Stack) Effective() Effective { return merge(s.Schema, s.Layers()) }
 
 // Names of layers; the others are [LayerPlan], [LayerRegion], [LayerTenant] and [LayerEnvironment].
 const (
@@ -95,94 +105,215 @@ func LayerEnvironment(tenant, environment string) string {
 // Etag is the quoted version.
 func (e Effective) Etag() string { return `"` + e.Version + `"` }
 
-// Merge merges layers, the widest first: objects member by member, everything else
-// as a whole by the last layer that sets it. null is a value. An empty object or an
-// array is a leaf.
-func Merge(layers ...Layer) Effective {
+// Merge merges layers, the widest first, without a schema: objects member by member, everything else as a whole by the
+// last layer that sets it. null is a value. An empty object or an array is a leaf.
+func Merge(layers ...Layer) Effective { return merge(nil, layers) }
+
+func merge(s *Schema, layers []Layer) Effective {
 	m := &merger{layers: layers}
-	object := Object{}
-	if len(layers) > 0 {
-		object, _ = m.merge("", all(layers), nil).(Object)
+	vs := make([]set, len(layers))
+	for i, l := range layers {
+		vs[i] = set{layer: i, value: l.Object}
 	}
-	slices.SortFunc(m.origins, func(a, b Origin) int { return strings.Compare(a.Pointer, b.Pointer) })
-	return Effective{Object: object, Origins: m.origins, Version: version(layers)}
+	v, _ := m.merge(place{rule: s.rules(), lock: LevelEnvironment}, vs)
+	object, _ := v.(Object)
+	if object == nil {
+		object = Object{}
+	}
+	byPointer := func(a, b Origin) int { return strings.Compare(a.Pointer, b.Pointer) }
+	slices.SortFunc(m.origins, byPointer)
+	slices.SortFunc(m.absent, byPointer)
+	return Effective{Object: object, Origins: m.origins, Absent: m.absent, Version: version(s, layers)}
 }
 
-// set is a value that a layer sets at some place.
+// set is a value that a layer sets at some place. One that is out does not hold and is only told of.
 type set struct {
 	layer int
 	value any
+	out   bool
 }
 
-func all(layers []Layer) []set {
-	out := make([]set, len(layers))
-	for i, l := range layers {
-		out[i] = set{i, l.Object}
-	}
-	return out
+// place is where values are merged.
+type place struct {
+	rule    *rule
+	pointer string
+	lock    Level // the widest on the way here
+	hidden  []int // layers whose values some place on the way hides
+}
+
+// below is the place of a member, or of an element, whose rule is r. Hidden are the layers that do not reach it.
+func (p place) below(name string, r *rule, hidden []int) place {
+	return place{rule: r, pointer: p.pointer + "/" + escape(name), lock: p.lock, hidden: hidden}
 }
 
 // merger walks all layers at once, so that the value and its provenance come from
 // the same step.
 type merger struct {
-	layers  []Layer
-	origins []Origin
+	layers          []Layer
+	origins, absent []Origin
 }
 
-// merge returns the value that holds at pointer. vs are what layers set there, the
-// widest first, at least one; above are layers whose values are hidden already.
-func (m *merger) merge(pointer string, vs []set, above []int) any {
+// merge returns the value that holds at a place; false when none does. vs are what layers set there, the widest first.
+func (m *merger) merge(at place, vs []set) (any, bool) {
+	if at.rule != nil {
+		at.lock = min(at.lock, at.rule.lock)
+		vs = m.judge(at.rule, vs)
+	}
 	last := len(vs) - 1
-	// An object lets what is beneath shine through until something else hides it.
-	first := len(vs)
-	for first > 0 {
-		if _, ok := vs[first-1].value.(Object); !ok {
-			break
-		}
+	for last >= 0 && vs[last].out {
+		last--
+	}
+	if last < 0 || isUnset(vs[last].value) {
+		m.nothing(at, vs, last)
+		return nil, false
+	}
+	// What merges lets what is beneath shine through until something else hides it.
+	first := last + 1
+	for first > 0 && (vs[first-1].out || at.rule.merges(vs[first-1].value)) {
 		first--
 	}
-	hidden := above
-	for i := range min(first, last) {
-		hidden = append(slices.Clip(hidden), vs[i].layer)
+	if !at.rule.merges(vs[last].value) {
+		m.leaf(at, vs, last)
+		return vs[last].value, true
 	}
-	if first > last {
-		m.leaf(pointer, vs[last:], hidden)
-		return vs[last].value
+	switch how, key := at.rule.how(); how {
+	case joined:
+		return m.join(at, vs, first, last), true
+	case mapped:
+		return m.mapped(at, vs, first, last, key), true
+	default:
+		return m.object(at, vs, first, last), true
 	}
+}
+
+// judge marks what does not hold.
+func (m *merger) judge(r *rule, vs []set) []set {
+	vs = slices.Clone(vs)
+	for i, v := range vs {
+		vs[i].out = v.out || r.refuses(m.layers[v.layer].level, v.value) != ""
+	}
+	return vs
+}
+
+// split parts the sets into those that reach what is below and the layers of the others.
+func split(vs []set, hidden []int, reaches func(i int, v set) bool) ([]set, []int) {
+	var through []set
+	hidden = slices.Clip(hidden)
+	for i, v := range vs {
+		if reaches(i, v) {
+			through = append(through, v)
+		} else {
+			hidden = append(hidden, v.layer)
+		}
+	}
+	return through, hidden
+}
+
+// object merges member by member. What is out goes along, to be told of where it would have held.
+func (m *merger) object(at place, vs []set, first, last int) any {
+	through, hidden := split(vs, at.hidden, func(i int, v set) bool {
+		_, ok := v.value.(Object)
+		return ok && !isUnset(v.value) && (v.out || i >= first)
+	})
 	out := make(Object)
-	for _, name := range memberNames(vs[first:]) {
+	for _, name := range memberNames(through) {
 		var members []set
-		for _, v := range vs[first:] {
-			if o, _ := v.value.(Object); hasMember(o, name) {
-				members = append(members, set{v.layer, o[name]})
+		for _, v := range through {
+			o, _ := v.value.(Object)
+			if value, ok := o[name]; ok {
+				members = append(members, set{v.layer, value, v.out})
 			}
 		}
-		out[name] = m.merge(pointer+"/"+escape(name), members, hidden)
+		if v, ok := m.merge(at.below(name, at.rule.member(name), hidden), members); ok {
+			out[name] = v
+		}
 	}
-	if len(out) == 0 && pointer != "" {
-		m.leaf(pointer, vs[first:], hidden)
+	if len(out) == 0 && at.pointer != "" {
+		m.leaf(at, vs, last)
 	}
 	return out
 }
 
-func hasMember(o Object, name string) bool {
-	_, ok := o[name]
-	return ok
+// join puts arrays end to end.
+func (m *merger) join(at place, vs []set, first, last int) any {
+	through, hidden := split(vs, at.hidden, func(i int, v set) bool { return !v.out && i >= first })
+	out := []any{}
+	for _, v := range through {
+		elements, _ := v.value.([]any)
+		for _, e := range elements {
+			below := at.below(strconv.Itoa(len(out)), nil, hidden)
+			m.leaf(below, []set{{layer: v.layer, value: e}}, 0)
+			out = append(out, e)
+		}
+	}
+	if len(out) == 0 {
+		m.leaf(at, vs, last)
+	}
+	return out
 }
 
-// leaf records where a leaf comes from: the last of vs. It hides the others and what
-// was hidden already.
-func (m *merger) leaf(pointer string, vs []set, hidden []int) {
-	last := len(vs) - 1
-	for _, v := range vs[:last] {
-		hidden = append(slices.Clip(hidden), v.layer)
+// mapped merges arrays element by element, in the order in which keys first come. One that was taken away and is set
+// again comes anew.
+func (m *merger) mapped(at place, vs []set, first, last int, key string) any {
+	through, hidden := split(vs, at.hidden, func(i int, v set) bool { return !v.out && i >= first })
+	var keys []string
+	of := make(map[string][]set)
+	for _, v := range through {
+		a, _ := v.value.([]any)
+		for _, e := range elementsOf(a, key) {
+			sets := of[e.key]
+			if len(sets) == 0 || isUnset(sets[len(sets)-1].value) {
+				keys = append(slices.DeleteFunc(keys, func(k string) bool { return k == e.key }), e.key)
+			}
+			of[e.key] = append(sets, set{layer: v.layer, value: e.value})
+		}
 	}
-	from := m.layers[vs[last].layer]
-	o := Origin{Pointer: pointer, Layer: from.Name, Revision: from.Revision}
-	for _, layer := range slices.Backward(slices.Sorted(slices.Values(hidden))) {
+	out := []any{}
+	for _, k := range keys {
+		if sets := of[k]; isUnset(sets[len(sets)-1].value) {
+			m.nothing(place{pointer: at.pointer, lock: at.lock, hidden: hidden}, sets, len(sets)-1)
+		} else if v, ok := m.merge(at.below(strconv.Itoa(len(out)), nil, hidden), sets); ok {
+			out = append(out, v)
+		}
+	}
+	if len(out) == 0 {
+		m.leaf(at, vs, last)
+	}
+	return out
+}
+
+// leaf records where a leaf comes from: the set with the index one. All others do not hold, like what was hidden already.
+func (m *merger) leaf(at place, vs []set, one int) {
+	m.origins = append(m.origins, m.origin(at, vs, one))
+}
+
+// nothing records that no value holds: the set with the index one took it away or, below 0, all are out.
+func (m *merger) nothing(at place, vs []set, one int) {
+	m.absent = append(m.absent, m.origin(at, vs, one))
+}
+
+func (m *merger) origin(at place, vs []set, one int) Origin {
+	hidden := slices.Clip(at.hidden)
+	for i, v := range vs {
+		if i != one {
+			hidden = append(hidden, v.layer)
+		}
+	}
+	o := Origin{Pointer: at.pointer}
+	if one >= 0 {
+		from := m.layers[vs[one].layer]
+		o.Layer, o.Revision = from.Name, from.Revision
+	}
+	for _, layer := range slices.Backward(slices.Compact(slices.Sorted(slices.Values(hidden)))) {
 		o.Shadowed = append(o.Shadowed, m.layers[layer].Name)
 	}
-	m.origins = append(m.origins, o)
+	if at.lock < LevelEnvironment {
+		o.Lock = at.lock.String()
+	}
+	if at.rule != nil && at.rule.clamp != nil {
+		o.Clamp = at.rule.clamp.text
+	}
+	return o
 }
 
 // memberNames returns the names of all members, in order.
@@ -196,13 +327,8 @@ func memberNames(vs []set) []string {
 	return slices.Compact(names)
 }
 
-// escape writes a member's name for a JSON pointer.
-func escape(name string) string {
-	return strings.ReplaceAll(strings.ReplaceAll(name, "~", "~0"), "/", "~1")
-}
-
-// version digests the merge code's version and each layer's name and content.
-func version(layers []Layer) string {
+// version digests the merge code's version, the schema's defaults and keywords, and each layer's name and content.
+func version(s *Schema, layers []Layer) string {
 	h := sha256.New()
 	h.Write([]byte{mergeVersion})
 	put := func(b []byte) {
@@ -210,6 +336,10 @@ func version(layers []Layer) string {
 		binary.BigEndian.PutUint64(size[:], uint64(len(b)))
 		h.Write(size[:])
 		h.Write(b)
+	}
+	if s != nil {
+		put(s.digest[:])
+		layers = layers[1:]
 	}
 	for _, l := range layers {
 		put([]byte(l.Name))
@@ -221,60 +351,4 @@ func version(layers []Layer) string {
 		}
 	}
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
-}
-
-// Patch applies an RFC 7396 merge patch and returns the result; neither argument is
-// changed.
-func Patch(target, patch Object) Object {
-	out := make(Object, len(target)+len(patch))
-	maps.Copy(out, target)
-	for name, v := range patch {
-		switch v := v.(type) {
-		case nil:
-			delete(out, name)
-		case Object:
-			below, _ := out[name].(Object)
-			out[name] = Patch(below, v)
-		default:
-			out[name] = v
-		}
-	}
-	return out
-}
-
-// Pointer writes the JSON pointer (RFC 6901) of names.
-func Pointer(names ...string) string {
-	var b strings.Builder
-	for _, name := range names {
-		b.WriteByte('/')
-		b.WriteString(escape(name))
-	}
-	return b.String()
-}
-
-// At returns the value at a JSON pointer; false when there is none.
-func At(v any, pointer string) (any, bool) {
-	if pointer == "" {
-		return v, true
-	}
-	for _, part := range strings.Split(pointer, "/")[1:] {
-		name := strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")
-		switch in := v.(type) {
-		case Object:
-			below, ok := in[name]
-			if !ok {
-				return nil, false
-			}
-			v = below
-		case []any:
-			i, err := strconv.Atoi(name)
-			if err != nil || i < 0 || i >= len(in) {
-				return nil, false
-			}
-			v = in[i]
-		default:
-			return nil, false
-		}
-	}
-	return v, true
 }

@@ -39,14 +39,14 @@ func TestMerge(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	origins := []settings.Origin{
-		{"/a", "tenants/acme", 9, []string{"platform", "schema"}},
-		{"/a~1b~0c", "platform", 3, nil},
-		{"/deep/d/e", "platform", 3, []string{"schema"}},
-		{"/deep/d/f", "platform", 3, nil},
-		{"/empty", "plans/free", 5, []string{"platform"}},
-		{"/gone", "tenants/acme", 9, []string{"schema"}},
-		{"/list", "plans/free", 5, []string{"schema"}},
-		{"/over/y", "plans/free", 5, []string{"platform", "schema"}},
+		{Pointer: "/a", Layer: "tenants/acme", Revision: 9, Shadowed: []string{"platform", "schema"}},
+		{Pointer: "/a~1b~0c", Layer: "platform", Revision: 3},
+		{Pointer: "/deep/d/e", Layer: "platform", Revision: 3, Shadowed: []string{"schema"}},
+		{Pointer: "/deep/d/f", Layer: "platform", Revision: 3},
+		{Pointer: "/empty", Layer: "plans/free", Revision: 5, Shadowed: []string{"platform"}},
+		{Pointer: "/gone", Layer: "tenants/acme", Revision: 9, Shadowed: []string{"schema"}},
+		{Pointer: "/list", Layer: "plans/free", Revision: 5, Shadowed: []string{"schema"}},
+		{Pointer: "/over/y", Layer: "plans/free", Revision: 5, Shadowed: []string{"platform", "schema"}},
 	}
 	if diff := cmp.Diff(origins, e.Origins); diff != "" {
 		t.Errorf("origins (-want +got)\n%s", diff)

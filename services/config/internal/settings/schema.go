@@ -35,7 +35,7 @@ type Schema struct {
 }
 
 // Compile reads the schema of a namespace. It refuses other dialects, references that
-// lead outside, and defaults that do not satisfy the schema themselves: what holds for
+// lead outside, keywords of ours that do not act where they stand, and defaults that do not satisfy the schema themselves: what holds for
 // a tenant without any document must be valid too. The error wraps [ErrSchema].
 func Compile(namespace, text string) (*Schema, error) {
 	if len(text) > maxSchema {
@@ -58,7 +58,13 @@ func Compile(namespace, text string) (*Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
 	}
+	if found := sdk.CheckKeywords(o); len(found) > 0 {
+		return nil, fmt.Errorf("%w: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
+	}
 	s := &Schema{Merge: sdk.NewSchema(o), Text: canonical, namespace: namespace, compiled: compiled}
+	if found := s.Merge.Refused(sdk.LevelSchema, s.Merge.Defaults()); len(found) > 0 {
+		return nil, fmt.Errorf("%w: its defaults cannot be merged: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
+	}
 	if found := s.Check(sdk.Stack{Schema: s.Merge}.Effective()); len(found) > 0 {
 		return nil, fmt.Errorf("%w: its defaults are not valid: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
 	}

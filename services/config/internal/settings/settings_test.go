@@ -93,6 +93,11 @@ func TestCompileRefuses(t *testing.T) {
 		"no such pointer":  {`{"$ref":"#/$defs/n"}`, false},
 		"bad default":      {`{"properties":{"a":{"type":"number","default":"x"}}}`, false},
 		"no default":       {`{"required":["a"]}`, false},
+		"keywords":         {`{"properties":{"a":{"x-lock":"plan","x-merge":"append","default":[1]}}}`, true},
+		"bad lock":         {`{"properties":{"a":{"x-lock":"nobody"}}}`, false},
+		"idle lock":        {`{"allOf":[{"x-lock":"plan"}]}`, false},
+		"unset default":    {`{"properties":{"a":{"default":{"b":{"$unset":true},"c":{"$unset":1}}}}}`, false},
+		"no map":           {`{"properties":{"a":{"x-merge":{"map":"id"},"default":[1]}}}`, false},
 		"too large":        {`{"description":"` + strings.Repeat("x", 128<<10) + `"}`, false},
 	} {
 		_, err := settings.Compile("notes", c.schema)

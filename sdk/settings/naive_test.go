@@ -1,0 +1,436 @@
+package settings_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/settings"
+)
+
+// The naive merge reads the schema's JSON and lays one whole document over another. It shares no code with the real one,
+// which walks all layers at once.
+
+// node is a value with the layer that set it: a leaf, an object or a list of elements with layers of their own.
+type node struct {
+	layer   string
+	leaf    any
+	members map[string]*node
+	list    []*node
+	isList  bool
+}
+
+// levels are the words of locks and how narrow they are.
+func levels() map[any]int {
+	return map[any]int{"platform": 1, "plan": 2, "region": 3, "tenant": 5}
+}
+
+const anyLevel = 6
+
+func child(schema settings.Object, name string) settings.Object {
+	properties, _ := schema["properties"].(settings.Object)
+	if p, ok := properties[name]; ok {
+		o, _ := p.(settings.Object)
+		return o
+	}
+	o, _ := schema["additionalProperties"].(settings.Object)
+	return o
+}
+
+// locks is the widest lock at a schema and below it.
+func locks(schema settings.Object) int {
+	out := anyLevel
+	if l, ok := levels()[schema["x-lock"]]; ok {
+		out = l
+	}
+	below := []any{schema["additionalProperties"]}
+	if properties, ok := schema["properties"].(settings.Object); ok {
+		below = slices.AppendSeq(below, maps.Values(properties))
+	}
+	for _, v := range below {
+		if o, ok := v.(settings.Object); ok {
+			out = min(out, locks(o))
+		}
+	}
+	return out
+}
+
+func takesAway(v any) bool {
+	return cmp.Equal(v, any(settings.Object{"$unset": true}))
+}
+
+// keyOf is the key of a mapped array.
+func keyOf(schema settings.Object) string {
+	o, _ := schema["x-merge"].(settings.Object)
+	key, _ := o["map"].(string)
+	return key
+}
+
+// strip takes out of a document what its layer may not set.
+func strip(schema settings.Object, level int, v any) (any, bool) {
+	if l, ok := levels()[schema["x-lock"]]; ok && level > l {
+		return nil, false
+	}
+	o, isObject := v.(settings.Object)
+	merges := isObject && !takesAway(v) && (schema["x-merge"] == nil || schema["x-merge"] == "deep")
+	if !merges {
+		if level > locks(schema) {
+			return nil, false
+		}
+		if c, ok := schema["x-clamp"].(settings.Object); ok && level > 1 && !takesAway(v) && !within(c, v) {
+			return nil, false
+		}
+		return v, true
+	}
+	if c, ok := schema["x-clamp"].(settings.Object); ok && level > 1 && !within(c, v) {
+		return nil, false
+	}
+	out := settings.Object{}
+	for name, below := range o {
+		if kept, ok := strip(child(schema, name), level, below); ok {
+			out[name] = kept
+		}
+	}
+	return out, true
+}
+
+func within(c settings.Object, v any) bool {
+	if f, ok := v.(float64); ok {
+		if low, ok := c["min"].(float64); ok && f < low {
+			return false
+		}
+		if high, ok := c["max"].(float64); ok && f > high {
+			return false
+		}
+	}
+	enum, ok := c["enum"].([]any)
+	return !ok || slices.ContainsFunc(enum, func(e any) bool { return cmp.Equal(e, v) })
+}
+
+// lay lays what one layer sets over what holds without it; nil is nothing.
+func lay(schema settings.Object, below *node, layer string, v any) *node {
+	switch {
+	case takesAway(v):
+		return nil
+	case schema["x-merge"] == "append":
+		if a, ok := v.([]any); ok {
+			return layJoined(below, layer, a)
+		}
+	case keyOf(schema) != "":
+		if a, ok := v.([]any); ok && mappable(a, keyOf(schema)) {
+			return layMapped(below, layer, a, keyOf(schema))
+		}
+	case schema["x-merge"] == "replace":
+	default:
+		if o, ok := v.(settings.Object); ok {
+			return layObject(schema, below, layer, o)
+		}
+	}
+	return &node{layer: layer, leaf: v}
+}
+
+func layJoined(below *node, layer string, a []any) *node {
+	out := &node{layer: layer, isList: true}
+	if below != nil && below.isList {
+		out.list = slices.Clone(below.list)
+	}
+	for _, v := range a {
+		out.list = append(out.list, &node{layer: layer, leaf: v})
+	}
+	return out
+}
+
+func mappable(a []any, key string) bool {
+	seen := map[any]bool{}
+	for _, v := range a {
+		o, ok := v.(settings.Object)
+		k, isText := o[key].(string)
+		if !ok || !isText || seen[k] {
+			return false
+		}
+		seen[k] = true
+	}
+	return true
+}
+
+func layMapped(below *node, layer string, a []any, key string) *node {
+	out := &node{layer: layer, isList: true}
+	if below != nil && below.isList {
+		out.list = slices.Clone(below.list)
+	}
+	for _, v := range a {
+		o, _ := v.(settings.Object)
+		i := slices.IndexFunc(out.list, func(n *node) bool { return n.members[key].leaf == o[key] })
+		switch {
+		case len(o) == 2 && o["$unset"] == true:
+			if i >= 0 {
+				out.list = slices.Delete(out.list, i, i+1)
+			}
+		case i >= 0:
+			out.list[i] = layObject(nil, out.list[i], layer, o)
+		default:
+			out.list = append(out.list, layObject(nil, nil, layer, o))
+		}
+	}
+	return out
+}
+
+func layObject(schema settings.Object, below *node, layer string, o settings.Object) *node {
+	out := &node{layer: layer, members: map[string]*node{}}
+	if below != nil {
+		maps.Copy(out.members, below.members)
+	}
+	for name, v := range o {
+		if n := lay(child(schema, name), out.members[name], layer, v); n != nil {
+			out.members[name] = n
+		} else {
+			delete(out.members, name)
+		}
+	}
+	return out
+}
+
+// spread writes a node as a value and, by pointers, the layers of its leaves.
+func spread(n *node, pointer string, layers map[string]string) any {
+	switch {
+	case n.members != nil && (len(n.members) > 0 || pointer == ""):
+		out := settings.Object{}
+		for name, below := range n.members {
+			out[name] = spread(below, pointer+settings.Pointer(name), layers)
+		}
+		return out
+	case len(n.list) > 0:
+		out := []any{}
+		for i, below := range n.list {
+			out = append(out, spread(below, pointer+"/"+strconv.Itoa(i), layers))
+		}
+		return out
+	}
+	layers[pointer] = n.layer
+	switch {
+	case n.members != nil:
+		return settings.Object{}
+	case n.isList:
+		return []any{}
+	}
+	return n.leaf
+}
+
+// lockOn is the lock on the way to a pointer, and the clamp at its end.
+func lockOn(schema settings.Object, pointer string) string {
+	lowest, word := anyLevel, ""
+	look := func() {
+		if l, ok := levels()[schema["x-lock"]]; ok && l < lowest {
+			lowest, word = l, fmt.Sprint(schema["x-lock"])
+		}
+	}
+	look()
+	for _, name := range strings.Split(pointer, "/")[1:] {
+		if schema["x-merge"] != nil && schema["x-merge"] != "deep" {
+			break
+		}
+		schema = child(schema, name)
+		look()
+	}
+	return word
+}
+
+// generator makes schemas and documents that collide often.
+type generator struct{ *rand.Rand }
+
+func (g generator) one(of ...any) any { return of[g.IntN(len(of))] }
+
+func (g generator) schema(depth int) settings.Object {
+	s := settings.Object{}
+	if g.IntN(4) == 0 {
+		s["x-lock"] = g.one("platform", "plan", "region", "tenant")
+	}
+	switch how := g.IntN(10); {
+	case how == 0:
+		s["x-merge"] = "replace"
+	case how == 1:
+		s["x-merge"] = "append"
+	case how == 2:
+		s["x-merge"] = settings.Object{"map": "id"}
+	case how < 6 && depth < 3:
+		properties := settings.Object{}
+		for _, name := range []string{"a", "b", "c"}[:g.IntN(4)] {
+			properties[name] = g.schema(depth + 1)
+		}
+		s["properties"] = properties
+		if g.IntN(4) == 0 {
+			s["additionalProperties"] = g.schema(depth + 1)
+		}
+	case how == 6:
+		s["x-clamp"] = g.one(settings.Object{"min": 1.0}, settings.Object{"max": 1.0}, settings.Object{"enum": []any{1.0, "x", []any{}}})
+	}
+	if g.IntN(4) == 0 && depth > 0 {
+		s["default"] = g.value(s, 3, false)
+	}
+	return s
+}
+
+// value makes a value, more often than not one that the schema merges. Those of defaults take nothing away.
+func (g generator) value(schema settings.Object, depth int, unset bool) any {
+	kind := g.IntN(10)
+	switch {
+	case g.IntN(4) == 0:
+	case keyOf(schema) != "":
+		kind = 5
+	case schema["x-merge"] == "append":
+		kind = 4
+	case schema["properties"] != nil:
+		kind = 1
+	}
+	switch {
+	case kind == 0 && unset:
+		return settings.Object{"$unset": true}
+	case kind < 4 && depth < 4:
+		return g.object(schema, depth+1, unset)
+	case kind == 4:
+		a := []any{}
+		for range g.IntN(3) {
+			a = append(a, g.one(1.0, "x", nil))
+		}
+		return a
+	case kind < 7:
+		return g.elements(unset)
+	default:
+		return g.one(nil, true, 0.0, 1.0, 2.0, "x")
+	}
+}
+
+// elements makes an array that can be mapped, unless a key comes twice.
+func (g generator) elements(unset bool) []any {
+	a := []any{}
+	for range g.IntN(3) {
+		e := g.object(nil, 3, false)
+		e["id"] = g.one("p", "q", "r")
+		if unset && g.IntN(3) == 0 {
+			e = settings.Object{"id": e["id"], "$unset": true}
+		}
+		a = append(a, e)
+	}
+	return a
+}
+
+func (g generator) object(schema settings.Object, depth int, unset bool) settings.Object {
+	o := settings.Object{}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		if below := child(schema, name); g.IntN(3) == 0 || below != nil && g.IntN(2) == 0 {
+			o[name] = g.value(below, depth, unset)
+		}
+	}
+	return o
+}
+
+// TestEffectiveEqualsNaive changes a world of schema and documents at random and compares, after each change, what holds
+// for readers in it with the naive merge: the value, the layer of each leaf, and the lock.
+func TestEffectiveEqualsNaive(t *testing.T) {
+	t.Parallel()
+	cases, workers := 20_000, 2
+	if os.Getenv("ROWHOUSE_TEST_LONG") == "1" {
+		cases = 1_000_000
+	}
+	for seed := range workers {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) {
+			t.Parallel()
+			g := generator{rand.New(rand.NewPCG(uint64(seed), 36))} //nolint:gosec // cases, not secrets
+			w := &scene{generator: g}
+			for i := range cases / workers {
+				w.change(i)
+				w.compare(t, fmt.Sprintf("seed %d case %d", seed, i))
+				if t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}
+
+// scene is a schema and the documents of two owners of each kind.
+type scene struct {
+	generator
+
+	raw       settings.Object
+	schema    *settings.Schema
+	documents [7][2]*settings.Layer
+}
+
+func (w *scene) change(i int) {
+	if i%20 == 0 {
+		w.raw = w.generator.schema(0)
+		w.schema = settings.NewSchema(w.raw)
+		if found := settings.CheckKeywords(w.raw); len(found) > 0 && !slices.ContainsFunc(found, func(p settings.Problem) bool {
+			return strings.Contains(p.Text, "a whole")
+		}) {
+			panic(fmt.Sprint(w.raw, found))
+		}
+	}
+	level, owner := 1+w.IntN(6), w.IntN(2)
+	if w.IntN(5) == 0 {
+		w.documents[level][owner] = nil
+		return
+	}
+	w.documents[level][owner] = &settings.Layer{
+		Name: fmt.Sprintf("layer%d-%d", level, owner), Revision: int64(i + 1), Object: w.object(w.raw, 0, true),
+	}
+}
+
+func (w *scene) compare(t *testing.T, what string) {
+	t.Helper()
+	layers := [7]*settings.Layer{0: {Name: settings.LayerSchema, Object: w.schema.Defaults()}}
+	for level := 1; level < len(layers); level++ {
+		layers[level] = w.documents[level][w.IntN(2)]
+	}
+	stack := settings.Stack{
+		Schema: w.schema, Platform: layers[1], Plan: layers[2], Region: layers[3], Parent: layers[4], Tenant: layers[5], Environment: layers[6],
+	}
+	e := stack.Effective()
+	n := &node{members: map[string]*node{}}
+	for level, l := range layers {
+		if l == nil {
+			continue
+		}
+		var v any = l.Object
+		if level > 0 {
+			kept, ok := strip(w.raw, level, v)
+			if !ok {
+				continue
+			}
+			v = kept
+		}
+		if n = lay(w.raw, n, l.Name, v); n == nil {
+			n = &node{members: map[string]*node{}}
+		}
+	}
+	want := map[string]string{}
+	value := spread(n, "", want)
+	if _, ok := value.(settings.Object); !ok {
+		value = settings.Object{}
+		clear(want)
+	}
+	got := map[string]string{}
+	for _, o := range e.Origins {
+		got[o.Pointer] = o.Layer
+		if lock := lockOn(w.raw, o.Pointer); o.Lock != lock || slices.Contains(o.Shadowed, o.Layer) {
+			t.Errorf("%s: %v, lock %q", what, o, lock)
+		}
+	}
+	if string(settings.Canonical(value)) != string(settings.Canonical(e.Object)) || !maps.Equal(want, got) || len(got) != len(e.Origins) {
+		t.Errorf("%s: schema %s\nvalue %s\nnaive %s\norigins %v\nnaive %v", what, settings.Canonical(w.raw),
+			settings.Canonical(e.Object), settings.Canonical(value), got, want)
+		for _, l := range layers {
+			if l != nil {
+				t.Errorf("%s: %s", l.Name, settings.Canonical(l.Object))
+			}
+		}
+	}
+}
