@@ -83,7 +83,9 @@ type Key struct {
 }
 
 // Allows reports whether pages of an origin may use the key, apart from the tenant's own.
-func (k *Key) Allows(origin string) bool { return k.Kind == Browser && slices.Contains(k.Origins, origin) }
+func (k *Key) Allows(origin string) bool {
+	return k.Kind == Browser && slices.Contains(k.Origins, origin)
+}
 
 // FeedKey is a key's key in the feed.
 func FeedKey(d Digest) string { return feedPrefix + hex.EncodeToString(d[:]) }

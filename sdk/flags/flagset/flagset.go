@@ -27,6 +27,8 @@ var ErrDocument = errors.New("flagset: not a document of flags")
 // Set is a compiled document. It is immutable and safe for concurrent use.
 type Set struct {
 	flags    map[string]*flag
+	keys     []string // of all flags, in order
+	timed    []string // those of flags whose rules read the time
 	metadata map[string]any
 	shared   map[string]any // $evaluators
 	now      func() time.Time
@@ -71,8 +73,15 @@ func Compile(document map[string]any, now func() time.Time) (*Set, error) {
 	}
 	s := &Set{flags: make(map[string]*flag, len(c.flags)), metadata: c.metadata, shared: c.shared, now: now}
 	for _, d := range c.flags {
-		s.flags[d.key] = c.flag(d)
+		f := c.flag(d)
+		s.flags[d.key] = f
+		s.keys = append(s.keys, d.key)
+		if f.times.Read {
+			s.timed = append(s.timed, d.key)
+		}
 	}
+	slices.Sort(s.keys)
+	slices.Sort(s.timed)
 	return s, nil
 }
 
@@ -217,8 +226,11 @@ func (c *compiler) readVariants(f *flag, d definition, raw any) bool {
 	return true
 }
 
-// Keys returns the keys of all flags, in order.
-func (s *Set) Keys() []string { return slices.Sorted(maps.Keys(s.flags)) }
+// Keys returns the keys of all flags, in order. Do not change it.
+func (s *Set) Keys() []string { return s.keys }
+
+// Timed returns the keys of the flags whose answers can depend on the time, in order: see [Set.Times]. Do not change it.
+func (s *Set) Timed() []string { return s.timed }
 
 // Metadata returns the set's own metadata. Do not change it.
 func (s *Set) Metadata() map[string]any { return s.metadata }
