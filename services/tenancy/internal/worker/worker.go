@@ -21,10 +21,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/internal/seal"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
-	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/seal"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 )
 

@@ -23,10 +23,10 @@ import (
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/change/changetest"
+	"github.com/rowhouse-platform/rowhouse/internal/seal"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/registry"
-	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/seal"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/worker"
 )

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/seal"
+	"github.com/rowhouse-platform/rowhouse/internal/seal"
 )
 
 func TestSealOpensInItsPlaceAlone(t *testing.T) {

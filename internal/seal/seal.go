@@ -1,4 +1,4 @@
-// Package seal encrypts the keys that tenancy keeps, under a key-encryption key that is not in the database.
+// Package seal encrypts the keys that a service keeps, under a key-encryption key that is not in its database.
 package seal
 
 import (
