@@ -627,13 +627,20 @@ func TestExplain(t *testing.T) {
 	want := &configv1.Effective{
 		Namespace: "notes", Content: `{"page":50,"terms":{"note":"Page"},"theme":"light"}`, Version: e.GetVersion(), Etag: `"` + e.GetVersion() + `"`,
 		Provenance: []*configv1.Provenance{
-			{Pointer: "/page", Layer: "plans/business", Revision: plan.GetRevision(), Shadowed: []string{"schema"}},
+			{Pointer: "/page", Layer: "plans/business", Revision: plan.GetRevision(), Shadowed: []string{"schema"}, Default: "20"},
 			{Pointer: "/terms/note", Layer: "tenants/acme", Revision: own.GetRevision(), Shadowed: []string{"platform"}},
-			{Pointer: "/theme", Layer: "schema"},
+			{Pointer: "/theme", Layer: "schema", Default: `"light"`},
 		},
 	}
 	if diff := cmp.Diff(want, e, protocmp.Transform()); diff != "" || len(e.GetVersion()) < 40 {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+	var layers []string
+	for _, l := range resp.GetLayers() {
+		layers = append(layers, l.GetDocument())
+	}
+	if !slices.Equal(layers, []string{platform.GetName(), plan.GetName(), own.GetName()}) {
+		t.Errorf("layers %v", layers)
 	}
 	if platform.GetRevision() >= plan.GetRevision() || plan.GetRevision() >= own.GetRevision() {
 		t.Error("revisions do not grow")

@@ -167,25 +167,37 @@ func showContent(a *app, c *cobra.Command, i *invocation) error {
 
 // showEffective prints one line for each leaf.
 func showEffective(a *app, c *cobra.Command, i *invocation) error {
-	effective := i.response.(*configv1.ExplainSettingsResponse).GetEffective() //nolint:forcetypeassert // the verb's RPC
+	response := i.response.(*configv1.ExplainSettingsResponse) //nolint:forcetypeassert // the verb's RPC
+	effective := response.GetEffective()
 	format := a.formatFor(c)
 	if format != formatTable && format != formatTSV {
-		return i.write(a, c, effective)
+		return i.write(a, c, response)
 	}
 	var content any
 	if err := json.Unmarshal([]byte(effective.GetContent()), &content); err != nil {
 		return fmt.Errorf("the service sent no JSON: %w", err)
 	}
-	p := a.printer(c, "VALUE=pointer FROM=layer REVISION=revision HIDES=shadowed POINTER=pointer")
-	p.columns = append(p.columns[4:], p.columns[:4]...)
+	sources := make(map[string]*configv1.LayerSource)
+	for _, l := range response.GetLayers() {
+		sources[l.GetLayer()] = l
+	}
+	p := a.printer(c, "VALUE=pointer FROM=layer REVISION=revision BY=pointer REASON=pointer HIDES=shadowed LOCK=lock POINTER=pointer")
+	p.columns = append(p.columns[7:], p.columns[:7]...)
 	var rows [][]string
-	for _, leaf := range effective.GetProvenance() {
+	add := func(leaf *configv1.Provenance, value string) {
 		row := p.cells(leaf)
-		row[1] = leafText(content, leaf.GetPointer())
+		source := sources[leaf.GetLayer()]
+		row[1], row[4], row[5] = value, printable(source.GetAuthor()), printable(source.GetReason())
 		if format == formatTSV {
 			p.tsv(row...)
 		}
 		rows = append(rows, row)
+	}
+	for _, leaf := range effective.GetProvenance() {
+		add(leaf, leafText(content, leaf.GetPointer()))
+	}
+	for _, gone := range effective.GetAbsent() {
+		add(gone, "(none)")
 	}
 	p.table(rows)
 	return p.close()

@@ -329,6 +329,8 @@ func steps() map[string]string {
 		"TENANT_HAS_CHILDREN": "see its children: rowhouse tenants list --filter 'parent = \"tenants/ID\"'",
 		"TENANT_ID_TAKEN":     "choose another id; deleted tenants keep theirs: rowhouse tenants list --show-deleted",
 		"METHOD_UNKNOWN":      "the service is older than this command line",
+		"SETTING_LOCKED":      "see who may set it: rowhouse config explain TENANT NAMESPACE",
+		"SETTING_CLAMPED":     "see the bounds: rowhouse config explain TENANT NAMESPACE -o json",
 		"SCHEMA_VIOLATION":    "see the schema: rowhouse namespaces list -o json",
 		"MIGRATIONS_TOO_MANY": "the limit is fixed: trying again does not help",
 	}

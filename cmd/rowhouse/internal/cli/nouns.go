@@ -311,6 +311,11 @@ func namespaces() noun {
 		create: "--schema-file schema.json", change: "--schema-file schema.json",
 		verbs: "list get create update delete", more: schemaFlag, before: readSchema,
 	})
+	for i, v := range n.verbs {
+		if v.name == "update" {
+			n.verbs[i].flags = []flag{{path: "overrides", usage: "what becomes of values that a new lock or clamp is against (default refuse)"}}
+		}
+	}
 	return n
 }
 

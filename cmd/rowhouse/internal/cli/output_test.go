@@ -192,15 +192,17 @@ func TestSettingsAreShownByLeaf(t *testing.T) {
 			Provenance: []*configv1.Provenance{
 				{Pointer: "/a~1b/0", Layer: "schema"},
 				{Pointer: "/a~1b/1", Layer: "tenants/acme", Revision: 9, Shadowed: []string{"plans/free", "platform"}},
-				{Pointer: "/long", Layer: "platform", Revision: 2}, {Pointer: "/page/size", Layer: "plans/free", Revision: 3},
+				{Pointer: "/long", Layer: "platform", Revision: 2}, {Pointer: "/page/size", Layer: "plans/free", Revision: 3, Lock: "plan"},
 			},
-		}}),
+			Absent: []*configv1.Provenance{{Pointer: "/gone", Layer: "plans/free", Revision: 3, Shadowed: []string{"platform"}}},
+		}, Layers: []*configv1.LayerSource{{Layer: "plans/free", Author: "ada", Reason: "a ticket"}}}),
 		"DocumentService/GetDocument": always(&configv1.GetDocumentResponse{Document: &configv1.Document{
 			Name: "tenants/acme/config/notes", Content: `{"a":1}`, Revision: 4,
 		}}),
 	}}
-	want := "/a~1b/0\tx\tschema\t0\t\n/a~1b/1\tnull\ttenants/acme\t9\tplans/free,platform\n" +
-		"/long\t" + strings.Repeat("é", 60) + "… (140 bytes)\tplatform\t2\t\n/page/size\t50\tplans/free\t3\t\n"
+	want := "/a~1b/0\tx\tschema\t0\t\t\t\t\n/a~1b/1\tnull\ttenants/acme\t9\t\t\tplans/free,platform\t\n" +
+		"/long\t" + strings.Repeat("é", 60) + "… (140 bytes)\tplatform\t2\t\t\t\t\n/page/size\t50\tplans/free\t3\tada\ta ticket\t\tplan\n" +
+		"/gone\t(none)\tplans/free\t3\tada\ta ticket\tplatform\t\n"
 	if diff := cmp.Diff(want, h.run(t, "config", "explain", "acme", "notes").out); diff != "" {
 		t.Errorf("explain (-want +got):\n%s", diff)
 	}

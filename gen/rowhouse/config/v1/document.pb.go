@@ -32,8 +32,8 @@ type Document struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "{layer}/config/{namespace}", where the layer is "platform", "plans/{plan}",
 	// "regions/{region}", "tenants/{tenant}" or "tenants/{tenant}/environments/{environment}".
-	// Plans and regions need not exist; an id has at most 24 characters there, and 32 for
-	// an environment.
+	// Plans, regions and environments need not exist. A region has at most 24 characters, an
+	// environment 32.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The JSON object, canonical (RFC 8785) when we send it; at most 256 KiB, 10,000
 	// leaves and a depth of 64. null is a value. Required.
@@ -142,8 +142,15 @@ type Provenance struct {
 	Layer string `protobuf:"bytes,2,opt,name=layer,proto3" json:"layer,omitempty"`
 	// The revision that set it; 0 for a default.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Layers whose values it hides, nearest first.
-	Shadowed      []string `protobuf:"bytes,4,rep,name=shadowed,proto3" json:"shadowed,omitempty"`
+	// Layers whose values do not hold, nearest first: those that it hides, and narrower ones
+	// that a lock or a clamp keeps out.
+	Shadowed []string `protobuf:"bytes,4,rep,name=shadowed,proto3" json:"shadowed,omitempty"`
+	// The lock in force, "platform", "plan", "region" or "tenant"; empty for none.
+	Lock string `protobuf:"bytes,5,opt,name=lock,proto3" json:"lock,omitempty"`
+	// The schema's "x-clamp" for it, as JSON; empty for none.
+	Clamp string `protobuf:"bytes,6,opt,name=clamp,proto3" json:"clamp,omitempty"`
+	// The schema's default at the pointer, as JSON; empty for none.
+	Default       string `protobuf:"bytes,7,opt,name=default,proto3" json:"default,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -206,6 +213,118 @@ func (x *Provenance) GetShadowed() []string {
 	return nil
 }
 
+func (x *Provenance) GetLock() string {
+	if x != nil {
+		return x.Lock
+	}
+	return ""
+}
+
+func (x *Provenance) GetClamp() string {
+	if x != nil {
+		return x.Clamp
+	}
+	return ""
+}
+
+func (x *Provenance) GetDefault() string {
+	if x != nil {
+		return x.Default
+	}
+	return ""
+}
+
+// LayerSource tells of one layer of an effective value who wrote it.
+type LayerSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The layer, as in Provenance.
+	Layer string `protobuf:"bytes,1,opt,name=layer,proto3" json:"layer,omitempty"`
+	// Name of its document; of the layer "parent" it says who the parent is.
+	Document string `protobuf:"bytes,2,opt,name=document,proto3" json:"document,omitempty"`
+	// The document's revision.
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Who wrote it.
+	Author string `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	// The reason that the author gave.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When it was written.
+	RevisionTime  *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=revision_time,json=revisionTime,proto3" json:"revision_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LayerSource) Reset() {
+	*x = LayerSource{}
+	mi := &file_rowhouse_config_v1_document_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LayerSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LayerSource) ProtoMessage() {}
+
+func (x *LayerSource) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_document_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LayerSource.ProtoReflect.Descriptor instead.
+func (*LayerSource) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_document_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LayerSource) GetLayer() string {
+	if x != nil {
+		return x.Layer
+	}
+	return ""
+}
+
+func (x *LayerSource) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
+func (x *LayerSource) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *LayerSource) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *LayerSource) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LayerSource) GetRevisionTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevisionTime
+	}
+	return nil
+}
+
 // Effective is what holds for a tenant in one namespace.
 type Effective struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -217,15 +336,18 @@ type Effective struct {
 	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	// Strong etag, the quoted version.
 	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
-	// One entry for each leaf, by pointer.
-	Provenance    []*Provenance `protobuf:"bytes,5,rep,name=provenance,proto3" json:"provenance,omitempty"`
+	// One entry for each leaf, by pointer. Elements of joined and mapped arrays count each.
+	Provenance []*Provenance `protobuf:"bytes,5,rep,name=provenance,proto3" json:"provenance,omitempty"`
+	// One entry for each place where layers set something and no value holds: the entry's
+	// layer took it away ("$unset"), or, if that is empty, all of them were kept out.
+	Absent        []*Provenance `protobuf:"bytes,6,rep,name=absent,proto3" json:"absent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Effective) Reset() {
 	*x = Effective{}
-	mi := &file_rowhouse_config_v1_document_proto_msgTypes[2]
+	mi := &file_rowhouse_config_v1_document_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -237,7 +359,7 @@ func (x *Effective) String() string {
 func (*Effective) ProtoMessage() {}
 
 func (x *Effective) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_config_v1_document_proto_msgTypes[2]
+	mi := &file_rowhouse_config_v1_document_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -250,7 +372,7 @@ func (x *Effective) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effective.ProtoReflect.Descriptor instead.
 func (*Effective) Descriptor() ([]byte, []int) {
-	return file_rowhouse_config_v1_document_proto_rawDescGZIP(), []int{2}
+	return file_rowhouse_config_v1_document_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Effective) GetNamespace() string {
@@ -288,6 +410,13 @@ func (x *Effective) GetProvenance() []*Provenance {
 	return nil
 }
 
+func (x *Effective) GetAbsent() []*Provenance {
+	if x != nil {
+		return x.Absent
+	}
+	return nil
+}
+
 // SettingsEntry is the value of one entry of the feed "settings". Keys:
 // "namespace/{namespace}", "doc/{namespace}/platform", "doc/{namespace}/plan/{plan}",
 // "doc/{namespace}/region/{region}", "doc/{namespace}/tenant/{uid}" and
@@ -306,7 +435,7 @@ type SettingsEntry struct {
 
 func (x *SettingsEntry) Reset() {
 	*x = SettingsEntry{}
-	mi := &file_rowhouse_config_v1_document_proto_msgTypes[3]
+	mi := &file_rowhouse_config_v1_document_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +447,7 @@ func (x *SettingsEntry) String() string {
 func (*SettingsEntry) ProtoMessage() {}
 
 func (x *SettingsEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_config_v1_document_proto_msgTypes[3]
+	mi := &file_rowhouse_config_v1_document_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +460,7 @@ func (x *SettingsEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingsEntry.ProtoReflect.Descriptor instead.
 func (*SettingsEntry) Descriptor() ([]byte, []int) {
-	return file_rowhouse_config_v1_document_proto_rawDescGZIP(), []int{3}
+	return file_rowhouse_config_v1_document_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SettingsEntry) GetSchema() string {
@@ -367,13 +496,23 @@ const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tB\x03\xe0A\x03R\x06reason\x12D\n" +
 	"\rrevision_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\frevisionTime\x12\x1f\n" +
 	"\brevision\x18# \x01(\x03B\x03\xe0A\x03R\brevision\x12\x1c\n" +
-	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"t\n" +
+	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"\xb8\x01\n" +
 	"\n" +
 	"Provenance\x12\x18\n" +
 	"\apointer\x18\x01 \x01(\tR\apointer\x12\x14\n" +
 	"\x05layer\x18\x02 \x01(\tR\x05layer\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bshadowed\x18\x04 \x03(\tR\bshadowed\"\xb1\x01\n" +
+	"\bshadowed\x18\x04 \x03(\tR\bshadowed\x12\x12\n" +
+	"\x04lock\x18\x05 \x01(\tR\x04lock\x12\x14\n" +
+	"\x05clamp\x18\x06 \x01(\tR\x05clamp\x12\x18\n" +
+	"\adefault\x18\a \x01(\tR\adefault\"\xcc\x01\n" +
+	"\vLayerSource\x12\x14\n" +
+	"\x05layer\x18\x01 \x01(\tR\x05layer\x12\x1a\n" +
+	"\bdocument\x18\x02 \x01(\tR\bdocument\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12?\n" +
+	"\rrevision_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\frevisionTime\"\xe9\x01\n" +
 	"\tEffective\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\tR\acontent\x12\x18\n" +
@@ -381,7 +520,8 @@ const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\x04etag\x18\x04 \x01(\tR\x04etag\x12>\n" +
 	"\n" +
 	"provenance\x18\x05 \x03(\v2\x1e.rowhouse.config.v1.ProvenanceR\n" +
-	"provenance\"]\n" +
+	"provenance\x126\n" +
+	"\x06absent\x18\x06 \x03(\v2\x1e.rowhouse.config.v1.ProvenanceR\x06absent\"]\n" +
 	"\rSettingsEntry\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\tR\acontent\x12\x1a\n" +
@@ -400,22 +540,25 @@ func file_rowhouse_config_v1_document_proto_rawDescGZIP() []byte {
 	return file_rowhouse_config_v1_document_proto_rawDescData
 }
 
-var file_rowhouse_config_v1_document_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_rowhouse_config_v1_document_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_rowhouse_config_v1_document_proto_goTypes = []any{
 	(*Document)(nil),              // 0: rowhouse.config.v1.Document
 	(*Provenance)(nil),            // 1: rowhouse.config.v1.Provenance
-	(*Effective)(nil),             // 2: rowhouse.config.v1.Effective
-	(*SettingsEntry)(nil),         // 3: rowhouse.config.v1.SettingsEntry
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*LayerSource)(nil),           // 2: rowhouse.config.v1.LayerSource
+	(*Effective)(nil),             // 3: rowhouse.config.v1.Effective
+	(*SettingsEntry)(nil),         // 4: rowhouse.config.v1.SettingsEntry
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_rowhouse_config_v1_document_proto_depIdxs = []int32{
-	4, // 0: rowhouse.config.v1.Document.revision_time:type_name -> google.protobuf.Timestamp
-	1, // 1: rowhouse.config.v1.Effective.provenance:type_name -> rowhouse.config.v1.Provenance
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5, // 0: rowhouse.config.v1.Document.revision_time:type_name -> google.protobuf.Timestamp
+	5, // 1: rowhouse.config.v1.LayerSource.revision_time:type_name -> google.protobuf.Timestamp
+	1, // 2: rowhouse.config.v1.Effective.provenance:type_name -> rowhouse.config.v1.Provenance
+	1, // 3: rowhouse.config.v1.Effective.absent:type_name -> rowhouse.config.v1.Provenance
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_config_v1_document_proto_init() }
@@ -429,7 +572,7 @@ func file_rowhouse_config_v1_document_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_config_v1_document_proto_rawDesc), len(file_rowhouse_config_v1_document_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -812,7 +812,9 @@ func (x *ExplainSettingsRequest) GetName() string {
 type ExplainSettingsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What holds, with its provenance.
-	Effective     *Effective `protobuf:"bytes,1,opt,name=effective,proto3" json:"effective,omitempty"`
+	Effective *Effective `protobuf:"bytes,1,opt,name=effective,proto3" json:"effective,omitempty"`
+	// The documents that it was merged from, the widest first.
+	Layers        []*LayerSource `protobuf:"bytes,2,rep,name=layers,proto3" json:"layers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -850,6 +852,13 @@ func (*ExplainSettingsResponse) Descriptor() ([]byte, []int) {
 func (x *ExplainSettingsResponse) GetEffective() *Effective {
 	if x != nil {
 		return x.Effective
+	}
+	return nil
+}
+
+func (x *ExplainSettingsResponse) GetLayers() []*LayerSource {
+	if x != nil {
+		return x.Layers
 	}
 	return nil
 }
@@ -913,9 +922,10 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"\x18RollbackDocumentResponse\x128\n" +
 	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\x91\x01\n" +
 	"\x16ExplainSettingsRequest\x12w\n" +
-	"\x04name\x18\x01 \x01(\tBc\xbaH`r^\x18\xc8\x012Y^tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?/config/[a-z](-?[a-z0-9])*$R\x04name\"V\n" +
+	"\x04name\x18\x01 \x01(\tBc\xbaH`r^\x18\xc8\x012Y^tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?/config/[a-z](-?[a-z0-9])*$R\x04name\"\x8f\x01\n" +
 	"\x17ExplainSettingsResponse\x12;\n" +
-	"\teffective\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.EffectiveR\teffective2\xc4\b\n" +
+	"\teffective\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.EffectiveR\teffective\x127\n" +
+	"\x06layers\x18\x02 \x03(\v2\x1f.rowhouse.config.v1.LayerSourceR\x06layers2\xc4\b\n" +
 	"\x0fDocumentService\x12\x89\x01\n" +
 	"\vGetDocument\x12&.rowhouse.config.v1.GetDocumentRequest\x1a'.rowhouse.config.v1.GetDocumentResponse\")\x8a\xb2\x19\"\b\x02\x12\x14config.documents.get\x18\x02 \x01*\x04name\x90\x02\x01\x12\x92\x01\n" +
 	"\rListDocuments\x12(.rowhouse.config.v1.ListDocumentsRequest\x1a).rowhouse.config.v1.ListDocumentsResponse\",\x8a\xb2\x19%\b\x02\x12\x15config.documents.list\x18\x02 \x01*\x06parent\x90\x02\x01\x12\x9b\x01\n" +
@@ -957,6 +967,7 @@ var file_rowhouse_config_v1_document_service_proto_goTypes = []any{
 	(*Document)(nil),                      // 14: rowhouse.config.v1.Document
 	(*fieldmaskpb.FieldMask)(nil),         // 15: google.protobuf.FieldMask
 	(*Effective)(nil),                     // 16: rowhouse.config.v1.Effective
+	(*LayerSource)(nil),                   // 17: rowhouse.config.v1.LayerSource
 }
 var file_rowhouse_config_v1_document_service_proto_depIdxs = []int32{
 	14, // 0: rowhouse.config.v1.GetDocumentResponse.document:type_name -> rowhouse.config.v1.Document
@@ -967,25 +978,26 @@ var file_rowhouse_config_v1_document_service_proto_depIdxs = []int32{
 	14, // 5: rowhouse.config.v1.ListDocumentRevisionsResponse.documents:type_name -> rowhouse.config.v1.Document
 	14, // 6: rowhouse.config.v1.RollbackDocumentResponse.document:type_name -> rowhouse.config.v1.Document
 	16, // 7: rowhouse.config.v1.ExplainSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
-	0,  // 8: rowhouse.config.v1.DocumentService.GetDocument:input_type -> rowhouse.config.v1.GetDocumentRequest
-	2,  // 9: rowhouse.config.v1.DocumentService.ListDocuments:input_type -> rowhouse.config.v1.ListDocumentsRequest
-	4,  // 10: rowhouse.config.v1.DocumentService.UpdateDocument:input_type -> rowhouse.config.v1.UpdateDocumentRequest
-	6,  // 11: rowhouse.config.v1.DocumentService.DeleteDocument:input_type -> rowhouse.config.v1.DeleteDocumentRequest
-	8,  // 12: rowhouse.config.v1.DocumentService.ListDocumentRevisions:input_type -> rowhouse.config.v1.ListDocumentRevisionsRequest
-	10, // 13: rowhouse.config.v1.DocumentService.RollbackDocument:input_type -> rowhouse.config.v1.RollbackDocumentRequest
-	12, // 14: rowhouse.config.v1.DocumentService.ExplainSettings:input_type -> rowhouse.config.v1.ExplainSettingsRequest
-	1,  // 15: rowhouse.config.v1.DocumentService.GetDocument:output_type -> rowhouse.config.v1.GetDocumentResponse
-	3,  // 16: rowhouse.config.v1.DocumentService.ListDocuments:output_type -> rowhouse.config.v1.ListDocumentsResponse
-	5,  // 17: rowhouse.config.v1.DocumentService.UpdateDocument:output_type -> rowhouse.config.v1.UpdateDocumentResponse
-	7,  // 18: rowhouse.config.v1.DocumentService.DeleteDocument:output_type -> rowhouse.config.v1.DeleteDocumentResponse
-	9,  // 19: rowhouse.config.v1.DocumentService.ListDocumentRevisions:output_type -> rowhouse.config.v1.ListDocumentRevisionsResponse
-	11, // 20: rowhouse.config.v1.DocumentService.RollbackDocument:output_type -> rowhouse.config.v1.RollbackDocumentResponse
-	13, // 21: rowhouse.config.v1.DocumentService.ExplainSettings:output_type -> rowhouse.config.v1.ExplainSettingsResponse
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	17, // 8: rowhouse.config.v1.ExplainSettingsResponse.layers:type_name -> rowhouse.config.v1.LayerSource
+	0,  // 9: rowhouse.config.v1.DocumentService.GetDocument:input_type -> rowhouse.config.v1.GetDocumentRequest
+	2,  // 10: rowhouse.config.v1.DocumentService.ListDocuments:input_type -> rowhouse.config.v1.ListDocumentsRequest
+	4,  // 11: rowhouse.config.v1.DocumentService.UpdateDocument:input_type -> rowhouse.config.v1.UpdateDocumentRequest
+	6,  // 12: rowhouse.config.v1.DocumentService.DeleteDocument:input_type -> rowhouse.config.v1.DeleteDocumentRequest
+	8,  // 13: rowhouse.config.v1.DocumentService.ListDocumentRevisions:input_type -> rowhouse.config.v1.ListDocumentRevisionsRequest
+	10, // 14: rowhouse.config.v1.DocumentService.RollbackDocument:input_type -> rowhouse.config.v1.RollbackDocumentRequest
+	12, // 15: rowhouse.config.v1.DocumentService.ExplainSettings:input_type -> rowhouse.config.v1.ExplainSettingsRequest
+	1,  // 16: rowhouse.config.v1.DocumentService.GetDocument:output_type -> rowhouse.config.v1.GetDocumentResponse
+	3,  // 17: rowhouse.config.v1.DocumentService.ListDocuments:output_type -> rowhouse.config.v1.ListDocumentsResponse
+	5,  // 18: rowhouse.config.v1.DocumentService.UpdateDocument:output_type -> rowhouse.config.v1.UpdateDocumentResponse
+	7,  // 19: rowhouse.config.v1.DocumentService.DeleteDocument:output_type -> rowhouse.config.v1.DeleteDocumentResponse
+	9,  // 20: rowhouse.config.v1.DocumentService.ListDocumentRevisions:output_type -> rowhouse.config.v1.ListDocumentRevisionsResponse
+	11, // 21: rowhouse.config.v1.DocumentService.RollbackDocument:output_type -> rowhouse.config.v1.RollbackDocumentResponse
+	13, // 22: rowhouse.config.v1.DocumentService.ExplainSettings:output_type -> rowhouse.config.v1.ExplainSettingsResponse
+	16, // [16:23] is the sub-list for method output_type
+	9,  // [9:16] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_config_v1_document_service_proto_init() }

@@ -43,7 +43,8 @@ type DocumentServiceClient interface {
 	// UpdateDocument replaces a document or, with merge_patch, applies its content as a
 	// JSON Merge Patch (RFC 7396). Every tenant that it concerns must still have a valid
 	// effective value. It is seen by every watcher within a second.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
+	// SETTING_LOCKED; SETTING_CLAMPED.
 	UpdateDocument(ctx context.Context, in *UpdateDocumentRequest, opts ...grpc.CallOption) (*UpdateDocumentResponse, error)
 	// DeleteDocument removes what a layer sets; its revisions stay readable.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION.
@@ -52,7 +53,7 @@ type DocumentServiceClient interface {
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND.
 	ListDocumentRevisions(ctx context.Context, in *ListDocumentRevisionsRequest, opts ...grpc.CallOption) (*ListDocumentRevisionsResponse, error)
 	// RollbackDocument writes a new revision with the content of an old one.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
 	RollbackDocument(ctx context.Context, in *RollbackDocumentRequest, opts ...grpc.CallOption) (*RollbackDocumentResponse, error)
 	// ExplainSettings tells what holds for a tenant and where each leaf comes from.
 	// Errors: RESOURCE_NOT_FOUND.
@@ -152,7 +153,8 @@ type DocumentServiceServer interface {
 	// UpdateDocument replaces a document or, with merge_patch, applies its content as a
 	// JSON Merge Patch (RFC 7396). Every tenant that it concerns must still have a valid
 	// effective value. It is seen by every watcher within a second.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
+	// SETTING_LOCKED; SETTING_CLAMPED.
 	UpdateDocument(context.Context, *UpdateDocumentRequest) (*UpdateDocumentResponse, error)
 	// DeleteDocument removes what a layer sets; its revisions stay readable.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION.
@@ -161,7 +163,7 @@ type DocumentServiceServer interface {
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND.
 	ListDocumentRevisions(context.Context, *ListDocumentRevisionsRequest) (*ListDocumentRevisionsResponse, error)
 	// RollbackDocument writes a new revision with the content of an old one.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
 	RollbackDocument(context.Context, *RollbackDocumentRequest) (*RollbackDocumentResponse, error)
 	// ExplainSettings tells what holds for a tenant and where each leaf comes from.
 	// Errors: RESOURCE_NOT_FOUND.

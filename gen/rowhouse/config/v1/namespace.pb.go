@@ -36,6 +36,22 @@ type Namespace struct {
 	// JSON Schema 2020-12 that every effective document must satisfy, at most 128 KiB;
 	// canonical when we send it. Its defaults are the widest layer and must satisfy it
 	// alone, so what is required needs a default. Remote references are refused. Required.
+	//
+	// Keywords of ours say how layers are merged. They act on the root and where
+	// "properties" and "additionalProperties" lead from there; elsewhere they are refused.
+	// "x-merge": "deep", the default where layers set objects, is member by member;
+	// "replace", the default elsewhere, takes the nearest layer's value as a whole; "append"
+	// joins arrays, the widest layer's first; {"map": "id"} merges arrays of objects by
+	// their member "id", and takes an array that has no such members as a whole.
+	// "x-lock": "platform", "plan", "region" or "tenant", the narrowest layer that may set
+	// what is here and below. A parent counts as a tenant. "x-clamp": {"min", "max",
+	// "enum"} bounds what layers narrower than the platform may set. A value that a lock or
+	// a clamp is against is refused (SETTING_LOCKED, SETTING_CLAMPED); where it stands
+	// already, it does not hold, and the next wider layer's does.
+	// "x-tenant-editable": true lets the tenant itself set what is here and below.
+	//
+	// In documents, {"$unset": true} takes away what wider layers set at its place, defaults
+	// included, and so does {"id": …, "$unset": true} for an element of a mapped array.
 	Schema string `protobuf:"bytes,3,opt,name=schema,proto3" json:"schema,omitempty"`
 	// When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`

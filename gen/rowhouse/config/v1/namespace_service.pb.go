@@ -24,6 +24,61 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// OverridePolicy says what becomes of values in documents that a new lock or clamp of the
+// schema is against.
+type OverridePolicy int32
+
+const (
+	// As REFUSE.
+	OverridePolicy_OVERRIDE_POLICY_UNSPECIFIED OverridePolicy = 0
+	// The schema is refused (SETTING_LOCKED, SETTING_CLAMPED).
+	OverridePolicy_OVERRIDE_POLICY_REFUSE OverridePolicy = 1
+	// The values stay in their documents and do not hold; ExplainSettings shows them as
+	// shadowed.
+	OverridePolicy_OVERRIDE_POLICY_SHADOW OverridePolicy = 2
+)
+
+// Enum value maps for OverridePolicy.
+var (
+	OverridePolicy_name = map[int32]string{
+		0: "OVERRIDE_POLICY_UNSPECIFIED",
+		1: "OVERRIDE_POLICY_REFUSE",
+		2: "OVERRIDE_POLICY_SHADOW",
+	}
+	OverridePolicy_value = map[string]int32{
+		"OVERRIDE_POLICY_UNSPECIFIED": 0,
+		"OVERRIDE_POLICY_REFUSE":      1,
+		"OVERRIDE_POLICY_SHADOW":      2,
+	}
+)
+
+func (x OverridePolicy) Enum() *OverridePolicy {
+	p := new(OverridePolicy)
+	*p = x
+	return p
+}
+
+func (x OverridePolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OverridePolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_rowhouse_config_v1_namespace_service_proto_enumTypes[0].Descriptor()
+}
+
+func (OverridePolicy) Type() protoreflect.EnumType {
+	return &file_rowhouse_config_v1_namespace_service_proto_enumTypes[0]
+}
+
+func (x OverridePolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OverridePolicy.Descriptor instead.
+func (OverridePolicy) EnumDescriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_namespace_service_proto_rawDescGZIP(), []int{0}
+}
+
 // GetNamespaceRequest names a namespace.
 type GetNamespaceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -373,7 +428,9 @@ type UpdateNamespaceRequest struct {
 	// UUID chosen by the caller; a repeat within 24 h gives the first answer.
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Whether to check everything and change nothing.
-	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// What becomes of values in documents that a new lock or clamp is against.
+	Overrides     OverridePolicy `protobuf:"varint,10,opt,name=overrides,proto3,enum=rowhouse.config.v1.OverridePolicy" json:"overrides,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -434,6 +491,13 @@ func (x *UpdateNamespaceRequest) GetValidateOnly() bool {
 		return x.ValidateOnly
 	}
 	return false
+}
+
+func (x *UpdateNamespaceRequest) GetOverrides() OverridePolicy {
+	if x != nil {
+		return x.Overrides
+	}
+	return OverridePolicy_OVERRIDE_POLICY_UNSPECIFIED
 }
 
 // UpdateNamespaceResponse holds the changed namespace.
@@ -628,14 +692,16 @@ const file_rowhouse_config_v1_namespace_service_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"V\n" +
 	"\x17CreateNamespaceResponse\x12;\n" +
-	"\tnamespace\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.NamespaceR\tnamespace\"\xeb\x01\n" +
+	"\tnamespace\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.NamespaceR\tnamespace\"\xb7\x02\n" +
 	"\x16UpdateNamespaceRequest\x12C\n" +
 	"\tnamespace\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.NamespaceB\x06\xbaH\x03\xc8\x01\x01R\tnamespace\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\x12*\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"V\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12J\n" +
+	"\toverrides\x18\n" +
+	" \x01(\x0e2\".rowhouse.config.v1.OverridePolicyB\b\xbaH\x05\x82\x01\x02\x10\x01R\toverrides\"V\n" +
 	"\x17UpdateNamespaceResponse\x12;\n" +
 	"\tnamespace\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.NamespaceR\tnamespace\"\xea\x01\n" +
 	"\x16DeleteNamespaceRequest\x12<\n" +
@@ -645,7 +711,11 @@ const file_rowhouse_config_v1_namespace_service_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12#\n" +
 	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\"\x19\n" +
-	"\x17DeleteNamespaceResponse2\x98\x06\n" +
+	"\x17DeleteNamespaceResponse*i\n" +
+	"\x0eOverridePolicy\x12\x1f\n" +
+	"\x1bOVERRIDE_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16OVERRIDE_POLICY_REFUSE\x10\x01\x12\x1a\n" +
+	"\x16OVERRIDE_POLICY_SHADOW\x10\x022\x98\x06\n" +
 	"\x10NamespaceService\x12\x8d\x01\n" +
 	"\fGetNamespace\x12'.rowhouse.config.v1.GetNamespaceRequest\x1a(.rowhouse.config.v1.GetNamespaceResponse\"*\x8a\xb2\x19#\b\x02\x12\x15config.namespaces.get\x18\x02 \x01*\x04name\x90\x02\x01\x12\x96\x01\n" +
 	"\x0eListNamespaces\x12).rowhouse.config.v1.ListNamespacesRequest\x1a*.rowhouse.config.v1.ListNamespacesResponse\"-\x8a\xb2\x19&\b\x02\x12\x16config.namespaces.list\x18\x02 \x01*\x06parent\x90\x02\x01\x12\x9e\x01\n" +
@@ -666,44 +736,47 @@ func file_rowhouse_config_v1_namespace_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_config_v1_namespace_service_proto_rawDescData
 }
 
+var file_rowhouse_config_v1_namespace_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_rowhouse_config_v1_namespace_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_rowhouse_config_v1_namespace_service_proto_goTypes = []any{
-	(*GetNamespaceRequest)(nil),     // 0: rowhouse.config.v1.GetNamespaceRequest
-	(*GetNamespaceResponse)(nil),    // 1: rowhouse.config.v1.GetNamespaceResponse
-	(*ListNamespacesRequest)(nil),   // 2: rowhouse.config.v1.ListNamespacesRequest
-	(*ListNamespacesResponse)(nil),  // 3: rowhouse.config.v1.ListNamespacesResponse
-	(*CreateNamespaceRequest)(nil),  // 4: rowhouse.config.v1.CreateNamespaceRequest
-	(*CreateNamespaceResponse)(nil), // 5: rowhouse.config.v1.CreateNamespaceResponse
-	(*UpdateNamespaceRequest)(nil),  // 6: rowhouse.config.v1.UpdateNamespaceRequest
-	(*UpdateNamespaceResponse)(nil), // 7: rowhouse.config.v1.UpdateNamespaceResponse
-	(*DeleteNamespaceRequest)(nil),  // 8: rowhouse.config.v1.DeleteNamespaceRequest
-	(*DeleteNamespaceResponse)(nil), // 9: rowhouse.config.v1.DeleteNamespaceResponse
-	(*Namespace)(nil),               // 10: rowhouse.config.v1.Namespace
-	(*fieldmaskpb.FieldMask)(nil),   // 11: google.protobuf.FieldMask
+	(OverridePolicy)(0),             // 0: rowhouse.config.v1.OverridePolicy
+	(*GetNamespaceRequest)(nil),     // 1: rowhouse.config.v1.GetNamespaceRequest
+	(*GetNamespaceResponse)(nil),    // 2: rowhouse.config.v1.GetNamespaceResponse
+	(*ListNamespacesRequest)(nil),   // 3: rowhouse.config.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),  // 4: rowhouse.config.v1.ListNamespacesResponse
+	(*CreateNamespaceRequest)(nil),  // 5: rowhouse.config.v1.CreateNamespaceRequest
+	(*CreateNamespaceResponse)(nil), // 6: rowhouse.config.v1.CreateNamespaceResponse
+	(*UpdateNamespaceRequest)(nil),  // 7: rowhouse.config.v1.UpdateNamespaceRequest
+	(*UpdateNamespaceResponse)(nil), // 8: rowhouse.config.v1.UpdateNamespaceResponse
+	(*DeleteNamespaceRequest)(nil),  // 9: rowhouse.config.v1.DeleteNamespaceRequest
+	(*DeleteNamespaceResponse)(nil), // 10: rowhouse.config.v1.DeleteNamespaceResponse
+	(*Namespace)(nil),               // 11: rowhouse.config.v1.Namespace
+	(*fieldmaskpb.FieldMask)(nil),   // 12: google.protobuf.FieldMask
 }
 var file_rowhouse_config_v1_namespace_service_proto_depIdxs = []int32{
-	10, // 0: rowhouse.config.v1.GetNamespaceResponse.namespace:type_name -> rowhouse.config.v1.Namespace
-	10, // 1: rowhouse.config.v1.ListNamespacesResponse.namespaces:type_name -> rowhouse.config.v1.Namespace
-	10, // 2: rowhouse.config.v1.CreateNamespaceRequest.namespace:type_name -> rowhouse.config.v1.Namespace
-	10, // 3: rowhouse.config.v1.CreateNamespaceResponse.namespace:type_name -> rowhouse.config.v1.Namespace
-	10, // 4: rowhouse.config.v1.UpdateNamespaceRequest.namespace:type_name -> rowhouse.config.v1.Namespace
-	11, // 5: rowhouse.config.v1.UpdateNamespaceRequest.update_mask:type_name -> google.protobuf.FieldMask
-	10, // 6: rowhouse.config.v1.UpdateNamespaceResponse.namespace:type_name -> rowhouse.config.v1.Namespace
-	0,  // 7: rowhouse.config.v1.NamespaceService.GetNamespace:input_type -> rowhouse.config.v1.GetNamespaceRequest
-	2,  // 8: rowhouse.config.v1.NamespaceService.ListNamespaces:input_type -> rowhouse.config.v1.ListNamespacesRequest
-	4,  // 9: rowhouse.config.v1.NamespaceService.CreateNamespace:input_type -> rowhouse.config.v1.CreateNamespaceRequest
-	6,  // 10: rowhouse.config.v1.NamespaceService.UpdateNamespace:input_type -> rowhouse.config.v1.UpdateNamespaceRequest
-	8,  // 11: rowhouse.config.v1.NamespaceService.DeleteNamespace:input_type -> rowhouse.config.v1.DeleteNamespaceRequest
-	1,  // 12: rowhouse.config.v1.NamespaceService.GetNamespace:output_type -> rowhouse.config.v1.GetNamespaceResponse
-	3,  // 13: rowhouse.config.v1.NamespaceService.ListNamespaces:output_type -> rowhouse.config.v1.ListNamespacesResponse
-	5,  // 14: rowhouse.config.v1.NamespaceService.CreateNamespace:output_type -> rowhouse.config.v1.CreateNamespaceResponse
-	7,  // 15: rowhouse.config.v1.NamespaceService.UpdateNamespace:output_type -> rowhouse.config.v1.UpdateNamespaceResponse
-	9,  // 16: rowhouse.config.v1.NamespaceService.DeleteNamespace:output_type -> rowhouse.config.v1.DeleteNamespaceResponse
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	11, // 0: rowhouse.config.v1.GetNamespaceResponse.namespace:type_name -> rowhouse.config.v1.Namespace
+	11, // 1: rowhouse.config.v1.ListNamespacesResponse.namespaces:type_name -> rowhouse.config.v1.Namespace
+	11, // 2: rowhouse.config.v1.CreateNamespaceRequest.namespace:type_name -> rowhouse.config.v1.Namespace
+	11, // 3: rowhouse.config.v1.CreateNamespaceResponse.namespace:type_name -> rowhouse.config.v1.Namespace
+	11, // 4: rowhouse.config.v1.UpdateNamespaceRequest.namespace:type_name -> rowhouse.config.v1.Namespace
+	12, // 5: rowhouse.config.v1.UpdateNamespaceRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 6: rowhouse.config.v1.UpdateNamespaceRequest.overrides:type_name -> rowhouse.config.v1.OverridePolicy
+	11, // 7: rowhouse.config.v1.UpdateNamespaceResponse.namespace:type_name -> rowhouse.config.v1.Namespace
+	1,  // 8: rowhouse.config.v1.NamespaceService.GetNamespace:input_type -> rowhouse.config.v1.GetNamespaceRequest
+	3,  // 9: rowhouse.config.v1.NamespaceService.ListNamespaces:input_type -> rowhouse.config.v1.ListNamespacesRequest
+	5,  // 10: rowhouse.config.v1.NamespaceService.CreateNamespace:input_type -> rowhouse.config.v1.CreateNamespaceRequest
+	7,  // 11: rowhouse.config.v1.NamespaceService.UpdateNamespace:input_type -> rowhouse.config.v1.UpdateNamespaceRequest
+	9,  // 12: rowhouse.config.v1.NamespaceService.DeleteNamespace:input_type -> rowhouse.config.v1.DeleteNamespaceRequest
+	2,  // 13: rowhouse.config.v1.NamespaceService.GetNamespace:output_type -> rowhouse.config.v1.GetNamespaceResponse
+	4,  // 14: rowhouse.config.v1.NamespaceService.ListNamespaces:output_type -> rowhouse.config.v1.ListNamespacesResponse
+	6,  // 15: rowhouse.config.v1.NamespaceService.CreateNamespace:output_type -> rowhouse.config.v1.CreateNamespaceResponse
+	8,  // 16: rowhouse.config.v1.NamespaceService.UpdateNamespace:output_type -> rowhouse.config.v1.UpdateNamespaceResponse
+	10, // 17: rowhouse.config.v1.NamespaceService.DeleteNamespace:output_type -> rowhouse.config.v1.DeleteNamespaceResponse
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_config_v1_namespace_service_proto_init() }
@@ -717,13 +790,14 @@ func file_rowhouse_config_v1_namespace_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_config_v1_namespace_service_proto_rawDesc), len(file_rowhouse_config_v1_namespace_service_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_rowhouse_config_v1_namespace_service_proto_goTypes,
 		DependencyIndexes: file_rowhouse_config_v1_namespace_service_proto_depIdxs,
+		EnumInfos:         file_rowhouse_config_v1_namespace_service_proto_enumTypes,
 		MessageInfos:      file_rowhouse_config_v1_namespace_service_proto_msgTypes,
 	}.Build()
 	File_rowhouse_config_v1_namespace_service_proto = out.File

@@ -42,8 +42,10 @@ type NamespaceServiceClient interface {
 	// Errors: RESOURCE_EXISTS; SCHEMA_INVALID.
 	CreateNamespace(ctx context.Context, in *CreateNamespaceRequest, opts ...grpc.CallOption) (*CreateNamespaceResponse, error)
 	// UpdateNamespace changes the schema. A schema that the existing documents break is
-	// refused.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_INVALID; SCHEMA_VIOLATION; FIELD_MASK_INVALID.
+	// refused; of new locks and clamps that are against what documents set, the caller says
+	// what becomes of that.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_INVALID; SCHEMA_VIOLATION; SETTING_LOCKED;
+	// SETTING_CLAMPED; FIELD_MASK_INVALID.
 	UpdateNamespace(ctx context.Context, in *UpdateNamespaceRequest, opts ...grpc.CallOption) (*UpdateNamespaceResponse, error)
 	// DeleteNamespace removes a namespace without documents.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; NAMESPACE_IN_USE.
@@ -124,8 +126,10 @@ type NamespaceServiceServer interface {
 	// Errors: RESOURCE_EXISTS; SCHEMA_INVALID.
 	CreateNamespace(context.Context, *CreateNamespaceRequest) (*CreateNamespaceResponse, error)
 	// UpdateNamespace changes the schema. A schema that the existing documents break is
-	// refused.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_INVALID; SCHEMA_VIOLATION; FIELD_MASK_INVALID.
+	// refused; of new locks and clamps that are against what documents set, the caller says
+	// what becomes of that.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_INVALID; SCHEMA_VIOLATION; SETTING_LOCKED;
+	// SETTING_CLAMPED; FIELD_MASK_INVALID.
 	UpdateNamespace(context.Context, *UpdateNamespaceRequest) (*UpdateNamespaceResponse, error)
 	// DeleteNamespace removes a namespace without documents.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; NAMESPACE_IN_USE.

@@ -39,17 +39,25 @@ const (
 	Reason_REASON_NAMESPACE_IN_USE Reason = 4
 	// RESOURCE_EXHAUSTED: the tenant has as many client keys as it may have. Delete one that is not used.
 	Reason_REASON_CLIENT_KEY_LIMIT Reason = 5
+	// FAILED_PRECONDITION: a lock of the schema ("x-lock") keeps the layer from setting this, or a new lock is against
+	// what documents set already. Violations are those of SCHEMA_VIOLATION, with the reason X_LOCK.
+	Reason_REASON_SETTING_LOCKED Reason = 10
+	// INVALID_ARGUMENT: the value is out of what the schema lets layers narrower than the platform set ("x-clamp"), or
+	// documents set such values already. Violations are those of SCHEMA_VIOLATION, with the reason X_CLAMP.
+	Reason_REASON_SETTING_CLAMPED Reason = 11
 )
 
 // Enum value maps for Reason.
 var (
 	Reason_name = map[int32]string{
-		0: "REASON_UNSPECIFIED",
-		1: "REASON_SCHEMA_VIOLATION",
-		2: "REASON_MALFORMED_DOCUMENT",
-		3: "REASON_SCHEMA_INVALID",
-		4: "REASON_NAMESPACE_IN_USE",
-		5: "REASON_CLIENT_KEY_LIMIT",
+		0:  "REASON_UNSPECIFIED",
+		1:  "REASON_SCHEMA_VIOLATION",
+		2:  "REASON_MALFORMED_DOCUMENT",
+		3:  "REASON_SCHEMA_INVALID",
+		4:  "REASON_NAMESPACE_IN_USE",
+		5:  "REASON_CLIENT_KEY_LIMIT",
+		10: "REASON_SETTING_LOCKED",
+		11: "REASON_SETTING_CLAMPED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":        0,
@@ -58,6 +66,8 @@ var (
 		"REASON_SCHEMA_INVALID":     3,
 		"REASON_NAMESPACE_IN_USE":   4,
 		"REASON_CLIENT_KEY_LIMIT":   5,
+		"REASON_SETTING_LOCKED":     10,
+		"REASON_SETTING_CLAMPED":    11,
 	}
 )
 
@@ -92,14 +102,17 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xb1\x01\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xe8\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
 	"\x19REASON_MALFORMED_DOCUMENT\x10\x02\x12\x19\n" +
 	"\x15REASON_SCHEMA_INVALID\x10\x03\x12\x1b\n" +
 	"\x17REASON_NAMESPACE_IN_USE\x10\x04\x12\x1b\n" +
-	"\x17REASON_CLIENT_KEY_LIMIT\x10\x05B\xd6\x01\n" +
+	"\x17REASON_CLIENT_KEY_LIMIT\x10\x05\x12\x19\n" +
+	"\x15REASON_SETTING_LOCKED\x10\n" +
+	"\x12\x1a\n" +
+	"\x16REASON_SETTING_CLAMPED\x10\vB\xd6\x01\n" +
 	"\x16com.rowhouse.config.v1B\vReasonProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
 var (

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"math"
+	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
@@ -347,10 +349,33 @@ func (s *documentService) ExplainSettings(
 		if !p.Owner.OfTenant() {
 			return nil, badField("name", "is not that of a tenant's settings")
 		}
-		stack, err := stackOf(ctx, tx, n, readerOf(p), p.Tenant.ID)
+		stack, found, err := stackOf(ctx, tx, n, readerOf(p), p.Tenant.ID)
 		if err != nil {
 			return nil, err
 		}
-		return &configv1.ExplainSettingsResponse{Effective: effectiveOf(p.Namespace, stack.Effective(), true)}, nil
+		return &configv1.ExplainSettingsResponse{
+			Effective: effectiveOf(p.Namespace, stack, true), Layers: s.sources(p, stack, found),
+		}, nil
 	})
+}
+
+// sources tells who wrote the layers of an effective value, the widest first.
+func (s *documentService) sources(p store.Place, stack sdk.Stack, found []store.Written) []*configv1.LayerSource {
+	var out []*configv1.LayerSource
+	for _, l := range stack.Layers() {
+		i := slices.IndexFunc(found, func(w store.Written) bool { return w.Layer.Name == l.Name })
+		if i < 0 {
+			continue // the schema's defaults
+		}
+		layer := l.Name
+		if parent, ok := s.Trust.Tenant(p.Tenant.Parent); ok && layer == sdk.LayerParent {
+			layer = sdk.LayerTenant(parent.ID.String())
+		}
+		w := found[i]
+		out = append(out, &configv1.LayerSource{
+			Layer: l.Name, Document: layer + "/config/" + p.Namespace, Revision: w.Layer.Revision, Author: w.Author, Reason: w.Reason,
+			RevisionTime: timestamppb.New(w.Time),
+		})
+	}
+	return out
 }

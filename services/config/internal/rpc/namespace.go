@@ -174,7 +174,8 @@ func (s *namespaceService) reschema(
 	if schema.Text == before.Schema.Text {
 		return nil, nil // another way to write the same
 	}
-	return []string{"schema"}, judge(settings.Change{Before: before, Schema: schema})
+	shadow := req.GetOverrides() == configv1.OverridePolicy_OVERRIDE_POLICY_SHADOW
+	return []string{"schema"}, judgeWith(settings.Change{Before: before, Schema: schema}, shadow)
 }
 
 // DeleteNamespace implements rowhouse.config.v1.NamespaceService.

@@ -56,6 +56,8 @@ const (
 	malformed       = "MALFORMED_DOCUMENT"
 	schemaInvalid   = "SCHEMA_INVALID"
 	namespaceInUse  = "NAMESPACE_IN_USE"
+	settingLocked   = "SETTING_LOCKED"
+	settingClamped  = "SETTING_CLAMPED"
 	clientKeyLimit  = "CLIENT_KEY_LIMIT"
 )
 
@@ -86,15 +88,42 @@ func compile(namespace, text string) (*settings.Schema, error) {
 	return s, nil
 }
 
-// judge refuses a change that would break an effective value.
-func judge(c settings.Change) error {
-	findings := c.Findings()
-	if len(findings) == 0 {
+// judge refuses a change that would break an effective value, or have a layer set what it may not.
+func judge(c settings.Change) error { return judgeWith(c, false) }
+
+// judgeWith is judge. With shadow, what locks and clamps are against may stand where it does not hold.
+func judgeWith(c settings.Change, shadow bool) error {
+	byRule := make(map[string][]settings.Finding)
+	for _, f := range c.Refusals() {
+		rule := f.Rule
+		if rule != lockRule && rule != clampRule {
+			rule = "" // what cannot be merged breaks the schema
+		}
+		byRule[rule] = append(byRule[rule], f)
+	}
+	if found := byRule[lockRule]; len(found) > 0 && !shadow {
+		return violated(refuse(fault.FailedPrecondition, settingLocked, "locks of the schema are against %d values", len(found)), found)
+	}
+	if found := byRule[clampRule]; len(found) > 0 && !shadow {
+		return violated(refuse(fault.InvalidArgument, settingClamped, "clamps of the schema are against %d values", len(found)), found)
+	}
+	found := append(byRule[""], c.Findings()...)
+	if len(found) == 0 {
 		return nil
 	}
+	return violated(refuse(fault.InvalidArgument, schemaViolation, "the write would break %d rules of the schema", len(found)), found)
+}
+
+// Rules of [sdk.Schema.Refused] that have a reason of their own.
+const (
+	lockRule  = "x-lock"
+	clampRule = "x-clamp"
+)
+
+// violated tells of findings in a refusal.
+func violated(refusal *fault.Error, findings []settings.Finding) error {
 	const most = 50
-	refusal := refuse(fault.InvalidArgument, schemaViolation, "the write would break %d rules of the schema", len(findings)).
-		WithMetadata("violations", strconv.Itoa(len(findings)))
+	refusal = refusal.WithMetadata("violations", strconv.Itoa(len(findings)))
 	for _, f := range findings[:min(len(findings), most)] {
 		refusal = refusal.WithField(fault.FieldViolation{
 			// The pointer follows the field: "document.content/light/primary".
@@ -270,19 +299,21 @@ func readerOf(p store.Place) store.Reader {
 	return store.Reader{Plan: t.Plan, Region: t.Region, Parent: t.Parent, Tenant: t.UID, Environment: p.Owner.Environment}
 }
 
-// stackOf reads the layers that hold for a reader whose tenant has the given id.
-func stackOf(ctx context.Context, q store.Querier, n *configv1.Namespace, r store.Reader, tenantID tenant.ID) (sdk.Stack, error) {
+// stackOf reads the layers that hold for a reader whose tenant has the given id, and what was written of them.
+func stackOf(
+	ctx context.Context, q store.Querier, n *configv1.Namespace, r store.Reader, tenantID tenant.ID,
+) (sdk.Stack, []store.Written, error) {
 	found, err := store.Layers(ctx, q, n.GetUid(), r)
 	if err != nil {
-		return sdk.Stack{}, err
+		return sdk.Stack{}, nil, err
 	}
 	schema, err := sdk.Parse([]byte(n.GetSchema()))
 	if err != nil {
-		return sdk.Stack{}, fmt.Errorf("the stored schema: %w", err)
+		return sdk.Stack{}, nil, fmt.Errorf("the stored schema: %w", err)
 	}
 	stack := sdk.Stack{Schema: sdk.NewSchema(schema)}
-	for _, w := range found {
-		l := &w.Layer
+	for i, w := range found {
+		l := &found[i].Layer
 		switch w.Kind {
 		case settings.Platform:
 			l.Name, stack.Platform = sdk.LayerPlatform, l
@@ -300,19 +331,32 @@ func stackOf(ctx context.Context, q store.Querier, n *configv1.Namespace, r stor
 			l.Name, stack.Environment = sdk.LayerEnvironment(tenantID.String(), r.Environment), l
 		}
 	}
-	return stack, nil
+	return stack, found, nil
 }
 
 // effectiveOf is an effective value on the wire.
-func effectiveOf(namespace string, e sdk.Effective, provenance bool) *configv1.Effective {
+func effectiveOf(namespace string, stack sdk.Stack, provenance bool) *configv1.Effective {
+	e := stack.Effective()
 	out := &configv1.Effective{Namespace: namespace, Content: string(sdk.Canonical(e.Object)), Version: e.Version, Etag: e.Etag()}
 	if !provenance {
 		return out
 	}
+	defaults := stack.Schema.Defaults()
 	for _, o := range e.Origins {
-		out.Provenance = append(out.Provenance, &configv1.Provenance{
-			Pointer: o.Pointer, Layer: o.Layer, Revision: o.Revision, Shadowed: o.Shadowed,
-		})
+		out.Provenance = append(out.Provenance, provenanceOf(o, defaults))
+	}
+	for _, o := range e.Absent {
+		out.Absent = append(out.Absent, provenanceOf(o, defaults))
 	}
 	return out
+}
+
+func provenanceOf(o sdk.Origin, defaults sdk.Object) *configv1.Provenance {
+	p := &configv1.Provenance{
+		Pointer: o.Pointer, Layer: o.Layer, Revision: o.Revision, Shadowed: o.Shadowed, Lock: o.Lock, Clamp: o.Clamp,
+	}
+	if v, ok := sdk.At(defaults, o.Pointer); ok {
+		p.Default = string(sdk.Canonical(v))
+	}
+	return p
 }

@@ -31,11 +31,11 @@ func (s *settingsService) GetSettings(ctx context.Context, req *configv1.GetSett
 	if err != nil {
 		return nil, pg.Fault(err)
 	}
-	stack, err := stackOf(ctx, s.Pool, n, s.reader(ctx, tc), tc.ID())
+	stack, _, err := stackOf(ctx, s.Pool, n, s.reader(ctx, tc), tc.ID())
 	if err != nil {
 		return nil, pg.Fault(err)
 	}
-	return &configv1.GetSettingsResponse{Effective: effectiveOf(req.GetNamespace(), stack.Effective(), req.GetProvenance())}, nil
+	return &configv1.GetSettingsResponse{Effective: effectiveOf(req.GetNamespace(), stack, req.GetProvenance())}, nil
 }
 
 // reader is whose settings a call of the data plane reads.

@@ -1,7 +1,6 @@
 package settings
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 
@@ -56,34 +55,13 @@ type Finding struct {
 // does not count: it must not stand in the way of other changes.
 func (c Change) Findings() []Finding {
 	after := c.after()
-	found := make(map[sdk.Problem]*Finding)
+	found := make(findings)
 	for _, g := range after.groups(c) {
-		wrongs := after.check(g)
-		if len(wrongs) == 0 {
-			continue
-		}
-		known := c.Before.check(g)
-		for w := range wrongs {
-			if known[w] {
-				continue
-			}
-			f := found[w.Problem]
-			if f == nil {
-				f = &Finding{Problem: w.Problem}
-				found[w.Problem] = f
-			}
-			f.Where = append(f.Where, g.names...)
+		if wrongs := after.check(g); len(wrongs) > 0 {
+			found.add(wrongs, c.Before.check(g), g.names...)
 		}
 	}
-	out := make([]Finding, 0, len(found))
-	for _, f := range found {
-		slices.Sort(f.Where)
-		out = append(out, *f)
-	}
-	slices.SortFunc(out, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(a.Pointer, b.Pointer), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Text, b.Text))
-	})
-	return out
+	return found.sorted()
 }
 
 // after is the state that the change would make.
