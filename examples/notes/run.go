@@ -74,6 +74,7 @@ type app struct {
 	source    *identity.Source
 	verifier  *tenant.Verifier
 	trusted   *trust.Client
+	known     *tenant.Trust
 	refresher *trust.Refresher
 	db        *tenantdb.DB
 	look      func(ctx context.Context) Look
@@ -133,9 +134,9 @@ func (a *app) follow(ctx context.Context) error {
 		renewal = append(renewal, gateway)
 	}
 	a.refresher = trust.NewRefresher(append(renewal, conn)...)
-	known := tenant.NewTrust(a.clock)
+	a.known = tenant.NewTrust(a.clock)
 	a.trusted, err = trust.Open(ctx, trust.Config{
-		Tenancy: conn, Trust: known, Roots: roots, FeedKeys: keys, Replica: a.c.Replica, Dir: a.c.State,
+		Tenancy: conn, Trust: a.known, Roots: roots, FeedKeys: keys, Replica: a.c.Replica, Dir: a.c.State,
 		Clock: a.clock, Log: a.telemetry.Logger(),
 	})
 	if err != nil {
@@ -143,7 +144,7 @@ func (a *app) follow(ctx context.Context) error {
 	}
 	a.closers = append(a.closers, a.trusted.Close)
 	a.verifier, err = tenant.NewVerifier(tenant.VerifierConfig{
-		Trust: known, Audience: tenant.AudienceApp(a.c.AudienceBit), Cells: []string{a.c.Cell}, MayPresent: tenant.Presenters(a.c.Gateways...),
+		Trust: a.known, Audience: tenant.AudienceApp(a.c.AudienceBit), Cells: []string{a.c.Cell}, MayPresent: tenant.Presenters(a.c.Gateways...),
 	})
 	return err
 }
@@ -255,9 +256,10 @@ func (a *app) configure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	store := new(settings.Store)
+	store := &settings.Store{Trust: a.known, Log: a.telemetry.Logger()}
 	follower, err := settings.Follow(ctx, settings.FollowConfig{
 		Config: conn, FeedKeys: keys, Replica: a.c.Replica, Store: store, Dir: a.c.State, Clock: a.clock, Log: a.telemetry.Logger(),
+		Metrics: a.telemetry.MeterProvider(),
 	})
 	if err != nil {
 		return err

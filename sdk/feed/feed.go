@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
 )
 
@@ -91,6 +93,8 @@ type Config struct {
 	SaveEvery time.Duration
 	// Log gets what goes wrong. Default slog.Default().
 	Log *slog.Logger
+	// Metrics gets rowhouse.feed.age and rowhouse.feed.quarantined, by the attribute "feed". Default: none.
+	Metrics metric.MeterProvider
 }
 
 // Source is where the state that is in force came from.
@@ -112,6 +116,9 @@ type Status struct {
 	Revision int64
 	// LastBookmark is when the publisher last confirmed the state; zero before that.
 	LastBookmark time.Time
+	// Age is how long ago the state was whole: since LastBookmark, or, for a state from disk, since the bookmark that is
+	// kept with it, by the publisher's clock. It is Never before there is a state.
+	Age time.Duration
 	// Source is where the state came from.
 	Source Source
 	// Quarantined names the keys whose newest value was refused, and why.
@@ -132,8 +139,11 @@ type Feed struct {
 	state  state
 	outage outage
 
+	unmeasure func() error
+
 	mu     sync.Mutex
 	status Status
+	whole  time.Time // when the state was; zero before there is one
 }
 
 // Start loads the last good state from disk, if there is a sound one, and begins to follow the stream. The feed is not
@@ -152,6 +162,10 @@ func Start(ctx context.Context, cfg Config) (*Feed, error) {
 		}
 		f.disk = d
 		f.load(ctx)
+	}
+	var err error
+	if f.unmeasure, err = f.measure(); err != nil {
+		return nil, fmt.Errorf("feed %s: %w", cfg.Name, err)
 	}
 	ctx, f.cancel = context.WithCancel(ctx)
 	f.done.Go(func() { f.run(ctx) })
@@ -187,6 +201,10 @@ func (f *Feed) Status() Status {
 	defer f.mu.Unlock()
 	s := f.status
 	s.Quarantined = maps.Clone(s.Quarantined)
+	s.Age = Never
+	if !f.whole.IsZero() {
+		s.Age = max(0, f.cfg.Clock().Sub(f.whole))
+	}
 	return s
 }
 
@@ -194,6 +212,7 @@ func (f *Feed) Status() Status {
 func (f *Feed) Close() {
 	f.cancel()
 	f.done.Wait()
+	_ = f.unmeasure() // it fails for providers that are shut down
 }
 
 func (f *Feed) report(change func(*Status)) {
@@ -209,7 +228,7 @@ func (f *Feed) load(ctx context.Context) {
 			err = f.adoptFile(image)
 		}
 		if err == nil {
-			f.report(func(s *Status) { s.Source = SourceDisk })
+			f.report(func(s *Status) { s.Source, f.whole = SourceDisk, image.bookmark.GetServerTime().AsTime() })
 			f.disk.saved = image.bookmark
 			f.tell(image.bookmark, SourceDisk)
 			return
@@ -323,7 +342,7 @@ func (f *Feed) bookmark(pending *snapshot, b *apiv1.FeedBookmark) error {
 	f.state.highest = max(f.state.highest, b.GetRevision())
 	now := f.cfg.Clock()
 	f.outage.over(f.cfg.Log, now)
-	f.report(func(s *Status) { s.LastBookmark, s.Source, s.Err = now, SourceLive, "" })
+	f.report(func(s *Status) { s.LastBookmark, s.Source, s.Err, f.whole = now, SourceLive, "", now })
 	f.tell(b, SourceLive)
 	if f.disk != nil && f.disk.due(now, f.cfg.SaveEvery, b) {
 		f.save()

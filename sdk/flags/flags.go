@@ -142,7 +142,7 @@ func (c *Client) For(w Who) (*View, error) {
 	if v != nil {
 		return v, nil
 	}
-	e, ok := c.store.Effective(w.UID, w.Plan, w.ID, settings.FlagsNamespace)
+	e, ok := c.store.Holds(settings.Reader(w), settings.FlagsNamespace)
 	if !ok {
 		return nil, fault.New(fault.Unavailable, fault.ReasonStarting, "the flags are not loaded yet")
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
@@ -32,11 +33,14 @@ type FollowConfig struct {
 	Dir   string
 	Clock func() time.Time
 	Log   *slog.Logger
+	// Metrics gets how old the settings are and how many documents are in quarantine, as [feed.Config] says. Default: none.
+	Metrics metric.MeterProvider
 }
 
 // Follow keeps a store up to date from config's feed, beginning with the last good
 // state on disk. An entry that cannot be read is quarantined: its key keeps its last
-// good value, and all others go on. The caller closes the feed.
+// good value, and all others go on. How old the settings are is the feed's
+// [feed.Status]. The caller closes the feed.
 func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
 	service := configv1.NewSettingsServiceClient(c.Config)
 	open := func(ctx context.Context, token string) (feed.Stream, error) {
@@ -50,11 +54,8 @@ func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
 		}), nil
 	}
 	f, err := feed.Start(ctx, feed.Config{
-		Name: FeedName, Open: open, Apply: c.Store.Apply, Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log,
-		Check: func(key string, value []byte) error {
-			_, err := decode(feed.Entry{Key: key, Value: value})
-			return err
-		},
+		Name: FeedName, Open: open, Check: Check, Apply: c.Store.Apply, Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log,
+		Metrics: c.Metrics,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("follow the settings: %w", err)

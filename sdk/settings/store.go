@@ -3,195 +3,141 @@ package settings
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
+	"log/slog"
 	"sync"
+	"sync/atomic"
 
-	"google.golang.org/protobuf/proto"
-
-	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
-	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
-// Store holds the documents of all namespaces and tells what holds for a tenant. What
-// it merged it keeps until one of the layers changes; tenants without a document of
-// their own share one merged value per plan. It is safe for concurrent use; the zero
-// Store is empty and waits for its first state.
+// Store holds the documents of all namespaces and tells what holds for a tenant. It is
+// safe for concurrent use; the zero Store is empty and waits for its first state. Its
+// fields are set before it is used.
+//
+// Documents of the wide layers are kept parsed. Those of tenants are kept as they came,
+// in the very bytes that the feed holds, and are merged when they are read. What was
+// read is kept by its type for the tenants that are asked for most, so that the next
+// read costs a look, until a layer of that tenant changes. Tenants for which nothing of
+// their own is written share one value for each plan and region.
 type Store struct {
-	mu         sync.RWMutex
-	loaded     bool
-	namespaces map[string]*namespace
-	changed    []func()
+	// Trust tells who a tenant's parent is. Without it nobody has one.
+	Trust *tenant.Trust
+	// Environment is that of this process, as it was registered; "" for none.
+	Environment string
+	// Log is told of callbacks that panic. Default slog.Default().
+	Log *slog.Logger
+
+	// index is the newest map of namespaces; nil before the first state. A new one is made when one comes or goes.
+	index atomic.Pointer[map[string]*namespace]
+
+	mu       sync.RWMutex // guards what is in namespaces
+	changed  []func()
+	watchers map[*watcher]bool
 }
 
-// namespace is one namespace with what was merged of it.
-type namespace struct {
-	schema   *Schema // nil while the namespace is not known, whatever documents say
-	platform *Layer
-	plans    map[string]*Layer
-	tenants  map[tenant.UID]*Layer
-
-	changes uint64 // counts changes, so that a merge knows whether it is still true
-	shared  map[string]*merged
-	own     map[tenant.UID]ownMerged
+// Reader is whose settings are asked for, and from where. All of it must come from
+// something verified.
+type Reader struct {
+	// UID is the tenant. ID only names its layer and may be zero.
+	UID tenant.UID
+	ID  tenant.ID
+	// Plan and Region are the tenant's; Environment is where it asks from, "" for none.
+	Plan, Region, Environment string
 }
 
-func newNamespace() *namespace {
-	n := &namespace{plans: make(map[string]*Layer), tenants: make(map[tenant.UID]*Layer)}
-	n.forget()
-	return n
-}
-
-// forget drops what was merged.
-func (n *namespace) forget() {
-	n.shared, n.own = make(map[string]*merged), make(map[tenant.UID]ownMerged)
-}
-
-// merged is an effective value and what is made of it once it is asked for.
-type merged struct {
-	effective Effective
-	text      func() []byte
-	brand     func() (Brand, error)
-}
-
-func newMerged(e Effective) *merged {
-	return &merged{
-		effective: e,
-		text:      sync.OnceValue(func() []byte { return Canonical(e.Object) }),
-		brand:     sync.OnceValues(func() (Brand, error) { return BrandOf(e) }),
+// name is the tenant's name in layers. Without an id it is its uid.
+func (r Reader) name() string {
+	if r.ID.IsZero() {
+		return r.UID.String()
 	}
+	return r.ID.String()
 }
 
-// ownMerged is the merged value of a tenant that has a document.
-type ownMerged struct {
-	*merged
-
-	plan string
-	id   tenant.ID
+// reader is the tenant of a verified context, in this process's environment.
+func (s *Store) reader(tc tenant.Context) Reader {
+	return Reader{UID: tc.UID(), ID: tc.ID(), Plan: tc.Plan(), Region: tc.Region(), Environment: s.Environment}
 }
 
-// OnChange has fn called after each revision that was applied, when readers see it. fn must be quick: the feed waits.
-func (s *Store) OnChange(fn func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.changed = append(s.changed, fn)
-}
-
-// who is whose settings are asked for.
-type who struct {
-	uid  tenant.UID
-	plan string
-	id   tenant.ID
-}
-
-// name is the tenant's layer. Without an id it is named by its uid.
-func (w who) name() string {
-	if w.id.IsZero() {
-		return "tenants/" + w.uid.String()
+// here is a tenant where no context can be made: its region is the one that the trust knows.
+func (s *Store) here(uid tenant.UID, plan string, id tenant.ID) Reader {
+	r := Reader{UID: uid, ID: id, Plan: plan, Environment: s.Environment}
+	if s.Trust != nil {
+		state, _ := s.Trust.Tenant(uid)
+		r.Region = state.Region
 	}
-	return "tenants/" + w.id.String()
+	return r
 }
 
-// Effective returns what holds for a tenant in a namespace. It is false for a
-// namespace that is not known. Treat the answer as immutable: it is shared. id only
-// names the tenant's layer and may be zero.
+// Holds returns what holds for a reader in a namespace. It is false for a namespace
+// that is not known. Treat the answer as immutable: it is shared.
+func (s *Store) Holds(r Reader, namespace string) (Effective, bool) {
+	e, err := s.effective(r, namespace)
+	return e, err == nil
+}
+
+// Effective is [Store.Holds] for a tenant in this process's environment, where no
+// context can be made. id only names the tenant's layer and may be zero.
 func (s *Store) Effective(uid tenant.UID, plan string, id tenant.ID, namespace string) (Effective, bool) {
-	m, err := s.merged(who{uid, plan, id}, namespace)
+	return s.Holds(s.here(uid, plan, id), namespace)
+}
+
+// effective keeps what tenants share alone: an effective value is many times as large as what is made of it.
+func (s *Store) effective(r Reader, namespace string) (Effective, error) {
+	v, err := s.view(r, namespace)
 	if err != nil {
-		return Effective{}, false
+		return Effective{}, err
 	}
-	return m.effective, true
+	if v.own() {
+		return v.merge()
+	}
+	return typedOf(v, func(e Effective) (Effective, error) { return e, nil })
 }
 
-// merged returns what is kept, or merges it anew.
-func (s *Store) merged(w who, name string) (*merged, error) {
-	s.mu.RLock()
-	n, ok := s.namespaces[name]
-	if !ok || n.schema == nil {
-		defer s.mu.RUnlock()
-		return nil, s.unknown(name)
-	}
-	if m := n.kept(w); m != nil {
-		s.mu.RUnlock()
-		return m, nil
-	}
-	stack, changes := n.stack(w), n.changes
-	s.mu.RUnlock()
-	m := newMerged(stack.Effective())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.namespaces[name] == n && n.changes == changes {
-		n.keep(w, m)
-	}
-	return m, nil
-}
-
-func (s *Store) unknown(name string) error {
-	if !s.loaded {
-		return fault.New(fault.Unavailable, fault.ReasonStarting, "the settings are not loaded yet")
-	}
-	return fault.New(fault.NotFound, fault.ReasonResourceNotFound, "namespaces/%s does not exist", name)
-}
-
-// planKey is the plan as far as it matters: plans without a document are one.
-func (n *namespace) planKey(plan string) string {
-	if n.plans[plan] == nil {
-		return ""
-	}
-	return plan
-}
-
-func (n *namespace) kept(w who) *merged {
-	if n.tenants[w.uid] == nil {
-		return n.shared[n.planKey(w.plan)]
-	}
-	if own, ok := n.own[w.uid]; ok && own.plan == n.planKey(w.plan) && own.id == w.id {
-		return own.merged
-	}
-	return nil
-}
-
-func (n *namespace) keep(w who, m *merged) {
-	if n.tenants[w.uid] == nil {
-		n.shared[n.planKey(w.plan)] = m
-		return
-	}
-	n.own[w.uid] = ownMerged{m, n.planKey(w.plan), w.id}
-}
-
-// stack collects the layers of a tenant.
-func (n *namespace) stack(w who) Stack {
-	s := Stack{Schema: n.schema, Platform: n.platform, Plan: n.plans[w.plan]}
-	if own := n.tenants[w.uid]; own != nil {
-		named := *own
-		named.Name = w.name()
-		s.Tenant = &named
-	}
-	return s
-}
-
-// For reads what holds in a namespace for the tenant of ctx. Errors are faults:
-// CONTEXT_MISSING without a tenant, STARTING before the first state, and
+// For reads what holds in a namespace for the tenant of ctx. A repeated read costs no
+// decoding: the value is shared, so treat what it points to as immutable. Errors are
+// faults: CONTEXT_MISSING without a tenant, STARTING before the first state, and
 // RESOURCE_NOT_FOUND for a namespace that does not exist; and those of encoding/json
 // where the value does not fit T.
 func For[T any](ctx context.Context, s *Store, namespace string) (T, error) {
-	var out T
 	tc, err := tenant.FromContext(ctx)
 	if err != nil {
-		return out, err
-	}
-	m, err := s.merged(who{tc.UID(), tc.Plan(), tc.ID()}, namespace)
-	if err != nil {
-		return out, err
-	}
-	if err := json.Unmarshal(m.text(), &out); err != nil {
 		var zero T
-		return zero, fmt.Errorf("settings of %s: %w", namespace, err)
+		return zero, err
+	}
+	return Read(s, s.reader(tc), namespace, decoded[T])
+}
+
+func decoded[T any](e Effective) (T, error) {
+	var out, zero T
+	if err := json.Unmarshal(Canonical(e.Object), &out); err != nil {
+		return zero, fmt.Errorf("decode settings: %w", err)
 	}
 	return out, nil
+}
+
+// Read is [For] where no context can be made, and where the value is made by other
+// means: from is called once for all readers for whom the same holds, and again after
+// a change. One T is made in one way everywhere.
+func Read[T any](s *Store, r Reader, namespace string, from func(Effective) (T, error)) (T, error) {
+	v, err := s.view(r, namespace)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return typedOf(v, from)
+}
+
+// look is how a brand is kept, apart from what [For] would make of the same settings.
+type look struct{ Brand }
+
+func (s *Store) look(r Reader) (Brand, error) {
+	l, err := Read(s, r, BrandNamespace, func(e Effective) (look, error) {
+		b, err := BrandOf(e)
+		return look{b}, err
+	})
+	return l.Brand, err
 }
 
 // BrandFor returns the brand of the tenant of ctx. Errors are those of [For] and of
@@ -201,178 +147,54 @@ func BrandFor(ctx context.Context, s *Store) (Brand, error) {
 	if err != nil {
 		return Brand{}, err
 	}
-	m, err := s.merged(who{tc.UID(), tc.Plan(), tc.ID()}, BrandNamespace)
-	if err != nil {
-		return Brand{}, err
-	}
-	return m.brand()
+	return s.look(s.reader(tc))
 }
 
 // Brand returns a tenant's brand, for the gateway, which shows it where no context can
 // be made. It is false where none is set or known.
 func (s *Store) Brand(uid tenant.UID, plan string) (Brand, bool) {
-	m, err := s.merged(who{uid: uid, plan: plan}, BrandNamespace)
-	if err != nil {
-		return Brand{}, false
-	}
-	b, err := m.brand()
+	b, err := s.look(s.here(uid, plan, tenant.ID{}))
 	return b, err == nil && !b.Empty()
 }
 
-// NamespaceKey is a namespace's key in the feed.
-func NamespaceKey(namespace string) string { return "namespace/" + namespace }
-
-// PlatformKey is the key of the platform's document in the feed.
-func PlatformKey(namespace string) string { return "doc/" + namespace + "/platform" }
-
-// PlanKey is the key of a plan's document in the feed.
-func PlanKey(namespace, plan string) string { return "doc/" + namespace + "/plan/" + plan }
-
-// TenantKey is the key of a tenant's document in the feed; uid is the text of a uid.
-func TenantKey(namespace, uid string) string {
-	return "doc/" + namespace + "/tenant/" + uid
-}
-
-// edit is a decoded entry of the feed: what becomes of the namespace.
-type edit struct {
-	namespace string
-	apply     func(*namespace)
-}
-
-// Apply takes a revision of the feed in, all of it or nothing.
-func (s *Store) Apply(change feed.Change) error {
-	edits := make([]edit, 0, len(change.Entries))
-	for _, e := range change.Entries {
-		decoded, err := decode(e)
-		if err != nil {
-			return fmt.Errorf("%s: %w", e.Key, err)
-		}
-		edits = append(edits, decoded)
+// view returns what is kept for a reader, or collects it.
+func (s *Store) view(r Reader, name string) (*view, error) {
+	index := s.index.Load()
+	if index == nil {
+		return nil, fault.New(fault.Unavailable, fault.ReasonStarting, "the settings are not loaded yet")
 	}
-	for _, fn := range s.apply(change, edits) {
-		fn()
+	families := uint64(0)
+	if s.Trust != nil {
+		families = s.Trust.Families()
 	}
-	return nil
+	n := (*index)[name]
+	if n == nil {
+		return nil, unknown(name)
+	}
+	if v := n.cache.find(&r, families); v != nil {
+		return v, nil
+	}
+	return s.collect(r, name, families)
 }
 
-// apply makes the edits of a revision and returns who wants to know.
-func (s *Store) apply(change feed.Change, edits []edit) []func() {
+func unknown(name string) error {
+	return fault.New(fault.NotFound, fault.ReasonResourceNotFound, "namespaces/%s does not exist", name)
+}
+
+// collect finds the layers of a reader. families was read before its parent is.
+func (s *Store) collect(r Reader, name string, families uint64) (*view, error) {
+	var parent tenant.UID
+	if s.Trust != nil {
+		state, _ := s.Trust.Tenant(r.UID)
+		parent = state.Parent
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if change.Reset || s.namespaces == nil {
-		s.namespaces = make(map[string]*namespace)
+	n := (*s.index.Load())[name]
+	if n == nil || n.schema == nil {
+		return nil, unknown(name)
 	}
-	s.loaded = true
-	for _, e := range edits {
-		n := s.namespaces[e.namespace]
-		if n == nil {
-			n = newNamespace()
-			s.namespaces[e.namespace] = n
-		}
-		n.changes++
-		e.apply(n)
-		if n.empty() {
-			delete(s.namespaces, e.namespace)
-		}
-	}
-	return s.changed
-}
-
-func (n *namespace) empty() bool {
-	return n.schema == nil && n.platform == nil && len(n.plans) == 0 && len(n.tenants) == 0
-}
-
-var errKey = errors.New("not the key of a namespace or a document")
-
-// decode reads an entry.
-func decode(e feed.Entry) (edit, error) {
-	parts := strings.Split(e.Key, "/")
-	if len(parts) < 2 || parts[1] == "" {
-		return edit{}, errKey
-	}
-	if len(parts) == 2 && parts[0] == "namespace" {
-		return decodeNamespace(parts[1], e)
-	}
-	if parts[0] != "doc" || len(parts) < 3 {
-		return edit{}, errKey
-	}
-	l, err := decodeLayer(e)
-	if err != nil {
-		return edit{}, err
-	}
-	out := edit{namespace: parts[1]}
-	switch {
-	case len(parts) == 3 && parts[2] == "platform":
-		out.apply = func(n *namespace) { n.setPlatform(l) }
-	case len(parts) == 4 && parts[2] == "plan" && parts[3] != "":
-		out.apply = func(n *namespace) { n.setPlan(parts[3], l) }
-	case len(parts) == 4 && parts[2] == "tenant":
-		uid, err := tenant.ParseUID(parts[3])
-		if err != nil {
-			return edit{}, err
-		}
-		out.apply = func(n *namespace) { n.setTenant(uid, l) }
-	default:
-		return edit{}, errKey
-	}
-	return out, nil
-}
-
-func decodeNamespace(name string, e feed.Entry) (edit, error) {
-	var schema *Schema
-	if !e.Deleted {
-		entry := new(configv1.SettingsEntry)
-		if err := proto.Unmarshal(e.Value, entry); err != nil {
-			return edit{}, fmt.Errorf("decode: %w", err)
-		}
-		object, err := Parse([]byte(entry.GetSchema()))
-		if err != nil {
-			return edit{}, err
-		}
-		schema = NewSchema(object)
-	}
-	return edit{name, func(n *namespace) { n.schema = schema; n.forget() }}, nil
-}
-
-// decodeLayer reads a document; nil when it is deleted. Its name is set by its place.
-func decodeLayer(e feed.Entry) (*Layer, error) {
-	if e.Deleted {
-		return nil, nil //nolint:nilnil // no document is what a deletion says
-	}
-	entry := new(configv1.SettingsEntry)
-	if err := proto.Unmarshal(e.Value, entry); err != nil {
-		return nil, fmt.Errorf("decode: %w", err)
-	}
-	object, err := Parse([]byte(entry.GetContent()))
-	if err != nil {
-		return nil, err
-	}
-	return &Layer{Revision: entry.GetRevision(), Object: object}, nil
-}
-
-func (n *namespace) setPlatform(l *Layer) {
-	if l != nil {
-		l.Name = LayerPlatform
-	}
-	n.platform = l
-	n.forget()
-}
-
-func (n *namespace) setPlan(plan string, l *Layer) {
-	n.forget()
-	if l == nil {
-		delete(n.plans, plan)
-		return
-	}
-	l.Name = "plans/" + plan
-	n.plans[plan] = l
-}
-
-func (n *namespace) setTenant(uid tenant.UID, l *Layer) {
-	delete(n.own, uid)
-	if l == nil {
-		delete(n.tenants, uid)
-		return
-	}
-	n.tenants[uid] = l
+	v := n.view(r, parent)
+	n.cache.keep(&slot{reader: r, parent: parent, families: families, view: v})
+	return v, nil
 }

@@ -103,6 +103,34 @@ func TestStoreLayers(t *testing.T) {
 	}
 }
 
+// TestStoreReadsSixLayers takes one layer after the other away, the nearest first.
+func TestStoreReadsSixLayers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	child := w.tenants[0]
+	child.Parent = w.tenants[1].UID
+	if err := w.trust.SetTenant(child); err != nil {
+		t.Fatal(err)
+	}
+	s := &settings.Store{Trust: w.trust, Environment: "staging"}
+	apply(t, s, feed.Change{Reset: true, Entries: []feed.Entry{schemaEntry(t, "n", `{}`)}})
+	keys := []string{
+		settings.PlatformKey("n"), settings.PlanKey("n", "p"), settings.RegionKey("n", tenanttest.Region), settings.TenantKey("n", child.Parent.String()),
+		settings.TenantKey("n", child.UID.String()), settings.EnvironmentKey("n", child.UID.String(), "staging"),
+	}
+	for i, key := range keys {
+		apply(t, s, feed.Change{Entries: []feed.Entry{docEntry(t, key, `{"a":"`+key+`"}`, int64(i+1))}})
+	}
+	layers := []string{"platform", "plans/p", "regions/" + tenanttest.Region, "parent", "tenants/acme", "tenants/acme/environments/staging"}
+	for i, key := range slices.Backward(keys) {
+		e, ok := s.Effective(child.UID, "p", child.ID, "n")
+		if !ok || e.Object["a"] != key || len(e.Origins) != 1 || e.Origins[0].Layer != layers[i] || len(e.Origins[0].Shadowed) != i {
+			t.Errorf("with %d layers: %t %v %v", i+1, ok, e.Object, e.Origins)
+		}
+		apply(t, s, feed.Change{Entries: []feed.Entry{{Key: key, Deleted: true}}})
+	}
+}
+
 func TestStoreRefuses(t *testing.T) {
 	t.Parallel()
 	good := encode(t, &configv1.SettingsEntry{Content: `{"a":1}`, Schema: `{}`})
@@ -110,8 +138,11 @@ func TestStoreRefuses(t *testing.T) {
 		"key of nothing":      {Key: "x/y", Value: good},
 		"no namespace":        {Key: "namespace/", Value: good},
 		"doc without a layer": {Key: "doc/notes", Value: good},
-		"unknown layer":       {Key: "doc/notes/region/eu", Value: good},
+		"unknown layer":       {Key: "doc/notes/moon/eu", Value: good},
 		"no plan":             {Key: "doc/notes/plan/", Value: good},
+		"no region":           {Key: "doc/notes/region/", Value: good},
+		"no environment":      {Key: "doc/notes/environment/" + uidOf("acme").String() + "/", Value: good},
+		"nobody's":            {Key: "doc/notes/environment/acme/staging", Value: good},
 		"no uid":              {Key: "doc/notes/tenant/acme", Value: good},
 		"more":                {Key: "doc/notes/platform/x", Value: good},
 		"not a message":       {Key: "doc/notes/platform", Value: []byte{0xff}},
@@ -131,64 +162,133 @@ func TestStoreRefuses(t *testing.T) {
 	}
 }
 
-// TestCachedEqualsUncached reads in between random changes: what a store remembers must be what one that just got the
-// same state merges.
-func TestCachedEqualsUncached(t *testing.T) {
-	t.Parallel()
-	tenants := []tenant.UID{uidOf("acme"), uidOf("globex"), uidOf("initech")}
-	acme, err := tenant.ParseID("acme")
-	if err != nil {
+// world draws changes of everything that decides what holds for whom.
+type world struct {
+	trust    *tenant.Trust
+	tenants  []tenant.TenantState
+	keys     []string
+	state    map[string]feed.Entry
+	revision int64
+}
+
+func newWorld(tb rapid.TB) *world {
+	tb.Helper()
+	w := &world{trust: tenant.NewTrust(time.Now), state: make(map[string]feed.Entry)}
+	for _, name := range []string{"acme", "globex", "initech"} {
+		id, err := tenant.ParseID(name)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		w.tenants = append(w.tenants, tenant.TenantState{
+			UID: uidOf(name), ID: id, Generation: 1, PlacementGeneration: 1, State: tenant.StateActive, Region: tenanttest.Region,
+		})
+		if err := w.trust.SetTenant(w.tenants[len(w.tenants)-1]); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	for _, n := range []string{"n", "m"} {
+		w.keys = append(w.keys, settings.NamespaceKey(n), settings.PlatformKey(n), settings.PlanKey(n, "p"), settings.PlanKey(n, "q"),
+			settings.RegionKey(n, tenanttest.Region), settings.RegionKey(n, "elsewhere"))
+		for _, t := range w.tenants[:2] {
+			uid := t.UID.String()
+			w.keys = append(w.keys, settings.TenantKey(n, uid), settings.EnvironmentKey(n, uid, "staging"), settings.EnvironmentKey(n, uid, "dev"))
+		}
+	}
+	return w
+}
+
+func (w *world) change(t *rapid.T) feed.Change {
+	c := feed.Change{Reset: rapid.IntRange(0, 19).Draw(t, "reset") == 19}
+	if c.Reset {
+		clear(w.state)
+	}
+	for range rapid.IntRange(1, 3).Draw(t, "entries") {
+		w.revision++
+		e := feed.Entry{Key: rapid.SampledFrom(w.keys).Draw(t, "key"), Deleted: !c.Reset && rapid.IntRange(0, 3).Draw(t, "deleted") == 0}
+		value := rapid.SampledFrom([]string{`{}`, `{"a":1}`, `{"a":{"b":2}}`, `{"a":{"c":null}}`, `{"properties":{"a":{"default":3}}}`}).Draw(t, "value")
+		e.Value = encode(t, &configv1.SettingsEntry{Schema: value, Content: value, Revision: w.revision})
+		if c.Entries = append(c.Entries, e); e.Deleted {
+			delete(w.state, e.Key)
+		} else {
+			w.state[e.Key] = e
+		}
+	}
+	return c
+}
+
+// move gives a tenant another parent, or none.
+func (w *world) move(t *rapid.T) {
+	child := rapid.SampledFrom(w.tenants).Draw(t, "child")
+	if parent := rapid.IntRange(-1, len(w.tenants)-1).Draw(t, "parent"); parent >= 0 && w.tenants[parent].UID != child.UID {
+		child.Parent = w.tenants[parent].UID
+	}
+	if err := w.trust.SetTenant(child); err != nil {
 		t.Fatal(err)
 	}
-	keys := []string{settings.NamespaceKey("n"), settings.NamespaceKey("m")}
-	for _, n := range []string{"n", "m"} {
-		keys = append(keys, settings.PlatformKey(n), settings.PlanKey(n, "p"), settings.PlanKey(n, "q"))
-		for _, uid := range tenants[:2] {
-			keys = append(keys, settings.TenantKey(n, uid.String()))
-		}
+}
+
+// fresh is a store that just got the state.
+func (w *world) fresh(t *rapid.T, environment string) *settings.Store {
+	s := &settings.Store{Trust: w.trust, Environment: environment}
+	whole := feed.Change{Reset: true}
+	for _, e := range w.state {
+		whole.Entries = append(whole.Entries, e)
 	}
+	apply(t, s, whole)
+	return s
+}
+
+type who struct{ name, plan, region string }
+
+// contexts has one of each tenant on each plan in each region.
+func contexts(t *testing.T) map[who]context.Context {
+	t.Helper()
+	issuer, all := tenanttest.NewIssuer(t, nil), make(map[who]context.Context)
+	for i := range 3 * 3 * 2 {
+		at := who{[]string{"acme", "globex", "initech"}[i%3], []string{"p", "q", "r"}[i/3%3], []string{tenanttest.Region, "elsewhere"}[i/9]}
+		all[at] = issuer.In(t.Context(), t, at.name, func(c *tenant.Claims) { c.Plan, c.Region = at.plan, at.region })
+	}
+	return all
+}
+
+// TestCachedEqualsUncached reads in between random changes: what a store remembers must be what one that just got the
+// same state merges, whatever is asked for.
+func TestCachedEqualsUncached(t *testing.T) {
+	t.Parallel()
+	in := contexts(t)
 	rapid.Check(t, func(t *rapid.T) {
-		var s settings.Store
-		state := make(map[string]feed.Entry)
-		revision := int64(0)
-		for _, key := range keys[:2] { // without these nothing can be read
-			state[key] = feed.Entry{Key: key, Value: encode(t, &configv1.SettingsEntry{Schema: `{}`})}
-			apply(t, &s, feed.Change{Entries: []feed.Entry{state[key]}})
-		}
-		change := func(t *rapid.T) feed.Change {
-			c := feed.Change{Reset: rapid.IntRange(0, 19).Draw(t, "reset") == 19}
-			if c.Reset {
-				clear(state)
-			}
-			for range rapid.IntRange(1, 3).Draw(t, "entries") {
-				revision++
-				e := feed.Entry{Key: rapid.SampledFrom(keys).Draw(t, "key"), Deleted: !c.Reset && rapid.IntRange(0, 3).Draw(t, "deleted") == 0}
-				value := rapid.SampledFrom([]string{`{}`, `{"a":1}`, `{"a":{"b":2}}`, `{"a":{"c":null}}`, `{"properties":{"a":{"default":3}}}`}).Draw(t, "value")
-				e.Value = encode(t, &configv1.SettingsEntry{Schema: value, Content: value, Revision: revision})
-				if c.Entries = append(c.Entries, e); e.Deleted {
-					delete(state, e.Key)
-				} else {
-					state[e.Key] = e
-				}
-			}
-			return c
+		w := newWorld(t)
+		s := &settings.Store{Trust: w.trust, Environment: "staging"}
+		for _, n := range []string{"n", "m"} { // without these nothing can be read
+			key := settings.NamespaceKey(n)
+			w.state[key] = feed.Entry{Key: key, Value: encode(t, &configv1.SettingsEntry{Schema: `{}`})}
+			apply(t, s, feed.Change{Entries: []feed.Entry{w.state[key]}})
 		}
 		for range rapid.IntRange(2, 12).Draw(t, "steps") {
-			apply(t, &s, change(t))
-			var fresh settings.Store
-			whole := feed.Change{Reset: true}
-			for _, e := range state {
-				whole.Entries = append(whole.Entries, e)
+			if rapid.Bool().Draw(t, "move") {
+				w.move(t)
+			} else {
+				apply(t, s, w.change(t))
 			}
-			apply(t, &fresh, whole)
-			for _, uid := range tenants {
-				for _, plan := range []string{"p", "q", "r"} {
-					namespace, id := rapid.SampledFrom([]string{"n", "m"}).Draw(t, "namespace"), rapid.SampledFrom([]tenant.ID{{}, acme}).Draw(t, "id")
-					got, known := s.Effective(uid, plan, id, namespace)
-					want, wanted := fresh.Effective(uid, plan, id, namespace)
-					if known != wanted || !cmp.Equal(got, want) {
-						t.Fatalf("%v on %s in %s: %t %v, uncached %t %v", uid, plan, namespace, known, got, wanted, want)
-					}
+			fresh := w.fresh(t, "staging")
+			for at, ctx := range in {
+				namespace := rapid.SampledFrom([]string{"n", "m"}).Draw(t, "namespace")
+				got, gotErr := settings.For[map[string]any](ctx, s, namespace)
+				want, wantErr := settings.For[map[string]any](ctx, fresh, namespace)
+				if (gotErr == nil) != (wantErr == nil) || !cmp.Equal(got, want) {
+					t.Fatalf("%v in %s: %v %v, uncached %v %v", at, namespace, got, gotErr, want, wantErr)
+				}
+				r := settings.Reader{
+					UID: uidOf(at.name), Plan: at.plan, Region: at.region, Environment: rapid.SampledFrom([]string{"", "staging", "dev"}).Draw(t, "environment"),
+					ID: rapid.SampledFrom([]tenant.ID{{}, w.tenants[0].ID}).Draw(t, "id"),
+				}
+				e, known := s.Holds(r, namespace)
+				uncached, wanted := fresh.Holds(r, namespace)
+				if known != wanted || !cmp.Equal(e, uncached) {
+					t.Fatalf("%v in %s: %t %v, uncached %t %v", r, namespace, known, e, wanted, uncached)
+				}
+				if e, _ := s.Effective(r.UID, r.Plan, r.ID, namespace); known && at.region == tenanttest.Region && r.Environment == "staging" && !cmp.Equal(e, uncached) {
+					t.Fatalf("%v by its uid: %v, want %v", r, e, uncached)
 				}
 			}
 		}

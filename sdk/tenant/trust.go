@@ -93,6 +93,7 @@ type Trust struct {
 	clock  func() time.Time
 	base   time.Time
 	heard  atomic.Int64 // last bookmark, as time since base
+	moves  atomic.Uint64
 	loaded atomic.Bool
 
 	mu      sync.RWMutex
@@ -244,6 +245,16 @@ func (t *Trust) move(from, to *TenantState) {
 		}
 		t.below[to.Parent][to.UID] = true
 	}
+	if parentOf(from) != parentOf(to) {
+		t.moves.Add(1) // after the state, so that who reads the number first reads no older parent
+	}
+}
+
+func parentOf(s *TenantState) (uid UID) {
+	if s != nil {
+		uid = s.Parent
+	}
+	return uid
 }
 
 // tell wakes those who watch uid and those who wait for any tenant.
@@ -366,6 +377,11 @@ func (t *Trust) Children(uid UID) []TenantState {
 	}
 	return children
 }
+
+// Families returns a number that grows whenever a tenant may have another parent
+// than before; 0 while nobody has had one. What was made of a tenant's parent is
+// good as long as the number is.
+func (t *Trust) Families() uint64 { return t.moves.Load() }
 
 // Watch returns a channel that is closed when the tenant's state or one of its
 // generations changes next. Watch first and look second, or use

@@ -29,9 +29,10 @@ func (h *house) followConfig(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.looks.settings.Trust, h.looks.settings.Log = h.trust, h.p.Log
 	h.looks.feed, err = settings.Follow(context.WithoutCancel(ctx), settings.FollowConfig{
 		Config: conn, FeedKeys: keys, Replica: h.c.Replica, Store: &h.looks.settings, Dir: h.c.in("settings"),
-		Clock: h.p.Clock, Log: h.p.Log,
+		Clock: h.p.Clock, Log: h.p.Log, Metrics: h.p.Telemetry.MeterProvider(),
 	})
 	if err != nil {
 		return err
