@@ -246,7 +246,7 @@ func contexts(t *testing.T) map[who]context.Context {
 	issuer, all := tenanttest.NewIssuer(t, nil), make(map[who]context.Context)
 	for i := range 3 * 3 * 2 {
 		at := who{[]string{"acme", "globex", "initech"}[i%3], []string{"p", "q", "r"}[i/3%3], []string{tenanttest.Region, "elsewhere"}[i/9]}
-		all[at] = issuer.In(t.Context(), t, at.name, func(c *tenant.Claims) { c.Plan, c.Region = at.plan, at.region })
+		all[at] = issuer.In(t.Context(), t, at.name, func(c *tenant.Claims) { c.Plan, c.Region = at.plan, at.region }) //nolint:fatcontext // beside each other
 	}
 	return all
 }
