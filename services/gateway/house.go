@@ -53,6 +53,7 @@ type house struct {
 	trust   *tenant.Trust
 	limits  *feed.Feed
 	looks   *looks
+	flags   *flagDoor
 	minter  *mint.Minter
 	keeper  *mint.Keeper
 	pool    *upstream.Pool
@@ -64,7 +65,7 @@ func (h *house) build(ctx context.Context, p *serve.Process) (*serve.Service, er
 	h.p = p
 	h.service.Ready = h.ready
 	for _, part := range []func(context.Context) error{
-		h.identify, h.followTenancy, h.followQuota, h.followConfig, h.keepKeys, h.openDoors, h.openAPI,
+		h.identify, h.followTenancy, h.followQuota, h.followConfig, h.followClientKeys, h.keepKeys, h.openDoors, h.openAPI,
 	} {
 		if err := part(ctx); err != nil {
 			return &h.service, err
@@ -244,7 +245,7 @@ func (h *house) openDoors(ctx context.Context) error {
 		Ready: h.able, Table: h.routes.Table, Silence: h.trust.Silence, Tokens: tokens, Minter: h.minter, Verifier: verifier, Self: h.self,
 		Services: tenant.AudienceConfig | tenant.AudienceQuota | tenant.AudienceGateway | tenant.AudienceTenancy,
 		Changed:  h.trust.Watch, Standing: h.standing,
-		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand,
+		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand, Flags: h.flags,
 		Tracer: h.p.Telemetry.TracerProvider().Tracer(scope), Log: h.p.Log,
 		Meter: h.p.Telemetry.MeterProvider().Meter(scope),
 	})
@@ -259,6 +260,7 @@ func (h *house) openDoors(ctx context.Context) error {
 		return err
 	}
 	h.close(func() { _ = doors.closeListeners() }) // closed already unless the start failed
+	doors.server.RegisterOnShutdown(h.flags.end)
 	h.background(doors.serve)
 	if h.listening != nil {
 		h.listening(doors.addresses())

@@ -41,6 +41,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/serve"
 	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/feed/feedtest"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/clientkey"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
@@ -64,9 +65,12 @@ type control struct {
 	quotav1.UnimplementedLimitServiceServer
 	quotav1.UnimplementedLeaseServiceServer
 	configv1.UnimplementedSettingsServiceServer
+	configv1.UnimplementedClientKeyServiceServer
 
 	r                                *rig
 	routes, tenants, limits, configs *feedtest.Publisher
+	clientKeys                       *feedtest.Publisher
+	refuse                           atomic.Bool // no leases any more
 	asks                             atomic.Int64
 	certified                        atomic.Int64
 	publishing                       sync.WaitGroup
@@ -105,12 +109,21 @@ func (c *control) WatchSettings(_ *configv1.WatchSettingsRequest, s grpc.ServerS
 	return c.configs.Watch(s.Context(), func(f *apiv1.FeedFrame) error { return s.Send(&configv1.WatchSettingsResponse{Frame: f}) })
 }
 
+func (c *control) WatchClientKeys(_ *configv1.WatchClientKeysRequest, s grpc.ServerStreamingServer[configv1.WatchClientKeysResponse]) error {
+	return c.clientKeys.Watch(s.Context(), func(f *apiv1.FeedFrame) error { return s.Send(&configv1.WatchClientKeysResponse{Frame: f}) })
+}
+
 func (c *control) ReportApplied(context.Context, *tenancyv1.ReportAppliedRequest) (*tenancyv1.ReportAppliedResponse, error) {
 	return &tenancyv1.ReportAppliedResponse{}, nil
 }
 
 func (c *control) GrantLeases(_ context.Context, in *quotav1.GrantLeasesRequest) (*quotav1.GrantLeasesResponse, error) {
 	c.asks.Add(1)
+	if c.refuse.Load() {
+		return &quotav1.GrantLeasesResponse{Holders: 1, Answers: []*quotav1.LeaseAnswer{{
+			Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_DENIED, RetryAfter: durationpb.New(3 * time.Second), LimitRevision: 2,
+		}}}, nil
+	}
 	return &quotav1.GrantLeasesResponse{Holders: 1, Answers: []*quotav1.LeaseAnswer{{
 		Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_GRANTED, Tokens: in.GetAsks()[0].GetNeed(), Remaining: 7, LimitRevision: 1,
 	}}}, nil
@@ -180,6 +193,7 @@ func newRig(t testing.TB) *rig {
 	r.control = &control{
 		r: r, routes: feedtest.New("routes", r.private("feed")), tenants: feedtest.New(trust.FeedName, r.private("feed")),
 		limits: feedtest.New(limits.FeedName, r.private("feed")), configs: feedtest.New(settings.FeedName, r.private("feed")),
+		clientKeys: feedtest.New(clientkey.FeedName, r.private("feed")),
 	}
 	r.control.hold()()
 	r.furnish()
@@ -321,6 +335,7 @@ func (r *rig) serveControl() (stop func()) {
 	quotav1.RegisterLimitServiceServer(server, r.control)
 	quotav1.RegisterLeaseServiceServer(server, r.control)
 	configv1.RegisterSettingsServiceServer(server, r.control)
+	configv1.RegisterClientKeyServiceServer(server, r.control)
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	r.need(err)

@@ -26,6 +26,10 @@ type Door struct {
 	Flags *flags.Client
 	// Keys are the client keys of all tenants.
 	Keys *clientkey.Store
+	// Standing says why what a visit began with holds no more, such as a plan that the tenant has left; and Changed is
+	// closed at the next change of a tenant by which that may be so. Streams end then. Optional, both or none.
+	Standing func(flags.Who) error
+	Changed  func(tenant.UID) <-chan struct{}
 	// Ending is closed when streams must end because the process does. Optional.
 	Ending <-chan struct{}
 	// Clock is compared with the ends of keys. Default time.Now.
@@ -130,13 +134,22 @@ func Own(origin, host string) bool {
 	return err == nil && u.Host != "" && strings.EqualFold(u.Host, host)
 }
 
-// Hold returns a context that ends, with a fault as its cause, when the visit's key is revoked or ends, or the process
-// does. The returned function must be called.
+// Hold returns a context that ends, with a fault as its cause, when the visit's key is revoked or ends, what the
+// visit began with holds no more, or the process ends. The returned function must be called.
 func (d *Door) Hold(ctx context.Context, v Visit) (held context.Context, stop func()) {
 	ctx, cut := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { cut(d.watch(ctx, v)) })
 	return ctx, func() { cut(nil); watching.Wait() }
+}
+
+// standing returns why a visit must end, or else a channel that is closed when it may have to.
+func (d *Door) standing(w flags.Who) (<-chan struct{}, error) {
+	if d.Standing == nil {
+		return nil, nil
+	}
+	changed := d.Changed(w.UID)
+	return changed, d.Standing(w)
 }
 
 // watch returns why a stream must end, or nil when ctx has ended.
@@ -152,8 +165,13 @@ func (d *Door) watch(ctx context.Context, v Visit) error {
 		if d.Keys.Find(v.Key.Digest, d.Now()) == nil {
 			return invalid()
 		}
+		moved, err := d.standing(v.Who)
+		if err != nil {
+			return err
+		}
 		select {
 		case <-changed:
+		case <-moved:
 		case <-ends:
 			return invalid()
 		case <-d.Ending:

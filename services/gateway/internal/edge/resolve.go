@@ -81,6 +81,35 @@ func (t *Table) Resolve(ask Ask) (Route, error) {
 	return r, t.aim(&r, ask.GRPC)
 }
 
+// ResolveHost finds the tenant whose own host a request came to, for what the gateway itself serves there: the path is
+// not looked at. Errors are those of [Table.Resolve]; on shared hosts it is RESOURCE_NOT_FOUND.
+func (t *Table) ResolveHost(ask Ask) (Route, error) {
+	r := Route{Revision: t.Revision()}
+	host, err := authority.ParseHost(ask.Host)
+	if err != nil {
+		return r, fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "the request's host is not a host name")
+	}
+	r.Host, ask.Path, ask.Token = host, "/", tenant.ID{}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.domains[host] == nil {
+		return r, unknown()
+	}
+	if err := t.identify(&r, ask); err != nil {
+		return r, err
+	}
+	if err := t.checkSNI(&r, ask.SNI); err != nil {
+		return r, err
+	}
+	if err := stateFault(r.Tenant); err != nil {
+		return r, err
+	}
+	if r.Cell = t.cells[r.Tenant.Cell]; r.Cell == nil {
+		return r, noUpstream()
+	}
+	return r, nil
+}
+
 // identify collects what the request names and demands that it be one tenant.
 func (t *Table) identify(r *Route, ask Ask) error {
 	var named []*Tenant

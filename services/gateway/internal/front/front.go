@@ -76,6 +76,8 @@ type Config struct {
 	Standing func(uid tenant.UID) error
 	// Brand returns a tenant's look, or nil.
 	Brand func(uid tenant.UID, plan string) *faces.Brand
+	// Flags answers what is asked of flags on tenants' own hosts; nil for nobody.
+	Flags Flags
 	// Tracer makes spans, Meter measures requests. Without a Meter nothing is measured.
 	Tracer trace.Tracer
 	Meter  metric.Meter
@@ -128,6 +130,7 @@ type visit struct {
 	id    string
 	began time.Time
 	grpc  bool
+	flags bool // it is for Config.Flags
 	body  *pacedBody
 	route edge.Route
 	user  token.User
@@ -140,6 +143,7 @@ type visit struct {
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := &visit{h: h, w: w, r: r, id: requestID(), began: time.Now(), grpc: isGRPC(r)}
+	v.flags = h.c.Flags != nil && h.c.Flags.Serves(r.URL.EscapedPath())
 	ctx, span := h.start(r)
 	v.span = span
 	defer span.End()
@@ -162,6 +166,10 @@ func (v *visit) pass() error {
 	}
 	defer leave()
 	defer v.pace()()
+	if v.flags {
+		v.serveFlags()
+		return nil
+	}
 	return v.tooSlow(v.forward())
 }
 
@@ -244,6 +252,11 @@ func (v *visit) identify() error {
 	if c.Selector != "" {
 		ask.Selector = strings.Join(r.Header.Values(c.Selector), ",")
 	}
+	if v.flags { // its credential is a client key, not a user's token
+		var err error
+		v.route, err = c.Table().ResolveHost(ask)
+		return err
+	}
 	tokenErr := v.authenticate(&ask)
 	route, err := c.Table().Resolve(ask)
 	v.route = route
@@ -286,11 +299,15 @@ func (v *visit) authenticate(ask *edge.Ask) error {
 // subject says for whom the context is made.
 func (v *visit) subject() mint.Subject {
 	t := v.route.Tenant
+	audience := v.h.c.Services
+	if !v.flags {
+		audience |= v.route.App.Audience
+	}
 	s := mint.Subject{
 		TenantUID: t.UID, TenantID: t.ID, Generation: t.Generation, Model: t.Model,
 		Cell: t.Cell, CellNumber: v.route.Cell.Number, Region: v.route.Cell.Region, PlacementGeneration: t.PlacementGeneration,
 		Plan: t.Plan, PrincipalKind: tenant.PrincipalVisitor,
-		Audience: v.route.App.Audience | v.h.c.Services, SealKID: v.route.Cell.SealKID,
+		Audience: audience, SealKID: v.route.Cell.SealKID,
 	}
 	if v.user.Subject != "" {
 		s.PrincipalKind, s.PrincipalDigest = tenant.PrincipalUser, tenant.PrincipalDigest(v.user.Issuer, v.user.Subject)
@@ -308,6 +325,11 @@ func (v *visit) refuse(err error) {
 	v.span.SetStatus(codes.Error, reason)
 	v.h.sampler.log(v.r.Context(), v.h.c.Log, "reason", reason, "error", err, "request_id", v.id, "host", v.r.Host)
 	v.measure(tenanthttp.Status(err), reason)
+	if v.flags {
+		v.dismiss()
+		v.h.c.Flags.Refuse(v.w, v.r, err)
+		return
+	}
 	a := faces.Refusal{Err: err, RequestID: v.id, GRPC: v.grpc}
 	if t := v.route.Tenant; t != nil && reason != fault.ReasonTenantMismatch && reason != fault.ReasonMisdirected {
 		a.Brand = v.h.c.Brand(t.UID, t.Plan)

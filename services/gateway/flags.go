@@ -1,0 +1,78 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/clientkey"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/door"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/ofrep"
+)
+
+// flagDoor serves tenants' flags on their own hosts.
+type flagDoor struct {
+	ofrep *ofrep.Handler
+	keys  clientkey.Store
+	end   func()
+}
+
+// followClientKeys opens the feed of client keys. Until it has a state, from config or from disk, nobody is let in; the
+// gateway is ready without, for its apps do not depend on it.
+func (h *house) followClientKeys(ctx context.Context) error {
+	conn, err := h.dial(ctx, h.c.Settings)
+	if err != nil {
+		return err
+	}
+	keys, err := h.c.Settings.feedKeys()
+	if err != nil {
+		return err
+	}
+	client, err := flags.New(flags.Config{Store: &h.looks.settings, Clock: h.p.Clock, Metrics: h.p.Telemetry.MeterProvider()})
+	if err != nil {
+		return err
+	}
+	ending := make(chan struct{})
+	h.flags = &flagDoor{end: sync.OnceFunc(func() { close(ending) })}
+	entrance := &door.Door{
+		Flags: client, Keys: &h.flags.keys, Standing: h.stillHolds, Changed: h.trust.Watch, Ending: ending, Clock: h.p.Clock,
+	}
+	h.flags.ofrep = ofrep.New(ofrep.Config{
+		Door: entrance, Revision: func() int64 { return h.looks.feed.Status().Revision }, Log: h.p.Log,
+	})
+	followed, err := clientkey.Follow(context.WithoutCancel(ctx), clientkey.FollowConfig{
+		Config: conn, FeedKeys: keys, Replica: h.c.Replica, Store: &h.flags.keys, Dir: h.c.in("clientkeys"), Clock: h.p.Clock, Log: h.p.Log,
+	})
+	if err != nil {
+		return err
+	}
+	h.close(followed.Close)
+	return nil
+}
+
+// stillHolds says why a stream of flags must end: the tenant is not served, or other layers are its own now.
+func (h *house) stillHolds(w flags.Who) error {
+	if err := h.standing(w.UID); err != nil {
+		return err
+	}
+	t, _ := h.trust.Tenant(w.UID)
+	if t.Plan != w.Plan || t.Region != "" && t.Region != w.Region {
+		return fault.New(fault.Unavailable, fault.ReasonTenantNotReady, "the account has changed; connect again").WithRetry(time.Second)
+	}
+	return nil
+}
+
+// Serves implements front.Flags.
+func (f *flagDoor) Serves(path string) bool { return strings.HasPrefix(path, ofrep.Prefix) }
+
+// ServeHTTP implements front.Flags.
+func (f *flagDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) { f.ofrep.ServeHTTP(w, r) }
+
+// Refuse implements front.Flags.
+func (f *flagDoor) Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	f.ofrep.Refuse(w, r, err)
+}
