@@ -158,8 +158,14 @@ func (j judge) tabled(md protoreflect.MethodDescriptor, entry Entry) (*method, e
 		return nil, fmt.Errorf("%s: its table entry has no rule", m.full)
 	}
 	var faults []error
-	m.target, faults = resolveTarget(md.Input(), entry.Rule.GetTarget(), faults)
+	if entry.Rule.GetTarget() != "" || !entry.Keyed {
+		m.target, faults = resolveTarget(md.Input(), entry.Rule.GetTarget(), faults)
+	}
 	switch permission := entry.Rule.GetPermission(); {
+	case entry.Keyed:
+		if permission != "" || entry.Permission != nil {
+			faults = append(faults, errors.New("is called with a client key and names a permission"))
+		}
 	case (permission == "") == (entry.Permission == nil):
 		faults = append(faults, errors.New("needs either a permission or a function that finds it"))
 	case entry.Permission != nil && len(entry.Permissions) == 0:

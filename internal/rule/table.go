@@ -15,6 +15,9 @@ type Table map[string]Entry
 type Entry struct {
 	// Open lets everybody call without a credential. Only for what reveals nothing, such as health.
 	Open bool
+	// Keyed says that a client key is the credential, and that it is looked at by the door that serves the method. On a
+	// gRPC port nobody has the right to call it.
+	Keyed bool
 	// Rule is what the method would declare. Unused when Open. Its permission is empty when Permission finds it.
 	Rule *apiv1.MethodRule
 	// Permission says which permission a call needs, from the value of the field that the rule's target names. A
@@ -68,6 +71,24 @@ func operationEntry(permission OperationPermission, permissions []string, verb s
 		},
 		Permissions: permissions,
 	}
+}
+
+// Flagd is the table of flagd's protocols, which gateways serve on tenants' own hosts. It is all that they serve of them.
+func Flagd() Table {
+	table := Table{}
+	add := func(service string, methods ...string) {
+		for _, method := range methods {
+			table["/"+service+"/"+method] = Entry{Keyed: true, Rule: &apiv1.MethodRule{
+				Plane: apiv1.Plane_PLANE_PEER, Audit: apiv1.AuditClass_AUDIT_CLASS_NONE, Idempotency: apiv1.Idempotency_IDEMPOTENCY_SAFE,
+			}}
+		}
+	}
+	for _, service := range []string{"flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service"} {
+		add(service, "ResolveBoolean", "ResolveString", "ResolveFloat", "ResolveInt", "ResolveObject", "EventStream")
+	}
+	add("flagd.evaluation.v1.Service", "ResolveAll")
+	add("flagd.sync.v1.FlagSyncService", "SyncFlags", "FetchAllFlags", "GetMetadata")
+	return table
 }
 
 // Join merges tables; a method that is in two of them keeps its last entry.

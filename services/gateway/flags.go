@@ -7,16 +7,20 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rowhouse-platform/rowhouse/internal/rule"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/clientkey"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/door"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/flagd"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/ofrep"
 )
 
 // flagDoor serves tenants' flags on their own hosts.
 type flagDoor struct {
 	ofrep *ofrep.Handler
+	flagd *flagd.Handler
+	rules rule.Table // of flagd's methods: no other is served
 	keys  clientkey.Store
 	end   func()
 }
@@ -37,13 +41,14 @@ func (h *house) followClientKeys(ctx context.Context) error {
 		return err
 	}
 	ending := make(chan struct{})
-	h.flags = &flagDoor{end: sync.OnceFunc(func() { close(ending) })}
+	h.flags = &flagDoor{rules: rule.Flagd(), end: sync.OnceFunc(func() { close(ending) })}
 	entrance := &door.Door{
 		Flags: client, Keys: &h.flags.keys, Standing: h.stillHolds, Changed: h.trust.Watch, Ending: ending, Clock: h.p.Clock,
 	}
 	h.flags.ofrep = ofrep.New(ofrep.Config{
 		Door: entrance, Revision: func() int64 { return h.looks.feed.Status().Revision }, Log: h.p.Log,
 	})
+	h.flags.flagd = flagd.New(flagd.Config{Door: entrance, Log: h.p.Log})
 	followed, err := clientkey.Follow(context.WithoutCancel(ctx), clientkey.FollowConfig{
 		Config: conn, FeedKeys: keys, Replica: h.c.Replica, Store: &h.flags.keys, Dir: h.c.in("clientkeys"), Clock: h.p.Clock, Log: h.p.Log,
 	})
@@ -67,12 +72,25 @@ func (h *house) stillHolds(w flags.Who) error {
 }
 
 // Serves implements front.Flags.
-func (f *flagDoor) Serves(path string) bool { return strings.HasPrefix(path, ofrep.Prefix) }
+func (f *flagDoor) Serves(path string) bool {
+	_, ok := f.rules[path]
+	return ok || strings.HasPrefix(path, ofrep.Prefix)
+}
 
 // ServeHTTP implements front.Flags.
-func (f *flagDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) { f.ofrep.ServeHTTP(w, r) }
+func (f *flagDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.EscapedPath(), ofrep.Prefix) {
+		f.ofrep.ServeHTTP(w, r)
+		return
+	}
+	f.flagd.ServeHTTP(w, r)
+}
 
 // Refuse implements front.Flags.
 func (f *flagDoor) Refuse(w http.ResponseWriter, r *http.Request, err error) {
-	f.ofrep.Refuse(w, r, err)
+	if strings.HasPrefix(r.URL.EscapedPath(), ofrep.Prefix) {
+		f.ofrep.Refuse(w, r, err)
+		return
+	}
+	f.flagd.Refuse(w, r, err)
 }

@@ -69,7 +69,9 @@ func (r *rig) browser(g *running) *http.Client {
 	var dialer net.Dialer
 	transport := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return dialer.DialContext(ctx, network, g.https) },
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, g.https)
+		},
 	}
 	r.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}

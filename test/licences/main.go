@@ -66,6 +66,9 @@ func examine(ctx context.Context) (map[string]string, error) {
 	lines := map[string]string{}
 	var errs []error
 	for path, dir := range modules {
+		if from := generatedFrom()[path]; from != "" {
+			dir = from
+		}
 		line, err := licence(dir)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", path, err))
@@ -73,6 +76,14 @@ func examine(ctx context.Context) (map[string]string, error) {
 		lines[path] = line
 	}
 	return lines, errors.Join(errs...)
+}
+
+// generatedFrom names the folders with the licences of protos of which a registry generates modules without any text.
+func generatedFrom() map[string]string {
+	const flagd = "third_party/proto/licences/flagd"
+	return map[string]string{
+		"buf.build/gen/go/open-feature/flagd/protocolbuffers/go": flagd, "buf.build/gen/go/open-feature/flagd/connectrpc/go": flagd,
+	}
 }
 
 // required returns the folder of each module that go.mod names.

@@ -102,9 +102,9 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) error {
 // notify sends the first frame, which closes the gap between a client's fetch and now, and then one for each change.
 func (h *Handler) notify(ctx context.Context, w http.ResponseWriter, s *flags.Subscription, view *flags.View) {
 	out := http.NewResponseController(w)
-	for frame := true; ctx.Err() == nil; frame = h.next(ctx, s, &view) {
+	for changed := true; ctx.Err() == nil; {
 		var err error
-		if frame {
+		if changed {
 			revision := h.c.Revision()
 			_, err = fmt.Fprintf(w, "id: %d\nevent: message\ndata: {\"type\":\"refetchEvaluation\",\"etag\":\"%d\",\"lastModified\":%d}\n\n",
 				revision, revision, h.c.Door.Now().Unix())
@@ -115,38 +115,10 @@ func (h *Handler) notify(ctx context.Context, w http.ResponseWriter, s *flags.Su
 			return
 		}
 		wait(ctx, pause) // what changes meanwhile is one frame
+		var keys []string
+		view, keys = h.c.Door.Next(ctx, s, view, comment)
+		changed = keys != nil
 	}
-}
-
-// next waits for a change, or for a time at which an answer changes, and says whether there was one; it is false when
-// there was nothing for a while.
-func (h *Handler) next(ctx context.Context, s *flags.Subscription, view **flags.View) bool {
-	patience, turns := comment, false
-	if in, ok := turn(*view, h.c.Door.Now()); ok && in <= patience {
-		patience, turns = in, true
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	change, err := s.Next(ctx)
-	if err != nil {
-		return turns
-	}
-	*view = change.View
-	return true
-}
-
-// turn returns how long it is until the next constant that a rule compares with the time. What rules compute of the time
-// has no such moment: clients see it when they ask the next time.
-func turn(view *flags.View, now time.Time) (time.Duration, bool) {
-	var first time.Time
-	for _, key := range view.Timed() {
-		for _, second := range view.Times(key).Instants {
-			if at := time.Unix(second, 0); at.After(now) && (first.IsZero() || at.Before(first)) {
-				first = at
-			}
-		}
-	}
-	return first.Sub(now), !first.IsZero()
 }
 
 // wait returns after d, or when ctx has ended.
