@@ -19,14 +19,14 @@ type namespace struct {
 	platform       *Layer
 	plans, regions map[string]*Layer
 	tenants        map[tenant.UID]document
-	environments   map[place]document
+	environments   map[tenantEnvironment]document
 
 	shared map[common]*view // by what tenants without documents of their own have in common
 	cache  cache
 }
 
-// place is a tenant's environment.
-type place struct {
+// tenantEnvironment is an environment of a tenant.
+type tenantEnvironment struct {
 	uid         tenant.UID
 	environment string
 }
@@ -41,7 +41,7 @@ type common struct {
 func newNamespace() *namespace {
 	return &namespace{
 		plans: make(map[string]*Layer), regions: make(map[string]*Layer), tenants: make(map[tenant.UID]document),
-		environments: make(map[place]document), shared: make(map[common]*view),
+		environments: make(map[tenantEnvironment]document), shared: make(map[common]*view),
 	}
 }
 
@@ -53,7 +53,7 @@ func (n *namespace) forget() {
 
 // view finds the layers of a reader with this parent.
 func (n *namespace) view(r Reader, parent tenant.UID) *view {
-	own, env := n.tenants[r.UID], n.environments[place{r.UID, r.Environment}]
+	own, env := n.tenants[r.UID], n.environments[tenantEnvironment{r.UID, r.Environment}]
 	if own != nil || env != nil {
 		return &view{
 			schema: n.schema, platform: n.platform, plan: n.plans[r.Plan], region: n.regions[r.Region],
@@ -272,7 +272,7 @@ func (s *Store) decodeOwn(parts []string, e feed.Entry) (edit, error) {
 	d := documentOf(e)
 	out := edit{namespace: parts[1], concerns: func(c *Change) { c.of(uid) }}
 	if parts[2] == "environment" {
-		at := place{uid, parts[4]}
+		at := tenantEnvironment{uid, parts[4]}
 		out.apply = func(n *namespace) {
 			if n.environments[at] = d; d == nil {
 				delete(n.environments, at)
