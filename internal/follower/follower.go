@@ -135,6 +135,8 @@ type Base struct {
 type Parts struct {
 	// Register registers its gRPC services.
 	Register func(*grpc.Server)
+	// MaxRequest is the most bytes that one of its methods takes; see [serve.Service].
+	MaxRequest int
 	// Background is its work beside serving; see [serve.Service].
 	Background []func(context.Context) error
 	// Loaded are closed when what it waits for before it serves is there, by name.
@@ -190,7 +192,7 @@ func build(ctx context.Context, k Kind, c Config, p *serve.Process, s *serve.Ser
 		return fmt.Errorf("verifier: %w", err)
 	}
 	added := parts(b)
-	s.Verifier, s.Denied = b.Verifier, b.Kernel.Denied
+	s.Verifier, s.Denied, s.MaxRequest = b.Verifier, b.Kernel.Denied, added.MaxRequest
 	s.Register = func(server *grpc.Server) {
 		added.Register(server)
 		auditv1.RegisterAuditServiceServer(server, auditrpc.New(b.Kernel, pool))

@@ -93,6 +93,7 @@ func (r Roles) grant(roles, permissions []string) (map[string]bool, error) {
 func viewerPermissions() []string {
 	return []string{
 		"config.clientKeys.list",
+		"config.brandAssets.get", "config.brandAssets.list",
 		"config.documents.get", "config.documents.list",
 		"config.namespaces.get", "config.namespaces.list",
 		"quota.limits.get", "quota.limits.list",
@@ -115,6 +116,7 @@ func supportPermissions() []string {
 func operatorPermissions() []string {
 	return []string{
 		"config.clientKeys.create", "config.clientKeys.delete",
+		"config.brandAssets.create", "config.brandAssets.delete",
 		"config.documents.delete", "config.documents.update",
 		"quota.limits.delete", "quota.limits.update",
 		"tenancy.domains.create", "tenancy.domains.delete", "tenancy.domains.update", "tenancy.domains.verify",
@@ -155,7 +157,7 @@ func ownerPermissions() []string {
 func workloadPermissions() map[string][]string {
 	return map[string][]string{
 		RoleGateway: {
-			"config.clientKeys.watch", "config.settings.watch", "quota.leases.grant", "quota.limits.watch",
+			"config.brands.serve", "config.clientKeys.watch", "config.settings.watch", "quota.leases.grant", "quota.limits.watch",
 			"tenancy.contextKeys.certify", "tenancy.contexts.refresh", "tenancy.routes.watch", "tenancy.tenants.watch",
 		},
 		RoleConfig:  {"tenancy.tenants.watch"},

@@ -73,6 +73,8 @@ type Service struct {
 	Verifier *tenant.Verifier
 	// Refresher renews the contexts of streams that outlive theirs. Optional.
 	Refresher tenantgrpc.Refresher
+	// MaxRequest is the most bytes that a method of the service declares for its request. Default 1 MiB.
+	MaxRequest int
 	// Denied hears of refused calls, see rule.Config. Optional.
 	Denied func(ctx context.Context, call rule.Call, err error)
 	// Ready says why the service cannot serve yet: caches that are not loaded, never a database that is away. It is

@@ -54,7 +54,7 @@ func (p *Process) newServer(s *Service) (*server, error) {
 	options := append(enforcer.Outer(), grpc.ChainStreamInterceptor(srv.endStreams))
 	options = append(options, p.Telemetry.ServerOptions(rules)...)
 	options = append(options, enforcer.Inner()...)
-	options = append(options, transport(p.Identity)...) // last: its keepalive replaces that of tenantgrpc
+	options = append(options, transport(p.Identity, max(s.MaxRequest, rule.DefaultMaxRequest))...) // last: its keepalive replaces that of tenantgrpc
 	srv.grpc = grpc.NewServer(options...)
 	grpc_health_v1.RegisterHealthServer(srv.grpc, srv.health)
 	s.Register(srv.grpc)
@@ -69,11 +69,11 @@ func (p *Process) newServer(s *Service) (*server, error) {
 
 // transport are the options of the connection. Certificates are optional there, because operators come with tokens;
 // rule demands them where the method's plane does.
-func transport(source *identity.Source) []grpc.ServerOption {
+func transport(source *identity.Source, maxRequest int) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(source.ServerTLS(identity.OptionalClient()))),
 		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.MaxRecvMsgSize(rule.DefaultMaxRequest + receiveSlack),
+		grpc.MaxRecvMsgSize(maxRequest + receiveSlack),
 		grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.WaitForHandlers(true),

@@ -39,6 +39,7 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		}
 		furnisher := rpc.NewFurnisher(api)
 		return follower.Parts{
+			MaxRequest: rpc.MaxRequest,
 			Register:   func(server *grpc.Server) { rpc.Register(server, api) },
 			Background: []func(context.Context) error{furnisher.Run},
 			Loaded:     map[string]<-chan struct{}{"built-in namespaces": furnisher.Ready()},

@@ -354,13 +354,15 @@ type api struct {
 	configv1.DocumentServiceClient
 	configv1.SettingsServiceClient
 	configv1.ClientKeyServiceClient
+	configv1.BrandAssetServiceClient
 	auditv1.AuditServiceClient
 }
 
 func apiOf(conn *grpc.ClientConn) api {
 	return api{
 		configv1.NewNamespaceServiceClient(conn), configv1.NewDocumentServiceClient(conn), configv1.NewSettingsServiceClient(conn),
-		configv1.NewClientKeyServiceClient(conn), auditv1.NewAuditServiceClient(conn),
+		configv1.NewClientKeyServiceClient(conn),
+		configv1.NewBrandAssetServiceClient(conn), auditv1.NewAuditServiceClient(conn),
 	}
 }
 

@@ -21,7 +21,7 @@ const (
 
 func brands() noun {
 	return noun{
-		name: "brand", short: "How tenants look: name, colours, logo", service: documentService,
+		name: "brand", short: "How tenants look: name, colours, logos", service: documentService,
 		long:    "How tenants look. A brand is the settings in the namespace \"brand\"; history and the rest: rowhouse config.",
 		columns: configs().columns,
 		verbs: []verb{

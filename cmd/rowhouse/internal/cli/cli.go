@@ -66,7 +66,11 @@ func (a *app) addTo(root *cobra.Command) {
 		if n.name == "cells" {
 			c.AddCommand(a.cellDatabaseCommands()...)
 		}
-		root.AddCommand(c)
+		over := root
+		if n.below != "" {
+			over, _, _ = root.Find([]string{n.below}) // it comes earlier in the table
+		}
+		over.AddCommand(c)
 	}
 	root.AddCommand(a.callCommand())
 	for _, c := range root.Commands() {

@@ -267,7 +267,7 @@ func listOf(message, called string) string {
 func listsOf(like func(noun) bool) string {
 	for _, n := range nouns() {
 		if like(n) && n.verbNamed("list") != nil {
-			return "see what there is: rowhouse " + n.name + " list"
+			return "see what there is: rowhouse " + strings.TrimSpace(n.below+" "+n.name) + " list"
 		}
 	}
 	return ""

@@ -14,6 +14,8 @@ import (
 // noun is a kind of resource and what can be done with it.
 type noun struct {
 	name, short, long string
+	// below is the noun under which it stands: "brand" in "rowhouse brand assets".
+	below string
 	// service is the gRPC service of its RPCs; columns are those of its tables: "HEADER=path", where "@collection"
 	// takes the id after that collection out of a name.
 	service, columns string
@@ -73,7 +75,8 @@ func named(form string) []field { return []field{{"name", form}} }
 // nouns is the table of all nouns.
 func nouns() []noun {
 	return []noun{
-		tenants(), domains(), plans(), apps(), migrations(), cells(), placements(), configs(), namespaces(), brands(), clientKeys(), limits(),
+		tenants(), domains(), plans(), apps(), migrations(), cells(), placements(), configs(), namespaces(), brands(), brandAssets(),
+		clientKeys(), limits(),
 		audits(), operations(), routes(), consumers(), keys(),
 	}
 }

@@ -28,6 +28,7 @@ func TestWhatIsSent(t *testing.T) {
 	notes := write(t, "notes.yaml", "page: {size: 5}\n")
 	dir := filepath.Dir(write(t, "0001_notes.sql", "SELECT 1"))
 	logo := write(t, "logo.png", "\x89PNG\r\n\x1a\nrest")
+	svg := write(t, "logo.svg", "<svg/>")
 	for name, tt := range map[string]struct {
 		args []string
 		want string // "service Service/Method request"
@@ -70,6 +71,8 @@ func TestWhatIsSent(t *testing.T) {
 		"revisions":         {[]string{"config", "revisions", "acme", "notes"}, `config DocumentService/ListDocumentRevisions {"parent":"tenants/acme/config/notes","page_size":50}`},
 		"brand":             {[]string{"brand", "set", "acme", "--name", `A "b" <c>`, "--primary", "#112233", "--text-dark", "#ffffff", "--logo", logo}, `config DocumentService/UpdateDocument {"document":{"name":"tenants/acme/config/brand","content":"{\"dark\":{\"text\":\"#ffffff\"},\"light\":{\"primary\":\"#112233\"},\"logo\":\"data:image/png;base64,iVBORw0KGgpyZXN0\",\"name\":\"A \\\"b\\\" \\u003cc\\u003e\"}"},"allow_missing":true,` + id + `,"merge_patch":true}`},
 		"a number as name":  {[]string{"brand", "set", "acme", "--name", "42", "--primary="}, `config DocumentService/UpdateDocument {"document":{"name":"tenants/acme/config/brand","content":"{\"light\":{\"primary\":null},\"name\":\"42\"}"},"allow_missing":true,` + id + `,"merge_patch":true}`},
+		"upload":            {[]string{"brand", "asset", "put", "acme", "--file", svg, "--reason", "new logo"}, `config BrandAssetService/CreateBrandAsset {"parent":"tenants/acme","media_type":"image/svg+xml","content":"PHN2Zy8+","reason":"new logo"}`},
+		"icons":             {[]string{"brand", "assets", "put", "plans/free", "--file", logo, "--icons", "--ground", "#112233"}, `config BrandAssetService/CreateBrandAsset {"parent":"plans/free","media_type":"image/png","content":"iVBORw0KGgpyZXN0","icons":true,"ground":"#112233"}`},
 		"show brand":        {[]string{"brand", "explain", "acme"}, `config DocumentService/ExplainSettings {"name":"tenants/acme/config/brand"}`},
 		"platform chain":    {[]string{"audit", "list"}, `tenancy AuditService/ListEvents {"parent":"chains/platform","page_size":50}`},
 		"other chains":      {[]string{"audit", "verify", "platform", "--service", "gateway"}, `gateway AuditService/VerifyChain {"name":"chains/platform"}`},
@@ -152,6 +155,7 @@ func TestMistakesSendNothing(t *testing.T) {
 		"confirm withdraw": {"migrations delete notes 0001_notes", "repeat with --confirm 0001_notes"},
 		"other resource":   {"config explain platform notes x", "explain takes"},
 		"logo's size":      {"brand set acme --logo " + big, "a logo has at most 98304"},
+		"asset's kind":     {"brand asset put acme --file request_test.go", "is none of .png"},
 		"logo's kind":      {"brand set acme --logo request_test.go", "is not a PNG image"},
 		"method":           {"call TenantService/GetTenat", "did you mean TenantService/GetTenant?"},
 		"data":             {`call TenantService/GetTenant -d {"nam":1}`, `unknown field "nam"`},

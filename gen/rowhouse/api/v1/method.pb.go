@@ -279,8 +279,10 @@ type MethodRule struct {
 	Context ContextClass `protobuf:"varint,6,opt,name=context,proto3,enum=rowhouse.api.v1.ContextClass" json:"context,omitempty"`
 	// Whether a DATA call is served while its tenant is suspended. Default false.
 	AllowSuspended bool `protobuf:"varint,7,opt,name=allow_suspended,json=allowSuspended,proto3" json:"allow_suspended,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How many bytes a request may have. Default 1 MiB, which is also the least.
+	MaxRequestBytes int32 `protobuf:"varint,8,opt,name=max_request_bytes,json=maxRequestBytes,proto3" json:"max_request_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *MethodRule) Reset() {
@@ -362,6 +364,13 @@ func (x *MethodRule) GetAllowSuspended() bool {
 	return false
 }
 
+func (x *MethodRule) GetMaxRequestBytes() int32 {
+	if x != nil {
+		return x.MaxRequestBytes
+	}
+	return 0
+}
+
 var file_rowhouse_api_v1_method_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -387,7 +396,7 @@ var File_rowhouse_api_v1_method_proto protoreflect.FileDescriptor
 
 const file_rowhouse_api_v1_method_proto_rawDesc = "" +
 	"\n" +
-	"\x1crowhouse/api/v1/method.proto\x12\x0frowhouse.api.v1\x1a google/protobuf/descriptor.proto\"\xc7\x02\n" +
+	"\x1crowhouse/api/v1/method.proto\x12\x0frowhouse.api.v1\x1a google/protobuf/descriptor.proto\"\xf3\x02\n" +
 	"\n" +
 	"MethodRule\x12,\n" +
 	"\x05plane\x18\x01 \x01(\x0e2\x16.rowhouse.api.v1.PlaneR\x05plane\x12\x1e\n" +
@@ -398,7 +407,8 @@ const file_rowhouse_api_v1_method_proto_rawDesc = "" +
 	"\vidempotency\x18\x04 \x01(\x0e2\x1c.rowhouse.api.v1.IdempotencyR\vidempotency\x12\x16\n" +
 	"\x06target\x18\x05 \x01(\tR\x06target\x127\n" +
 	"\acontext\x18\x06 \x01(\x0e2\x1d.rowhouse.api.v1.ContextClassR\acontext\x12'\n" +
-	"\x0fallow_suspended\x18\a \x01(\bR\x0eallowSuspended*O\n" +
+	"\x0fallow_suspended\x18\a \x01(\bR\x0eallowSuspended\x12*\n" +
+	"\x11max_request_bytes\x18\b \x01(\x05R\x0fmaxRequestBytes*O\n" +
 	"\x05Plane\x12\x15\n" +
 	"\x11PLANE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

@@ -45,6 +45,16 @@ const (
 	// INVALID_ARGUMENT: the value is out of what the schema lets layers narrower than the platform set ("x-clamp"), or
 	// documents set such values already. Violations are those of SCHEMA_VIOLATION, with the reason X_CLAMP.
 	Reason_REASON_SETTING_CLAMPED Reason = 11
+	// INVALID_ARGUMENT: an uploaded file is not what it is said to be, or holds what is not allowed. The violation of
+	// BadRequest says what, with line and column, and names the rule as its reason; metadata: rule.
+	Reason_REASON_UPLOAD_REFUSED Reason = 20
+	// RESOURCE_EXHAUSTED: the owner has as many brand assets, or as many bytes of them, as one may have.
+	Reason_REASON_BRAND_ASSETS_FULL Reason = 21
+	// FAILED_PRECONDITION: a published brand, a draft or a style sheet names the asset.
+	Reason_REASON_BRAND_ASSET_IN_USE Reason = 22
+	// FAILED_PRECONDITION: pairs of colours of a brand would be hard to tell apart (WCAG 2.2 AA). Each violation of
+	// BadRequest names the colour's place, the pair with its ratio, and the nearest colour that passes.
+	Reason_REASON_CONTRAST Reason = 23
 )
 
 // Enum value maps for Reason.
@@ -58,6 +68,10 @@ var (
 		5:  "REASON_CLIENT_KEY_LIMIT",
 		10: "REASON_SETTING_LOCKED",
 		11: "REASON_SETTING_CLAMPED",
+		20: "REASON_UPLOAD_REFUSED",
+		21: "REASON_BRAND_ASSETS_FULL",
+		22: "REASON_BRAND_ASSET_IN_USE",
+		23: "REASON_CONTRAST",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":        0,
@@ -68,6 +82,10 @@ var (
 		"REASON_CLIENT_KEY_LIMIT":   5,
 		"REASON_SETTING_LOCKED":     10,
 		"REASON_SETTING_CLAMPED":    11,
+		"REASON_UPLOAD_REFUSED":     20,
+		"REASON_BRAND_ASSETS_FULL":  21,
+		"REASON_BRAND_ASSET_IN_USE": 22,
+		"REASON_CONTRAST":           23,
 	}
 )
 
@@ -102,7 +120,7 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xe8\x01\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xd5\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
@@ -112,7 +130,11 @@ const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\x17REASON_CLIENT_KEY_LIMIT\x10\x05\x12\x19\n" +
 	"\x15REASON_SETTING_LOCKED\x10\n" +
 	"\x12\x1a\n" +
-	"\x16REASON_SETTING_CLAMPED\x10\vB\xd6\x01\n" +
+	"\x16REASON_SETTING_CLAMPED\x10\v\x12\x19\n" +
+	"\x15REASON_UPLOAD_REFUSED\x10\x14\x12\x1c\n" +
+	"\x18REASON_BRAND_ASSETS_FULL\x10\x15\x12\x1d\n" +
+	"\x19REASON_BRAND_ASSET_IN_USE\x10\x16\x12\x13\n" +
+	"\x0fREASON_CONTRAST\x10\x17B\xd6\x01\n" +
 	"\x16com.rowhouse.config.v1B\vReasonProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
 var (

@@ -292,8 +292,14 @@ func (w *write) judge(layer *sdk.Layer) error {
 
 // put checks, writes and publishes the document.
 func (w *write) put(ctx context.Context, tx *change.Tx, reason string) error {
+	if err := judgeAssets(ctx, tx, w.place, w.object); err != nil {
+		return err
+	}
 	if err := w.judge(&sdk.Layer{Object: w.object}); err != nil || tx.Call().ValidateOnly {
 		return err
+	}
+	if w.place.Namespace == sdk.BrandNamespace && settings.HasExceptions(w.object) {
+		tx.Audit(w.place.String(), "content.exceptions") // who lets colours pass that are hard to read is on record
 	}
 	revision, err := store.Tick(ctx, tx)
 	if err != nil {

@@ -47,6 +47,7 @@ func Register(s *grpc.Server, c Config) {
 	configv1.RegisterDocumentServiceServer(s, &documentService{Config: c})
 	configv1.RegisterSettingsServiceServer(s, &settingsService{Config: c})
 	configv1.RegisterClientKeyServiceServer(s, &clientKeyService{Config: c})
+	configv1.RegisterBrandAssetServiceServer(s, newBrandAssetService(c))
 }
 
 // Domain and reasons of our own, see rowhouse.config.v1.Reason.
@@ -59,6 +60,10 @@ const (
 	settingLocked   = "SETTING_LOCKED"
 	settingClamped  = "SETTING_CLAMPED"
 	clientKeyLimit  = "CLIENT_KEY_LIMIT"
+	uploadRefused   = "UPLOAD_REFUSED"
+	brandAssetsFull = "BRAND_ASSETS_FULL"
+	brandAssetInUse = "BRAND_ASSET_IN_USE"
+	contrast        = "CONTRAST"
 )
 
 func refuse(kind fault.Kind, reason, format string, args ...any) *fault.Error {
@@ -110,6 +115,10 @@ func judgeWith(c settings.Change, shadow bool) error {
 	found := append(byRule[""], c.Findings()...)
 	if len(found) == 0 {
 		return nil
+	}
+	if !slices.ContainsFunc(found, func(f settings.Finding) bool { return f.Rule != settings.RuleContrast }) {
+		return violated(refuse(fault.FailedPrecondition, contrast, "%d pairs of colours would be hard to tell apart; change them, "+
+			"or say in \"exceptions\" why they stay", len(found)), found)
 	}
 	return violated(refuse(fault.InvalidArgument, schemaViolation, "the write would break %d rules of the schema", len(found)), found)
 }

@@ -96,6 +96,7 @@ func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
 	}
 	if s.namespace == sdk.BrandNamespace {
 		found = append(found, sdk.CheckBrand(e.Object)...)
+		found = append(found, contrast(e.Object)...)
 	}
 	slices.SortFunc(found, func(a, b sdk.Problem) int {
 		return strings.Compare(a.Pointer+"\x00"+a.Rule+"\x00"+a.Text, b.Pointer+"\x00"+b.Rule+"\x00"+b.Text)
