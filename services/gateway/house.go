@@ -245,7 +245,8 @@ func (h *house) openDoors(ctx context.Context) error {
 		Ready: h.able, Table: h.routes.Table, Silence: h.trust.Silence, Tokens: tokens, Minter: h.minter, Verifier: verifier, Self: h.self,
 		Services: tenant.AudienceConfig | tenant.AudienceQuota | tenant.AudienceGateway | tenant.AudienceTenancy,
 		Changed:  h.trust.Watch, Standing: h.standing,
-		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand, Flags: h.flags,
+		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand, Own: h.looks.serve,
+		Flags: h.flags,
 		Tracer: h.p.Telemetry.TracerProvider().Tracer(scope), Log: h.p.Log,
 		Meter: h.p.Telemetry.MeterProvider().Meter(scope),
 	})

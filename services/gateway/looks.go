@@ -3,11 +3,17 @@ package gateway
 import (
 	"context"
 	"html/template"
+	"net/http"
 
+	"google.golang.org/grpc"
+
+	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
-	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/brands"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/edge"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/faces"
 )
 
@@ -17,7 +23,11 @@ type looks struct {
 	// settings holds the brands, among others; feed keeps it up to date.
 	settings settings.Store
 	feed     *feed.Feed
+	brands   *brands.Brands
 }
+
+// maxAsset bounds an answer with an asset in it.
+const maxAsset = 6 << 20
 
 // followConfig opens the feed of settings.
 func (h *house) followConfig(ctx context.Context) error {
@@ -38,18 +48,46 @@ func (h *house) followConfig(ctx context.Context) error {
 		return err
 	}
 	h.close(h.looks.feed.Close)
+	client := configv1.NewBrandAssetServiceClient(conn)
+	assets, err := brands.OpenAssets(h.c.in("assets"), func(ctx context.Context, sha []byte) ([]byte, error) {
+		resp, err := client.ReadBrandAsset(ctx, &configv1.ReadBrandAssetRequest{Sha256: sha}, grpc.MaxCallRecvMsgSize(maxAsset))
+		return resp.GetContent(), tenantgrpc.FromStatus(err)
+	}, h.p.Log)
+	if err != nil {
+		return err
+	}
+	h.looks.brands = brands.New(h.looks.settings.Effective, assets)
 	return nil
 }
 
-// brand returns a tenant's look, or nil.
-func (l *looks) brand(uid tenant.UID, plan string) *faces.Brand {
-	b, ok := l.settings.Brand(uid, plan)
-	if !ok {
+// who is the tenant of a route, on its host.
+func who(r edge.Route) brands.Who {
+	return brands.Who{UID: r.Tenant.UID, ID: r.Tenant.ID, Plan: r.Tenant.Plan, Host: r.Host.String()}
+}
+
+// serve answers what is asked of a tenant's brand.
+func (l *looks) serve(w http.ResponseWriter, r *http.Request, route edge.Route) (bool, error) {
+	return l.brands.Serve(w, r, who(route))
+}
+
+// brand returns the look of a route's tenant, or nil.
+func (l *looks) brand(r edge.Route) *faces.Brand {
+	look := l.brands.Look(who(r))
+	if look == nil || look.Brand.Empty() {
 		return nil
 	}
-	return &faces.Brand{
-		Name: b.Name,
+	b := look.Brand
+	face := &faces.Brand{
+		Name: b.Name, Say: b.Text,
 		CSS:  template.CSS(b.CSS()), //nolint:gosec // colours that were checked, by names of ours
 		Logo: template.URL(b.Logo),  //nolint:gosec // a data URI of a checked PNG image
 	}
+	if r.Prefix != "" || len(r.NamedBy) == 0 || r.NamedBy[0] != "host" {
+		return face // assets are served on the tenant's own hosts alone
+	}
+	face.Sheet = settings.BrandPath + "brand.css"
+	if path := b.Logos["light"].Path(); path != "" {
+		face.Logo, face.LogoDark = template.URL(path), template.URL(b.Logos["dark"].Path()) //nolint:gosec // hashes below a path of ours
+	}
+	return face
 }

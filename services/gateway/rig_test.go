@@ -66,6 +66,7 @@ type control struct {
 	quotav1.UnimplementedLeaseServiceServer
 	configv1.UnimplementedSettingsServiceServer
 	configv1.UnimplementedClientKeyServiceServer
+	shelf
 
 	r                                *rig
 	routes, tenants, limits, configs *feedtest.Publisher
@@ -176,6 +177,8 @@ type rig struct {
 	seen    atomic.Pointer[string] // the newest context that the app was shown
 	owner   string                 // an operator's token
 	db      *pgdbtest.DB
+
+	revision atomic.Int64 // of what is set in tests
 }
 
 func database() pg.Database {
@@ -336,6 +339,7 @@ func (r *rig) serveControl() (stop func()) {
 	quotav1.RegisterLeaseServiceServer(server, r.control)
 	configv1.RegisterSettingsServiceServer(server, r.control)
 	configv1.RegisterClientKeyServiceServer(server, r.control)
+	configv1.RegisterBrandAssetServiceServer(server, &r.control.shelf)
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	r.need(err)

@@ -1,7 +1,7 @@
 // Package faces writes the gateway's own answers: branded pages for people,
 // problem documents for programs, statuses for gRPC.
 //
-// A page holds our template, the tenant's published colours and logo, and nothing
+// A page holds our template, the tenant's published colours, logo and texts, and nothing
 // that an upstream or a tenant wrote as HTML. It is not for answers of apps, which
 // pass through unchanged.
 package faces
@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
 )
@@ -31,8 +32,13 @@ type Brand struct {
 	Name string
 	// CSS holds custom properties made of checked colours, and nothing else.
 	CSS template.CSS
-	// Logo is a data URI of a checked image; empty for none.
-	Logo template.URL
+	// Logo and LogoDark are addresses of checked images; empty for none.
+	Logo, LogoDark template.URL
+	// Sheet is the address of the tenant's style sheet; empty where it is not served.
+	Sheet string
+	// Say returns a text of the brand in a language that the reader prefers; see [settings.Brand.Text]. Default: the
+	// platform's texts.
+	Say func(key, prefer string) (text, tag string)
 }
 
 // Writer writes answers. It is immutable and safe for concurrent use.
@@ -65,7 +71,7 @@ func (f *Writer) Write(w http.ResponseWriter, r *http.Request, a Refusal) {
 	case a.GRPC:
 		f.writeGRPC(w, a)
 	case wantsHTML(r.Header.Get("Accept")):
-		f.writeHTML(w, a)
+		f.writeHTML(w, r, a)
 	default:
 		tenanthttp.WriteProblem(w, r, a.Err)
 	}
@@ -100,18 +106,23 @@ type face struct {
 	Text      string
 	Reason    string
 	RequestID string
+	Language  string
 	Brand     Brand
 }
 
-func (f *Writer) writeHTML(w http.ResponseWriter, a Refusal) {
+func (f *Writer) writeHTML(w http.ResponseWriter, r *http.Request, a Refusal) {
 	v := face{Status: tenanthttp.Status(a.Err), RequestID: a.RequestID, Reason: fault.ReasonOf(a.Err)}
-	v.Title, v.Text = words(v.Status, v.Reason)
 	if a.Brand != nil {
 		v.Brand = *a.Brand
 	}
+	if v.Brand.Say == nil {
+		v.Brand.Say = settings.Brand{}.Text
+	}
+	v.Title, v.Text, v.Language = words(v.Status, v.Reason, v.Brand.Say, r.Header.Get("Accept-Language"))
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "+
+		"font-src 'self'; frame-ancestors 'none'; base-uri 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Robots-Tag", "noindex")
 	var e *fault.Error
@@ -122,29 +133,41 @@ func (f *Writer) writeHTML(w http.ResponseWriter, a Refusal) {
 	_ = f.page.Execute(w, v) // the client has gone: nobody to tell
 }
 
-// words are what a person reads.
-func words(status int, reason string) (title, text string) {
+// words are what a person reads: the brand's own, or the platform's, in the language that fits best.
+func words(status int, reason string, say func(key, prefer string) (text, tag string), prefer string) (title, text, tag string) {
+	key := keyOf(status, reason)
+	switch {
+	case reason == fault.ReasonTenantMismatch:
+		return "This address and your sign-in do not match", "They belong to different accounts. Please sign in again from here.", "en"
+	case key == "":
+		return "This request cannot be answered", "Please check the address and try again.", "en"
+	}
+	title, tag = say(key+".title", prefer)
+	text, _ = say(key+".text", prefer)
+	return title, text, tag
+}
+
+// keyOf is the key of a page's texts in brands; "" where brands have nothing to say.
+func keyOf(status int, reason string) string {
 	switch reason {
 	case fault.ReasonTenantSuspended:
-		return "This account is suspended", "It cannot be used at the moment. If it is yours, please contact support."
+		return "suspended"
 	case fault.ReasonTenantDeleted:
-		return "This account was closed", "There is nothing here any more."
-	case fault.ReasonTenantMismatch:
-		return "This address and your sign-in do not match", "They belong to different accounts. Please sign in again from here."
+		return "closed"
 	case fault.ReasonRateLimitExceeded:
-		return "Too many requests", "Please wait a moment and try again."
+		return "busy"
 	case fault.ReasonTenantNotReady:
-		return "Almost there", "This account is being made ready. Please try again in a moment."
+		return "maintenance"
 	}
 	switch {
 	case status == http.StatusNotFound:
-		return "Nothing is served here", "Please check the address."
+		return "not-found"
 	case status == http.StatusUnauthorized:
-		return "Please sign in again", "Your sign-in is missing or no longer valid."
+		return "sign-in"
 	case status < http.StatusInternalServerError:
-		return "This request cannot be answered", "Please check the address and try again."
+		return ""
 	default:
-		return "This does not work right now", "It is not your fault. Please try again in a moment."
+		return "error"
 	}
 }
 

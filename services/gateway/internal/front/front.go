@@ -74,8 +74,11 @@ type Config struct {
 	// served now.
 	Changed  func(uid tenant.UID) <-chan struct{}
 	Standing func(uid tenant.UID) error
-	// Brand returns a tenant's look, or nil.
-	Brand func(uid tenant.UID, plan string) *faces.Brand
+	// Brand returns the look of a route's tenant on its host, or nil.
+	Brand func(r edge.Route) *faces.Brand
+	// Own answers what the gateway itself serves on tenants' own hosts. It is false for what is the app's; then an error
+	// refuses the request. Optional.
+	Own func(w http.ResponseWriter, r *http.Request, route edge.Route) (served bool, err error)
 	// Flags answers what is asked of flags on tenants' own hosts; nil for nobody.
 	Flags Flags
 	// Tracer makes spans, Meter measures requests. Without a Meter nothing is measured.
@@ -103,7 +106,7 @@ func New(c Config) (*Handler, error) {
 		c.Log = slog.Default()
 	}
 	if c.Brand == nil {
-		c.Brand = func(tenant.UID, string) *faces.Brand { return nil }
+		c.Brand = func(edge.Route) *faces.Brand { return nil }
 	}
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
@@ -153,7 +156,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = v.pass() //nolint:contextcheck // v.r has it
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errAnswered) {
 		v.refuse(err) //nolint:contextcheck // as above
 	}
 }
@@ -201,7 +204,11 @@ func (v *visit) admit(ctx context.Context) (context.Context, error) {
 	if err := v.h.started(); err != nil {
 		return ctx, err
 	}
-	if err := v.identify(); err != nil {
+	err := v.identify()
+	if own := v.own(err); own != nil {
+		return ctx, own
+	}
+	if err != nil {
 		return ctx, err
 	}
 	t := v.route.Tenant
@@ -224,6 +231,32 @@ func (v *visit) admit(ctx context.Context) (context.Context, error) {
 		d.Headers(v.w.Header().Set)
 	}
 	return ctx, d.Fault(v.tc.ID())
+}
+
+// errAnswered says that the gateway has answered by itself.
+var errAnswered = errors.New("answered")
+
+// own answers what the gateway itself serves on a tenant's own host: also where the app is away, and for pages that say why
+// the tenant is not served now.
+func (v *visit) own(refused error) error {
+	r := v.route
+	if v.h.c.Own == nil || v.grpc || r.Tenant == nil || r.Prefix != "" || len(r.NamedBy) == 0 || r.NamedBy[0] != "host" {
+		return nil
+	}
+	switch fault.ReasonOf(refused) {
+	case "", fault.ReasonTenantSuspended, fault.ReasonTenantNotReady, fault.ReasonUpstreamDown, fault.ReasonCredentialInvalid:
+	default:
+		return nil
+	}
+	if refused != nil && fault.ReasonOf(refused) == "" {
+		return nil
+	}
+	served, err := v.h.c.Own(v.w, v.r, r)
+	if served {
+		v.measure(http.StatusOK, "")
+		return errAnswered
+	}
+	return err
 }
 
 // unready turns a context of ours that does not verify into what the caller can do
@@ -332,7 +365,7 @@ func (v *visit) refuse(err error) {
 	}
 	a := faces.Refusal{Err: err, RequestID: v.id, GRPC: v.grpc}
 	if t := v.route.Tenant; t != nil && reason != fault.ReasonTenantMismatch && reason != fault.ReasonMisdirected {
-		a.Brand = v.h.c.Brand(t.UID, t.Plan)
+		a.Brand = v.h.c.Brand(v.route)
 	}
 	if fault.ReasonOf(err) == fault.ReasonCredentialInvalid {
 		v.w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
