@@ -7,6 +7,7 @@ package follower
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -123,6 +124,8 @@ type Base struct {
 	Pool *pgxpool.Pool
 	// Kernel makes changes, with their audit records.
 	Kernel *change.Kernel
+	// FeedKey signs what Feeds publishes.
+	FeedKey ed25519.PrivateKey
 	// Feeds publishes the service's feed.
 	Feeds *feedserver.Server
 	// Trust knows the tenants and the keys of contexts.
@@ -180,7 +183,7 @@ func build(ctx context.Context, k Kind, c Config, p *serve.Process, s *serve.Ser
 		return fmt.Errorf("feeds: %w", err)
 	}
 	b := &Base{
-		Process: p, Pool: pool, Feeds: feeds, Trust: tenant.NewTrust(p.Clock),
+		Process: p, Pool: pool, FeedKey: key, Feeds: feeds, Trust: tenant.NewTrust(p.Clock),
 		Kernel: change.New(change.Config{Pool: pool, Service: k.Name, Meters: p.Telemetry.MeterProvider(), Clock: p.Clock, Log: p.Log}),
 	}
 	tenants, err := b.follow(ctx, c, s)

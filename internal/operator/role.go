@@ -93,7 +93,7 @@ func (r Roles) grant(roles, permissions []string) (map[string]bool, error) {
 func viewerPermissions() []string {
 	return []string{
 		"config.clientKeys.list",
-		"config.brandAssets.get", "config.brandAssets.list",
+		"config.brandAssets.get", "config.brandAssets.list", "config.brandDrafts.get",
 		"config.documents.get", "config.documents.list",
 		"config.namespaces.get", "config.namespaces.list",
 		"quota.limits.get", "quota.limits.list",
@@ -117,6 +117,7 @@ func operatorPermissions() []string {
 	return []string{
 		"config.clientKeys.create", "config.clientKeys.delete",
 		"config.brandAssets.create", "config.brandAssets.delete",
+		"config.brandDrafts.delete", "config.brandDrafts.preview", "config.brandDrafts.publish", "config.brandDrafts.update",
 		"config.documents.delete", "config.documents.update",
 		"quota.limits.delete", "quota.limits.update",
 		"tenancy.domains.create", "tenancy.domains.delete", "tenancy.domains.update", "tenancy.domains.verify",

@@ -36,6 +36,7 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 	return follower.Run(ctx, kind, c, func(b *follower.Base) follower.Parts {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Environment: b.Callers.Environment, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
+			PreviewKey: b.FeedKey,
 		}
 		furnisher := rpc.NewFurnisher(api)
 		return follower.Parts{

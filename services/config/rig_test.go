@@ -355,6 +355,7 @@ type api struct {
 	configv1.SettingsServiceClient
 	configv1.ClientKeyServiceClient
 	configv1.BrandAssetServiceClient
+	configv1.BrandDraftServiceClient
 	auditv1.AuditServiceClient
 }
 
@@ -362,7 +363,7 @@ func apiOf(conn *grpc.ClientConn) api {
 	return api{
 		configv1.NewNamespaceServiceClient(conn), configv1.NewDocumentServiceClient(conn), configv1.NewSettingsServiceClient(conn),
 		configv1.NewClientKeyServiceClient(conn),
-		configv1.NewBrandAssetServiceClient(conn), auditv1.NewAuditServiceClient(conn),
+		configv1.NewBrandAssetServiceClient(conn), configv1.NewBrandDraftServiceClient(conn), auditv1.NewAuditServiceClient(conn),
 	}
 }
 

@@ -42,6 +42,15 @@ func brands() noun {
 				example: "rowhouse brand set acme --name \"Acme Rockets\" --primary '#b91c1c' --primary-dark '#fca5a5'\n" +
 					"rowhouse brand set acme --logo acme.png",
 			},
+			{
+				name: "revisions", rpc: "ListDocumentRevisions", short: "List a brand's revisions, the newest first",
+				fields: []field{{"parent", brandForm}}, limit: 50, example: "rowhouse brand revisions acme",
+			},
+			{
+				name: "rollback", rpc: "RollbackDocument", short: "Publish an old revision of a brand anew", fields: named(brandForm),
+				flags:   []flag{{path: "revision", usage: "the revision whose content is wanted", required: true}},
+				example: "rowhouse brand rollback acme --revision 17 --reason \"the old look was better\"",
+			},
 		},
 	}
 }

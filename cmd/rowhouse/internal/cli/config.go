@@ -157,12 +157,20 @@ func showContent(a *app, c *cobra.Command, i *invocation) error {
 	if format := a.formatFor(c); format != formatTable && format != formatTSV {
 		return i.write(a, c, document)
 	}
-	var out bytes.Buffer
-	if err := json.Indent(&out, []byte(document.GetContent()), "", "  "); err != nil {
-		return fmt.Errorf("the service sent no JSON: %w", err)
+	text, err := indented(document.GetContent())
+	if err == nil {
+		_, err = fmt.Fprintln(c.OutOrStdout(), text)
 	}
-	_, err := fmt.Fprintln(c.OutOrStdout(), out.String())
 	return err
+}
+
+// indented is JSON as people read it.
+func indented(content string) (string, error) {
+	var out bytes.Buffer
+	if err := json.Indent(&out, []byte(content), "", "  "); err != nil {
+		return "", fmt.Errorf("the service sent no JSON: %w", err)
+	}
+	return out.String(), nil
 }
 
 // showEffective prints one line for each leaf.

@@ -3,6 +3,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -37,6 +38,8 @@ type Config struct {
 	// Feeds serves the feed of settings.
 	Feeds *feedserver.Server
 	Clock func() time.Time
+	// PreviewKey signs preview links: the key of the feed, which gateways trust already.
+	PreviewKey ed25519.PrivateKey
 	// Log gets what no caller is told.
 	Log *slog.Logger
 }
@@ -48,6 +51,7 @@ func Register(s *grpc.Server, c Config) {
 	configv1.RegisterSettingsServiceServer(s, &settingsService{Config: c})
 	configv1.RegisterClientKeyServiceServer(s, &clientKeyService{Config: c})
 	configv1.RegisterBrandAssetServiceServer(s, newBrandAssetService(c))
+	configv1.RegisterBrandDraftServiceServer(s, &brandDraftService{Config: c, documents: &documentService{Config: c}})
 }
 
 // Domain and reasons of our own, see rowhouse.config.v1.Reason.
