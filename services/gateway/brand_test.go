@@ -17,11 +17,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/brand/preview"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 )
@@ -41,6 +43,21 @@ func (s *shelf) ReadBrandAsset(_ context.Context, in *configv1.ReadBrandAssetReq
 		return nil, status.Error(codes.NotFound, "no such content")
 	}
 	return &configv1.ReadBrandAssetResponse{Content: content.([]byte)}, nil
+}
+
+// easel stands in for config's drafts.
+type easel struct {
+	configv1.UnimplementedBrandDraftServiceServer
+
+	drafts sync.Map // effective values by token
+}
+
+func (e *easel) ReadBrandPreview(_ context.Context, in *configv1.ReadBrandPreviewRequest) (*configv1.ReadBrandPreviewResponse, error) {
+	content, ok := e.drafts.Load(in.GetToken())
+	if !ok {
+		return nil, status.Error(codes.NotFound, "it has ended")
+	}
+	return &configv1.ReadBrandPreviewResponse{Content: content.(string)}, nil
 }
 
 // asset puts content on the shelf and returns its name.
@@ -238,4 +255,71 @@ func TestBrandOfADomainAndItsChange(t *testing.T) {
 	eventually(t, "it is refused", func() bool {
 		return r.visit(g, http.MethodGet, "acme.localhost", wellKnown+"brand.css").status == 404
 	})
+}
+
+// A preview is seen by whoever has its link, on its host alone, until config says that it has ended.
+func TestPreview(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.serveControl()
+	secret := r.asset("svg", "<svg>of the draft</svg>")
+	r.publish("acme", `{"name":"Acme"}`)
+	r.publish("globex", `{"name":"Globex"}`)
+	g := r.start()
+	get := func(host, path string, fields ...string) page {
+		return r.visit(g, http.MethodGet, host+".localhost", path, fields...)
+	}
+	eventually(t, "acme's brand is served", func() bool { return strings.Contains(get("acme", wellKnown+"brand.json").body, "Acme") })
+	eventually(t, "globex's brand is served", func() bool { return strings.Contains(get("globex", wellKnown+"brand.json").body, "Globex") })
+	token := func(id, host string, left time.Duration) string {
+		said := preview.Token{Tenant: tenanttest.UID(id), Revision: 9, Expires: time.Now().Add(left).Truncate(time.Second), Host: host}
+		text := said.Sign(r.private("feed"))
+		r.control.easel.drafts.Store(text, `{"name":"Acme anew","logos":{"light":"`+secret+`"}}`)
+		return text
+	}
+	good := token("acme", "acme.localhost", time.Hour)
+	link := get("acme", wellKnown+"preview/"+good)
+	set := link.header.Get("Set-Cookie")
+	if link.status != 303 || link.header.Get("Location") != "/" || link.header.Get("Cache-Control") != "no-store" ||
+		link.header.Get("X-Robots-Tag") != "noindex" || link.header.Get("Referrer-Policy") != "no-referrer" ||
+		!strings.HasPrefix(set, "__Host-rh-preview="+good+"; Path=/; ") || !strings.Contains(set, "HttpOnly; Secure; SameSite=Lax") {
+		t.Errorf("the link: %v", link)
+	}
+	with := func(token string) []string { return []string{"Cookie", "a=b; __Host-rh-preview=" + token} }
+	draft := get("acme", wellKnown+"brand.json", with(good)...)
+	if !strings.Contains(draft.body, "Acme anew") || draft.header.Get("Cache-Control") != "no-store" || draft.header.Get("X-Robots-Tag") != "noindex" {
+		t.Errorf("the draft: %v", draft)
+	}
+	if css := get("acme", wellKnown+"brand.css", with(good)...); !strings.Contains(css.body, "Preview: ") {
+		t.Errorf("no banner: %v", css)
+	}
+	if p := get("acme", wellKnown+"b/"+secret, with(good)...); p.status != 200 {
+		t.Errorf("the draft's asset: %v", p)
+	}
+	if p := get("acme", wellKnown+"b/"+secret); p.status != 404 {
+		t.Errorf("the draft's asset without the link: %v", p)
+	}
+	for name, c := range map[string]struct{ host, token string }{
+		"another host":         {"globex", good},
+		"another tenant":       {"acme", token("globex", "acme.localhost", time.Hour)},
+		"another tenant's own": {"acme", token("globex", "globex.localhost", time.Hour)},
+		"its end":              {"acme", token("acme", "acme.localhost", -time.Second)},
+		"a year":               {"acme", token("acme", "acme.localhost", 365*24*time.Hour)},
+		"damaged":              {"acme", "A" + good[1:]},
+		"nothing":              {"acme", "x"},
+	} {
+		if p := get(c.host, wellKnown+"preview/"+c.token); p.status != 404 || p.header.Get("Set-Cookie") != "" {
+			t.Errorf("%s: the link: %v", name, p)
+		}
+		if p := get(c.host, wellKnown+"brand.json", with(c.token)...); strings.Contains(p.body, "anew") || p.header.Get("Cache-Control") == "no-store" {
+			t.Errorf("%s: the cookie: %v", name, p)
+		}
+	}
+	r.control.easel.drafts.Delete(good)
+	eventually(t, "the preview ends", func() bool {
+		return strings.Contains(get("acme", wellKnown+"brand.json", with(good)...).body, `"Acme"`)
+	})
+	if end := get("acme", wellKnown+"preview/end"); end.status != 303 || !strings.Contains(end.header.Get("Set-Cookie"), "Max-Age=0") {
+		t.Errorf("the end: %v", end)
+	}
 }

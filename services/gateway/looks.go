@@ -56,7 +56,13 @@ func (h *house) followConfig(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.looks.brands = brands.New(h.looks.settings.Effective, assets)
+	drafts := configv1.NewBrandDraftServiceClient(conn)
+	h.looks.brands = brands.New(h.looks.settings.Effective, assets, &brands.Previews{
+		Keys: keys, Clock: h.p.Clock, Fetch: func(ctx context.Context, token string) (string, error) {
+			resp, err := drafts.ReadBrandPreview(ctx, &configv1.ReadBrandPreviewRequest{Token: token})
+			return resp.GetContent(), err
+		},
+	})
 	return nil
 }
 
@@ -70,9 +76,9 @@ func (l *looks) serve(w http.ResponseWriter, r *http.Request, route edge.Route) 
 	return l.brands.Serve(w, r, who(route))
 }
 
-// brand returns the look of a route's tenant, or nil.
-func (l *looks) brand(r edge.Route) *faces.Brand {
-	look := l.brands.Look(who(r))
+// brand returns the look of a route's tenant to whoever asks, or nil.
+func (l *looks) brand(q *http.Request, r edge.Route) *faces.Brand {
+	look := l.brands.Look(q, who(r))
 	if look == nil || look.Brand.Empty() {
 		return nil
 	}

@@ -67,6 +67,7 @@ type control struct {
 	configv1.UnimplementedSettingsServiceServer
 	configv1.UnimplementedClientKeyServiceServer
 	shelf
+	easel
 
 	r                                *rig
 	routes, tenants, limits, configs *feedtest.Publisher
@@ -340,6 +341,7 @@ func (r *rig) serveControl() (stop func()) {
 	configv1.RegisterSettingsServiceServer(server, r.control)
 	configv1.RegisterClientKeyServiceServer(server, r.control)
 	configv1.RegisterBrandAssetServiceServer(server, &r.control.shelf)
+	configv1.RegisterBrandDraftServiceServer(server, &r.control.easel)
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	r.need(err)

@@ -37,7 +37,9 @@ type Who struct {
 // Look is a brand that is ready to be served. It is immutable.
 type Look struct {
 	Brand settings.Brand
-	files map[string]page // by what follows [settings.BrandPath]
+	// Preview says that it is a draft, shown to whoever has its link.
+	Preview bool
+	files   map[string]page // by what follows [settings.BrandPath]
 }
 
 // page is a file with its type and its strong etag.
@@ -58,6 +60,7 @@ type Effective func(uid tenant.UID, plan string, id tenant.ID, namespace string)
 type Brands struct {
 	effective Effective
 	assets    *Assets
+	previews  *Previews
 
 	mu    sync.Mutex
 	looks map[key]*Look
@@ -67,12 +70,21 @@ type Brands struct {
 type key struct{ version, host string }
 
 // New returns a Brands that reads brands from effective.
-func New(effective Effective, assets *Assets) *Brands {
-	return &Brands{effective: effective, assets: assets, looks: make(map[key]*Look)}
+func New(effective Effective, assets *Assets, previews *Previews) *Brands {
+	return &Brands{effective: effective, assets: assets, previews: previews, looks: make(map[key]*Look)}
 }
 
-// Look returns how a tenant looks on a host, nil where nothing is known of it.
-func (b *Brands) Look(w Who) *Look {
+// Look returns how a tenant looks on a host to whoever sends the request, nil where nothing is known of it.
+func (b *Brands) Look(r *http.Request, w Who) *Look {
+	published := b.published(w)
+	if draft := b.previews.look(r, w); draft != nil {
+		return draft
+	}
+	return published
+}
+
+// published returns how a tenant looks on a host to everybody.
+func (b *Brands) published(w Who) *Look {
 	e, ok := b.effective(w.UID, w.Plan, w.ID, settings.BrandNamespace)
 	if !ok {
 		return nil
@@ -127,7 +139,10 @@ func (b *Brands) Serve(w http.ResponseWriter, r *http.Request, who Who) (served 
 	if !ours && !icon {
 		return false, nil
 	}
-	l := b.Look(who)
+	if token, ok := strings.CutPrefix(rest, "preview/"); ours && ok {
+		return b.previews.serve(w, r, who, token)
+	}
+	l := b.Look(r, who)
 	if icon && (l == nil || l.Brand.Icons["ico"] == "") {
 		return false, nil // the app may have one
 	}
@@ -140,6 +155,10 @@ func (b *Brands) Serve(w http.ResponseWriter, r *http.Request, who Who) (served 
 	if p, ok := l.files[rest]; ours && ok {
 		h := w.Header()
 		h.Set("Cache-Control", "no-cache") // asked for again each time, and answered by 304: what is published shows at once
+		h.Set("Vary", "Cookie")
+		if l.Preview {
+			private(h)
+		}
 		send(w, r, p)
 		return true, nil
 	}
@@ -163,7 +182,7 @@ func (b *Brands) serveAsset(w http.ResponseWriter, r *http.Request, l *Look, nam
 		return false, err
 	}
 	h := w.Header()
-	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	h.Set("Cache-Control", "public, max-age=31536000, immutable") // its name is its content, in a preview too
 	if r.URL.Path == "/favicon.ico" {
 		h.Set("Cache-Control", "no-cache")
 	}
@@ -191,6 +210,13 @@ func mediaType(a settings.Asset) string {
 		"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "svg": "image/svg+xml", "ico": "image/x-icon",
 		"woff2": "font/woff2", "css": "text/css; charset=utf-8",
 	}[a.Extension()]
+}
+
+// private keeps what is not published out of caches and indexes.
+func private(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Robots-Tag", "noindex")
+	h.Set("Referrer-Policy", "no-referrer")
 }
 
 // Fetch gets content by its hash from config.

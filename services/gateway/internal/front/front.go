@@ -75,7 +75,7 @@ type Config struct {
 	Changed  func(uid tenant.UID) <-chan struct{}
 	Standing func(uid tenant.UID) error
 	// Brand returns the look of a route's tenant on its host, or nil.
-	Brand func(r edge.Route) *faces.Brand
+	Brand func(r *http.Request, route edge.Route) *faces.Brand
 	// Own answers what the gateway itself serves on tenants' own hosts. It is false for what is the app's; then an error
 	// refuses the request. Optional.
 	Own func(w http.ResponseWriter, r *http.Request, route edge.Route) (served bool, err error)
@@ -106,7 +106,7 @@ func New(c Config) (*Handler, error) {
 		c.Log = slog.Default()
 	}
 	if c.Brand == nil {
-		c.Brand = func(edge.Route) *faces.Brand { return nil }
+		c.Brand = func(*http.Request, edge.Route) *faces.Brand { return nil }
 	}
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
@@ -365,7 +365,7 @@ func (v *visit) refuse(err error) {
 	}
 	a := faces.Refusal{Err: err, RequestID: v.id, GRPC: v.grpc}
 	if t := v.route.Tenant; t != nil && reason != fault.ReasonTenantMismatch && reason != fault.ReasonMisdirected {
-		a.Brand = v.h.c.Brand(v.route)
+		a.Brand = v.h.c.Brand(v.r, v.route)
 	}
 	if fault.ReasonOf(err) == fault.ReasonCredentialInvalid {
 		v.w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)

@@ -97,7 +97,7 @@ func newStreet(t *testing.T, edits ...func(*front.Config)) *street {
 		Limits:   limits.New(limits.Config{Granter: s.quota, Policies: s.store, Clock: time.Now, Log: slog.New(slog.DiscardHandler)}),
 		Upstream: pool, Selector: "X-Customer", Tracer: noop.NewTracerProvider().Tracer(""), Log: slog.New(slog.DiscardHandler),
 		Changed: s.standing.watch, Standing: s.standing.of,
-		Brand: func(r edge.Route) *faces.Brand {
+		Brand: func(_ *http.Request, r edge.Route) *faces.Brand {
 			return map[tenant.UID]*faces.Brand{tenanttest.UID("hooli"): {Name: "<b>Hooli"}, tenanttest.UID("acme"): {Name: "Acme"}}[r.Tenant.UID]
 		},
 	}
