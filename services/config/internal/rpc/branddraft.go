@@ -227,7 +227,7 @@ func (s *brandDraftService) ReadBrandPreview(
 		}
 		return nil, pg.Fault(err)
 	}
-	stack, err := stackOf(ctx, s.Pool, n, readerOf(p), state.ID)
+	stack, _, err := stackOf(ctx, s.Pool, n, readerOf(p), state.ID)
 	if err != nil {
 		return nil, pg.Fault(err)
 	}
