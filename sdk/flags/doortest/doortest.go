@@ -148,6 +148,13 @@ func (h *House) Revoke(key string) {
 	h.must(h.keys.Apply(feed.Change{Entries: []feed.Entry{{Key: clientkey.FeedKey(digest), Deleted: true}}}))
 }
 
+// Who is what a server's key of a tenant asks for.
+func (h *House) Who(id, environment string) flags.Who {
+	h.tb.Helper()
+	tc := h.issuer.Context(h.tb, id)
+	return flags.Who{UID: tc.UID(), ID: tc.ID(), Plan: tc.Plan(), Region: tc.Region(), Environment: environment}
+}
+
 // For serves a handler to a tenant, as the gateway does on the tenant's host. Edits change the tenant's context.
 func (h *House) For(id string, handler http.Handler, edits ...func(*tenant.Claims)) http.Handler {
 	h.tb.Helper()

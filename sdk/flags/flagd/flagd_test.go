@@ -352,8 +352,11 @@ func TestEvents(t *testing.T) {
 			slices.Sort(keys)
 			return stream.Msg().GetType() + " " + strings.Join(keys, ",")
 		}
-		if got := next(); got != "provider_ready " {
-			t.Errorf("%s: %s", protocol, got)
+		const all = "broken,code,large,lost,object,off,on,pi,ten,text,who"
+		for _, want := range []string{"provider_ready ", "configuration_change ", "configuration_change " + all} {
+			if got := next(); got != want {
+				t.Errorf("%s: %s, want %s", protocol, got, want)
+			}
 		}
 		s.SetTenant("acme", `{"flags":{"on":{"defaultVariant":"off"},"new":{"state":"ENABLED","variants":{"a":1},"defaultVariant":"a"}}}`)
 		if got := next(); got != "configuration_change new,on" {
@@ -372,7 +375,7 @@ func TestEvents(t *testing.T) {
 	}
 	c := evaluationv1connect.NewServiceClient(s.server.Client(), s.server.URL, with(map[string]string{"Authorization": "Bearer " + s.key}))
 	stream, err := c.EventStream(t.Context(), connect.NewRequest(&v1.EventStreamRequest{}))
-	if err != nil || !stream.Receive() {
+	if err != nil || !stream.Receive() || !stream.Receive() || !stream.Receive() {
 		t.Fatal(err, stream.Err())
 	}
 	s.End()

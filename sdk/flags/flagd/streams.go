@@ -34,7 +34,7 @@ func (s server) events(ctx context.Context, send func(kind string, data *structp
 	if err != nil {
 		return err
 	}
-	if err := send("provider_ready", nil); err != nil {
+	if err := s.greet(view.Keys(), send); err != nil {
 		return err
 	}
 	for wait(held, pause) {
@@ -56,6 +56,19 @@ func (s server) events(ctx context.Context, send func(kind string, data *structp
 		return send("provider_shutdown", nil)
 	}
 	return cause
+}
+
+// greet begins a stream. Providers keep static answers, also those that they got while they had no stream and did not
+// hear of changes: some forget all when a change names nothing, and the others what it names.
+func (s server) greet(keys []string, send func(kind string, data *structpb.Struct) error) error {
+	err := send("provider_ready", nil)
+	if err == nil {
+		err = send("configuration_change", nil)
+	}
+	if err == nil {
+		err = send("configuration_change", changeOf(keys))
+	}
+	return err
 }
 
 // ending reports whether the process ends, which no provider takes for an error.
@@ -108,7 +121,7 @@ func (s syncing) SyncFlags(
 		return err
 	}
 	for {
-		if err := out.Send(&syncv1.SyncFlagsResponse{FlagConfiguration: string(view.Text()), SyncContext: syncContext(v)}); err != nil {
+		if err := out.Send(&syncv1.SyncFlagsResponse{FlagConfiguration: bound(view), SyncContext: syncContext(v)}); err != nil {
 			return err
 		}
 		if !wait(held, pause) {
@@ -134,7 +147,7 @@ func (s syncing) FetchAllFlags(
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&syncv1.FetchAllFlagsResponse{FlagConfiguration: string(view.Text())}), nil
+	return connect.NewResponse(&syncv1.FetchAllFlagsResponse{FlagConfiguration: bound(view)}), nil
 }
 
 // GetMetadata implements flagd.sync.v1.FlagSyncService. It is deprecated: SyncFlags sends the same.
