@@ -32,7 +32,9 @@ type Config = follower.Config
 // Run serves until ctx ends, then drains. It returns nil after an orderly end. A database
 // that lacks migrations is an error: the service does not migrate.
 func Run(ctx context.Context, c Config, options ...follower.Option) error {
-	kind := follower.Kind{Name: "config", Database: Database, Migrations: Migrations(), Feeds: []string{sdk.FeedName, clientkey.FeedName}, Audience: tenant.AudienceConfig}
+	kind := follower.Kind{
+		Name: "config", Database: Database, Migrations: Migrations(), Feeds: []string{sdk.FeedName, clientkey.FeedName}, Audience: tenant.AudienceConfig,
+	}
 	return follower.Run(ctx, kind, c, func(b *follower.Base) follower.Parts {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Environment: b.Callers.Environment, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,

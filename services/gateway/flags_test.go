@@ -87,7 +87,7 @@ func (r *rig) askFlags(c *http.Client, url, key, body string) (status int, text 
 	q, err := http.NewRequestWithContext(context.Background(), method, url, content)
 	r.need(err)
 	if key != "" {
-		q.Header.Set("X-API-Key", key)
+		q.Header.Set("X-Api-Key", key)
 	}
 	res, err := c.Do(q)
 	r.need(err)

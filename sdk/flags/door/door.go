@@ -146,7 +146,7 @@ func (d *Door) Hold(ctx context.Context, v Visit) (held context.Context, stop fu
 // standing returns why a visit must end, or else a channel that is closed when it may have to.
 func (d *Door) standing(w flags.Who) (<-chan struct{}, error) {
 	if d.Standing == nil {
-		return nil, nil
+		return nil, nil //nolint:nilnil // nothing ever changes
 	}
 	changed := d.Changed(w.UID)
 	return changed, d.Standing(w)

@@ -301,16 +301,16 @@ func (s *site) everyMethod(protocol, credential connect.ClientOption, selector s
 	tell("ResolveAll", err)
 	_, err = second.ResolveBoolean(ctx, connect.NewRequest(&v2.ResolveBooleanRequest{FlagKey: "on"}))
 	tell("v2", err)
-	_, err = syncing.FetchAllFlags(ctx, connect.NewRequest(&syncv1.FetchAllFlagsRequest{Selector: selector}))
+	_, err = syncing.FetchAllFlags(ctx, connect.NewRequest(&syncv1.FetchAllFlagsRequest{Selector: selector})) //nolint:staticcheck // still sent
 	tell("FetchAllFlags", err)
-	_, err = syncing.GetMetadata(ctx, connect.NewRequest(&syncv1.GetMetadataRequest{}))
+	_, err = syncing.GetMetadata(ctx, connect.NewRequest(&syncv1.GetMetadataRequest{})) //nolint:staticcheck // still called
 	tell("GetMetadata", err)
 	events, err := second.EventStream(ctx, connect.NewRequest(&v2.EventStreamRequest{}))
 	if err == nil && !events.Receive() {
 		err = events.Err()
 	}
 	tell("EventStream", err)
-	stream, err := syncing.SyncFlags(ctx, connect.NewRequest(&syncv1.SyncFlagsRequest{Selector: selector}))
+	stream, err := syncing.SyncFlags(ctx, connect.NewRequest(&syncv1.SyncFlagsRequest{Selector: selector})) //nolint:staticcheck // still sent
 	if err == nil && !stream.Receive() {
 		err = stream.Err()
 	}

@@ -112,7 +112,7 @@ func (s syncing) SyncFlags(
 	ctx context.Context, req *connect.Request[syncv1.SyncFlagsRequest], out *connect.ServerStream[syncv1.SyncFlagsResponse],
 ) error {
 	v := visitOf(ctx)
-	if err := checkSelector(v, req.Msg.GetSelector()); err != nil {
+	if err := checkSelector(v, req.Msg.GetSelector()); err != nil { //nolint:staticcheck // deprecated, and sent by shipped providers
 		return err
 	}
 	held, sub, view, stop, err := s.hold(ctx)
@@ -140,7 +140,7 @@ func (s syncing) FetchAllFlags(
 	ctx context.Context, req *connect.Request[syncv1.FetchAllFlagsRequest],
 ) (*connect.Response[syncv1.FetchAllFlagsResponse], error) {
 	v := visitOf(ctx)
-	if err := checkSelector(v, req.Msg.GetSelector()); err != nil {
+	if err := checkSelector(v, req.Msg.GetSelector()); err != nil { //nolint:staticcheck // deprecated, and sent by shipped providers
 		return nil, err
 	}
 	view, err := s.h.c.Door.Flags.For(v.Who)
@@ -151,6 +151,8 @@ func (s syncing) FetchAllFlags(
 }
 
 // GetMetadata implements flagd.sync.v1.FlagSyncService. It is deprecated: SyncFlags sends the same.
+//
+//nolint:staticcheck // as said
 func (s syncing) GetMetadata(
 	ctx context.Context, _ *connect.Request[syncv1.GetMetadataRequest],
 ) (*connect.Response[syncv1.GetMetadataResponse], error) {

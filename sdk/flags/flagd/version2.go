@@ -18,7 +18,9 @@ func (s version2) ResolveBoolean(
 	ctx context.Context, req *connect.Request[v2.ResolveBooleanRequest],
 ) (*connect.Response[v2.ResolveBooleanResponse], error) {
 	d, err := resolve(ctx, s.server, req.Msg, flagset.Result.Bool)
-	return connect.NewResponse(&v2.ResolveBooleanResponse{Value: d.optional(), Reason: d.reason, Variant: d.optionalVariant(), Metadata: d.metadata}), err
+	return connect.NewResponse(&v2.ResolveBooleanResponse{
+		Value: d.optional(), Reason: d.reason, Variant: d.optionalVariant(), Metadata: d.metadata,
+	}), err
 }
 
 // ResolveString implements flagd.evaluation.v2.Service.
@@ -26,7 +28,9 @@ func (s version2) ResolveString(
 	ctx context.Context, req *connect.Request[v2.ResolveStringRequest],
 ) (*connect.Response[v2.ResolveStringResponse], error) {
 	d, err := resolve(ctx, s.server, req.Msg, flagset.Result.Text)
-	return connect.NewResponse(&v2.ResolveStringResponse{Value: d.optional(), Reason: d.reason, Variant: d.optionalVariant(), Metadata: d.metadata}), err
+	return connect.NewResponse(&v2.ResolveStringResponse{
+		Value: d.optional(), Reason: d.reason, Variant: d.optionalVariant(), Metadata: d.metadata,
+	}), err
 }
 
 // ResolveFloat implements flagd.evaluation.v2.Service.
@@ -34,7 +38,9 @@ func (s version2) ResolveFloat(
 	ctx context.Context, req *connect.Request[v2.ResolveFloatRequest],
 ) (*connect.Response[v2.ResolveFloatResponse], error) {
 	d, err := resolve(ctx, s.server, req.Msg, flagset.Result.Float)
-	return connect.NewResponse(&v2.ResolveFloatResponse{Value: d.optional(), Reason: d.reason, Variant: d.optionalVariant(), Metadata: d.metadata}), err
+	return connect.NewResponse(&v2.ResolveFloatResponse{
+		Value: d.optional(), Reason: d.reason, Variant: d.optionalVariant(), Metadata: d.metadata,
+	}), err
 }
 
 // ResolveInt implements flagd.evaluation.v2.Service.
@@ -42,7 +48,9 @@ func (s version2) ResolveInt(
 	ctx context.Context, req *connect.Request[v2.ResolveIntRequest],
 ) (*connect.Response[v2.ResolveIntResponse], error) {
 	d, err := resolve(ctx, s.server, req.Msg, flagset.Result.Int)
-	return connect.NewResponse(&v2.ResolveIntResponse{Value: d.optional(), Reason: d.reason, Variant: d.optionalVariant(), Metadata: d.metadata}), err
+	return connect.NewResponse(&v2.ResolveIntResponse{
+		Value: d.optional(), Reason: d.reason, Variant: d.optionalVariant(), Metadata: d.metadata,
+	}), err
 }
 
 // ResolveObject implements flagd.evaluation.v2.Service.
@@ -50,7 +58,9 @@ func (s version2) ResolveObject(
 	ctx context.Context, req *connect.Request[v2.ResolveObjectRequest],
 ) (*connect.Response[v2.ResolveObjectResponse], error) {
 	d, err := resolve(ctx, s.server, req.Msg, object)
-	return connect.NewResponse(&v2.ResolveObjectResponse{Value: d.value, Reason: d.reason, Variant: d.optionalVariant(), Metadata: d.metadata}), err
+	return connect.NewResponse(&v2.ResolveObjectResponse{
+		Value: d.value, Reason: d.reason, Variant: d.optionalVariant(), Metadata: d.metadata,
+	}), err
 }
 
 // EventStream implements flagd.evaluation.v2.Service.

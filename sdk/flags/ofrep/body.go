@@ -55,7 +55,7 @@ func attributesOf(text json.RawMessage) (map[string]any, error) {
 	text = bytes.TrimSpace(text)
 	switch {
 	case len(text) == 0 || string(text) == "null":
-		return nil, nil
+		return nil, nil //nolint:nilnil // no attributes
 	case len(text) > maxContext:
 		return nil, badContext(fmt.Sprintf("is larger than %d bytes", maxContext))
 	case deep(text):

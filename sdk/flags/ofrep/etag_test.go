@@ -1,6 +1,7 @@
 package ofrep_test
 
 import (
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -28,9 +29,7 @@ type answer struct{ tag, flags string }
 func (s *site) fetch(a ask, kept answer) (now answer, unchanged bool) {
 	s.Helper()
 	header := map[string]string{"If-None-Match": kept.tag}
-	for name, value := range a.header {
-		header[name] = value
-	}
+	maps.Copy(header, a.header)
 	a.header = header
 	got := s.send(a)
 	switch got.Code {

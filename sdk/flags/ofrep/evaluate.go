@@ -83,7 +83,7 @@ func (h *Handler) catchUp(r *http.Request) error {
 	}
 	told, err := strconv.ParseInt(r.URL.Query().Get("flagConfigEtag"), 10, 64)
 	if err != nil || h.c.Revision() >= told {
-		return nil //nolint:nilerr // of no token, or one that is not ours, nothing follows
+		return nil // of no token, or one that is not ours, nothing follows
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), behind)
 	defer cancel()

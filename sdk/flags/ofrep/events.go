@@ -89,7 +89,7 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) error {
 	held, stop := h.c.Door.Hold(r.Context(), v)
 	defer stop()
 	s, view, err := h.c.Door.Flags.Subscribe(v.Who)
-	defer s.Close()
+	defer s.Close() //nolint:staticcheck // it is to be closed also with an error
 	if err != nil {
 		return err
 	}

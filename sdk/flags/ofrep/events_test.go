@@ -90,6 +90,9 @@ func inBubble(t *testing.T, fn func(t *testing.T, s *site)) {
 	})
 }
 
+// pass lets time pass in a bubble.
+func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the bubble's, which is over at once
+
 func (l *listener) want(tb testing.TB, what string, events, comments int) {
 	tb.Helper()
 	if e, c := l.frames(); e != events || c != comments {
@@ -101,12 +104,12 @@ func TestStreamPaces(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *site) {
 		l := s.listen(s.address(s.key), nil)
 		l.want(t, "at once", 1, 0)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		for i := range 100 { // within a second
 			s.SetTenant("acme", `{"flags":{"n":{"state":"ENABLED","variants":{"v":`+strings.Repeat("1", i%10+1)+`},"defaultVariant":"v"}}}`)
-			time.Sleep(10 * time.Millisecond)
+			pass(10 * time.Millisecond)
 		}
-		time.Sleep(300 * time.Millisecond)
+		pass(300 * time.Millisecond)
 		if e, _ := l.frames(); e < 4 || e > 5 {
 			t.Errorf("%d frames for a second of changes", e)
 		}
@@ -114,12 +117,12 @@ func TestStreamPaces(t *testing.T) {
 		l.want(t, "one change, at once", 1, 0)
 		s.SetTenant("acme", timed)
 		l.want(t, "another, too soon", 0, 0)
-		time.Sleep(250 * time.Millisecond)
+		pass(250 * time.Millisecond)
 		l.want(t, "the last is always sent", 1, 0)
 		s.SetTenant("globex", `{"flags":{}}`)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		l.want(t, "another tenant's change", 0, 0)
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		l.want(t, "in between", 0, 2)
 	})
 }
@@ -156,14 +159,14 @@ func TestStreamTellsOfTime(t *testing.T) {
 		before := s.send(ask{body: `{}`}).Header().Get("ETag")
 		l := s.listen(s.address(s.key), nil)
 		l.want(t, "at once", 1, 0)
-		time.Sleep(39 * time.Second)
+		pass(39 * time.Second)
 		l.want(t, "before", 0, 2)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		l.want(t, "the moment", 1, 0)
 		if after := s.send(ask{body: `{}`}).Header().Get("ETag"); after == before {
 			t.Error("told, and nothing changed")
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		l.want(t, "afterwards, once more, as for > the moment is a second later", 1, 3)
 	})
 }
@@ -172,14 +175,14 @@ func TestStreamTellsOfTime(t *testing.T) {
 func TestStreamEnds(t *testing.T) {
 	for what, end := range map[string]func(*site, string){
 		"revoked": func(s *site, key string) { s.Revoke(key) },
-		"ended":   func(s *site, _ string) { time.Sleep(time.Hour) },
+		"ended":   func(s *site, _ string) { pass(time.Hour) },
 		"drained": func(s *site, _ string) { s.End() },
 	} {
 		t.Run(what, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, s *site) {
 				key := s.KeyUntil("acme", s.Now().Add(time.Hour))
 				l := s.listen(s.address(key), nil)
-				time.Sleep(time.Minute)
+				pass(time.Minute)
 				s.Key("acme") // another key changes nothing
 				if l.ended() {
 					t.Fatal("ended too soon")

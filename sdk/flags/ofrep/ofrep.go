@@ -176,8 +176,7 @@ type failure struct {
 // nothing else. Nothing of the answer may have been written but its header.
 func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	h.head(w, r)
-	var own refusal
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[refusal](err); ok {
 		writeJSON(w, own.status, failure{Code: own.code, Details: own.details})
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -298,14 +299,14 @@ func TestBrowsersSeeWhatIsPublic(t *testing.T) {
 func TestChangeThatIsNotHereYet(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	for what, want := range map[string]int{"": 200, "x": 200, "1": 200, fmt.Sprint(s.Revision()): 200, "999": 500} {
+	for what, want := range map[string]int{"": 200, "x": 200, "1": 200, strconv.FormatInt(s.Revision(), 10): 200, "999": 500} {
 		began := time.Now()
 		got := s.send(ask{path: "/ofrep/v1/evaluate/flags?flagConfigEtag=" + what, body: `{}`})
 		if got.Code != want || want == 500 && (time.Since(began) < time.Second || got.Header().Get("Retry-After") != "1") {
 			t.Errorf("told of %q: %d %s after %v", what, got.Code, got.Body, time.Since(began))
 		}
 	}
-	next := fmt.Sprint(s.Revision() + 1)
+	next := strconv.FormatInt(s.Revision()+1, 10)
 	done := make(chan int)
 	go func() { done <- s.send(ask{path: "/ofrep/v1/evaluate/flags?flagConfigEtag=" + next, body: `{}`}).Code }()
 	s.SetTenant("acme", `{"flags":{}}`)
