@@ -118,7 +118,7 @@ func operatorPermissions() []string {
 		"config.clientKeys.create", "config.clientKeys.delete",
 		"config.brandAssets.create", "config.brandAssets.delete",
 		"config.brandDrafts.delete", "config.brandDrafts.preview", "config.brandDrafts.publish", "config.brandDrafts.update",
-		"config.documents.delete", "config.documents.update",
+		"config.documents.delete", "config.documents.update", "config.flags.kill",
 		"quota.limits.delete", "quota.limits.update",
 		"tenancy.domains.create", "tenancy.domains.delete", "tenancy.domains.update", "tenancy.domains.verify",
 		"tenancy.operations.cancel", "tenancy.operations.delete",
@@ -138,6 +138,7 @@ func placerPermissions() []string {
 func securityPermissions() []string {
 	return []string{
 		"audit.chains.verify", "audit.events.get", "audit.events.list",
+		"config.flags.kill",
 		"tenancy.contextKeys.list", "tenancy.contextKeys.revoke",
 		"tenancy.tenants.resume", "tenancy.tenants.suspend",
 	}

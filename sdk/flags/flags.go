@@ -128,7 +128,7 @@ func (s *Set) Text() []byte { return s.text }
 type known struct {
 	mu    sync.RWMutex
 	views map[Who]*View
-	sets  map[string]*Set // by the version of the settings
+	sets  map[string]*Set // by the versions of the settings
 }
 
 func newKnown() *known { return &known{views: make(map[Who]*View), sets: make(map[string]*Set)} }
@@ -146,13 +146,14 @@ func (c *Client) For(w Who) (*View, error) {
 	if !ok {
 		return nil, fault.New(fault.Unavailable, fault.ReasonStarting, "the flags are not loaded yet")
 	}
+	kills, _ := c.store.Holds(settings.Reader(w), settings.FlagKillsNamespace) // made before the other: without it nothing is killed
 	plain, err := flagset.NewContext(w.Identity(), nil)
 	if err != nil {
 		return nil, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	set, err := k.set(e, c.clock)
+	set, err := k.set(e, kills, c.clock)
 	if err != nil {
 		return nil, err
 	}
@@ -161,22 +162,19 @@ func (c *Client) For(w Who) (*View, error) {
 	return v, nil
 }
 
-// set returns the compiled set of an effective value. The caller holds the lock, so that each is made once.
-func (k *known) set(e settings.Effective, now func() time.Time) (*Set, error) {
-	if s := k.sets[e.Version]; s != nil {
+// set returns the compiled set of effective values. The caller holds the lock, so that each is made once.
+func (k *known) set(e, kills settings.Effective, now func() time.Time) (*Set, error) {
+	at := e.Version + kills.Version
+	if s := k.sets[at]; s != nil {
 		return s, nil
 	}
-	document := e.Object
-	if document["flags"] == nil { // no layer sets any
-		document = settings.Object{"flags": settings.Object{}}
-	}
-	compiled, err := flagset.Compile(document, now)
+	compiled, err := flagset.Compile(Killed(e.Object, kills.Object), now)
 	if err != nil {
 		return nil, err
 	}
 	text := settings.Canonical(compiled.Document())
 	digest := sha256.Sum256(text)
 	s := &Set{Set: compiled, Version: base64.RawURLEncoding.EncodeToString(digest[:]), text: text}
-	k.sets[e.Version] = s
+	k.sets[at] = s
 	return s, nil
 }

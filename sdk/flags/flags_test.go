@@ -1,8 +1,10 @@
 package flags_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,8 +30,17 @@ type house struct {
 func newHouse(tb testing.TB) *house {
 	tb.Helper()
 	h := &house{TB: tb}
-	h.apply(feed.Entry{Key: settings.NamespaceKey(settings.FlagsNamespace), Value: h.encode(&configv1.SettingsEntry{Schema: `{}`})})
+	h.furnish()
 	return h
+}
+
+// furnish makes the namespaces.
+func (h *house) furnish() {
+	h.Helper()
+	entry := func(namespace, schema string) feed.Entry {
+		return feed.Entry{Key: settings.NamespaceKey(namespace), Value: h.encode(&configv1.SettingsEntry{Schema: schema})}
+	}
+	h.apply(entry(settings.FlagsNamespace, flags.Schema()), entry(settings.FlagKillsNamespace, flags.KillSchema()))
 }
 
 // client returns a client of the store.
@@ -71,6 +82,10 @@ func (h *house) set(key, content string) {
 
 func (h *house) platform(content string) {
 	h.set(settings.PlatformKey(settings.FlagsNamespace), content)
+}
+
+func (h *house) kill(layer string, content string) {
+	h.set("doc/"+settings.FlagKillsNamespace+"/"+layer, content)
 }
 
 func (h *house) plan(plan, content string) {
@@ -150,7 +165,7 @@ func TestSubscriptionNamesKeys(t *testing.T) {
 			t.Errorf("keys (-want +got)\n%s", diff)
 		}
 	}
-	h.apply(feed.Entry{Key: settings.NamespaceKey(settings.FlagsNamespace), Value: h.encode(&configv1.SettingsEntry{Schema: `{}`})})
+	h.furnish()
 	next()
 	flag := func(value string) string {
 		return `{"state":"ENABLED","variants":{"v":` + value + `},"defaultVariant":"v"}`
@@ -171,5 +186,46 @@ func TestSubscriptionNamesKeys(t *testing.T) {
 	cancel(ended)
 	if _, err := s.Next(ctx); !errors.Is(err, ended) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+func TestKill(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.platform(checkout)
+	c := h.client()
+	s, v, err := c.Subscribe(who(t, "acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	answer := func(v *flags.View) string {
+		r := v.Evaluate("checkout", v.Plain)
+		return r.Variant() + " " + r.Reason().String()
+	}
+	if got := answer(v); got != "on TARGETING_MATCH" {
+		t.Error(got)
+	}
+	h.kill("plan/free", `{"checkout":{"reason":"it charges twice"},"nothing":{"reason":"no such flag"}}`)
+	change, err := s.Next(t.Context())
+	if err != nil || answer(change.View) != " DISABLED" || !slices.Equal(change.Keys, []string{"checkout"}) {
+		t.Errorf("killed: %v %v, %v", change.Keys, answer(change.View), err)
+	}
+	if !bytes.Contains(change.View.Text(), []byte(`"state":"DISABLED"`)) {
+		t.Errorf("other evaluators are told %s", change.View.Text())
+	}
+	business := who(t, "globex")
+	business.Plan = "business"
+	if other, err := c.For(business); err != nil || other.Version != v.Version {
+		t.Errorf("another plan's tenant: %v", err)
+	}
+	// No layer brings it back but a lift.
+	h.tenant("acme", `{"flags":{"checkout":{"state":"ENABLED"}}}`)
+	if v, err := c.For(who(t, "acme")); err != nil || answer(v) != " DISABLED" {
+		t.Errorf("a tenant's own document undid a kill: %v", err)
+	}
+	h.kill("plan/free", `{}`)
+	if v, err := c.For(who(t, "acme")); err != nil || answer(v) != "on TARGETING_MATCH" {
+		t.Errorf("lifted: %v", err)
 	}
 }

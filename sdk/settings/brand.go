@@ -19,8 +19,13 @@ import (
 // BrandNamespace is the namespace of brands, which exists from the start.
 const BrandNamespace = "brand"
 
-// FlagsNamespace is the namespace of feature flags, which exists from the start; package flags reads it.
-const FlagsNamespace = "flags"
+// The namespaces of feature flags, which exist from the start; package flags reads them.
+const (
+	// FlagsNamespace holds the flags.
+	FlagsNamespace = "flags"
+	// FlagKillsNamespace says which flags were killed. Only KillFlag and LiftFlag of rowhouse.config.v1 write it.
+	FlagKillsNamespace = "flag-kills"
+)
 
 //go:embed brand.schema.json
 var brandSchema string

@@ -356,6 +356,7 @@ type api struct {
 	configv1.ClientKeyServiceClient
 	configv1.BrandAssetServiceClient
 	configv1.BrandDraftServiceClient
+	configv1.FlagServiceClient
 	auditv1.AuditServiceClient
 }
 
@@ -363,7 +364,8 @@ func apiOf(conn *grpc.ClientConn) api {
 	return api{
 		configv1.NewNamespaceServiceClient(conn), configv1.NewDocumentServiceClient(conn), configv1.NewSettingsServiceClient(conn),
 		configv1.NewClientKeyServiceClient(conn),
-		configv1.NewBrandAssetServiceClient(conn), configv1.NewBrandDraftServiceClient(conn), auditv1.NewAuditServiceClient(conn),
+		configv1.NewBrandAssetServiceClient(conn), configv1.NewBrandDraftServiceClient(conn),
+		configv1.NewFlagServiceClient(conn), auditv1.NewAuditServiceClient(conn),
 	}
 }
 

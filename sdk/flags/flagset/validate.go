@@ -1,6 +1,7 @@
 package flagset
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +15,8 @@ type Problem = jsonlogic.Problem
 
 // Validate returns all that is wrong with a document: flags that cannot be read, a default or a result of targeting that
 // names no variant, references to rules that do not exist or go in a circle, operators that do not exist, weights that
-// are no integers or too large together, rules that are nested too deep. Nothing means that it may be published.
+// are no integers or too large together, rules that are nested too deep, and rules that do too much whatever they are
+// evaluated over. Nothing means that it may be published.
 func Validate(document map[string]any) ([]Problem, error) {
 	c, err := newCompiler(document)
 	if err != nil {
@@ -23,6 +25,7 @@ func Validate(document map[string]any) ([]Problem, error) {
 	for _, d := range c.flags {
 		if f := c.flag(d); f.rule != nil {
 			c.checkOutcomes(f, d)
+			c.checkCost(f, d)
 		}
 	}
 	c.rules.CompileShared()
@@ -41,6 +44,13 @@ func (c *compiler) checkOutcomes(f *flag, d definition) {
 				Pointer: o.Pointer, Text: fmt.Sprintf("%.64q names no variant of flag %.64q", name, f.key),
 			})
 		}
+	}
+}
+
+// checkCost evaluates a rule over nothing: what does too much then does too much for everybody.
+func (c *compiler) checkCost(f *flag, d definition) {
+	if _, err := f.rule.Eval(jsonlogic.Input{FlagKey: f.key}); errors.Is(err, jsonlogic.ErrBudget) {
+		c.problem(d, "targeting", fmt.Sprintf("does too much: more than %d steps or %d levels", jsonlogic.MaxSteps, jsonlogic.MaxDepth))
 	}
 }
 

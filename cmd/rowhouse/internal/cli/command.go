@@ -47,7 +47,7 @@ func indent(lines string) string { return "  " + strings.ReplaceAll(lines, "\n",
 
 // verbCommand makes the command of a verb.
 func (a *app) verbCommand(n noun, v verb) *cobra.Command {
-	m := method(n.service, v.rpc)
+	m := method(n.serviceOf(v), v.rpc)
 	required, most := 0, 0
 	for _, f := range v.fields {
 		for _, place := range places(f.form) {

@@ -26,7 +26,7 @@ func TestEveryAdminRPCIsReached(t *testing.T) {
 	verbs := map[string]bool{}
 	for _, n := range nouns() {
 		for _, v := range n.verbs {
-			verbs[methodPath(method(n.service, v.rpc))] = true
+			verbs[methodPath(method(n.serviceOf(v), v.rpc))] = true
 		}
 	}
 	admin, byVerb := 0, 0
@@ -102,7 +102,7 @@ func TestExamplesWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{
-		"app.yaml": "display_name: x", "schema.json": "{}", "portal.json": "{}", "cell.json": "{}", "acme.png": "\x89PNG\r\n\x1a\n", "logo.svg": "<svg/>", "brand.json": "{}", "sheet.css": ".rh-a{}", "roots.pem": "x", "token": "x",
+		"app.yaml": "display_name: x", "schema.json": "{}", "portal.json": "{}", "cell.json": "{}", "flags.flagd.json": "{}", "free.json": "{}", "acme.png": "\x89PNG\r\n\x1a\n", "logo.svg": "<svg/>", "brand.json": "{}", "sheet.css": ".rh-a{}", "roots.pem": "x", "token": "x",
 		"migrations/0001_notes.sql": "SELECT 1",
 		"notes.dsn":                 "host=127.0.0.1 port=1", "managed.dsn": "host=127.0.0.1 port=1", "app.password": "x",
 	} {

@@ -301,7 +301,7 @@ func flagsOf(s *status.Status, called string) string {
 	var names []string
 	for _, n := range nouns() {
 		for _, v := range n.verbs {
-			if v.rpc != rpc || lastPart(n.service) != service {
+			if v.rpc != rpc || lastPart(n.serviceOf(v)) != service {
 				continue
 			}
 			for _, f := range v.flags {

@@ -26,6 +26,8 @@ type noun struct {
 // --wait, --file and --confirm exist where the request or the response calls for them.
 type verb struct {
 	name, rpc, short, long, example string
+	// service differs from the noun's.
+	service string
 	// fields are filled by the arguments, in order: a path in the request and the form of its value.
 	fields []field
 	flags  []flag
@@ -43,6 +45,9 @@ type verb struct {
 	more    func(*cobra.Command)
 	ownFile bool
 }
+
+// serviceOf is the gRPC service of a verb's RPC.
+func (n noun) serviceOf(v verb) string { return cmp.Or(v.service, n.service) }
 
 // field is a field of a request that an argument fills.
 type field struct{ path, form string }
@@ -76,8 +81,7 @@ func named(form string) []field { return []field{{"name", form}} }
 func nouns() []noun {
 	return []noun{
 		tenants(), domains(), plans(), apps(), migrations(), cells(), placements(), configs(), namespaces(), brands(), brandAssets(), brandDrafts(),
-		clientKeys(), limits(),
-		audits(), operations(), routes(), consumers(), keys(),
+		clientKeys(), limits(), audits(), operations(), routes(), consumers(), keys(), featureFlags(),
 	}
 }
 

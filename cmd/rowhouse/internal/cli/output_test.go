@@ -184,6 +184,34 @@ notes          notes_db  t_1                true         0003_c fails
 	}
 }
 
+func TestFlagsAreShown(t *testing.T) {
+	t.Parallel()
+	h := &house{answers: map[string]answer{"FlagService/ExplainFlag": always(&configv1.ExplainFlagResponse{
+		Flag: &configv1.Flag{
+			Key: "a/b", State: "DISABLED", Layer: "platform", Definition: `{"state":"DISABLED","variants":{"on":true}}`,
+			Kill: &configv1.FlagKill{Layer: "plans/free", Key: "a/b", Reason: "it charges twice", Author: "operator:ann@static"},
+		},
+		Reason: "DISABLED", Metadata: "{}", Provenance: []*configv1.Provenance{
+			{Pointer: "/flags/a~1b/state", Layer: "plans/free/kill", Revision: 4, Shadowed: []string{"platform"}},
+			{Pointer: "/flags/a~1b/variants", Layer: "platform", Revision: 2},
+		},
+	})}}
+	for args, want := range map[string]string{
+		"flags get acme a/b": "{\n  \"state\": \"DISABLED\",\n  \"variants\": {\n    \"on\": true\n  }\n}\n",
+		"flags explain acme a/b -o tsv": "/flags/a~1b/state\tDISABLED\tplans/free/kill\t4\tplatform\n" +
+			"/flags/a~1b/variants\t{\"on\":true}\tplatform\t2\t\n",
+		"flags evaluate acme a/b -o tsv": "\t\tDISABLED\t\n",
+	} {
+		got := h.run(t, strings.Fields(args)...)
+		if diff := cmp.Diff(want, got.out); diff != "" || got.code != 0 {
+			t.Errorf("%s (-want +got):\n%s%s", args, diff, got.err)
+		}
+	}
+	if got := h.run(t, "flags", "evaluate", "acme", "a/b", "-o", "json"); !strings.Contains(got.out, `"reason": "DISABLED"`) {
+		t.Errorf("as JSON: %s", got.out)
+	}
+}
+
 func TestSettingsAreShownByLeaf(t *testing.T) {
 	t.Parallel()
 	h := &house{answers: map[string]answer{

@@ -27,6 +27,8 @@ func TestWhatIsSent(t *testing.T) {
 	app := write(t, "app.yaml", "display_name: Notes\nupstreams:\n- {cell: cells/cell-1, spiffe_id: 'spiffe://x/app/notes'}\netag: '\"e\"'\nuid: ignored\n")
 	notes := write(t, "notes.yaml", "page: {size: 5}\n")
 	dir := filepath.Dir(write(t, "0001_notes.sql", "SELECT 1"))
+	flagd := write(t, "flags.json", `{"flags":{"a":{"state":"ENABLED","variants":{"v":1}}}}`)
+	flagList := write(t, "list.json", `{"flags":[{"key":"a","state":"ENABLED"}]}`)
 	logo := write(t, "logo.png", "\x89PNG\r\n\x1a\nrest")
 	svg := write(t, "logo.svg", "<svg/>")
 	for name, tt := range map[string]struct {
@@ -77,6 +79,13 @@ func TestWhatIsSent(t *testing.T) {
 		"preview":           {[]string{"brand", "draft", "preview", "acme", "--host", "a.example", "--ttl", "1h"}, `config BrandDraftService/CreateBrandPreview {"name":"tenants/acme/brandDraft","host":"a.example","ttl":"3600s"}`},
 		"publish":           {[]string{"brand", "draft", "publish", "acme"}, `config BrandDraftService/PublishBrandDraft {"name":"tenants/acme/brandDraft",` + id + `}`},
 		"show brand":        {[]string{"brand", "explain", "acme"}, `config DocumentService/ExplainSettings {"name":"tenants/acme/config/brand"}`},
+		"flags":             {[]string{"flags", "list", "acme"}, `config FlagService/ListFlags {"parent":"tenants/acme","page_size":1000}`},
+		"a flag's value":    {[]string{"flags", "evaluate", "acme", "a/b", "--context", `{"x":1}`}, `config FlagService/ExplainFlag {"parent":"tenants/acme","key":"a/b","context":"{\"x\":1}"}`},
+		"kill":              {[]string{"flags", "kill", "checkout", "--reason", "it charges twice"}, `config FlagService/KillFlag {"parent":"platform",` + id + `,"reason":"it charges twice","key":"checkout"}`},
+		"kill of a plan":    {[]string{"flags", "kill", "checkout", "plans/free", "--reason", "it charges twice"}, `config FlagService/KillFlag {"parent":"plans/free",` + id + `,"reason":"it charges twice","key":"checkout"}`},
+		"lift":              {[]string{"flags", "lift", "checkout", "acme", "--reason", "it was repaired"}, `config FlagService/LiftFlag {"parent":"tenants/acme",` + id + `,"reason":"it was repaired","key":"checkout"}`},
+		"import":            {[]string{"flags", "import", "-f", flagd}, `config DocumentService/UpdateDocument {"document":{"name":"platform/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\",\"variants\":{\"v\":1}}}}"},"allow_missing":true,` + id + `}`},
+		"import a list":     {[]string{"flags", "import", "plans/free", "-f", flagList}, `config DocumentService/UpdateDocument {"document":{"name":"plans/free/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\"}}}"},"allow_missing":true,` + id + `}`},
 		"platform chain":    {[]string{"audit", "list"}, `tenancy AuditService/ListEvents {"parent":"chains/platform","page_size":50}`},
 		"other chains":      {[]string{"audit", "verify", "platform", "--service", "gateway"}, `gateway AuditService/VerifyChain {"name":"chains/platform"}`},
 		"event":             {[]string{"audit", "get", "0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c", "3", "--service=quota"}, `quota AuditService/GetEvent {"name":"chains/0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c/events/3"}`},

@@ -234,6 +234,9 @@ func (s *documentService) open(ctx context.Context, tx *change.Tx, field, name, 
 	if err != nil {
 		return nil, err
 	}
+	if p.Namespace == sdk.FlagKillsNamespace {
+		return nil, refuse(fault.FailedPrecondition, namespaceInUse, "only KillFlag and LiftFlag write in namespaces/%s", p.Namespace)
+	}
 	w := &write{place: p}
 	w.document, err = store.ReadDocument(ctx, tx, p)
 	if fault.KindOf(err) == fault.NotFound {
@@ -301,6 +304,11 @@ func (w *write) put(ctx context.Context, tx *change.Tx, reason string) error {
 	if w.place.Namespace == sdk.BrandNamespace && settings.HasExceptions(w.object) {
 		tx.Audit(w.place.String(), "content.exceptions") // who lets colours pass that are hard to read is on record
 	}
+	return w.commit(ctx, tx, reason)
+}
+
+// commit writes and publishes the document.
+func (w *write) commit(ctx context.Context, tx *change.Tx, reason string) error {
 	revision, err := store.Tick(ctx, tx)
 	if err != nil {
 		return err

@@ -3,6 +3,8 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/mask"
 	"github.com/rowhouse-platform/rowhouse/internal/page"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
@@ -187,7 +190,7 @@ func (s *namespaceService) DeleteNamespace(
 		if err != nil {
 			return nil, err
 		}
-		if id == sdk.BrandNamespace {
+		if _, ours := builtIn()[id]; ours {
 			return nil, refuse(fault.FailedPrecondition, namespaceInUse, "the platform itself uses namespaces/%s", id)
 		}
 		n, err := store.LockNamespace(ctx, tx, id)
@@ -247,15 +250,33 @@ func (f *Furnisher) Run(ctx context.Context) error {
 	return nil
 }
 
-// furnish makes the namespace of brands, unless it is there: a look that finds it is nothing to audit.
+// builtIn returns the namespaces that exist from the start, with their schemas.
+func builtIn() map[string]string {
+	return map[string]string{
+		sdk.BrandNamespace: sdk.BrandSchema(), sdk.FlagsNamespace: flags.Schema(), sdk.FlagKillsNamespace: flags.KillSchema(),
+	}
+}
+
+// furnish makes the built-in namespaces.
 func (f *Furnisher) furnish(ctx context.Context) error {
-	_, err := store.ReadNamespace(ctx, f.config.Pool, sdk.BrandNamespace)
+	schemas := builtIn()
+	for _, id := range slices.Sorted(maps.Keys(schemas)) {
+		if err := f.furnishOne(ctx, id, schemas[id]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// furnishOne makes a namespace, unless it is there: a look that finds it is nothing to audit.
+func (f *Furnisher) furnishOne(ctx context.Context, id, schema string) error {
+	_, err := store.ReadNamespace(ctx, f.config.Pool, id)
 	if fault.KindOf(err) != fault.NotFound {
 		return err
 	}
 	ctx = change.NewJob(ctx, "config", "furnish")
 	_, err = change.Do(ctx, f.config.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateNamespaceResponse, error) {
-		n, err := f.config.create(ctx, tx, sdk.BrandNamespace, sdk.BrandSchema())
+		n, err := f.config.create(ctx, tx, id, schema)
 		return &configv1.CreateNamespaceResponse{Namespace: n}, err
 	})
 	if fault.KindOf(err) == fault.AlreadyExists {

@@ -47,7 +47,9 @@ type Config struct {
 // Register registers all services.
 func Register(s *grpc.Server, c Config) {
 	configv1.RegisterNamespaceServiceServer(s, &namespaceService{Config: c})
-	configv1.RegisterDocumentServiceServer(s, &documentService{Config: c})
+	documents := &documentService{Config: c}
+	configv1.RegisterDocumentServiceServer(s, documents)
+	configv1.RegisterFlagServiceServer(s, &flagService{documentService: documents})
 	configv1.RegisterSettingsServiceServer(s, &settingsService{Config: c})
 	configv1.RegisterClientKeyServiceServer(s, &clientKeyService{Config: c})
 	configv1.RegisterBrandAssetServiceServer(s, newBrandAssetService(c))

@@ -251,7 +251,7 @@ type wrong struct {
 
 // check returns what is wrong with the effective value of a group.
 func (s State) check(g group) map[wrong]bool {
-	e := s.stack(g.one).Effective()
+	e := named(s.stack(g.one)).Effective()
 	out := make(map[wrong]bool)
 	for _, p := range s.Schema.Check(e) {
 		w := wrong{Problem: p}
@@ -264,4 +264,18 @@ func (s State) check(g group) map[wrong]bool {
 		out[w] = true
 	}
 	return out
+}
+
+// named tells the layers apart, for checks that ask whether two values come from one.
+func named(s sdk.Stack) sdk.Stack {
+	for kind, layer := range map[Kind]**sdk.Layer{
+		Platform: &s.Platform, Plan: &s.Plan, Region: &s.Region, "parent": &s.Parent, Tenant: &s.Tenant, Environment: &s.Environment,
+	} {
+		if *layer != nil {
+			l := **layer
+			l.Name = string(kind)
+			*layer = &l
+		}
+	}
+	return s
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/flags"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
 
@@ -82,7 +83,7 @@ func (noLoader) Load(string) (any, error) {
 }
 
 // Check says what an effective value breaks: of the schema, of the bounds that hold for
-// a single document too, and of what every reader of brands demands.
+// a single document too, and of what every reader of brands and flags demands.
 func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
 	var found []sdk.Problem
 	if _, err := sdk.Parse(sdk.Canonical(e.Object)); err != nil {
@@ -94,9 +95,12 @@ func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
 	} else if err != nil {
 		found = append(found, sdk.Problem{Rule: "schema", Text: "cannot be checked"})
 	}
-	if s.namespace == sdk.BrandNamespace {
+	switch s.namespace {
+	case sdk.BrandNamespace:
 		found = append(found, sdk.CheckBrand(e.Object)...)
 		found = append(found, contrast(e.Object)...)
+	case sdk.FlagsNamespace:
+		found = append(found, flags.Check(e)...)
 	}
 	slices.SortFunc(found, func(a, b sdk.Problem) int {
 		return strings.Compare(a.Pointer+"\x00"+a.Rule+"\x00"+a.Text, b.Pointer+"\x00"+b.Rule+"\x00"+b.Text)
