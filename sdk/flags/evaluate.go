@@ -138,15 +138,15 @@ type attributed struct {
 // With returns a copy of ctx whose evaluations see the caller's attributes, such as targetingKey, instead of those that
 // it had. Ours go over them: tenant, plan, region, environment and $flagd. Do it once per request. The error is a fault
 // CONTEXT_MISSING without a tenant, and wraps [flagset.ErrContext] if an attribute is no JSON value or "tenant" names
-// another tenant; ctx itself is returned then.
+// another tenant; evaluations with the returned context are InvalidContext then.
 func (c *Client) With(ctx context.Context, attributes map[string]any) (context.Context, error) {
+	a := new(attributed)
 	w, err := c.Whose(ctx)
-	if err != nil {
-		return ctx, err
+	if err == nil {
+		a.data, err = flagset.NewContext(w.Identity(), attributes)
 	}
-	data, err := flagset.NewContext(w.Identity(), attributes)
-	if err != nil {
-		return ctx, err
+	if err == nil {
+		a.who = w
 	}
-	return context.WithValue(ctx, attributesKey{}, &attributed{who: w, data: data}), nil
+	return context.WithValue(ctx, attributesKey{}, a), err
 }

@@ -51,6 +51,7 @@ type Client struct {
 
 	mu            sync.Mutex
 	subscriptions map[*Subscription]bool
+	watches       map[*Watch]bool
 }
 
 // New returns a client. It fails only when the counter cannot be made.
@@ -61,7 +62,10 @@ func New(c Config) (*Client, error) {
 	if c.Metrics == nil {
 		c.Metrics = noop.NewMeterProvider()
 	}
-	client := &Client{store: c.Store, environment: c.Environment, clock: c.Clock, subscriptions: make(map[*Subscription]bool)}
+	client := &Client{
+		store: c.Store, environment: c.Environment, clock: c.Clock,
+		subscriptions: make(map[*Subscription]bool), watches: make(map[*Watch]bool),
+	}
 	var err error
 	client.failed, err = c.Metrics.Meter("github.com/rowhouse-platform/rowhouse/sdk/flags").Int64Counter("rowhouse.flags.failures",
 		metric.WithUnit("{evaluation}"), metric.WithDescription("Evaluations that gave the caller's default because something was wrong."))

@@ -105,13 +105,15 @@ func TestFlagsRefused(t *testing.T) {
 		return `{"flags":{"x":{"state":"ENABLED","variants":{"a":1,"b":2},` + rest + `}}}`
 	}
 	// Each shared rule refers to the one before: four of them are too deep, fifteen that do so twice too much.
-	deep, costly := `"e0":true`, `"e0":{"==":[{"var":"a"},1]}`
-	for i := range 4 {
-		deep += fmt.Sprintf(`,"e%d":%s{"$ref":"e%d"}%s`, i+1, strings.Repeat(`{"!":[`, 20), i, strings.Repeat(`]}`, 20))
+	chain := func(n int, first, format string) string {
+		rules := []string{`"e0":` + first}
+		for i := range n {
+			rules = append(rules, fmt.Sprintf(`"e%d":`, i+1)+strings.ReplaceAll(format, "REF", fmt.Sprintf(`{"$ref":"e%d"}`, i)))
+		}
+		return strings.Join(rules, ",")
 	}
-	for i := range 14 {
-		costly += fmt.Sprintf(`,"e%d":{"==":[{"$ref":"e%d"},{"$ref":"e%d"}]}`, i+1, i, i)
-	}
+	deep := chain(4, `true`, strings.Repeat(`{"!":[`, 20)+`REF`+strings.Repeat(`]}`, 20))
+	costly := chain(14, `{"==":[{"var":"a"},1]}`, `{"==":[REF,REF]}`)
 	evaluated := func(evaluators, ref string) string {
 		return `{"$evaluators":{` + evaluators + `},` + flag(`"targeting":{"if":[{"$ref":"` + ref + `"},"a"]}`)[1:]
 	}

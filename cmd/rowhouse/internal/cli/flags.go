@@ -96,7 +96,7 @@ func flagsByKey(document []byte) ([]byte, error) {
 		Flags []map[string]json.RawMessage `json:"flags"`
 	}
 	if json.Unmarshal(document, &list) != nil || list.Flags == nil {
-		return document, nil
+		return document, nil //nolint:nilerr // flags by their keys are no list
 	}
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(document, &members); err != nil {
