@@ -49,8 +49,21 @@ type Object = map[string]any
 // Parse reads a document strictly: one JSON object, no member twice, no NUL, no lone
 // surrogate, no number beyond 2^53-1 or too small to tell from 0, within the bounds.
 // The error wraps [ErrDocument] and says what is wrong and at which JSON pointer or
-// byte, not the value.
+// byte, not the value; [Place] gives the pointer alone.
 func Parse(text []byte) (Object, error) {
+	v, err := ParseValue(text)
+	if err != nil {
+		return nil, err
+	}
+	o, ok := v.(Object)
+	if !ok {
+		return nil, fmt.Errorf("%w: not an object", ErrDocument)
+	}
+	return o, nil
+}
+
+// ParseValue is [Parse] for any value, such as a patch.
+func ParseValue(text []byte) (any, error) {
 	if len(text) > MaxBytes {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrDocument, MaxBytes)
 	}
@@ -67,14 +80,18 @@ func Parse(text []byte) (Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDocument, err)
 	}
-	o, ok := v.(Object)
-	if !ok {
-		return nil, fmt.Errorf("%w: not an object", ErrDocument)
-	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: something follows the object", ErrDocument)
+		return nil, fmt.Errorf("%w: something follows the value", ErrDocument)
 	}
-	return o, nil
+	return v, nil
+}
+
+// Place is the JSON pointer that an error of [Parse] has, "" where it is about the whole.
+func Place(err error) string {
+	if p := (*placed)(nil); errors.As(err, &p) {
+		return p.pointer
+	}
+	return ""
 }
 
 // placed is an error at a JSON pointer.

@@ -48,6 +48,7 @@ var answers = map[string]string{
 	"operations wait ":    "RESOURCE_NOT_FOUND",
 	"operations cancel ":  "RESOURCE_NOT_FOUND",
 	"config rollback ":    "RESOURCE_NOT_FOUND",
+	"config diff ":        "RESOURCE_NOT_FOUND",
 	"keys revoke ":        "RESOURCE_NOT_FOUND",
 	"clientkeys delete ":  "RESOURCE_NOT_FOUND",
 	"namespaces delete ":  "NAMESPACE_IN_USE", // by what other examples set

@@ -56,6 +56,15 @@ func configs() noun {
 				example: "rowhouse config rollback acme portal --revision 17 --reason \"the new title was wrong\"",
 			},
 			{
+				name: "diff", rpc: "DiffDocument", short: "Show in which values two revisions differ, or one and the document now",
+				fields: named(configForm), show: showDifferences,
+				flags: []flag{
+					{path: "from_revision", name: "from", usage: "the revision that is compared", required: true},
+					{path: "to_revision", name: "to", usage: "the revision that it is compared with (default the document now)"},
+				},
+				example: "rowhouse config diff acme portal --from 17",
+			},
+			{
 				name: "explain", rpc: "ExplainSettings", short: "Show what holds for a tenant, and where each value comes from",
 				fields: named(configForm), show: showEffective,
 				long: "Show what holds for a tenant, and where each value comes from. With tenants/<tenant>/environments/<environment>:\n" +
@@ -70,6 +79,7 @@ func configs() noun {
 func setFlags(c *cobra.Command) {
 	c.Flags().StringArray("set", nil, "path=value; may be repeated")
 	c.Flags().StringP("file", "f", "", "the new content as JSON or YAML; - for the standard input")
+	c.Flags().Bool("patch", false, "the file is a JSON Patch (RFC 6902) to what is there")
 	c.Flags().Bool("merge", false, "merge the file into what is there (JSON Merge Patch) instead of replacing it")
 }
 
@@ -80,10 +90,13 @@ func readContent(_ *app, c *cobra.Command, r *call) error {
 		return errors.New("config set sends another request")
 	}
 	f := c.Flags()
-	sets, _ := f.GetStringArray("set") // these three are defined by setFlags
+	sets, _ := f.GetStringArray("set") // these four are defined by setFlags
 	path, _ := f.GetString("file")
 	merge, _ := f.GetBool("merge")
+	patch, _ := f.GetBool("patch")
 	switch {
+	case patch && (merge || path == ""):
+		return usagef("--patch is for a --file, without --merge; see: %s --help", c.CommandPath())
 	case (len(sets) > 0) == (path != ""):
 		return usagef("pass either --set or --file; see: %s --help", c.CommandPath())
 	case path == "":
@@ -101,7 +114,7 @@ func readContent(_ *app, c *cobra.Command, r *call) error {
 	if err != nil {
 		return usagef("%s: %w", path, err)
 	}
-	request.Document.Content, request.MergePatch = string(b), merge
+	request.Document.Content, request.MergePatch, request.JsonPatch = string(b), merge, patch
 	return nil
 }
 
@@ -171,6 +184,15 @@ func indented(content string) (string, error) {
 		return "", fmt.Errorf("the service sent no JSON: %w", err)
 	}
 	return out.String(), nil
+}
+
+// showDifferences prints one line for each leaf that differs.
+func showDifferences(a *app, c *cobra.Command, i *invocation) error {
+	if format := a.formatFor(c); format != formatTable && format != formatTSV {
+		return i.write(a, c, i.response)
+	}
+	p, response := a.printer(c, "POINTER=pointer BEFORE=before AFTER=after"), i.response.ProtoReflect()
+	return errors.Join(p.rowsOf(response.Get(fieldAt(response.Descriptor(), "differences")).List()), p.close())
 }
 
 // showEffective prints one line for each leaf.

@@ -224,6 +224,9 @@ func TestSettingsAreShownByLeaf(t *testing.T) {
 			},
 			Absent: []*configv1.Provenance{{Pointer: "/gone", Layer: "plans/free", Revision: 3, Shadowed: []string{"platform"}}},
 		}, Layers: []*configv1.LayerSource{{Layer: "plans/free", Author: "ada", Reason: "a ticket"}}}),
+		"DocumentService/DiffDocument": always(&configv1.DiffDocumentResponse{Differences: []*configv1.LeafDifference{
+			{Pointer: "/a", Before: "1", After: "2"}, {Pointer: "/b", After: `"x"`},
+		}}),
 		"DocumentService/GetDocument": always(&configv1.GetDocumentResponse{Document: &configv1.Document{
 			Name: "tenants/acme/config/notes", Content: `{"a":1}`, Revision: 4,
 		}}),
@@ -233,6 +236,9 @@ func TestSettingsAreShownByLeaf(t *testing.T) {
 		"/gone\t(none)\tplans/free\t3\tada\ta ticket\tplatform\t\n"
 	if diff := cmp.Diff(want, h.run(t, "config", "explain", "acme", "notes").out); diff != "" {
 		t.Errorf("explain (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff("/a\t1\t2\n/b\t\t\"x\"\n", h.run(t, "config", "diff", "acme", "notes", "--from", "3").out); diff != "" {
+		t.Errorf("diff (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff("{\n  \"a\": 1\n}\n", h.run(t, "config", "get", "acme", "notes").out); diff != "" {
 		t.Errorf("get (-want +got):\n%s", diff)

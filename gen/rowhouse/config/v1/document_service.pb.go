@@ -253,7 +253,10 @@ type UpdateDocumentRequest struct {
 	// Whether content is a JSON Merge Patch to the current content.
 	MergePatch bool `protobuf:"varint,10,opt,name=merge_patch,json=mergePatch,proto3" json:"merge_patch,omitempty"`
 	// Why, at most 500 characters.
-	Reason        string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whether content is a JSON Patch to the current content: all its operations are done, or
+	// none. Not with merge_patch.
+	JsonPatch     bool `protobuf:"varint,12,opt,name=json_patch,json=jsonPatch,proto3" json:"json_patch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -335,6 +338,13 @@ func (x *UpdateDocumentRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *UpdateDocumentRequest) GetJsonPatch() bool {
+	if x != nil {
+		return x.JsonPatch
+	}
+	return false
 }
 
 // UpdateDocumentResponse holds the document.
@@ -761,6 +771,181 @@ func (x *RollbackDocumentResponse) GetDocument() *Document {
 	return nil
 }
 
+// DiffDocumentRequest names a document and two of its revisions.
+type DiffDocumentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "{layer}/config/{namespace}", where the layer is "platform", "plans/{plan}",
+	// "regions/{region}", "tenants/{tenant}" or "tenants/{tenant}/environments/{environment}".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The revision that is compared.
+	FromRevision int64 `protobuf:"varint,2,opt,name=from_revision,json=fromRevision,proto3" json:"from_revision,omitempty"`
+	// The revision that it is compared with; 0 is the document now.
+	ToRevision    int64 `protobuf:"varint,3,opt,name=to_revision,json=toRevision,proto3" json:"to_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffDocumentRequest) Reset() {
+	*x = DiffDocumentRequest{}
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffDocumentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffDocumentRequest) ProtoMessage() {}
+
+func (x *DiffDocumentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffDocumentRequest.ProtoReflect.Descriptor instead.
+func (*DiffDocumentRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DiffDocumentRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DiffDocumentRequest) GetFromRevision() int64 {
+	if x != nil {
+		return x.FromRevision
+	}
+	return 0
+}
+
+func (x *DiffDocumentRequest) GetToRevision() int64 {
+	if x != nil {
+		return x.ToRevision
+	}
+	return 0
+}
+
+// DiffDocumentResponse holds the differences.
+type DiffDocumentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The leaves that differ, by pointer. Arrays and empty objects are leaves.
+	Differences   []*LeafDifference `protobuf:"bytes,1,rep,name=differences,proto3" json:"differences,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffDocumentResponse) Reset() {
+	*x = DiffDocumentResponse{}
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffDocumentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffDocumentResponse) ProtoMessage() {}
+
+func (x *DiffDocumentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffDocumentResponse.ProtoReflect.Descriptor instead.
+func (*DiffDocumentResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DiffDocumentResponse) GetDifferences() []*LeafDifference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+// LeafDifference is one leaf in which two documents differ.
+type LeafDifference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// JSON pointer (RFC 6901) of the leaf.
+	Pointer string `protobuf:"bytes,1,opt,name=pointer,proto3" json:"pointer,omitempty"`
+	// The value in the one document, as JSON; empty where there is none.
+	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// The value in the other, as JSON; empty where there is none.
+	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeafDifference) Reset() {
+	*x = LeafDifference{}
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeafDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeafDifference) ProtoMessage() {}
+
+func (x *LeafDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeafDifference.ProtoReflect.Descriptor instead.
+func (*LeafDifference) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LeafDifference) GetPointer() string {
+	if x != nil {
+		return x.Pointer
+	}
+	return ""
+}
+
+func (x *LeafDifference) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *LeafDifference) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
 // ExplainSettingsRequest names a tenant's settings.
 type ExplainSettingsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -773,7 +958,7 @@ type ExplainSettingsRequest struct {
 
 func (x *ExplainSettingsRequest) Reset() {
 	*x = ExplainSettingsRequest{}
-	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[12]
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +970,7 @@ func (x *ExplainSettingsRequest) String() string {
 func (*ExplainSettingsRequest) ProtoMessage() {}
 
 func (x *ExplainSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[12]
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +983,7 @@ func (x *ExplainSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainSettingsRequest.ProtoReflect.Descriptor instead.
 func (*ExplainSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{12}
+	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExplainSettingsRequest) GetName() string {
@@ -821,7 +1006,7 @@ type ExplainSettingsResponse struct {
 
 func (x *ExplainSettingsResponse) Reset() {
 	*x = ExplainSettingsResponse{}
-	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[13]
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1018,7 @@ func (x *ExplainSettingsResponse) String() string {
 func (*ExplainSettingsResponse) ProtoMessage() {}
 
 func (x *ExplainSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[13]
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1031,7 @@ func (x *ExplainSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainSettingsResponse.ProtoReflect.Descriptor instead.
 func (*ExplainSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{13}
+	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExplainSettingsResponse) GetEffective() *Effective {
@@ -879,7 +1064,7 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"{\n" +
 	"\x15ListDocumentsResponse\x12:\n" +
 	"\tdocuments\x18\x01 \x03(\v2\x1c.rowhouse.config.v1.DocumentR\tdocuments\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcf\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xee\x02\n" +
 	"\x15UpdateDocumentRequest\x12@\n" +
 	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentB\x06\xbaH\x03\xc8\x01\x01R\bdocument\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
@@ -891,7 +1076,9 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"\vmerge_patch\x18\n" +
 	" \x01(\bR\n" +
 	"mergePatch\x12 \n" +
-	"\x06reason\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"R\n" +
+	"\x06reason\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x1d\n" +
+	"\n" +
+	"json_patch\x18\f \x01(\bR\tjsonPatch\"R\n" +
 	"\x16UpdateDocumentResponse\x128\n" +
 	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xd7\x02\n" +
 	"\x15DeleteDocumentRequest\x12\xa9\x01\n" +
@@ -920,19 +1107,31 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"\brevision\x18\n" +
 	" \x01(\x03B\a\xbaH\x04\"\x02 \x00R\brevision\"T\n" +
 	"\x18RollbackDocumentResponse\x128\n" +
-	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\x91\x01\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\x99\x02\n" +
+	"\x13DiffDocumentRequest\x12\xa9\x01\n" +
+	"\x04name\x18\x01 \x01(\tB\x94\x01\xbaH\x90\x01r\x8d\x01\x18\xc8\x012\x87\x01^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config/[a-z](-?[a-z0-9])*$R\x04name\x12,\n" +
+	"\rfrom_revision\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\ffromRevision\x12(\n" +
+	"\vto_revision\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\n" +
+	"toRevision\"\\\n" +
+	"\x14DiffDocumentResponse\x12D\n" +
+	"\vdifferences\x18\x01 \x03(\v2\".rowhouse.config.v1.LeafDifferenceR\vdifferences\"X\n" +
+	"\x0eLeafDifference\x12\x18\n" +
+	"\apointer\x18\x01 \x01(\tR\apointer\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"\x91\x01\n" +
 	"\x16ExplainSettingsRequest\x12w\n" +
 	"\x04name\x18\x01 \x01(\tBc\xbaH`r^\x18\xc8\x012Y^tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?/config/[a-z](-?[a-z0-9])*$R\x04name\"\x8f\x01\n" +
 	"\x17ExplainSettingsResponse\x12;\n" +
 	"\teffective\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.EffectiveR\teffective\x127\n" +
-	"\x06layers\x18\x02 \x03(\v2\x1f.rowhouse.config.v1.LayerSourceR\x06layers2\xc4\b\n" +
+	"\x06layers\x18\x02 \x03(\v2\x1f.rowhouse.config.v1.LayerSourceR\x06layers2\xd3\t\n" +
 	"\x0fDocumentService\x12\x89\x01\n" +
 	"\vGetDocument\x12&.rowhouse.config.v1.GetDocumentRequest\x1a'.rowhouse.config.v1.GetDocumentResponse\")\x8a\xb2\x19\"\b\x02\x12\x14config.documents.get\x18\x02 \x01*\x04name\x90\x02\x01\x12\x92\x01\n" +
 	"\rListDocuments\x12(.rowhouse.config.v1.ListDocumentsRequest\x1a).rowhouse.config.v1.ListDocumentsResponse\",\x8a\xb2\x19%\b\x02\x12\x15config.documents.list\x18\x02 \x01*\x06parent\x90\x02\x01\x12\x9b\x01\n" +
 	"\x0eUpdateDocument\x12).rowhouse.config.v1.UpdateDocumentRequest\x1a*.rowhouse.config.v1.UpdateDocumentResponse\"2\x8a\xb2\x19.\b\x02\x12\x17config.documents.update\x18\x03 \x02*\rdocument.name\x12\x92\x01\n" +
 	"\x0eDeleteDocument\x12).rowhouse.config.v1.DeleteDocumentRequest\x1a*.rowhouse.config.v1.DeleteDocumentResponse\")\x8a\xb2\x19%\b\x02\x12\x17config.documents.delete\x18\x03 \x02*\x04name\x12\xa9\x01\n" +
 	"\x15ListDocumentRevisions\x120.rowhouse.config.v1.ListDocumentRevisionsRequest\x1a1.rowhouse.config.v1.ListDocumentRevisionsResponse\"+\x8a\xb2\x19$\b\x02\x12\x14config.documents.get\x18\x02 \x01*\x06parent\x90\x02\x01\x12\x98\x01\n" +
-	"\x10RollbackDocument\x12+.rowhouse.config.v1.RollbackDocumentRequest\x1a,.rowhouse.config.v1.RollbackDocumentResponse\")\x8a\xb2\x19%\b\x02\x12\x17config.documents.update\x18\x03 \x02*\x04name\x12\x95\x01\n" +
+	"\x10RollbackDocument\x12+.rowhouse.config.v1.RollbackDocumentRequest\x1a,.rowhouse.config.v1.RollbackDocumentResponse\")\x8a\xb2\x19%\b\x02\x12\x17config.documents.update\x18\x03 \x02*\x04name\x12\x8c\x01\n" +
+	"\fDiffDocument\x12'.rowhouse.config.v1.DiffDocumentRequest\x1a(.rowhouse.config.v1.DiffDocumentResponse\")\x8a\xb2\x19\"\b\x02\x12\x14config.documents.get\x18\x02 \x01*\x04name\x90\x02\x01\x12\x95\x01\n" +
 	"\x0fExplainSettings\x12*.rowhouse.config.v1.ExplainSettingsRequest\x1a+.rowhouse.config.v1.ExplainSettingsResponse\")\x8a\xb2\x19\"\b\x02\x12\x14config.documents.get\x18\x02 \x01*\x04name\x90\x02\x01B\xdf\x01\n" +
 	"\x16com.rowhouse.config.v1B\x14DocumentServiceProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
@@ -948,7 +1147,7 @@ func file_rowhouse_config_v1_document_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_config_v1_document_service_proto_rawDescData
 }
 
-var file_rowhouse_config_v1_document_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_rowhouse_config_v1_document_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_rowhouse_config_v1_document_service_proto_goTypes = []any{
 	(*GetDocumentRequest)(nil),            // 0: rowhouse.config.v1.GetDocumentRequest
 	(*GetDocumentResponse)(nil),           // 1: rowhouse.config.v1.GetDocumentResponse
@@ -962,42 +1161,48 @@ var file_rowhouse_config_v1_document_service_proto_goTypes = []any{
 	(*ListDocumentRevisionsResponse)(nil), // 9: rowhouse.config.v1.ListDocumentRevisionsResponse
 	(*RollbackDocumentRequest)(nil),       // 10: rowhouse.config.v1.RollbackDocumentRequest
 	(*RollbackDocumentResponse)(nil),      // 11: rowhouse.config.v1.RollbackDocumentResponse
-	(*ExplainSettingsRequest)(nil),        // 12: rowhouse.config.v1.ExplainSettingsRequest
-	(*ExplainSettingsResponse)(nil),       // 13: rowhouse.config.v1.ExplainSettingsResponse
-	(*Document)(nil),                      // 14: rowhouse.config.v1.Document
-	(*fieldmaskpb.FieldMask)(nil),         // 15: google.protobuf.FieldMask
-	(*Effective)(nil),                     // 16: rowhouse.config.v1.Effective
-	(*LayerSource)(nil),                   // 17: rowhouse.config.v1.LayerSource
+	(*DiffDocumentRequest)(nil),           // 12: rowhouse.config.v1.DiffDocumentRequest
+	(*DiffDocumentResponse)(nil),          // 13: rowhouse.config.v1.DiffDocumentResponse
+	(*LeafDifference)(nil),                // 14: rowhouse.config.v1.LeafDifference
+	(*ExplainSettingsRequest)(nil),        // 15: rowhouse.config.v1.ExplainSettingsRequest
+	(*ExplainSettingsResponse)(nil),       // 16: rowhouse.config.v1.ExplainSettingsResponse
+	(*Document)(nil),                      // 17: rowhouse.config.v1.Document
+	(*fieldmaskpb.FieldMask)(nil),         // 18: google.protobuf.FieldMask
+	(*Effective)(nil),                     // 19: rowhouse.config.v1.Effective
+	(*LayerSource)(nil),                   // 20: rowhouse.config.v1.LayerSource
 }
 var file_rowhouse_config_v1_document_service_proto_depIdxs = []int32{
-	14, // 0: rowhouse.config.v1.GetDocumentResponse.document:type_name -> rowhouse.config.v1.Document
-	14, // 1: rowhouse.config.v1.ListDocumentsResponse.documents:type_name -> rowhouse.config.v1.Document
-	14, // 2: rowhouse.config.v1.UpdateDocumentRequest.document:type_name -> rowhouse.config.v1.Document
-	15, // 3: rowhouse.config.v1.UpdateDocumentRequest.update_mask:type_name -> google.protobuf.FieldMask
-	14, // 4: rowhouse.config.v1.UpdateDocumentResponse.document:type_name -> rowhouse.config.v1.Document
-	14, // 5: rowhouse.config.v1.ListDocumentRevisionsResponse.documents:type_name -> rowhouse.config.v1.Document
-	14, // 6: rowhouse.config.v1.RollbackDocumentResponse.document:type_name -> rowhouse.config.v1.Document
-	16, // 7: rowhouse.config.v1.ExplainSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
-	17, // 8: rowhouse.config.v1.ExplainSettingsResponse.layers:type_name -> rowhouse.config.v1.LayerSource
-	0,  // 9: rowhouse.config.v1.DocumentService.GetDocument:input_type -> rowhouse.config.v1.GetDocumentRequest
-	2,  // 10: rowhouse.config.v1.DocumentService.ListDocuments:input_type -> rowhouse.config.v1.ListDocumentsRequest
-	4,  // 11: rowhouse.config.v1.DocumentService.UpdateDocument:input_type -> rowhouse.config.v1.UpdateDocumentRequest
-	6,  // 12: rowhouse.config.v1.DocumentService.DeleteDocument:input_type -> rowhouse.config.v1.DeleteDocumentRequest
-	8,  // 13: rowhouse.config.v1.DocumentService.ListDocumentRevisions:input_type -> rowhouse.config.v1.ListDocumentRevisionsRequest
-	10, // 14: rowhouse.config.v1.DocumentService.RollbackDocument:input_type -> rowhouse.config.v1.RollbackDocumentRequest
-	12, // 15: rowhouse.config.v1.DocumentService.ExplainSettings:input_type -> rowhouse.config.v1.ExplainSettingsRequest
-	1,  // 16: rowhouse.config.v1.DocumentService.GetDocument:output_type -> rowhouse.config.v1.GetDocumentResponse
-	3,  // 17: rowhouse.config.v1.DocumentService.ListDocuments:output_type -> rowhouse.config.v1.ListDocumentsResponse
-	5,  // 18: rowhouse.config.v1.DocumentService.UpdateDocument:output_type -> rowhouse.config.v1.UpdateDocumentResponse
-	7,  // 19: rowhouse.config.v1.DocumentService.DeleteDocument:output_type -> rowhouse.config.v1.DeleteDocumentResponse
-	9,  // 20: rowhouse.config.v1.DocumentService.ListDocumentRevisions:output_type -> rowhouse.config.v1.ListDocumentRevisionsResponse
-	11, // 21: rowhouse.config.v1.DocumentService.RollbackDocument:output_type -> rowhouse.config.v1.RollbackDocumentResponse
-	13, // 22: rowhouse.config.v1.DocumentService.ExplainSettings:output_type -> rowhouse.config.v1.ExplainSettingsResponse
-	16, // [16:23] is the sub-list for method output_type
-	9,  // [9:16] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	17, // 0: rowhouse.config.v1.GetDocumentResponse.document:type_name -> rowhouse.config.v1.Document
+	17, // 1: rowhouse.config.v1.ListDocumentsResponse.documents:type_name -> rowhouse.config.v1.Document
+	17, // 2: rowhouse.config.v1.UpdateDocumentRequest.document:type_name -> rowhouse.config.v1.Document
+	18, // 3: rowhouse.config.v1.UpdateDocumentRequest.update_mask:type_name -> google.protobuf.FieldMask
+	17, // 4: rowhouse.config.v1.UpdateDocumentResponse.document:type_name -> rowhouse.config.v1.Document
+	17, // 5: rowhouse.config.v1.ListDocumentRevisionsResponse.documents:type_name -> rowhouse.config.v1.Document
+	17, // 6: rowhouse.config.v1.RollbackDocumentResponse.document:type_name -> rowhouse.config.v1.Document
+	14, // 7: rowhouse.config.v1.DiffDocumentResponse.differences:type_name -> rowhouse.config.v1.LeafDifference
+	19, // 8: rowhouse.config.v1.ExplainSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
+	20, // 9: rowhouse.config.v1.ExplainSettingsResponse.layers:type_name -> rowhouse.config.v1.LayerSource
+	0,  // 10: rowhouse.config.v1.DocumentService.GetDocument:input_type -> rowhouse.config.v1.GetDocumentRequest
+	2,  // 11: rowhouse.config.v1.DocumentService.ListDocuments:input_type -> rowhouse.config.v1.ListDocumentsRequest
+	4,  // 12: rowhouse.config.v1.DocumentService.UpdateDocument:input_type -> rowhouse.config.v1.UpdateDocumentRequest
+	6,  // 13: rowhouse.config.v1.DocumentService.DeleteDocument:input_type -> rowhouse.config.v1.DeleteDocumentRequest
+	8,  // 14: rowhouse.config.v1.DocumentService.ListDocumentRevisions:input_type -> rowhouse.config.v1.ListDocumentRevisionsRequest
+	10, // 15: rowhouse.config.v1.DocumentService.RollbackDocument:input_type -> rowhouse.config.v1.RollbackDocumentRequest
+	12, // 16: rowhouse.config.v1.DocumentService.DiffDocument:input_type -> rowhouse.config.v1.DiffDocumentRequest
+	15, // 17: rowhouse.config.v1.DocumentService.ExplainSettings:input_type -> rowhouse.config.v1.ExplainSettingsRequest
+	1,  // 18: rowhouse.config.v1.DocumentService.GetDocument:output_type -> rowhouse.config.v1.GetDocumentResponse
+	3,  // 19: rowhouse.config.v1.DocumentService.ListDocuments:output_type -> rowhouse.config.v1.ListDocumentsResponse
+	5,  // 20: rowhouse.config.v1.DocumentService.UpdateDocument:output_type -> rowhouse.config.v1.UpdateDocumentResponse
+	7,  // 21: rowhouse.config.v1.DocumentService.DeleteDocument:output_type -> rowhouse.config.v1.DeleteDocumentResponse
+	9,  // 22: rowhouse.config.v1.DocumentService.ListDocumentRevisions:output_type -> rowhouse.config.v1.ListDocumentRevisionsResponse
+	11, // 23: rowhouse.config.v1.DocumentService.RollbackDocument:output_type -> rowhouse.config.v1.RollbackDocumentResponse
+	13, // 24: rowhouse.config.v1.DocumentService.DiffDocument:output_type -> rowhouse.config.v1.DiffDocumentResponse
+	16, // 25: rowhouse.config.v1.DocumentService.ExplainSettings:output_type -> rowhouse.config.v1.ExplainSettingsResponse
+	18, // [18:26] is the sub-list for method output_type
+	10, // [10:18] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_config_v1_document_service_proto_init() }
@@ -1012,7 +1217,7 @@ func file_rowhouse_config_v1_document_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_config_v1_document_service_proto_rawDesc), len(file_rowhouse_config_v1_document_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	DocumentService_DeleteDocument_FullMethodName        = "/rowhouse.config.v1.DocumentService/DeleteDocument"
 	DocumentService_ListDocumentRevisions_FullMethodName = "/rowhouse.config.v1.DocumentService/ListDocumentRevisions"
 	DocumentService_RollbackDocument_FullMethodName      = "/rowhouse.config.v1.DocumentService/RollbackDocument"
+	DocumentService_DiffDocument_FullMethodName          = "/rowhouse.config.v1.DocumentService/DiffDocument"
 	DocumentService_ExplainSettings_FullMethodName       = "/rowhouse.config.v1.DocumentService/ExplainSettings"
 )
 
@@ -40,11 +41,11 @@ type DocumentServiceClient interface {
 	// ListDocuments lists what one layer sets, by namespace.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND for the tenant.
 	ListDocuments(ctx context.Context, in *ListDocumentsRequest, opts ...grpc.CallOption) (*ListDocumentsResponse, error)
-	// UpdateDocument replaces a document or, with merge_patch, applies its content as a
-	// JSON Merge Patch (RFC 7396). Every tenant that it concerns must still have a valid
+	// UpdateDocument replaces a document or applies its content as a patch: with merge_patch a
+	// JSON Merge Patch (RFC 7396), with json_patch a JSON Patch (RFC 6902). Every tenant that it concerns must still have a valid
 	// effective value. It is seen by every watcher within a second.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
-	// SETTING_LOCKED; SETTING_CLAMPED.
+	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED.
 	UpdateDocument(ctx context.Context, in *UpdateDocumentRequest, opts ...grpc.CallOption) (*UpdateDocumentResponse, error)
 	// DeleteDocument removes what a layer sets; its revisions stay readable.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION.
@@ -55,6 +56,10 @@ type DocumentServiceClient interface {
 	// RollbackDocument writes a new revision with the content of an old one.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
 	RollbackDocument(ctx context.Context, in *RollbackDocumentRequest, opts ...grpc.CallOption) (*RollbackDocumentResponse, error)
+	// DiffDocument tells in which leaves two revisions of a document differ, or a revision and
+	// the document now. A deleted document is an empty one.
+	// Errors: RESOURCE_NOT_FOUND.
+	DiffDocument(ctx context.Context, in *DiffDocumentRequest, opts ...grpc.CallOption) (*DiffDocumentResponse, error)
 	// ExplainSettings tells what holds for a tenant and where each leaf comes from.
 	// Errors: RESOURCE_NOT_FOUND.
 	ExplainSettings(ctx context.Context, in *ExplainSettingsRequest, opts ...grpc.CallOption) (*ExplainSettingsResponse, error)
@@ -128,6 +133,16 @@ func (c *documentServiceClient) RollbackDocument(ctx context.Context, in *Rollba
 	return out, nil
 }
 
+func (c *documentServiceClient) DiffDocument(ctx context.Context, in *DiffDocumentRequest, opts ...grpc.CallOption) (*DiffDocumentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiffDocumentResponse)
+	err := c.cc.Invoke(ctx, DocumentService_DiffDocument_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *documentServiceClient) ExplainSettings(ctx context.Context, in *ExplainSettingsRequest, opts ...grpc.CallOption) (*ExplainSettingsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainSettingsResponse)
@@ -150,11 +165,11 @@ type DocumentServiceServer interface {
 	// ListDocuments lists what one layer sets, by namespace.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND for the tenant.
 	ListDocuments(context.Context, *ListDocumentsRequest) (*ListDocumentsResponse, error)
-	// UpdateDocument replaces a document or, with merge_patch, applies its content as a
-	// JSON Merge Patch (RFC 7396). Every tenant that it concerns must still have a valid
+	// UpdateDocument replaces a document or applies its content as a patch: with merge_patch a
+	// JSON Merge Patch (RFC 7396), with json_patch a JSON Patch (RFC 6902). Every tenant that it concerns must still have a valid
 	// effective value. It is seen by every watcher within a second.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
-	// SETTING_LOCKED; SETTING_CLAMPED.
+	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED.
 	UpdateDocument(context.Context, *UpdateDocumentRequest) (*UpdateDocumentResponse, error)
 	// DeleteDocument removes what a layer sets; its revisions stay readable.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION.
@@ -165,6 +180,10 @@ type DocumentServiceServer interface {
 	// RollbackDocument writes a new revision with the content of an old one.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
 	RollbackDocument(context.Context, *RollbackDocumentRequest) (*RollbackDocumentResponse, error)
+	// DiffDocument tells in which leaves two revisions of a document differ, or a revision and
+	// the document now. A deleted document is an empty one.
+	// Errors: RESOURCE_NOT_FOUND.
+	DiffDocument(context.Context, *DiffDocumentRequest) (*DiffDocumentResponse, error)
 	// ExplainSettings tells what holds for a tenant and where each leaf comes from.
 	// Errors: RESOURCE_NOT_FOUND.
 	ExplainSettings(context.Context, *ExplainSettingsRequest) (*ExplainSettingsResponse, error)
@@ -195,6 +214,9 @@ func (UnimplementedDocumentServiceServer) ListDocumentRevisions(context.Context,
 }
 func (UnimplementedDocumentServiceServer) RollbackDocument(context.Context, *RollbackDocumentRequest) (*RollbackDocumentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollbackDocument not implemented")
+}
+func (UnimplementedDocumentServiceServer) DiffDocument(context.Context, *DiffDocumentRequest) (*DiffDocumentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DiffDocument not implemented")
 }
 func (UnimplementedDocumentServiceServer) ExplainSettings(context.Context, *ExplainSettingsRequest) (*ExplainSettingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainSettings not implemented")
@@ -328,6 +350,24 @@ func _DocumentService_RollbackDocument_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DocumentService_DiffDocument_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiffDocumentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DocumentServiceServer).DiffDocument(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DocumentService_DiffDocument_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DocumentServiceServer).DiffDocument(ctx, req.(*DiffDocumentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _DocumentService_ExplainSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainSettingsRequest)
 	if err := dec(in); err != nil {
@@ -376,6 +416,10 @@ var DocumentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RollbackDocument",
 			Handler:    _DocumentService_RollbackDocument_Handler,
+		},
+		{
+			MethodName: "DiffDocument",
+			Handler:    _DocumentService_DiffDocument_Handler,
 		},
 		{
 			MethodName: "ExplainSettings",

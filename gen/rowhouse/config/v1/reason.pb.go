@@ -45,6 +45,9 @@ const (
 	// INVALID_ARGUMENT: the value is out of what the schema lets layers narrower than the platform set ("x-clamp"), or
 	// documents set such values already. Violations are those of SCHEMA_VIOLATION, with the reason X_CLAMP.
 	Reason_REASON_SETTING_CLAMPED Reason = 11
+	// FAILED_PRECONDITION: an operation "test" of a JSON Patch found something else. The violation names
+	// "document.content" and the operation, "/2". Nothing was changed.
+	Reason_REASON_PATCH_TEST_FAILED Reason = 12
 	// INVALID_ARGUMENT: an uploaded file is not what it is said to be, or holds what is not allowed. The violation of
 	// BadRequest says what, with line and column, and names the rule as its reason; metadata: rule.
 	Reason_REASON_UPLOAD_REFUSED Reason = 20
@@ -68,6 +71,7 @@ var (
 		5:  "REASON_CLIENT_KEY_LIMIT",
 		10: "REASON_SETTING_LOCKED",
 		11: "REASON_SETTING_CLAMPED",
+		12: "REASON_PATCH_TEST_FAILED",
 		20: "REASON_UPLOAD_REFUSED",
 		21: "REASON_BRAND_ASSETS_FULL",
 		22: "REASON_BRAND_ASSET_IN_USE",
@@ -82,6 +86,7 @@ var (
 		"REASON_CLIENT_KEY_LIMIT":   5,
 		"REASON_SETTING_LOCKED":     10,
 		"REASON_SETTING_CLAMPED":    11,
+		"REASON_PATCH_TEST_FAILED":  12,
 		"REASON_UPLOAD_REFUSED":     20,
 		"REASON_BRAND_ASSETS_FULL":  21,
 		"REASON_BRAND_ASSET_IN_USE": 22,
@@ -120,7 +125,7 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xd5\x02\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xf3\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
@@ -130,7 +135,8 @@ const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\x17REASON_CLIENT_KEY_LIMIT\x10\x05\x12\x19\n" +
 	"\x15REASON_SETTING_LOCKED\x10\n" +
 	"\x12\x1a\n" +
-	"\x16REASON_SETTING_CLAMPED\x10\v\x12\x19\n" +
+	"\x16REASON_SETTING_CLAMPED\x10\v\x12\x1c\n" +
+	"\x18REASON_PATCH_TEST_FAILED\x10\f\x12\x19\n" +
 	"\x15REASON_UPLOAD_REFUSED\x10\x14\x12\x1c\n" +
 	"\x18REASON_BRAND_ASSETS_FULL\x10\x15\x12\x1d\n" +
 	"\x19REASON_BRAND_ASSET_IN_USE\x10\x16\x12\x13\n" +

@@ -175,6 +175,48 @@ func (s *documentService) UpdateDocument(
 	})
 }
 
+// DiffDocument implements rowhouse.config.v1.DocumentService.
+func (s *documentService) DiffDocument(ctx context.Context, req *configv1.DiffDocumentRequest) (*configv1.DiffDocumentResponse, error) {
+	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.DiffDocumentResponse, error) {
+		p, _, err := s.named(ctx, tx, "name", req.GetName(), store.ReadNamespace)
+		if err != nil {
+			return nil, err
+		}
+		before, err := revisionOf(ctx, tx, p, req.GetFromRevision())
+		if err != nil {
+			return nil, err
+		}
+		after, err := revisionOf(ctx, tx, p, req.GetToRevision())
+		if err != nil {
+			return nil, err
+		}
+		out := new(configv1.DiffDocumentResponse)
+		for _, d := range settings.Diff(before, after) {
+			out.Differences = append(out.Differences, &configv1.LeafDifference{Pointer: d.Pointer, Before: d.Before, After: d.After})
+		}
+		return out, nil
+	})
+}
+
+// revisionOf reads a document as it was, or with 0 as it is. One that is deleted is empty.
+func revisionOf(ctx context.Context, q store.Querier, p store.Place, revision int64) (sdk.Object, error) {
+	var content string
+	var err error
+	if revision > 0 {
+		content, err = store.RevisionContent(ctx, q, p, revision)
+	} else {
+		var d *configv1.Document
+		if d, err = store.ReadDocument(ctx, q, p); fault.KindOf(err) == fault.NotFound {
+			err = nil
+		}
+		content = d.GetContent()
+	}
+	if err != nil || content == "" {
+		return nil, err
+	}
+	return sdk.Parse([]byte(content))
+}
+
 // RollbackDocument implements rowhouse.config.v1.DocumentService.
 func (s *documentService) RollbackDocument(
 	ctx context.Context, req *configv1.RollbackDocumentRequest,
@@ -270,9 +312,15 @@ func (w *write) edit(req *configv1.UpdateDocumentRequest) (changed bool, err err
 	if !ok {
 		return false, nil
 	}
-	if req.GetMergePatch() {
-		w.object, wanted.Content, err = settings.Patched(cmp.Or(w.document.GetContent(), "{}"), wanted.GetContent())
-	} else {
+	current := cmp.Or(w.document.GetContent(), "{}")
+	switch {
+	case req.GetMergePatch() && req.GetJsonPatch():
+		return false, badField("json_patch", "is set beside merge_patch")
+	case req.GetMergePatch():
+		w.object, wanted.Content, err = settings.Patched(current, wanted.GetContent())
+	case req.GetJsonPatch():
+		w.object, wanted.Content, err = settings.JSONPatched(current, wanted.GetContent())
+	default:
 		w.object, wanted.Content, err = settings.Content(wanted.GetContent())
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ package rpc
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -65,6 +66,7 @@ const (
 	namespaceInUse  = "NAMESPACE_IN_USE"
 	settingLocked   = "SETTING_LOCKED"
 	settingClamped  = "SETTING_CLAMPED"
+	patchTestFailed = "PATCH_TEST_FAILED"
 	clientKeyLimit  = "CLIENT_KEY_LIMIT"
 	uploadRefused   = "UPLOAD_REFUSED"
 	brandAssetsFull = "BRAND_ASSETS_FULL"
@@ -81,11 +83,17 @@ func badField(field, what string) error {
 		WithField(fault.FieldViolation{Field: field, Description: what})
 }
 
-// malformedField says that a document cannot be read, and why.
+// malformedField says that a document or a patch cannot be read or applied, where and why.
 func malformedField(field string, err error) error {
 	what := "is not acceptable: " + strings.TrimPrefix(err.Error(), "settings: ")
-	return refuse(fault.InvalidArgument, malformed, "%s %s", field, what).
-		WithField(fault.FieldViolation{Field: field, Description: what, Reason: malformed})
+	kind, reason, pointer := fault.InvalidArgument, malformed, sdk.Place(err)
+	if patch := (*settings.PatchError)(nil); errors.As(err, &patch) {
+		if pointer = patch.Pointer; patch.Test {
+			kind, reason = fault.FailedPrecondition, patchTestFailed
+		}
+	}
+	return refuse(kind, reason, "%s %s", field, what).
+		WithField(fault.FieldViolation{Field: field + pointer, Description: what, Reason: reason})
 }
 
 // compile is settings.Compile for a request.

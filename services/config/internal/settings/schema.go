@@ -115,11 +115,25 @@ func appendProblems(found []sdk.Problem, e *jsonschema.ValidationError) []sdk.Pr
 	case *kind.AnyOf, *kind.OneOf, *kind.Not, *kind.Contains, *kind.PropertyNames:
 		return append(found, problemOf(e))
 	}
+	if k, ok := e.ErrorKind.(*kind.AdditionalProperties); ok {
+		return appendUnknown(found, e, k.Properties)
+	}
 	if len(e.Causes) == 0 {
 		return append(found, problemOf(e))
 	}
 	for _, cause := range e.Causes {
 		found = appendProblems(found, cause)
+	}
+	return found
+}
+
+// appendUnknown tells of each member that the schema does not know, in its place, up to a number.
+func appendUnknown(found []sdk.Problem, e *jsonschema.ValidationError, names []string) []sdk.Problem {
+	const most = 20
+	for _, name := range names[:min(len(names), most)] {
+		found = append(found, sdk.Problem{
+			Pointer: sdk.Pointer(e.InstanceLocation...) + sdk.Pointer(name), Rule: "additionalProperties", Text: "is not known to the schema",
+		})
 	}
 	return found
 }
@@ -139,8 +153,6 @@ func problemOf(e *jsonschema.ValidationError) sdk.Problem {
 		p.Text = "must be " + strings.Join(k.Want, " or ")
 	case *kind.Required:
 		p.Text = "lacks " + strings.Join(quoted(k.Missing), ", ")
-	case *kind.AdditionalProperties:
-		p.Text = "has members that the schema does not know: " + strings.Join(quoted(k.Properties), ", ")
 	case *kind.MinLength:
 		p.Text = fmt.Sprintf("is shorter than %d characters", k.Want)
 	case *kind.MaxLength:

@@ -143,7 +143,7 @@ func TestCheckTellsPointersAndRules(t *testing.T) {
 		`{"o":{"a/b":1}}`:                      {"/o required", "/o/a~1b type"},
 		`{"list":[1,"x",2]}`:                   {"/list/1 type"},
 		`{"list":[1,1]}`:                       {"/list uniqueItems"},
-		`{"more":"secret","other":1,"n":true}`: {" additionalProperties", "/n type"},
+		`{"more":"secret","other":1,"n":true}`: {"/more additionalProperties", "/n type", "/other additionalProperties"},
 	} {
 		var got []string
 		for _, p := range s.Check(sdk.Merge(*layer(t, content))) {

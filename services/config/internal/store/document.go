@@ -66,6 +66,15 @@ func ReadRevision(ctx context.Context, q Querier, p Place, revision int64) (*con
 		p.NamespaceUID, string(p.Owner.Kind), p.ID, revision), fmt.Sprintf("revision %d of %s", revision, p))
 }
 
+// RevisionContent returns the content of a document as it was, "" where it was deleted. What never was is a fault
+// RESOURCE_NOT_FOUND.
+func RevisionContent(ctx context.Context, q Querier, p Place, revision int64) (string, error) {
+	d, err := p.one(q.QueryRow(ctx, `SELECT `+documentColumns+` FROM settings.document_revision
+		WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3 AND revision = $4`,
+		p.NamespaceUID, string(p.Owner.Kind), p.ID, revision), fmt.Sprintf("revision %d of %s", revision, p))
+	return d.GetContent(), err
+}
+
 func (p Place) one(row pgx.Row, what string) (*configv1.Document, error) {
 	d, err := p.scan(row)
 	if errors.Is(err, pgx.ErrNoRows) {
