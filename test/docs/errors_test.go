@@ -144,6 +144,8 @@ func TestReasonsInCodeAreDocumented(t *testing.T) {
 func TestReasonsInPagesExist(t *testing.T) {
 	t.Parallel()
 	other := map[string]bool{ // words in capitals that are no reasons
+		"PARSE_ERROR": true, "INVALID_CONTEXT": true, "FLAG_NOT_FOUND": true, "GENERAL": true, "DEFAULT": true, // OpenFeature's
+		"TARGETING_MATCH": true, "PERMISSION_DENIED": true, "NOT_FOUND": true, "DATA_LOSS": true, // and gRPC's
 		"SESSION": true, "TRANSACTION": true, "SHARED": true, "SCHEMA": true, "DATABASE": true, "PENDING": true, "FAILED": true,
 		"UNAVAILABLE": true, "RESOURCE_EXHAUSTED": true, "INVALID_ARGUMENT": true, "PLANE_PEER": true, "PLANE_DATA": true,
 		"NEEDS_ATTENTION": true, "AUDIT_CLASS_NONE": true, "BEGIN": true, "EXECUTE": true, "PUBLIC": true, "CHECKPOINT": true,
