@@ -3,6 +3,7 @@
 package doortest
 
 import (
+	"context"
 	"crypto/rand"
 	"net/http"
 	"sync/atomic"
@@ -153,6 +154,12 @@ func (h *House) Who(id, environment string) flags.Who {
 	h.tb.Helper()
 	tc := h.issuer.Context(h.tb, id)
 	return flags.Who{UID: tc.UID(), ID: tc.ID(), Plan: tc.Plan(), Region: tc.Region(), Environment: environment}
+}
+
+// In returns a context that holds a tenant's, as verified.
+func (h *House) In(ctx context.Context, id string) context.Context {
+	h.tb.Helper()
+	return h.issuer.In(ctx, h.tb, id)
 }
 
 // For serves a handler to a tenant, as the gateway does on the tenant's host. Edits change the tenant's context.

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"hash"
 	"math"
 	"strings"
 
@@ -35,32 +34,30 @@ type etagKey struct {
 
 // String returns the ETag: quoted, never cut.
 func (k etagKey) String() string {
-	d := digest{sha256.New()}
+	const usual = 512
+	d := make(digest, 0, usual)
 	d.number(evaluator)
 	d.text(k.version)
 	d.text(k.key)
 	d.number(uint64(k.epoch))
 	d.value(k.context)
-	_, _ = d.Write(k.times[:])
-	return `"` + base64.RawURLEncoding.EncodeToString(d.Sum(nil)) + `"`
+	d = append(d, k.times[:]...)
+	sum := sha256.Sum256(d)
+	return `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`
 }
 
-// digest writes values so that no two sequences look the same.
-type digest struct{ hash.Hash }
+// digest collects values so that no two sequences look the same.
+type digest []byte
 
-func (d digest) number(n uint64) {
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], n)
-	_, _ = d.Write(b[:]) // a hash never fails
-}
+func (d *digest) number(n uint64) { *d = binary.BigEndian.AppendUint64(*d, n) }
 
-func (d digest) text(s string) {
+func (d *digest) text(s string) {
 	d.number(uint64(len(s)))
-	_, _ = d.Write([]byte(s))
+	*d = append(*d, s...)
 }
 
 // value writes a JSON value. Members come by name, numbers as what rules compute with.
-func (d digest) value(v jsonlogic.Value) {
+func (d *digest) value(v jsonlogic.Value) {
 	d.number(uint64(v.Kind()))
 	switch v.Kind() {
 	case jsonlogic.Null:
@@ -88,33 +85,22 @@ func (d digest) value(v jsonlogic.Value) {
 	}
 }
 
-// times digests the answers of flags that read the time.
-type times struct {
-	digest
-	some bool
-}
-
-func newTimes() *times { return &times{digest: digest{sha256.New()}} }
+// times collects the answers of flags that read the time.
+type times struct{ digest }
 
 func (t *times) add(key string, r flagset.Result) {
-	t.some = true
 	t.text(key)
 	t.number(uint64(r.Code()))
 	t.number(uint64(r.Reason()))
 	t.text(r.Variant())
 }
 
-// sum is zero where no flag reads the time.
-func (t *times) sum() (sum [sha256.Size]byte) {
-	if t.some {
-		t.Sum(sum[:0])
-	}
-	return sum
-}
+// sum is the same wherever no flag reads the time.
+func (t *times) sum() [sha256.Size]byte { return sha256.Sum256(t.digest) }
 
 // timesOf evaluates the flags that read the time, and no others.
 func timesOf(view *flags.View, c *flagset.Context, k *clientkey.Key) [sha256.Size]byte {
-	t := newTimes()
+	var t times
 	for _, key := range view.Timed() {
 		if result := view.Evaluate(key, c); visible(k, result.Metadata()) {
 			t.add(key, result)

@@ -139,7 +139,7 @@ func (h *Handler) bulk(w http.ResponseWriter, r *http.Request, v door.Visit) err
 	if visible(v.Key, view.Metadata()) {
 		out.Metadata = view.Metadata()
 	}
-	times := newTimes()
+	var times times
 	for _, key := range view.Keys() {
 		result := view.Evaluate(key, c)
 		if !visible(v.Key, result.Metadata()) {
