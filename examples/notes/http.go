@@ -39,6 +39,8 @@ type Look struct {
 	CSS template.CSS
 	// Logo is a data URI of a checked image; empty for none.
 	Logo template.URL
+	// Count says whether the page tells how many notes it shows: the flag "note-count".
+	Count bool
 }
 
 // site is the HTTP API and the page.

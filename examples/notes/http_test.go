@@ -18,7 +18,7 @@ func TestRefusalsForBrowsersAndPrograms(t *testing.T) {
 	if _, err := notes.Create(acme, "", "an older note", ""); err != nil {
 		t.Fatal(err)
 	}
-	site := Handler(notes, func(context.Context) Look { return Look{Name: "Acme"} })
+	site := Handler(notes, func(context.Context) Look { return Look{Name: "Acme", Count: true} })
 	long := strings.Repeat("x", 201)
 	for _, c := range []struct {
 		method, path, title string
@@ -28,7 +28,7 @@ func TestRefusalsForBrowsersAndPrograms(t *testing.T) {
 		{"POST", "/", "", 400, []string{`role="alert"`, "title", "an older note"}},
 		{"POST", "/", long, 400, []string{`role="alert"`, `value="` + long + `"`}},
 		{"GET", "/nowhere", "", 404, []string{`role="alert"`, "there is nothing here"}},
-		{"GET", "/", "", 200, []string{"<h1", "an older note"}},
+		{"GET", "/", "", 200, []string{"<h1", "an older note", "Notes: 1"}},
 	} {
 		ask := func(accept string) *httptest.ResponseRecorder {
 			r := httptest.NewRequestWithContext(acme, c.method, c.path, strings.NewReader(url.Values{"title": {c.title}}.Encode()))

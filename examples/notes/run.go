@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/flags"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -265,6 +266,10 @@ func (a *app) configure(ctx context.Context) error {
 		return err
 	}
 	a.closers = append(a.closers, follower.Close)
+	features, err := flags.New(flags.Config{Store: store, Clock: a.clock, Metrics: a.telemetry.MeterProvider()})
+	if err != nil {
+		return err
+	}
 	a.settings = func(ctx context.Context) Settings {
 		s, err := settings.For[Settings](ctx, store, name)
 		if err != nil {
@@ -273,11 +278,13 @@ func (a *app) configure(ctx context.Context) error {
 		return s
 	}
 	a.look = func(ctx context.Context) Look {
+		look := Look{Name: "Notes", Count: features.Bool(ctx, "note-count", false)}
 		b, err := settings.BrandFor(ctx, store)
 		if err != nil || b.Name == "" {
-			return Look{Name: "Notes"} // a page without a brand is better than none
+			return look // a page without a brand is better than none
 		}
-		return Look{Name: b.Name, CSS: template.CSS(b.CSS()), Logo: template.URL(b.Logo)} //nolint:gosec // checked by BrandFor
+		look.Name, look.CSS, look.Logo = b.Name, template.CSS(b.CSS()), template.URL(b.Logo) //nolint:gosec // checked by BrandFor
+		return look
 	}
 	return nil
 }

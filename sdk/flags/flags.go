@@ -11,7 +11,6 @@ package flags
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"sync"
@@ -29,10 +28,8 @@ import (
 
 // Config makes a [Client]. Store is required.
 type Config struct {
-	// Store holds the settings; settings.Follow keeps it up to date.
+	// Store holds the settings; settings.Follow keeps it up to date. Rules see its Environment as "environment".
 	Store *settings.Store
-	// Environment is that of this process, as it was registered; "" for none. Rules see it as "environment".
-	Environment string
 	// Clock is asked by rules that read $flagd.timestamp. Default time.Now.
 	Clock func() time.Time
 	// Metrics gets rowhouse.flags.failures, which counts evaluations that gave the caller's default because something
@@ -42,10 +39,9 @@ type Config struct {
 
 // Client answers for all tenants. It is safe for concurrent use and holds nothing that must be closed.
 type Client struct {
-	store       *settings.Store
-	environment string
-	clock       func() time.Time
-	failed      metric.Int64Counter
+	store  *settings.Store
+	clock  func() time.Time
+	failed metric.Int64Counter
 
 	known atomic.Pointer[known]
 
@@ -63,7 +59,7 @@ func New(c Config) (*Client, error) {
 		c.Metrics = noop.NewMeterProvider()
 	}
 	client := &Client{
-		store: c.Store, environment: c.Environment, clock: c.Clock,
+		store: c.Store, clock: c.Clock,
 		subscriptions: make(map[*Subscription]bool), watches: make(map[*Watch]bool),
 	}
 	var err error
@@ -96,7 +92,7 @@ func (c *Client) Whose(ctx context.Context) (Who, error) {
 }
 
 func (c *Client) who(tc tenant.Context) Who {
-	return Who{UID: tc.UID(), ID: tc.ID(), Plan: tc.Plan(), Region: tc.Region(), Environment: c.environment}
+	return Who{UID: tc.UID(), ID: tc.ID(), Plan: tc.Plan(), Region: tc.Region(), Environment: c.store.Environment}
 }
 
 // View is what holds for one tenant at one time. It is immutable and safe for concurrent use; tenants for whom the same
@@ -122,20 +118,23 @@ type Set struct {
 	// Version is a digest of the content in base64url, never cut: equal versions mean equal flags, in all processes.
 	Version string
 
-	text []byte
+	text func() []byte
 }
 
-// Text returns the flags as flagd's JSON, canonical (RFC 8785). Do not change it.
-func (s *Set) Text() []byte { return s.text }
+// Text returns the flags as flagd's JSON, canonical (RFC 8785). It is made once; do not change it.
+func (s *Set) Text() []byte { return s.text() }
 
 // known is what was made of the store's present state. A change drops it as a whole, so that no old set stays alive.
 type known struct {
 	mu    sync.RWMutex
 	views map[Who]*View
-	sets  map[string]*Set // by the versions of the settings
+	sets  map[string]*Set // by the versions of settings that tenants share
+	same  map[string]*Set // by their own version
 }
 
-func newKnown() *known { return &known{views: make(map[Who]*View), sets: make(map[string]*Set)} }
+func newKnown() *known {
+	return &known{views: make(map[Who]*View), sets: make(map[string]*Set), same: make(map[string]*Set)}
+}
 
 // For returns what holds for a tenant. The error is a fault STARTING before the first state.
 func (c *Client) For(w Who) (*View, error) {
@@ -155,9 +154,17 @@ func (c *Client) For(w Who) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
+	var base *Set // of tenants that have nothing of their own
+	if shared := (Who{Plan: w.Plan, Region: w.Region, Environment: w.Environment}); w != shared {
+		v, err := c.For(shared)
+		if err != nil {
+			return nil, err
+		}
+		base = v.Set
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	set, err := k.set(e, kills, c.clock)
+	set, err := k.set(e, kills, base, c.clock)
 	if err != nil {
 		return nil, err
 	}
@@ -167,18 +174,29 @@ func (c *Client) For(w Who) (*View, error) {
 }
 
 // set returns the compiled set of effective values. The caller holds the lock, so that each is made once.
-func (k *known) set(e, kills settings.Effective, now func() time.Time) (*Set, error) {
+func (k *known) set(e, kills settings.Effective, base *Set, now func() time.Time) (*Set, error) {
 	at := e.Version + kills.Version
 	if s := k.sets[at]; s != nil {
 		return s, nil
 	}
-	compiled, err := flagset.Compile(Killed(e.Object, kills.Object), now)
+	var over *flagset.Set
+	if base != nil {
+		over = base.Set
+	}
+	compiled, err := flagset.CompileOver(over, Killed(e.Object, kills.Object), now)
 	if err != nil {
 		return nil, err
 	}
-	text := settings.Canonical(compiled.Document())
-	digest := sha256.Sum256(text)
-	s := &Set{Set: compiled, Version: base64.RawURLEncoding.EncodeToString(digest[:]), text: text}
-	k.sets[at] = s
+	text := func() []byte { return settings.Canonical(compiled.Document()) }
+	digest := compiled.Digest()
+	version := base64.RawURLEncoding.EncodeToString(digest[:])
+	s := k.same[version]
+	if s == nil {
+		s = &Set{Set: compiled, Version: version, text: sync.OnceValue(text)}
+		k.same[version] = s
+	}
+	if base == nil {
+		k.sets[at] = s
+	}
 	return s, nil
 }

@@ -46,7 +46,8 @@ func (h *house) furnish() {
 // client returns a client of the store.
 func (h *house) client() *flags.Client {
 	h.Helper()
-	c, err := flags.New(flags.Config{Store: &h.store, Environment: "staging"})
+	h.store.Environment = "staging"
+	c, err := flags.New(flags.Config{Store: &h.store})
 	if err != nil {
 		h.Fatal(err)
 	}

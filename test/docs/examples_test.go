@@ -175,6 +175,8 @@ func (h *house) exampleFiles(t *testing.T) map[string][]byte {
 		"app.yaml": []byte("display_name: Customers\n"), "schema.json": []byte(`{"type": "object"}`), "portal.json": []byte(`{"title": "Ours"}`),
 		"notes.dsn": of("notes"), "managed.dsn": of("managed"), "app.password": []byte(passwords["notes"]),
 		"cell.json": []byte(`{"cell": {"name": "cells/cell-1", "capacity": 10000}, "updateMask": "capacity"}`), "acme.png": logo.Bytes(),
+		"flags.flagd.json": []byte(`{"flags": {"note-count": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}}`),
+		"free.json":        []byte(`{"flags": {"note-count": {"defaultVariant": "off"}}}`),
 	}
 }
 

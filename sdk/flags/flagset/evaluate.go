@@ -58,7 +58,7 @@ func Failed(code Code) Result { return Result{code: code} }
 
 // Evaluate returns the answer for a flag.
 func (s *Set) Evaluate(key string, c *Context) Result {
-	f := s.flags[key]
+	f := s.flag(key)
 	if f == nil {
 		return Result{code: FlagNotFound}
 	}

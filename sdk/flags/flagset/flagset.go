@@ -10,6 +10,8 @@
 package flagset
 
 import (
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -27,6 +29,7 @@ var ErrDocument = errors.New("flagset: not a document of flags")
 // Set is a compiled document. It is immutable and safe for concurrent use.
 type Set struct {
 	flags    map[string]*flag
+	base     *Set     // has the flags that are not in flags; nil if there are no others
 	keys     []string // of all flags, in order
 	timed    []string // those of flags whose rules read the time
 	metadata map[string]any
@@ -45,6 +48,7 @@ type flag struct {
 	rule     *jsonlogic.Rule
 	times    jsonlogic.Times
 	metadata map[string]any
+	digest   [sha256.Size]byte // of raw
 }
 
 // state says how a flag is evaluated.
@@ -67,14 +71,26 @@ type variant struct {
 // Compile compiles a document as encoding/json decodes it: a whole file, or one merged of several layers. It keeps parts
 // of it, which must not change. The clock is asked by flags whose rules read $flagd.timestamp.
 func Compile(document map[string]any, now func() time.Time) (*Set, error) {
+	return CompileOver(nil, document, now)
+}
+
+// CompileOver is Compile for a document that differs little from that of base: what does not differ is base's, so that a
+// thousand such sets are little more than one. A nil base has nothing.
+func CompileOver(base *Set, document map[string]any, now func() time.Time) (*Set, error) {
 	c, err := newCompiler(document)
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{flags: make(map[string]*flag, len(c.flags)), metadata: c.metadata, shared: c.shared, now: now}
+	s := &Set{flags: make(map[string]*flag), metadata: c.metadata, shared: c.shared, now: now}
+	if base.covers(c) {
+		s.base, s.metadata, s.shared = base, base.metadata, base.shared
+	}
 	for _, d := range c.flags {
-		f := c.flag(d)
-		s.flags[d.key] = f
+		f := s.base.flag(d.key)
+		if f == nil || !reflect.DeepEqual(f.raw, d.raw) {
+			f = c.flag(d)
+			s.flags[d.key] = f
+		}
 		s.keys = append(s.keys, d.key)
 		if f.times.Read {
 			s.timed = append(s.timed, d.key)
@@ -82,7 +98,38 @@ func Compile(document map[string]any, now func() time.Time) (*Set, error) {
 	}
 	slices.Sort(s.keys)
 	slices.Sort(s.timed)
+	if s.base != nil && slices.Equal(s.keys, base.keys) {
+		s.keys = base.keys
+	}
+	if s.base != nil && slices.Equal(s.timed, base.timed) {
+		s.timed = base.timed
+	}
 	return s, nil
+}
+
+// covers reports whether the set's flags mean the same in the compiler's document, and it has all of them.
+func (s *Set) covers(c *compiler) bool {
+	if s == nil || s.base != nil || !reflect.DeepEqual(s.shared, c.shared) || !reflect.DeepEqual(s.metadata, c.metadata) {
+		return false
+	}
+	known := 0
+	for _, d := range c.flags {
+		if s.flags[d.key] != nil {
+			known++
+		}
+	}
+	return known == len(s.flags)
+}
+
+// flag returns a flag, nil if there is none.
+func (s *Set) flag(key string) *flag {
+	if s == nil {
+		return nil
+	}
+	if f := s.flags[key]; f != nil || s.base == nil {
+		return f
+	}
+	return s.base.flags[key]
 }
 
 // compiler compiles the flags of one document.
@@ -145,7 +192,7 @@ func (c *compiler) list(raw any) error {
 
 // flag compiles one flag. What cannot be read leaves it broken, and is a problem.
 func (c *compiler) flag(d definition) *flag {
-	f := &flag{key: d.key, raw: d.raw, metadata: c.metadata}
+	f := &flag{key: d.key, raw: d.raw, metadata: c.metadata, digest: digestOf(d.raw)}
 	members, ok := d.raw.(map[string]any)
 	if !ok {
 		c.problem(d, "", "is no object")
@@ -235,14 +282,36 @@ func (s *Set) Timed() []string { return s.timed }
 // Metadata returns the set's own metadata. Do not change it.
 func (s *Set) Metadata() map[string]any { return s.metadata }
 
+// Digest is one of the content: sets with equal digests give equal answers, in all processes.
+func (s *Set) Digest() [sha256.Size]byte {
+	all := make([]byte, 0, (len(s.keys)+1)*2*sha256.Size)
+	put := func(digest [sha256.Size]byte) { all = append(all, digest[:]...) }
+	put(digestOf(s.metadata))
+	put(digestOf(s.shared))
+	for _, key := range s.keys {
+		put(sha256.Sum256([]byte(key)))
+		put(s.flag(key).digest)
+	}
+	return sha256.Sum256(all)
+}
+
+// digestOf writes maps by their sorted names, as encoding/json does.
+func digestOf(v any) [sha256.Size]byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		text = fmt.Appendf(nil, "%v", v) // a number that is none, which JSON never decodes to
+	}
+	return sha256.Sum256(text)
+}
+
 // Has reports whether there is a flag with the key.
-func (s *Set) Has(key string) bool { return s.flags[key] != nil }
+func (s *Set) Has(key string) bool { return s.flag(key) != nil }
 
 // Document returns the flags as a document by which another evaluator gives the same answers. Do not change it.
 func (s *Set) Document() map[string]any {
 	flags := make(map[string]any, len(s.flags))
-	for key, f := range s.flags {
-		flags[key] = f.raw
+	for _, key := range s.keys {
+		flags[key] = s.flag(key).raw
 	}
 	out := map[string]any{"flags": flags}
 	if len(s.shared) > 0 {
@@ -262,13 +331,14 @@ func (s *Set) Changed(old *Set) []string {
 	}
 	all := !reflect.DeepEqual(s.shared, old.shared) || !reflect.DeepEqual(s.metadata, old.metadata)
 	var keys []string
-	for key, f := range s.flags {
-		if was := old.flags[key]; all || was == nil || f != was && !reflect.DeepEqual(f.raw, was.raw) {
+	for _, key := range s.keys {
+		f := s.flag(key)
+		if was := old.flag(key); all || was == nil || f != was && !reflect.DeepEqual(f.raw, was.raw) {
 			keys = append(keys, key)
 		}
 	}
-	for key := range old.flags {
-		if s.flags[key] == nil {
+	for _, key := range old.keys {
+		if s.flag(key) == nil {
 			keys = append(keys, key)
 		}
 	}
@@ -279,7 +349,7 @@ func (s *Set) Changed(old *Set) []string {
 // Times says how the answer for a flag depends on the time. Bulk answers that are cached by their context need it, and
 // so does who tells clients when to ask again.
 func (s *Set) Times(key string) jsonlogic.Times {
-	if f := s.flags[key]; f != nil {
+	if f := s.flag(key); f != nil {
 		return f.times
 	}
 	return jsonlogic.Times{}

@@ -33,7 +33,9 @@ const (
 
 // Follower is the feed of settings: a *feed.Feed.
 type Follower interface {
+	// Ready is closed once there is a state, from disk or from the stream.
 	Ready() <-chan struct{}
+	// Status tells when the stream was heard last.
 	Status() feed.Status
 }
 

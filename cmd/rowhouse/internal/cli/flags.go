@@ -30,15 +30,15 @@ func featureFlags() noun {
 			},
 			{
 				name: "get", rpc: "ExplainFlag", short: "Print a flag as it holds for a tenant", fields: ofTenant, show: showFlag,
-				long: "Print a flag as it holds for a tenant, in flagd's format.", example: "rowhouse flags get acme new-checkout",
+				long: "Print a flag as it holds for a tenant, in flagd's format.", example: "rowhouse flags get acme note-count",
 			},
 			{
 				name: "explain", rpc: "ExplainFlag", short: "Show where each part of a tenant's flag comes from", fields: ofTenant,
-				show: showFlagLayers, example: "rowhouse flags explain acme new-checkout",
+				show: showFlagLayers, example: "rowhouse flags explain acme note-count",
 			},
 			{
 				name: "evaluate", rpc: "ExplainFlag", short: "Evaluate a flag as a tenant's services do", fields: ofTenant, flags: context,
-				show: showFlagValue, example: "rowhouse flags evaluate acme new-checkout --context '{\"targetingKey\":\"ann\"}'",
+				show: showFlagValue, example: "rowhouse flags evaluate acme note-count --context '{\"targetingKey\":\"ann\"}'",
 			},
 			{
 				name: "import", rpc: "UpdateDocument", service: documentService, short: "Make a file of flagd's the flags of a layer",
@@ -52,12 +52,12 @@ func featureFlags() noun {
 				name: "kill", rpc: "KillFlag", short: "Switch a flag off, whatever any layer says, until it is lifted", fields: ofLayer,
 				long: "Switch a flag off for all tenants below a layer, the platform unless one is named, whatever any document says:\n" +
 					"it is DISABLED, and every client uses its own default. It stays so until it is lifted.",
-				example: "rowhouse flags kill new-checkout --reason \"it charges twice\"\n" +
-					"rowhouse flags kill new-checkout acme --reason \"it breaks their reports\"",
+				example: "rowhouse flags kill note-count --reason \"it counts twice\"\n" +
+					"rowhouse flags kill note-count acme --reason \"it breaks their page\"",
 			},
 			{
 				name: "lift", rpc: "LiftFlag", short: "End a kill, at the layer where it was made", fields: ofLayer,
-				example: "rowhouse flags lift new-checkout --reason \"repaired in 1.4.2\"",
+				example: "rowhouse flags lift note-count --reason \"repaired in 1.4.2\"",
 			},
 		},
 	}

@@ -24,6 +24,7 @@ import (
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
 
 // contextName is the name of the house in the contexts file.
@@ -124,7 +125,7 @@ func (s *seeder) once(ctx context.Context) error {
 	if _, err := os.Stat(marker); err == nil {
 		return s.greet(ctx)
 	}
-	for _, step := range []func(context.Context) error{s.tenants, s.brands, s.notes} {
+	for _, step := range []func(context.Context) error{s.tenants, s.brands, s.flags, s.notes} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -313,6 +314,22 @@ func (s *seeder) brands(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// sampleFlags is the flag that the example app asks for: on for the plans that pay.
+const sampleFlags = `{"flags":{"note-count":{"state":"ENABLED","variants":{"on":true,"off":false},"defaultVariant":"off",
+	"targeting":{"if":[{"in":[{"var":"plan"},["business","enterprise"]]},"on"]}}}}`
+
+// flags makes the flags of the platform.
+func (s *seeder) flags(ctx context.Context) error {
+	service, name := configv1.NewDocumentServiceClient(s.config), "platform/config/"+settings.FlagsNamespace
+	if _, err := service.GetDocument(ctx, &configv1.GetDocumentRequest{Name: name}); status.Code(err) != codes.NotFound {
+		return present(err, name)
+	}
+	_, err := service.UpdateDocument(ctx, &configv1.UpdateDocumentRequest{
+		Document: &configv1.Document{Name: name, Content: sampleFlags}, AllowMissing: true, Reason: "sample",
+	})
+	return present(err, name)
 }
 
 // notes writes each tenant's rows the way its users would: through its own domain.
