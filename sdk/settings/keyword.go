@@ -366,12 +366,15 @@ func (w *walk) data(pointer string, v any) {
 	}
 }
 
-// Editable says whether the tenant itself may set the value at a path of names.
-func (s *Schema) Editable(names ...string) bool {
+// Editable says whether the tenant itself may set the value at a JSON pointer.
+func (s *Schema) Editable(pointer string) bool {
 	r := s.rules()
-	for _, name := range names {
+	for _, name := range names(pointer) {
 		if r == nil || r.editable {
 			break
+		}
+		if r.manner != deep {
+			return false
 		}
 		r = r.member(name)
 	}

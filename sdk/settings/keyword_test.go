@@ -159,9 +159,12 @@ func TestCheckKeywords(t *testing.T) {
 
 func TestEditable(t *testing.T) {
 	t.Parallel()
-	s := settings.NewSchema(parse(t, `{"properties":{"a":{"x-tenant-editable":true},"o":{"properties":{"b":{"x-tenant-editable":true}}}}}`))
-	for path, want := range map[string]bool{"a": true, "a b": true, "o": false, "o b": true, "o c": false, "z": false} {
-		if got := s.Editable(strings.Fields(path)...); got != want {
+	s := settings.NewSchema(parse(t, `{"properties":{"a":{"x-tenant-editable":true},"o":{"properties":{"b~/":{"x-tenant-editable":true}}},
+		"w":{"x-tenant-editable":true,"x-merge":{"map":"id"}}}}`))
+	for path, want := range map[string]bool{
+		"": false, "/a": true, "/a/b": true, "/o": false, "/o/b~0~1": true, "/o/c": false, "/z": false, "/w/0/id": true,
+	} {
+		if got := s.Editable(path); got != want {
 			t.Errorf("%s: %t", path, got)
 		}
 	}

@@ -40,13 +40,21 @@ func Pointer(names ...string) string {
 	return b.String()
 }
 
+// names are the names that a JSON pointer leads along.
+func names(pointer string) []string {
+	parts := strings.Split(pointer, "/")[1:]
+	for i, part := range parts {
+		parts[i] = strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")
+	}
+	return parts
+}
+
 // At returns the value at a JSON pointer; false when there is none.
 func At(v any, pointer string) (any, bool) {
 	if pointer == "" {
 		return v, true
 	}
-	for _, part := range strings.Split(pointer, "/")[1:] {
-		name := strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")
+	for _, name := range names(pointer) {
 		switch in := v.(type) {
 		case Object:
 			below, ok := in[name]

@@ -104,6 +104,30 @@ var crossings = map[string]func(context.Context, *testing.T, neighbours) error{
 		}
 		return n.contrast(ctx, ask, mark)
 	},
+	"/rowhouse.config.v1.SettingsService/UpdateSettings": func(ctx context.Context, t *testing.T, n neighbours) error {
+		const mark = "A has set this for itself"
+		namespace := "own-" + n.a
+		_, err := configv1.NewNamespaceServiceClient(n.h.operator(t, "config")).CreateNamespace(ctx, &configv1.CreateNamespaceRequest{
+			NamespaceId: namespace, Namespace: &configv1.Namespace{Schema: `{"properties":{"title":{"x-tenant-editable":true}}}`},
+		})
+		if err != nil {
+			return err
+		}
+		settings := configv1.NewSettingsServiceClient(n.h.as(t, app, "config"))
+		if err := poll(ctx, settle, func() error { // config follows tenancy: a moment
+			_, err := settings.UpdateSettings(presenting(ctx, n.h.steal(t, app+"."+n.a+".localhost")), &configv1.UpdateSettingsRequest{
+				Namespace: namespace, Content: `{"title":"` + mark + `"}`,
+			})
+			return err
+		}); err != nil {
+			return err
+		}
+		ask := func(host string) (string, error) {
+			got, err := settings.GetSettings(presenting(ctx, n.h.steal(t, host)), &configv1.GetSettingsRequest{Namespace: namespace, Provenance: true})
+			return got.String(), err
+		}
+		return n.contrast(ctx, ask, mark)
+	},
 	"/rowhouse.quota.v1.UsageService/ListLimitUsage": func(ctx context.Context, t *testing.T, n neighbours) error {
 		const mark = 54321
 		_, err := quotav1.NewLimitServiceClient(n.h.operator(t, "quota")).UpdateLimit(ctx, &quotav1.UpdateLimitRequest{
@@ -268,8 +292,9 @@ func TestNoRPCCrossesTenants(t *testing.T) {
 // leaks give tenant B what is written at the layer of another tenant: what B would see if the look-up of
 // config or quota did not ask whose layer it is.
 var leaks = map[string]struct{ database, table, also string }{
-	"/rowhouse.config.v1.SettingsService/GetSettings": {"rowhouse_config", "settings.document", ""},
-	"/rowhouse.quota.v1.UsageService/ListLimitUsage":  {"rowhouse_quota", "meter.rate_limit", "NEW.uid := gen_random_uuid();"},
+	"/rowhouse.config.v1.SettingsService/GetSettings":    {"rowhouse_config", "settings.document", ""},
+	"/rowhouse.config.v1.SettingsService/UpdateSettings": {"rowhouse_config", "settings.document", ""},
+	"/rowhouse.quota.v1.UsageService/ListLimitUsage":     {"rowhouse_quota", "meter.rate_limit", "NEW.uid := gen_random_uuid();"},
 }
 
 // leak has the service behind an RPC answer B from A's layer.

@@ -150,7 +150,9 @@ type Provenance struct {
 	// The schema's "x-clamp" for it, as JSON; empty for none.
 	Clamp string `protobuf:"bytes,6,opt,name=clamp,proto3" json:"clamp,omitempty"`
 	// The schema's default at the pointer, as JSON; empty for none.
-	Default       string `protobuf:"bytes,7,opt,name=default,proto3" json:"default,omitempty"`
+	Default string `protobuf:"bytes,7,opt,name=default,proto3" json:"default,omitempty"`
+	// Whether the tenant itself may set it, by UpdateSettings.
+	Editable      bool `protobuf:"varint,8,opt,name=editable,proto3" json:"editable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -232,6 +234,13 @@ func (x *Provenance) GetDefault() string {
 		return x.Default
 	}
 	return ""
+}
+
+func (x *Provenance) GetEditable() bool {
+	if x != nil {
+		return x.Editable
+	}
+	return false
 }
 
 // LayerSource tells of one layer of an effective value who wrote it.
@@ -496,7 +505,7 @@ const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tB\x03\xe0A\x03R\x06reason\x12D\n" +
 	"\rrevision_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\frevisionTime\x12\x1f\n" +
 	"\brevision\x18# \x01(\x03B\x03\xe0A\x03R\brevision\x12\x1c\n" +
-	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"\xb8\x01\n" +
+	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"\xd4\x01\n" +
 	"\n" +
 	"Provenance\x12\x18\n" +
 	"\apointer\x18\x01 \x01(\tR\apointer\x12\x14\n" +
@@ -505,7 +514,8 @@ const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\bshadowed\x18\x04 \x03(\tR\bshadowed\x12\x12\n" +
 	"\x04lock\x18\x05 \x01(\tR\x04lock\x12\x14\n" +
 	"\x05clamp\x18\x06 \x01(\tR\x05clamp\x12\x18\n" +
-	"\adefault\x18\a \x01(\tR\adefault\"\xcc\x01\n" +
+	"\adefault\x18\a \x01(\tR\adefault\x12\x1a\n" +
+	"\beditable\x18\b \x01(\bR\beditable\"\xcc\x01\n" +
 	"\vLayerSource\x12\x14\n" +
 	"\x05layer\x18\x01 \x01(\tR\x05layer\x12\x1a\n" +
 	"\bdocument\x18\x02 \x01(\tR\bdocument\x12\x1a\n" +

@@ -48,6 +48,9 @@ const (
 	// FAILED_PRECONDITION: an operation "test" of a JSON Patch found something else. The violation names
 	// "document.content" and the operation, "/2". Nothing was changed.
 	Reason_REASON_PATCH_TEST_FAILED Reason = 12
+	// PERMISSION_DENIED: the tenant itself may not set this: the schema does not mark it with "x-tenant-editable". Each
+	// violation of BadRequest names "content" and the JSON pointer as its field.
+	Reason_REASON_SETTING_NOT_EDITABLE Reason = 13
 	// INVALID_ARGUMENT: an uploaded file is not what it is said to be, or holds what is not allowed. The violation of
 	// BadRequest says what, with line and column, and names the rule as its reason; metadata: rule.
 	Reason_REASON_UPLOAD_REFUSED Reason = 20
@@ -72,25 +75,27 @@ var (
 		10: "REASON_SETTING_LOCKED",
 		11: "REASON_SETTING_CLAMPED",
 		12: "REASON_PATCH_TEST_FAILED",
+		13: "REASON_SETTING_NOT_EDITABLE",
 		20: "REASON_UPLOAD_REFUSED",
 		21: "REASON_BRAND_ASSETS_FULL",
 		22: "REASON_BRAND_ASSET_IN_USE",
 		23: "REASON_CONTRAST",
 	}
 	Reason_value = map[string]int32{
-		"REASON_UNSPECIFIED":        0,
-		"REASON_SCHEMA_VIOLATION":   1,
-		"REASON_MALFORMED_DOCUMENT": 2,
-		"REASON_SCHEMA_INVALID":     3,
-		"REASON_NAMESPACE_IN_USE":   4,
-		"REASON_CLIENT_KEY_LIMIT":   5,
-		"REASON_SETTING_LOCKED":     10,
-		"REASON_SETTING_CLAMPED":    11,
-		"REASON_PATCH_TEST_FAILED":  12,
-		"REASON_UPLOAD_REFUSED":     20,
-		"REASON_BRAND_ASSETS_FULL":  21,
-		"REASON_BRAND_ASSET_IN_USE": 22,
-		"REASON_CONTRAST":           23,
+		"REASON_UNSPECIFIED":          0,
+		"REASON_SCHEMA_VIOLATION":     1,
+		"REASON_MALFORMED_DOCUMENT":   2,
+		"REASON_SCHEMA_INVALID":       3,
+		"REASON_NAMESPACE_IN_USE":     4,
+		"REASON_CLIENT_KEY_LIMIT":     5,
+		"REASON_SETTING_LOCKED":       10,
+		"REASON_SETTING_CLAMPED":      11,
+		"REASON_PATCH_TEST_FAILED":    12,
+		"REASON_SETTING_NOT_EDITABLE": 13,
+		"REASON_UPLOAD_REFUSED":       20,
+		"REASON_BRAND_ASSETS_FULL":    21,
+		"REASON_BRAND_ASSET_IN_USE":   22,
+		"REASON_CONTRAST":             23,
 	}
 )
 
@@ -125,7 +130,7 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xf3\x02\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\x94\x03\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
@@ -136,7 +141,8 @@ const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_SETTING_LOCKED\x10\n" +
 	"\x12\x1a\n" +
 	"\x16REASON_SETTING_CLAMPED\x10\v\x12\x1c\n" +
-	"\x18REASON_PATCH_TEST_FAILED\x10\f\x12\x19\n" +
+	"\x18REASON_PATCH_TEST_FAILED\x10\f\x12\x1f\n" +
+	"\x1bREASON_SETTING_NOT_EDITABLE\x10\r\x12\x19\n" +
 	"\x15REASON_UPLOAD_REFUSED\x10\x14\x12\x1c\n" +
 	"\x18REASON_BRAND_ASSETS_FULL\x10\x15\x12\x1d\n" +
 	"\x19REASON_BRAND_ASSET_IN_USE\x10\x16\x12\x13\n" +

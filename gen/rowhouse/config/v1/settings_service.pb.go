@@ -124,6 +124,144 @@ func (x *GetSettingsResponse) GetEffective() *Effective {
 	return nil
 }
 
+// UpdateSettingsRequest changes what the calling tenant sets.
+type UpdateSettingsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the namespace.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// A JSON Merge Patch (RFC 7396) to what the tenant sets: null takes a value of its own
+	// back, so that its parent's, region's, plan's or the platform's holds again. Required.
+	Content string `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
+	// When set, the etag of GetSettings: what holds must not have changed since, at any layer.
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// UUID chosen by the caller; a repeat within 24 h gives the first answer.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Whether to check everything and change nothing.
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Why, at most 500 characters.
+	Reason        string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateSettingsRequest) Reset() {
+	*x = UpdateSettingsRequest{}
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateSettingsRequest) ProtoMessage() {}
+
+func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateSettingsRequest.ProtoReflect.Descriptor instead.
+func (*UpdateSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UpdateSettingsRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *UpdateSettingsRequest) GetContent() string {
+	if x != nil {
+		return x.Content
+	}
+	return ""
+}
+
+func (x *UpdateSettingsRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *UpdateSettingsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *UpdateSettingsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *UpdateSettingsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// UpdateSettingsResponse holds the effective value.
+type UpdateSettingsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What holds now, without provenance.
+	Effective     *Effective `protobuf:"bytes,1,opt,name=effective,proto3" json:"effective,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateSettingsResponse) Reset() {
+	*x = UpdateSettingsResponse{}
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateSettingsResponse) ProtoMessage() {}
+
+func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateSettingsResponse.ProtoReflect.Descriptor instead.
+func (*UpdateSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UpdateSettingsResponse) GetEffective() *Effective {
+	if x != nil {
+		return x.Effective
+	}
+	return nil
+}
+
 // WatchSettingsRequest opens the feed "settings".
 type WatchSettingsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -137,7 +275,7 @@ type WatchSettingsRequest struct {
 
 func (x *WatchSettingsRequest) Reset() {
 	*x = WatchSettingsRequest{}
-	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[2]
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -149,7 +287,7 @@ func (x *WatchSettingsRequest) String() string {
 func (*WatchSettingsRequest) ProtoMessage() {}
 
 func (x *WatchSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[2]
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -162,7 +300,7 @@ func (x *WatchSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSettingsRequest.ProtoReflect.Descriptor instead.
 func (*WatchSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{2}
+	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchSettingsRequest) GetResumeToken() []byte {
@@ -190,7 +328,7 @@ type WatchSettingsResponse struct {
 
 func (x *WatchSettingsResponse) Reset() {
 	*x = WatchSettingsResponse{}
-	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[3]
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -202,7 +340,7 @@ func (x *WatchSettingsResponse) String() string {
 func (*WatchSettingsResponse) ProtoMessage() {}
 
 func (x *WatchSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[3]
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -215,7 +353,7 @@ func (x *WatchSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSettingsResponse.ProtoReflect.Descriptor instead.
 func (*WatchSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{3}
+	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchSettingsResponse) GetFrame() *v1.FeedFrame {
@@ -236,15 +374,27 @@ const file_rowhouse_config_v1_settings_service_proto_rawDesc = "" +
 	"provenance\x18\x02 \x01(\bR\n" +
 	"provenance\"R\n" +
 	"\x13GetSettingsResponse\x12;\n" +
+	"\teffective\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.EffectiveR\teffective\"\x8c\x02\n" +
+	"\x15UpdateSettingsRequest\x12;\n" +
+	"\tnamespace\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\tnamespace\x12%\n" +
+	"\acontent\x18\x02 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80\x10R\acontent\x12\x1c\n" +
+	"\x04etag\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12 \n" +
+	"\x06reason\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"U\n" +
+	"\x16UpdateSettingsResponse\x12;\n" +
 	"\teffective\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.EffectiveR\teffective\"i\n" +
 	"\x14WatchSettingsRequest\x12+\n" +
 	"\fresume_token\x18\x01 \x01(\fB\b\xbaH\x05z\x03\x18\x80\x04R\vresumeToken\x12$\n" +
 	"\areplica\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\areplica\"I\n" +
 	"\x15WatchSettingsResponse\x120\n" +
-	"\x05frame\x18\x01 \x01(\v2\x1a.rowhouse.api.v1.FeedFrameR\x05frame2\x91\x02\n" +
+	"\x05frame\x18\x01 \x01(\v2\x1a.rowhouse.api.v1.FeedFrameR\x05frame2\x88\x03\n" +
 	"\x0fSettingsService\x12o\n" +
-	"\vGetSettings\x12&.rowhouse.config.v1.GetSettingsRequest\x1a'.rowhouse.config.v1.GetSettingsResponse\"\x0f\x8a\xb2\x19\b\b\x01\x18\x01 \x010\x01\x90\x02\x01\x12\x8c\x01\n" +
+	"\vGetSettings\x12&.rowhouse.config.v1.GetSettingsRequest\x1a'.rowhouse.config.v1.GetSettingsResponse\"\x0f\x8a\xb2\x19\b\b\x01\x18\x01 \x010\x01\x90\x02\x01\x12u\n" +
+	"\x0eUpdateSettings\x12).rowhouse.config.v1.UpdateSettingsRequest\x1a*.rowhouse.config.v1.UpdateSettingsResponse\"\f\x8a\xb2\x19\b\b\x01\x18\x03 \x020\x01\x12\x8c\x01\n" +
 	"\rWatchSettings\x12(.rowhouse.config.v1.WatchSettingsRequest\x1a).rowhouse.config.v1.WatchSettingsResponse\"$\x8a\xb2\x19\x1d\b\x03\x12\x15config.settings.watch\x18\x05 \x01\x90\x02\x010\x01B\xdf\x01\n" +
 	"\x16com.rowhouse.config.v1B\x14SettingsServiceProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
@@ -260,27 +410,32 @@ func file_rowhouse_config_v1_settings_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_config_v1_settings_service_proto_rawDescData
 }
 
-var file_rowhouse_config_v1_settings_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_rowhouse_config_v1_settings_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_rowhouse_config_v1_settings_service_proto_goTypes = []any{
-	(*GetSettingsRequest)(nil),    // 0: rowhouse.config.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),   // 1: rowhouse.config.v1.GetSettingsResponse
-	(*WatchSettingsRequest)(nil),  // 2: rowhouse.config.v1.WatchSettingsRequest
-	(*WatchSettingsResponse)(nil), // 3: rowhouse.config.v1.WatchSettingsResponse
-	(*Effective)(nil),             // 4: rowhouse.config.v1.Effective
-	(*v1.FeedFrame)(nil),          // 5: rowhouse.api.v1.FeedFrame
+	(*GetSettingsRequest)(nil),     // 0: rowhouse.config.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),    // 1: rowhouse.config.v1.GetSettingsResponse
+	(*UpdateSettingsRequest)(nil),  // 2: rowhouse.config.v1.UpdateSettingsRequest
+	(*UpdateSettingsResponse)(nil), // 3: rowhouse.config.v1.UpdateSettingsResponse
+	(*WatchSettingsRequest)(nil),   // 4: rowhouse.config.v1.WatchSettingsRequest
+	(*WatchSettingsResponse)(nil),  // 5: rowhouse.config.v1.WatchSettingsResponse
+	(*Effective)(nil),              // 6: rowhouse.config.v1.Effective
+	(*v1.FeedFrame)(nil),           // 7: rowhouse.api.v1.FeedFrame
 }
 var file_rowhouse_config_v1_settings_service_proto_depIdxs = []int32{
-	4, // 0: rowhouse.config.v1.GetSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
-	5, // 1: rowhouse.config.v1.WatchSettingsResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
-	0, // 2: rowhouse.config.v1.SettingsService.GetSettings:input_type -> rowhouse.config.v1.GetSettingsRequest
-	2, // 3: rowhouse.config.v1.SettingsService.WatchSettings:input_type -> rowhouse.config.v1.WatchSettingsRequest
-	1, // 4: rowhouse.config.v1.SettingsService.GetSettings:output_type -> rowhouse.config.v1.GetSettingsResponse
-	3, // 5: rowhouse.config.v1.SettingsService.WatchSettings:output_type -> rowhouse.config.v1.WatchSettingsResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	6, // 0: rowhouse.config.v1.GetSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
+	6, // 1: rowhouse.config.v1.UpdateSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
+	7, // 2: rowhouse.config.v1.WatchSettingsResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
+	0, // 3: rowhouse.config.v1.SettingsService.GetSettings:input_type -> rowhouse.config.v1.GetSettingsRequest
+	2, // 4: rowhouse.config.v1.SettingsService.UpdateSettings:input_type -> rowhouse.config.v1.UpdateSettingsRequest
+	4, // 5: rowhouse.config.v1.SettingsService.WatchSettings:input_type -> rowhouse.config.v1.WatchSettingsRequest
+	1, // 6: rowhouse.config.v1.SettingsService.GetSettings:output_type -> rowhouse.config.v1.GetSettingsResponse
+	3, // 7: rowhouse.config.v1.SettingsService.UpdateSettings:output_type -> rowhouse.config.v1.UpdateSettingsResponse
+	5, // 8: rowhouse.config.v1.SettingsService.WatchSettings:output_type -> rowhouse.config.v1.WatchSettingsResponse
+	6, // [6:9] is the sub-list for method output_type
+	3, // [3:6] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_config_v1_settings_service_proto_init() }
@@ -295,7 +450,7 @@ func file_rowhouse_config_v1_settings_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_config_v1_settings_service_proto_rawDesc), len(file_rowhouse_config_v1_settings_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,8 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SettingsService_GetSettings_FullMethodName   = "/rowhouse.config.v1.SettingsService/GetSettings"
-	SettingsService_WatchSettings_FullMethodName = "/rowhouse.config.v1.SettingsService/WatchSettings"
+	SettingsService_GetSettings_FullMethodName    = "/rowhouse.config.v1.SettingsService/GetSettings"
+	SettingsService_UpdateSettings_FullMethodName = "/rowhouse.config.v1.SettingsService/UpdateSettings"
+	SettingsService_WatchSettings_FullMethodName  = "/rowhouse.config.v1.SettingsService/WatchSettings"
 )
 
 // SettingsServiceClient is the client API for SettingsService service.
@@ -34,6 +35,13 @@ type SettingsServiceClient interface {
 	// documents gets the schema's defaults.
 	// Errors: RESOURCE_NOT_FOUND; CONTEXT_MISSING; CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
+	// UpdateSettings changes what the calling tenant sets in a namespace, for all its
+	// environments: only what the schema marks with "x-tenant-editable". Which of the tenant's
+	// people may do that is for the product to decide that presents their context.
+	// Errors: RESOURCE_NOT_FOUND; SETTING_NOT_EDITABLE; ETAG_MISMATCH; MALFORMED_DOCUMENT;
+	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; CONTEXT_MISSING; CONTEXT_INVALID;
+	// CONTEXT_EXPIRED; TENANT_SUSPENDED.
+	UpdateSettings(ctx context.Context, in *UpdateSettingsRequest, opts ...grpc.CallOption) (*UpdateSettingsResponse, error)
 	// WatchSettings streams all namespaces and documents to services that merge locally:
 	// whoever may watch reads the settings of every tenant in every namespace. Settings
 	// are therefore no place for secrets, nor for what one app must keep from another.
@@ -54,6 +62,16 @@ func (c *settingsServiceClient) GetSettings(ctx context.Context, in *GetSettings
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetSettingsResponse)
 	err := c.cc.Invoke(ctx, SettingsService_GetSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *settingsServiceClient) UpdateSettings(ctx context.Context, in *UpdateSettingsRequest, opts ...grpc.CallOption) (*UpdateSettingsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateSettingsResponse)
+	err := c.cc.Invoke(ctx, SettingsService_UpdateSettings_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +108,13 @@ type SettingsServiceServer interface {
 	// documents gets the schema's defaults.
 	// Errors: RESOURCE_NOT_FOUND; CONTEXT_MISSING; CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
+	// UpdateSettings changes what the calling tenant sets in a namespace, for all its
+	// environments: only what the schema marks with "x-tenant-editable". Which of the tenant's
+	// people may do that is for the product to decide that presents their context.
+	// Errors: RESOURCE_NOT_FOUND; SETTING_NOT_EDITABLE; ETAG_MISMATCH; MALFORMED_DOCUMENT;
+	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; CONTEXT_MISSING; CONTEXT_INVALID;
+	// CONTEXT_EXPIRED; TENANT_SUSPENDED.
+	UpdateSettings(context.Context, *UpdateSettingsRequest) (*UpdateSettingsResponse, error)
 	// WatchSettings streams all namespaces and documents to services that merge locally:
 	// whoever may watch reads the settings of every tenant in every namespace. Settings
 	// are therefore no place for secrets, nor for what one app must keep from another.
@@ -108,6 +133,9 @@ type UnimplementedSettingsServiceServer struct{}
 
 func (UnimplementedSettingsServiceServer) GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
+}
+func (UnimplementedSettingsServiceServer) UpdateSettings(context.Context, *UpdateSettingsRequest) (*UpdateSettingsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateSettings not implemented")
 }
 func (UnimplementedSettingsServiceServer) WatchSettings(*WatchSettingsRequest, grpc.ServerStreamingServer[WatchSettingsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchSettings not implemented")
@@ -151,6 +179,24 @@ func _SettingsService_GetSettings_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SettingsService_UpdateSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SettingsServiceServer).UpdateSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SettingsService_UpdateSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SettingsServiceServer).UpdateSettings(ctx, req.(*UpdateSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SettingsService_WatchSettings_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchSettingsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -172,6 +218,10 @@ var SettingsService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetSettings",
 			Handler:    _SettingsService_GetSettings_Handler,
+		},
+		{
+			MethodName: "UpdateSettings",
+			Handler:    _SettingsService_UpdateSettings_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

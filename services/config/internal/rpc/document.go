@@ -279,7 +279,16 @@ func (s *documentService) open(ctx context.Context, tx *change.Tx, field, name, 
 	if p.Namespace == sdk.FlagKillsNamespace {
 		return nil, refuse(fault.FailedPrecondition, namespaceInUse, "only KillFlag and LiftFlag write in namespaces/%s", p.Namespace)
 	}
-	w := &write{place: p}
+	w, err := s.begin(ctx, tx, p, n)
+	if err != nil {
+		return nil, err
+	}
+	return w, etag.Check(given, w.document.GetEtag())
+}
+
+// begin reads what a write at p is about, in a namespace that is locked.
+func (c Config) begin(ctx context.Context, tx *change.Tx, p store.Place, n *configv1.Namespace) (w *write, err error) {
+	w = &write{place: p}
 	w.document, err = store.ReadDocument(ctx, tx, p)
 	if fault.KindOf(err) == fault.NotFound {
 		w.document, err = &configv1.Document{Name: p.String()}, nil
@@ -287,16 +296,13 @@ func (s *documentService) open(ctx context.Context, tx *change.Tx, field, name, 
 	if err != nil {
 		return nil, err
 	}
-	if err := etag.Check(given, w.document.GetEtag()); err != nil {
-		return nil, err
-	}
-	if w.before, err = s.around(ctx, tx, n, p); err != nil {
+	if w.before, err = c.around(ctx, tx, n, p); err != nil {
 		return nil, err
 	}
 	if p.Owner.Kind == settings.Tenant {
-		s.adopt(w.before, p.Tenant.UID) // its document may be the first
+		c.adopt(w.before, p.Tenant.UID) // its document may be the first
 	}
-	w.tenant = s.own(p.Tenant)
+	w.tenant = c.own(p.Tenant)
 	return w, nil
 }
 

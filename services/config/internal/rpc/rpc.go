@@ -67,6 +67,7 @@ const (
 	settingLocked   = "SETTING_LOCKED"
 	settingClamped  = "SETTING_CLAMPED"
 	patchTestFailed = "PATCH_TEST_FAILED"
+	notEditable     = "SETTING_NOT_EDITABLE"
 	clientKeyLimit  = "CLIENT_KEY_LIMIT"
 	uploadRefused   = "UPLOAD_REFUSED"
 	brandAssetsFull = "BRAND_ASSETS_FULL"
@@ -364,21 +365,21 @@ func effectiveOf(namespace string, stack sdk.Stack, provenance bool) *configv1.E
 	if !provenance {
 		return out
 	}
-	defaults := stack.Schema.Defaults()
 	for _, o := range e.Origins {
-		out.Provenance = append(out.Provenance, provenanceOf(o, defaults))
+		out.Provenance = append(out.Provenance, provenanceOf(o, stack.Schema))
 	}
 	for _, o := range e.Absent {
-		out.Absent = append(out.Absent, provenanceOf(o, defaults))
+		out.Absent = append(out.Absent, provenanceOf(o, stack.Schema))
 	}
 	return out
 }
 
-func provenanceOf(o sdk.Origin, defaults sdk.Object) *configv1.Provenance {
+func provenanceOf(o sdk.Origin, schema *sdk.Schema) *configv1.Provenance {
 	p := &configv1.Provenance{
 		Pointer: o.Pointer, Layer: o.Layer, Revision: o.Revision, Shadowed: o.Shadowed, Lock: o.Lock, Clamp: o.Clamp,
+		Editable: schema.Editable(o.Pointer),
 	}
-	if v, ok := sdk.At(defaults, o.Pointer); ok {
+	if v, ok := sdk.At(schema.Defaults(), o.Pointer); ok {
 		p.Default = string(sdk.Canonical(v))
 	}
 	return p

@@ -1,16 +1,23 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"strings"
 
 	"google.golang.org/grpc"
 
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/internal/etag"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
 )
 
@@ -48,6 +55,111 @@ func (s *settingsService) reader(ctx context.Context, tc tenant.Context) store.R
 		r.Environment = s.Environment(id)
 	}
 	return r
+}
+
+// UpdateSettings implements rowhouse.config.v1.SettingsService. The tenant comes from the verified context alone.
+func (s *settingsService) UpdateSettings(
+	ctx context.Context, req *configv1.UpdateSettingsRequest,
+) (*configv1.UpdateSettingsResponse, error) {
+	tc, err := tenant.FromContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.UpdateSettingsResponse, error) {
+		n, err := store.LockNamespace(ctx, tx, req.GetNamespace())
+		if err != nil {
+			return nil, err
+		}
+		stack, _, err := stackOf(ctx, tx, n, s.reader(ctx, tc), tc.ID())
+		if err != nil {
+			return nil, err
+		}
+		if err := etag.Check(req.GetEtag(), stack.Effective().Etag()); err != nil {
+			return nil, err
+		}
+		w, err := s.ofTenant(ctx, tx, tc, n)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.change(ctx, tx, stack.Schema, req); err != nil {
+			return nil, blind(err)
+		}
+		if w.object != nil {
+			stack.Tenant = &sdk.Layer{Name: sdk.LayerTenant(tc.ID().String()), Revision: w.document.GetRevision(), Object: w.object}
+		}
+		return &configv1.UpdateSettingsResponse{Effective: effectiveOf(req.GetNamespace(), stack, false)}, nil
+	})
+}
+
+// ofTenant begins a write of what the calling tenant sets.
+func (s *settingsService) ofTenant(ctx context.Context, tx *change.Tx, tc tenant.Context, n *configv1.Namespace) (*write, error) {
+	state, ok := s.Trust.Tenant(tc.UID())
+	if !ok {
+		return nil, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "the tenant does not exist")
+	}
+	p := store.Place{
+		Owner: settings.Owner{Kind: settings.Tenant, Name: state.ID.String()}, ID: state.UID.String(), Tenant: state,
+		Namespace: strings.TrimPrefix(n.GetName(), "namespaces/"), NamespaceUID: n.GetUid(),
+	}
+	tx.Audit(p.String())
+	return s.begin(ctx, tx, p, n)
+}
+
+// change applies what a tenant wants to its document. Without a difference there is no object.
+func (w *write) change(ctx context.Context, tx *change.Tx, schema *sdk.Schema, req *configv1.UpdateSettingsRequest) error {
+	old, current, err := settings.Content(cmp.Or(w.document.GetContent(), "{}"))
+	if err != nil {
+		return fmt.Errorf("the stored document: %w", err)
+	}
+	object, text, err := settings.Patched(current, req.GetContent())
+	if err != nil {
+		return malformedField("content", err)
+	}
+	differences := settings.Diff(old, object)
+	if len(differences) == 0 {
+		return nil
+	}
+	if err := editable(schema, differences); err != nil {
+		return err
+	}
+	tx.Audit(w.place.String(), "content")
+	w.object, w.document.Content = object, text
+	return w.put(ctx, tx, req.GetReason())
+}
+
+// editable refuses differences in what the tenant itself may not set.
+func editable(schema *sdk.Schema, differences []settings.Difference) error {
+	const most = 50
+	refusal := refuse(fault.PermissionDenied, notEditable, "the tenant itself may not set this")
+	refused := 0
+	for _, d := range differences {
+		if schema.Editable(d.Pointer) {
+			continue
+		}
+		if refused++; refused <= most {
+			refusal = refusal.WithField(fault.FieldViolation{
+				Field: "content" + d.Pointer, Reason: notEditable, Description: "may not be set by the tenant itself",
+			})
+		}
+	}
+	if refused == 0 {
+		return nil
+	}
+	return refusal
+}
+
+// blind takes out of a refusal whom else the write would concern: a tenant is told of no other, not even of its children.
+func blind(err error) error {
+	refusal, ok := fault.As(err)
+	if !ok {
+		return err
+	}
+	for i, f := range refusal.Fields {
+		field, _ := strings.CutPrefix(f.Field, "document.")
+		what, _, _ := strings.Cut(f.Description, " (rule ")
+		refusal.Fields[i].Field, refusal.Fields[i].Description = field, what
+	}
+	return refusal
 }
 
 // WatchSettings implements rowhouse.config.v1.SettingsService.
