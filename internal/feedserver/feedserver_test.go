@@ -778,3 +778,30 @@ func (r *rig) pipe(ctx context.Context, name, token string) feed.Stream {
 		}
 	})
 }
+
+// TestAChangeIsMadeOnce holds that all watchers get the very same frame: what a change costs to encode does not grow
+// with them.
+func TestAChangeIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var watchers []*stream
+	for range 10 {
+		w := r.watch(r.server, routes, "")
+		w.bookmark()
+		watchers = append(watchers, w)
+	}
+	r.mustPublish(routes, "k", "v")
+	var first *apiv1.FeedFrame
+	for i, w := range watchers {
+		f, err := w.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			first = f
+		}
+		if f.GetDelta() == nil || f != first {
+			t.Errorf("watcher %d gets a frame of its own: %v", i, f)
+		}
+	}
+}

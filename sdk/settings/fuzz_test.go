@@ -5,7 +5,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
+	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
 
@@ -76,5 +79,50 @@ func FuzzMerge(f *testing.F) {
 		settings.Patch(layers[0].Object, layers[1].Object)
 		settings.NewSchema(layers[0].Object).Defaults()
 		settings.CheckBrand(e.Object)
+	})
+}
+
+// FuzzPoison hands any bytes to a reader as one tenant's document. What the check refuses is never applied, and what it
+// lets pass is read as anything without a panic; the other tenant reads on.
+func FuzzPoison(f *testing.F) {
+	seeds(f, func(text string) {
+		value, err := proto.Marshal(&configv1.SettingsEntry{Content: text, Schema: text, Revision: 2})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(value, "tenant")
+		f.Add([]byte(text), "environment")
+		f.Add(value, "plan")
+		f.Add(value, "namespace")
+	})
+	f.Fuzz(func(t *testing.T, value []byte, layer string) {
+		acme, globex := settings.Reader{UID: uidOf("acme"), Plan: "p", Environment: "e"}, settings.Reader{UID: uidOf("globex")}
+		for _, namespace := range []string{"n", settings.BrandNamespace} {
+			var s settings.Store
+			apply(t, &s, feed.Change{Reset: true, Entries: []feed.Entry{
+				schemaEntry(t, namespace, `{}`), docEntry(t, settings.TenantKey(namespace, acme.UID.String()), `{"name":"good"}`, 1),
+				docEntry(t, settings.TenantKey(namespace, globex.UID.String()), `{"name":"other"}`, 1),
+			}})
+			key := map[string]string{
+				"tenant": settings.TenantKey(namespace, acme.UID.String()), "environment": settings.EnvironmentKey(namespace, acme.UID.String(), "e"),
+				"plan": settings.PlanKey(namespace, "p"), "namespace": settings.NamespaceKey(namespace),
+			}[layer]
+			if key == "" {
+				key = layer // any key at all
+			}
+			if err := settings.Check(key, value); err == nil {
+				apply(t, &s, feed.Change{Entries: []feed.Entry{{Key: key, Value: value}}})
+			} else if e, ok := s.Holds(acme, namespace); !ok || e.Object["name"] != "good" {
+				t.Fatalf("the last good value is gone: %v", e)
+			}
+			if _, ok := s.Holds(acme, namespace); !ok && layer != "namespace" {
+				t.Fatalf("%q was let pass and cannot be read", value)
+			}
+			_, _ = s.Brand(acme.UID, acme.Plan)
+			_, _ = settings.Read(&s, acme, namespace, asPreset)
+			if e, ok := s.Holds(globex, namespace); layer != "namespace" && (!ok || e.Object["name"] != "other") {
+				t.Fatalf("another tenant reads %v", e)
+			}
+		}
 	})
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/follower"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -723,7 +724,7 @@ func TestGetSettingsRefused(t *testing.T) {
 }
 
 // follow follows the service's feed into a store.
-func (r *rig) follow(t *testing.T, store *settings.Store) {
+func (r *rig) follow(t *testing.T, store *settings.Store) *feed.Feed {
 	t.Helper()
 	keys, err := keyfile.Public(r.path("feed.pub"))
 	must(t, err)
@@ -733,6 +734,7 @@ func (r *rig) follow(t *testing.T, store *settings.Store) {
 	must(t, err)
 	t.Cleanup(f.Close)
 	<-f.Ready()
+	return f
 }
 
 // TestWatchersMergeWhatTheServiceAnswers follows the feed through writes of every kind; after each of them the store

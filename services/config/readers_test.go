@@ -12,7 +12,7 @@ import (
 )
 
 // families is a trust that knows the tenants of every rig, with their parents.
-func families(t *testing.T) *tenant.Trust {
+func families(t testing.TB) *tenant.Trust {
 	t.Helper()
 	known := tenant.NewTrust(time.Now)
 	for name, plan := range plans() {
