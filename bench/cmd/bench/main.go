@@ -34,6 +34,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/bench/proxy"
 	"github.com/rowhouse-platform/rowhouse/bench/replicaread"
 	"github.com/rowhouse-platform/rowhouse/bench/rowlintspeed"
+	"github.com/rowhouse-platform/rowhouse/bench/settings"
 	"github.com/rowhouse-platform/rowhouse/bench/txread"
 )
 
@@ -43,6 +44,7 @@ func benchmarks() []measure.Benchmark {
 		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(),
 		replicaread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
 		flags.Static(), flags.Targeting(), flags.Fractional(),
+		settings.Read(), settings.Memory(), settings.Fanout(),
 	}
 }
 

@@ -1,0 +1,133 @@
+// Package settings measures what readers of settings pay: a typed read, the memory of a follower of 100,000 tenants,
+// and how long a write takes until all of a thousand clients read it.
+//
+// The measured code is in _test.go files beside what it measures, sdk/settings and services/config, because it needs
+// package testing and, for the fan-out, a config service on a real PostgreSQL.
+package settings
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/rowhouse-platform/rowhouse/bench/gotest"
+	"github.com/rowhouse-platform/rowhouse/bench/measure"
+	"github.com/rowhouse-platform/rowhouse/bench/servertest"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
+	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
+)
+
+// Read compares a typed read with decoding the same document.
+func Read() measure.Benchmark {
+	return measure.Benchmark{
+		Name: "settings-read",
+		About: "CPU ns of a typed read of a tenant's settings that were read before, beside decoding them at each read; " +
+			"the goal bounds the value, and 0 allocations",
+		Run: read,
+	}
+}
+
+// Memory compares what a follower holds with parsed documents.
+func Memory() measure.Benchmark {
+	return measure.Benchmark{
+		Name: "config-memory",
+		About: "bytes that a follower of 100,000 tenants with 20 overrides holds for each, all in all, beside a map of parsed " +
+			"documents and nothing else; the goal bounds the value",
+		Run: memory,
+	}
+}
+
+// Fanout compares deltas with full snapshots.
+func Fanout() measure.Benchmark {
+	return measure.Benchmark{
+		Name: "config-fanout",
+		About: "ms from the call of a write until a client on a connection of its own has applied it, p99 of 1,000 clients, beside " +
+			"the same clients getting everything again; the goal bounds the value",
+		Run: fanout,
+	}
+}
+
+func read(ctx context.Context, env measure.Env) (measure.Result, error) {
+	const rounds, goal = 9, 250
+	binary, err := gotest.Build(ctx, env.Root, "./sdk/settings", env.Scratch)
+	if err != nil {
+		return measure.Result{}, err
+	}
+	var ours, decode, table []float64
+	var allocs float64
+	for range env.RoundsOr(rounds) {
+		all, err := binary.Run(ctx, "^BenchmarkRead$", "100ms")
+		if err != nil {
+			return measure.Result{}, err
+		}
+		ours, decode = append(ours, all["Read/Ours"]["cpu-ns/op"]), append(decode, all["Read/Decode"]["cpu-ns/op"])
+		table = append(table, all["Read/LockedMap"]["cpu-ns/op"])
+		allocs = max(allocs, all["Read/Ours"]["allocs/op"])
+	}
+	value := measure.Median(ours)
+	return measure.Result{
+		Name: "settings-read", Value: value, Unit: "ns/op", Peer: "decode-each-time", Ratio: measure.Median(measure.Ratios(ours, decode)),
+		Goal: goal, OK: value <= goal && allocs == 0,
+		Beside: []string{
+			fmt.Sprintf("ours: median %.0f ns, minimum %.0f ns of %d rounds; %g allocations", value, slices.Min(ours), len(ours), allocs),
+			fmt.Sprintf("decoding: median %.0f ns; a map of decoded values under a lock, which hears of no change: %.0f ns",
+				measure.Median(decode), measure.Median(table)),
+		},
+	}, nil
+}
+
+func memory(ctx context.Context, env measure.Env) (measure.Result, error) {
+	const goal = 1500
+	binary, err := gotest.Build(ctx, env.Root, "./sdk/settings", env.Scratch)
+	if err != nil {
+		return measure.Result{}, err
+	}
+	all, err := binary.Run(ctx, "^BenchmarkMemory$", "1x")
+	if err != nil {
+		return measure.Result{}, err
+	}
+	ours, maps := all["Memory/Ours"], all["Memory/Maps"]
+	return measure.Result{
+		Name: "config-memory", Value: ours["B/tenant"], Unit: "B/tenant", Peer: "parsed-maps", Ratio: ours["B/tenant"] / maps["B/tenant"],
+		Goal: goal, OK: ours["B/tenant"] <= goal,
+		Beside: []string{
+			fmt.Sprintf("ours: %.0f B, with the feed's state and its digest; loaded in %.1f s, the publisher in the same process",
+				ours["B/tenant"], ours["s-load"]),
+			fmt.Sprintf("parsed maps: %.0f B, and no feed", maps["B/tenant"]),
+		},
+	}, nil
+}
+
+func fanout(ctx context.Context, env measure.Env) (measure.Result, error) {
+	const goal = 50
+	binary, err := gotest.Build(ctx, env.Root, "./services/config", env.Scratch)
+	if err != nil {
+		return measure.Result{}, err
+	}
+	server, err := pgserver.Start(ctx, pgserver.Options{Settings: servertest.Durable()})
+	if err != nil {
+		return measure.Result{}, err
+	}
+	defer func() { _ = server.Stop(context.WithoutCancel(ctx)) }()
+	if err := os.Setenv(pgtest.EnvServer, server.DSN(pgserver.Login{})); err != nil {
+		return measure.Result{}, err
+	}
+	defer func() { _ = os.Unsetenv(pgtest.EnvServer) }()
+	all, err := binary.Run(ctx, "^BenchmarkFanout$", "1x")
+	if err != nil {
+		return measure.Result{}, err
+	}
+	m := all["Fanout"]
+	return measure.Result{
+		Name: "config-fanout", Value: m["ms-p99"], Unit: "ms", Peer: "full-resend", Ratio: m["ms-p99"] / m["ms-resend-p99"],
+		Goal: goal, OK: m["ms-p99"] <= goal,
+		Beside: []string{
+			fmt.Sprintf("a client: p50 %.1f ms, p99 %.1f ms; the last of 1,000: p50 %.1f ms, p99 %.1f ms",
+				m["ms-p50"], m["ms-p99"], m["ms-last-p50"], m["ms-last-p99"]),
+			fmt.Sprintf("the call alone, with a durable commit: p50 %.1f ms, p99 %.1f ms", m["ms-call-p50"], m["ms-call-p99"]),
+			fmt.Sprintf("full resend: p99 %.0f ms", m["ms-resend-p99"]),
+			"service, database and all clients, each with TLS and its own check of signatures, share this machine",
+		},
+	}, nil
+}
