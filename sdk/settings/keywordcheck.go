@@ -18,7 +18,7 @@ func CheckKeywords(schema Object) []Problem {
 
 type keywordCheck struct{ found []Problem }
 
-func (c *keywordCheck) add(pointer, keyword, format string, args ...any) {
+func (c *keywordCheck) addf(pointer, keyword, format string, args ...any) {
 	c.found = append(c.found, Problem{Pointer: pointer + Pointer(keyword), Rule: keyword, Text: fmt.Sprintf(format, args...)})
 }
 
@@ -29,9 +29,9 @@ func (c *keywordCheck) acting(pointer string, schema Object, lock Level) {
 	c.clamp(pointer, schema, how)
 	if v, ok := schema[keywordEditable]; ok {
 		if _, isBool := v.(bool); !isBool {
-			c.add(pointer, keywordEditable, "must be true or false")
+			c.addf(pointer, keywordEditable, "must be true or false")
 		} else if v == true && lock < LevelTenant {
-			c.add(pointer, keywordEditable, "contradicts the lock of the %s", lock)
+			c.addf(pointer, keywordEditable, "contradicts the lock of the %s", lock)
 		}
 	}
 	for _, name := range sortedNames(schema) {
@@ -65,7 +65,7 @@ func (c *keywordCheck) manner(pointer string, schema Object) manner {
 	how, key := readManner(v)
 	o, _ := v.(Object)
 	if how == deep && v != "deep" || how == mapped && (len(o) != 1 || key == "" || key == memberUnset) {
-		c.add(pointer, keywordMerge, `must be "deep", "replace", "append" or {"map": a member's name}`)
+		c.addf(pointer, keywordMerge, `must be "deep", "replace", "append" or {"map": a member's name}`)
 	}
 	return how
 }
@@ -80,7 +80,7 @@ func (c *keywordCheck) lock(pointer string, schema Object) Level {
 			return l
 		}
 	}
-	c.add(pointer, keywordLock, `must be "platform", "plan", "region" or "tenant"`)
+	c.addf(pointer, keywordLock, `must be "platform", "plan", "region" or "tenant"`)
 	return LevelEnvironment
 }
 
@@ -99,14 +99,14 @@ func (c *keywordCheck) clamp(pointer string, schema Object, how manner) {
 		}
 	}
 	if len(o) == 0 {
-		c.add(pointer, keywordClamp, `must have numbers for "min" and "max", or values in "enum", and nothing else`)
+		c.addf(pointer, keywordClamp, `must have numbers for "min" and "max", or values in "enum", and nothing else`)
 		return
 	}
 	if clamp := readClamp(o); clamp.min != nil && clamp.max != nil && *clamp.min > *clamp.max {
-		c.add(pointer, keywordClamp, "must not have a min above the max")
+		c.addf(pointer, keywordClamp, "must not have a min above the max")
 	}
 	if how == joined || how == mapped || schema["properties"] != nil {
-		c.add(pointer, keywordClamp, "is for values that are taken as a whole")
+		c.addf(pointer, keywordClamp, "is for values that are taken as a whole")
 	}
 }
 
@@ -138,7 +138,7 @@ func (c *keywordCheck) dead(pointer string, v any) {
 	schema, _ := v.(Object)
 	for _, name := range []string{keywordMerge, keywordLock, keywordClamp, keywordEditable} {
 		if _, ok := schema[name]; ok {
-			c.add(pointer, name, `acts only where "properties" and "additionalProperties" lead from the root, above a value that is merged deep`)
+			c.addf(pointer, name, `acts only where "properties" and "additionalProperties" lead from the root, above a value that is merged deep`)
 		}
 	}
 	for _, name := range sortedNames(schema) {

@@ -342,7 +342,7 @@ func TestEffectiveEqualsNaive(t *testing.T) {
 	for seed := range workers {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) {
 			t.Parallel()
-			g := generator{rand.New(rand.NewPCG(uint64(seed), 36))} //nolint:gosec // cases, not secrets
+			g := generator{rand.New(rand.NewPCG(uint64(seed), 36))}
 			w := &scene{generator: g}
 			for i := range cases / workers {
 				w.change(i)

@@ -55,8 +55,9 @@ func TestLayers(t *testing.T) {
 	stage := apiOf(r.workload(r.service("stage")))
 	for i := len(layered()) - 1; i >= 0; i-- {
 		var want []string
-		for j, owner := range layered() {
-			if owner = layered()[min(i, j)]; owner == "tenants/umbrella" {
+		for j := range layered() {
+			owner := layered()[min(i, j)]
+			if owner == "tenants/umbrella" {
 				owner = "parent"
 			}
 			want = append(want, fmt.Sprintf("/v%d %s", j, owner))

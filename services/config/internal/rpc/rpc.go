@@ -127,7 +127,7 @@ func judgeWith(c settings.Change, shadow bool) error {
 	if found := byRule[clampRule]; len(found) > 0 && !shadow {
 		return violated(refuse(fault.InvalidArgument, settingClamped, "clamps of the schema are against %d values", len(found)), found)
 	}
-	found := append(byRule[""], c.Findings()...)
+	found := slices.Concat(byRule[""], c.Findings())
 	if len(found) == 0 {
 		return nil
 	}

@@ -291,7 +291,7 @@ func TestFindingsOfFamiliesAndPlaces(t *testing.T) {
 	}{
 		"region": {
 			settings.Change{Owner: eu, Layer: layer(t, `{"low":9}`)},
-			[]string{"/high minimum [plans/free in regions/eu regions/eu tenants/alone tenants/alone/environments/test tenants/child]"},
+			[]string{"/high minimum [plans/free in regions/eu regions/eu tenants/alone tenants/alone/environments/test tenants/child]"}, //nolint:dupword // two names
 		},
 		"region, with what it takes": {settings.Change{Owner: eu, Layer: layer(t, `{"low":9,"high":9}`)}, nil},
 		"parent": {
