@@ -149,7 +149,7 @@ func TestReasonsInPagesExist(t *testing.T) {
 		"SESSION": true, "TRANSACTION": true, "SHARED": true, "SCHEMA": true, "DATABASE": true, "PENDING": true, "FAILED": true,
 		"UNAVAILABLE": true, "RESOURCE_EXHAUSTED": true, "INVALID_ARGUMENT": true, "PLANE_PEER": true, "PLANE_DATA": true,
 		"NEEDS_ATTENTION": true, "AUDIT_CLASS_NONE": true, "BEGIN": true, "EXECUTE": true, "PUBLIC": true, "CHECKPOINT": true,
-		"DISABLED": true, "STALE": true, "ERROR": true, "INVALID_CONTEXT": true, "TYPE_MISMATCH": true, // OpenFeature's
+		"DISABLED": true, "STALE": true, "ERROR": true, "TYPE_MISMATCH": true, // OpenFeature's
 	}
 	reasons, seen := known(t), 0
 	for _, p := range pages(t) {
