@@ -7,12 +7,15 @@ package config
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 
 	"google.golang.org/grpc"
 
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/follower"
+	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/clientkey"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -27,24 +30,47 @@ const Database = "rowhouse_config"
 func Migrations() []fs.FS { return []fs.FS{change.Migrations(), store.Migrations()} }
 
 // Config is config's configuration file.
-type Config = follower.Config
+type Config struct {
+	// Config is what every follower of tenancy configures.
+	follower.Config `yaml:",inline"`
+
+	// KEK is a key of 64 hex digits that seals the secrets of webhooks; replicas share it. Without it there are no webhooks.
+	KEK yamlfile.Path `yaml:"kek,omitempty"`
+	// Egress bounds where webhooks may be.
+	Egress Egress `yaml:"egress,omitempty"`
+}
+
+// Check does all that a start does short of connecting and listening: it reads every file that c names.
+func (c Config) Check(ctx context.Context) error {
+	_, err := c.webhooks()
+	return errors.Join(c.Config.Check(ctx), err)
+}
 
 // Run serves until ctx ends, then drains. It returns nil after an orderly end. A database
 // that lacks migrations is an error: the service does not migrate.
 func Run(ctx context.Context, c Config, options ...follower.Option) error {
 	kind := follower.Kind{
-		Name: "config", Database: Database, Migrations: Migrations(), Feeds: []string{sdk.FeedName, clientkey.FeedName}, Audience: tenant.AudienceConfig,
+		Name: "config", Database: Database, Migrations: Migrations(), Feeds: []string{sdk.FeedName, clientkey.FeedName},
+		Audience: tenant.AudienceConfig,
 	}
-	return follower.Run(ctx, kind, c, func(b *follower.Base) follower.Parts {
+	webhooks, err := c.webhooks()
+	if err != nil {
+		return fmt.Errorf("config configuration: %w", err)
+	}
+	return follower.Run(ctx, kind, c.Config, func(b *follower.Base) follower.Parts {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Environment: b.Callers.Environment, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
-			PreviewKey: b.FeedKey,
+			PreviewKey: b.FeedKey, Webhooks: webhooks,
 		}
 		furnisher := rpc.NewFurnisher(api)
+		background := []func(context.Context) error{furnisher.Run}
+		if dispatcher := rpc.NewDispatcher(api); dispatcher != nil {
+			background = append(background, dispatcher.Run)
+		}
 		return follower.Parts{
 			MaxRequest: rpc.MaxRequest,
 			Register:   func(server *grpc.Server) { rpc.Register(server, api) },
-			Background: []func(context.Context) error{furnisher.Run},
+			Background: background,
 			Loaded:     map[string]<-chan struct{}{"built-in namespaces": furnisher.Ready()},
 		}
 	}, options...)

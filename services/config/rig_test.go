@@ -142,6 +142,12 @@ func (l *logBuffer) String() string {
 
 func newRig(tb testing.TB) *rig {
 	tb.Helper()
+	return newRigWith(tb, func(*config.Config) {})
+}
+
+// newRigWith is newRig with another configuration.
+func newRigWith(tb testing.TB, configure func(*config.Config)) *rig {
+	tb.Helper()
 	r := &rig{tb: tb, dir: tb.TempDir(), issuer: tenanttest.NewIssuer(tb, nil), log: &logBuffer{}}
 	r.db = pgdbtest.New(tb, pg.Database{Name: config.Database, Migrations: config.Migrations()})
 	var err error
@@ -156,7 +162,7 @@ func newRig(tb testing.TB) *rig {
 	r.write("db.dsn", r.db.DSN(config.Database+"_service"))
 	r.writePolicies()
 	p := func(name string) yamlfile.Path { return yamlfile.Path(r.path(name)) }
-	r.config = config.Config{
+	r.config.Config = follower.Config{
 		Process: serve.Config{
 			Listen: "127.0.0.1:0", Ops: "127.0.0.1:0", Development: true, Operators: p("operators.yaml"), Peers: p("peers.yaml"),
 			Identity: serve.IdentityFiles{Cert: p("id/cert.pem"), Key: p("id/key.pem"), Roots: p("id/roots.pem")},
@@ -164,6 +170,9 @@ func newRig(tb testing.TB) *rig {
 		Replica: "config-1", Database: p("db.dsn"), FeedKey: p("feed.key"), TrustRoots: p("trust.pub"), State: p("state"),
 		Tenancy: follower.Tenancy{Address: "passthrough:///" + r.serveTenancy(), Identity: r.service("tenancy"), FeedKeys: p("tenancy.pub")},
 	}
+	must(tb, keyfile.NewSecret(r.path("config.kek"), rand.Reader))
+	r.config.KEK = p("config.kek")
+	configure(&r.config)
 	r.start()
 	return r
 }
@@ -357,6 +366,7 @@ type api struct {
 	configv1.BrandAssetServiceClient
 	configv1.BrandDraftServiceClient
 	configv1.FlagServiceClient
+	configv1.WebhookServiceClient
 	auditv1.AuditServiceClient
 }
 
@@ -365,7 +375,8 @@ func apiOf(conn *grpc.ClientConn) api {
 		configv1.NewNamespaceServiceClient(conn), configv1.NewDocumentServiceClient(conn), configv1.NewSettingsServiceClient(conn),
 		configv1.NewClientKeyServiceClient(conn),
 		configv1.NewBrandAssetServiceClient(conn), configv1.NewBrandDraftServiceClient(conn),
-		configv1.NewFlagServiceClient(conn), auditv1.NewAuditServiceClient(conn),
+		configv1.NewFlagServiceClient(conn),
+		configv1.NewWebhookServiceClient(conn), auditv1.NewAuditServiceClient(conn),
 	}
 }
 

@@ -50,6 +50,7 @@ var answers = map[string]string{
 	"config rollback ":    "RESOURCE_NOT_FOUND",
 	"config diff ":        "RESOURCE_NOT_FOUND",
 	"keys revoke ":        "RESOURCE_NOT_FOUND",
+	"webhooks redeliver ": "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
 	"clientkeys delete ":  "RESOURCE_NOT_FOUND",
 	"namespaces delete ":  "NAMESPACE_IN_USE", // by what other examples set
 }

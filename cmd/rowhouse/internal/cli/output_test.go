@@ -249,6 +249,21 @@ func TestSettingsAreShownByLeaf(t *testing.T) {
 	}
 }
 
+// A secret is shown with its webhook: in a line of its own for people, in the answer for programs.
+func TestSecretsAreShownOnce(t *testing.T) {
+	t.Parallel()
+	h := &house{answers: map[string]answer{"WebhookService/CreateWebhook": always(&configv1.CreateWebhookResponse{
+		Webhook: &configv1.Webhook{Name: "tenants/acme/webhooks/b", Url: "https://a.dev"}, Secret: "whsec_c2VjcmV0",
+	})}}
+	args := []string{"webhooks", "create", "acme", "b", "--url", "https://a.dev"}
+	if got := h.run(t, args...); got.out != "tenants/acme/webhooks/b\thttps://a.dev\t\tfalse\t\t0\nwhsec_c2VjcmV0\n" {
+		t.Errorf("got %+v", got)
+	}
+	if got := h.run(t, append(args, "-o", "json")...); !strings.Contains(got.out, `"secret": "whsec_c2VjcmV0"`) {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // pages answers a list of n tenants in pages, as the service would.
 func pages(n int) answer {
 	return func(_ context.Context, request proto.Message) (proto.Message, error) {

@@ -249,7 +249,7 @@ func (l Layout) prepareKeys() error {
 			return damaged(path+".pub", err)
 		}
 	}
-	for _, name := range []string{"tenancy.kek", "gateway.kek"} {
+	for _, name := range []string{"tenancy.kek", "gateway.kek", "config.kek"} {
 		path := l.path("keys", name)
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			if err := keyfile.NewSecret(path, rand.Reader); err != nil {

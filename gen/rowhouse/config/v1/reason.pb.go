@@ -61,6 +61,14 @@ const (
 	// FAILED_PRECONDITION: pairs of colours of a brand would be hard to tell apart (WCAG 2.2 AA). Each violation of
 	// BadRequest names the colour's place, the pair with its ratio, and the nearest colour that passes.
 	Reason_REASON_CONTRAST Reason = 23
+	// INVALID_ARGUMENT: a webhook's address is not one that we call. The metadata "class" says why: "PRIVATE_ADDRESS".
+	Reason_REASON_WEBHOOK_URL_REFUSED Reason = 50
+	// FAILED_PRECONDITION: the platform or the tenant has as many webhooks as it may have.
+	Reason_REASON_WEBHOOK_LIMIT Reason = 51
+	// FAILED_PRECONDITION: the webhook is disabled.
+	Reason_REASON_WEBHOOK_DISABLED Reason = 52
+	// FAILED_PRECONDITION: the installation has no key to keep secrets under, so there are no webhooks.
+	Reason_REASON_WEBHOOKS_OFF Reason = 53
 )
 
 // Enum value maps for Reason.
@@ -80,6 +88,10 @@ var (
 		21: "REASON_BRAND_ASSETS_FULL",
 		22: "REASON_BRAND_ASSET_IN_USE",
 		23: "REASON_CONTRAST",
+		50: "REASON_WEBHOOK_URL_REFUSED",
+		51: "REASON_WEBHOOK_LIMIT",
+		52: "REASON_WEBHOOK_DISABLED",
+		53: "REASON_WEBHOOKS_OFF",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -96,6 +108,10 @@ var (
 		"REASON_BRAND_ASSETS_FULL":    21,
 		"REASON_BRAND_ASSET_IN_USE":   22,
 		"REASON_CONTRAST":             23,
+		"REASON_WEBHOOK_URL_REFUSED":  50,
+		"REASON_WEBHOOK_LIMIT":        51,
+		"REASON_WEBHOOK_DISABLED":     52,
+		"REASON_WEBHOOKS_OFF":         53,
 	}
 )
 
@@ -130,7 +146,7 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\x94\x03\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\x84\x04\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
@@ -146,7 +162,11 @@ const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_UPLOAD_REFUSED\x10\x14\x12\x1c\n" +
 	"\x18REASON_BRAND_ASSETS_FULL\x10\x15\x12\x1d\n" +
 	"\x19REASON_BRAND_ASSET_IN_USE\x10\x16\x12\x13\n" +
-	"\x0fREASON_CONTRAST\x10\x17B\xd6\x01\n" +
+	"\x0fREASON_CONTRAST\x10\x17\x12\x1e\n" +
+	"\x1aREASON_WEBHOOK_URL_REFUSED\x102\x12\x18\n" +
+	"\x14REASON_WEBHOOK_LIMIT\x103\x12\x1b\n" +
+	"\x17REASON_WEBHOOK_DISABLED\x104\x12\x17\n" +
+	"\x13REASON_WEBHOOKS_OFF\x105B\xd6\x01\n" +
 	"\x16com.rowhouse.config.v1B\vReasonProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
 var (

@@ -41,6 +41,8 @@ type Config struct {
 	Clock func() time.Time
 	// PreviewKey signs preview links: the key of the feed, which gateways trust already.
 	PreviewKey ed25519.PrivateKey
+	// Webhooks tells others of changes.
+	Webhooks Webhooks
 	// Log gets what no caller is told.
 	Log *slog.Logger
 }
@@ -55,6 +57,7 @@ func Register(s *grpc.Server, c Config) {
 	configv1.RegisterClientKeyServiceServer(s, &clientKeyService{Config: c})
 	configv1.RegisterBrandAssetServiceServer(s, newBrandAssetService(c))
 	configv1.RegisterBrandDraftServiceServer(s, &brandDraftService{Config: c, documents: &documentService{Config: c}})
+	configv1.RegisterWebhookServiceServer(s, &webhookService{Config: c})
 }
 
 // Domain and reasons of our own, see rowhouse.config.v1.Reason.

@@ -1,0 +1,282 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/webhook"
+)
+
+const (
+	// maxPending is how many messages may wait for an endpoint that fails; what comes after is dead at once.
+	maxPending = 10_000
+	// Delivered and dead messages are kept for as long, a sweep forgets so many of them.
+	keepDelivered = 3 * 24 * time.Hour
+	keepDead      = 30 * 24 * time.Hour
+	sweepBatch    = 10_000
+)
+
+// Queue is the queue of webhooks. It is safe for concurrent use, in any number of processes.
+//
+// Locks are taken in one order: events, then endpoints by their uids, then deliveries.
+type Queue struct {
+	// Pool reaches the database.
+	Pool *pgxpool.Pool
+	// Names finds tenants' ids.
+	Names webhook.Names
+	// NewUID makes the uid of a delivery.
+	NewUID func() (string, error)
+	// OpenKey opens a sealed key of an endpoint.
+	OpenKey func(endpointUID string, version int32, s webhook.Signing, sealed []byte) (webhook.Key, error)
+	// Gone disables an endpoint that answered 410, which is audited.
+	Gone func(ctx context.Context, endpointUID string) error
+}
+
+// FanOut implements webhook.Queue.
+func (s *Queue) FanOut(ctx context.Context, n int) (taken int, err error) {
+	err = pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
+		events, err := takeEvents(ctx, tx, n)
+		if err != nil || len(events) == 0 {
+			return err
+		}
+		taken = len(events)
+		var messages []webhook.Message
+		owners := []string{""}
+		for _, e := range events {
+			if m, ok := e.Message(s.Names); ok {
+				messages, owners = append(messages, m), append(owners, m.TenantUID)
+			}
+		}
+		listeners, err := lockListeners(ctx, tx, owners)
+		if err != nil {
+			return err
+		}
+		return s.insert(ctx, tx, messages, listeners)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("fan out: %w", err)
+	}
+	return taken, nil
+}
+
+func takeEvents(ctx context.Context, tx pgx.Tx, n int) ([]webhook.Event, error) {
+	rows, err := tx.Query(ctx, `DELETE FROM webhook.event e USING (
+			SELECT source, revision, key FROM webhook.event ORDER BY source, revision, key LIMIT $1 FOR UPDATE SKIP LOCKED) t
+		WHERE e.source = t.source AND e.revision = t.revision AND e.key = t.key
+		RETURNING e.source, e.revision, e.key, e.type, e.removed, e.event_time`, n)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[webhook.Event])
+}
+
+// listener is an endpoint that may want messages.
+type listener struct {
+	UID, TenantUID string
+	Types          []string
+}
+
+func lockListeners(ctx context.Context, tx pgx.Tx, owners []string) ([]listener, error) {
+	rows, err := tx.Query(ctx, `SELECT uid::text, tenant_uid, event_types FROM webhook.endpoint
+		WHERE NOT disabled AND tenant_uid = ANY ($1) ORDER BY uid FOR NO KEY UPDATE`, owners)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[listener])
+}
+
+func (s *Queue) insert(ctx context.Context, tx pgx.Tx, messages []webhook.Message, listeners []listener) error {
+	var b pgx.Batch
+	woken := map[string]bool{}
+	for _, m := range messages {
+		for _, l := range listeners {
+			if l.TenantUID != "" && l.TenantUID != m.TenantUID || !webhook.Wants(l.Types, m.Type) {
+				continue
+			}
+			uid, err := s.NewUID()
+			if err != nil {
+				return err
+			}
+			b.Queue(`INSERT INTO webhook.delivery (uid, endpoint_uid, source, revision, key, type, body, next_time, state, last_failure)
+				SELECT $1, e.uid, $3, $4, $5, $6, $7, now(),
+					CASE WHEN f.stuck THEN 'DEAD' ELSE 'PENDING' END, CASE WHEN f.stuck THEN 'BACKLOG' ELSE '' END
+				FROM webhook.endpoint e CROSS JOIN LATERAL (SELECT e.failures > 0 AND (SELECT count(*) FROM (
+					SELECT FROM webhook.delivery d WHERE d.endpoint_uid = e.uid AND d.state = 'PENDING' LIMIT $8) p) >= $8 AS stuck) f
+				WHERE e.uid = $2 ON CONFLICT (source, revision, key, endpoint_uid) DO NOTHING`,
+				uid, l.UID, m.Source, m.Revision, m.Key, m.Type, m.Body, maxPending)
+			if !woken[l.UID] {
+				woken[l.UID] = true
+				b.Queue(`UPDATE webhook.endpoint SET due_time = greatest(now(), pause_until) WHERE uid = $1`, l.UID)
+			}
+		}
+	}
+	return tx.SendBatch(ctx, &b).Close()
+}
+
+// Claim implements webhook.Queue.
+func (s *Queue) Claim(ctx context.Context, n int, suspects bool) (tasks []webhook.Task, err error) {
+	err = pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
+		endpoints, err := lockDue(ctx, tx, n, suspects)
+		if err != nil || len(endpoints) == 0 {
+			return err
+		}
+		most := webhook.PerEndpoint
+		if suspects {
+			most = webhook.PerSuspect
+		}
+		tasks, err = s.take(ctx, tx, endpoints, most)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	return tasks, nil
+}
+
+// endpoint is an endpoint that is served.
+type endpoint struct {
+	uid, tenantUID, url string
+	signing             webhook.Signing
+	failures            int
+	keys                []webhook.Key
+}
+
+// lockDue locks the endpoints to serve: of each tenant the one that waited longest, and the tenants with the fewest
+// messages under way first. What another replica serves just now is passed over.
+func lockDue(ctx context.Context, tx pgx.Tx, n int, suspects bool) (map[string]*endpoint, error) {
+	rows, err := tx.Query(ctx, `WITH busy AS (
+			SELECT e.tenant_uid, count(*) AS n FROM webhook.delivery d JOIN webhook.endpoint e ON e.uid = d.endpoint_uid
+			WHERE d.lease_until > now() GROUP BY e.tenant_uid),
+		turn AS (
+			SELECT e.uid, coalesce(b.n, 0) AS n, e.served_time,
+				row_number() OVER (PARTITION BY e.tenant_uid ORDER BY e.served_time) AS place
+			FROM webhook.endpoint e LEFT JOIN busy b ON b.tenant_uid = e.tenant_uid
+			WHERE NOT e.disabled AND e.due_time <= now() AND (e.failures > 0) = $2 AND coalesce(b.n, 0) < $3)
+		SELECT uid::text, tenant_uid, url, signing, failures FROM webhook.endpoint
+		WHERE uid IN (SELECT uid FROM turn WHERE place = 1 ORDER BY n, served_time LIMIT $1)
+			AND NOT disabled AND due_time <= now() AND (failures > 0) = $2
+		FOR NO KEY UPDATE SKIP LOCKED`, n, suspects, webhook.PerTenant)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]*endpoint{}
+	var e endpoint
+	_, err = pgx.ForEachRow(rows, []any{&e.uid, &e.tenantUID, &e.url, &e.signing, &e.failures}, func() error {
+		one := e
+		found[e.uid] = &one
+		return nil
+	})
+	return found, err
+}
+
+// take leases due messages of endpoints that are locked, and says when to look at these again.
+func (s *Queue) take(ctx context.Context, tx pgx.Tx, endpoints map[string]*endpoint, most int) ([]webhook.Task, error) {
+	uids := make([]string, 0, len(endpoints))
+	for uid := range endpoints {
+		uids = append(uids, uid)
+	}
+	if err := s.openKeys(ctx, tx, uids, endpoints); err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, `WITH chosen AS (
+			SELECT d.uid FROM (SELECT u.uid, greatest(0, $2 - (SELECT count(*) FROM webhook.delivery l
+					WHERE l.endpoint_uid = u.uid AND l.lease_until > now())) AS room
+				FROM unnest($1::uuid[]) AS u(uid)) e
+			CROSS JOIN LATERAL (SELECT d.uid FROM webhook.delivery d
+				WHERE d.endpoint_uid = e.uid AND d.state = 'PENDING' AND d.next_time <= now() AND (d.lease_until IS NULL OR d.lease_until <= now())
+				ORDER BY d.next_time LIMIT e.room) d)
+		UPDATE webhook.delivery d SET fence = d.fence + 1, lease_until = now() + $3 FROM chosen c WHERE d.uid = c.uid
+		RETURNING d.uid::text, d.endpoint_uid::text, d.fence, d.attempts, d.body`, uids, most, webhook.Lease)
+	if err != nil {
+		return nil, err
+	}
+	tasks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t webhook.Task, err error) {
+		if err := row.Scan(&t.DeliveryUID, &t.EndpointUID, &t.Fence, &t.Attempts, &t.Body); err != nil {
+			return t, err
+		}
+		e := endpoints[t.EndpointUID]
+		t.TenantUID, t.URL, t.Failures, t.Keys = e.tenantUID, e.url, e.failures, e.keys
+		return t, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	// An endpoint that is full is looked at when something ends, or when a lease does because its holder crashed.
+	_, err = tx.Exec(ctx, `UPDATE webhook.endpoint e SET served_time = now(),
+			due_time = greatest(e.pause_until, coalesce(least(f.ends, CASE WHEN f.n < $2 THEN (
+				SELECT min(d.next_time) FROM webhook.delivery d
+				WHERE d.endpoint_uid = e.uid AND d.state = 'PENDING' AND (d.lease_until IS NULL OR d.lease_until <= now())) END), 'infinity'))
+		FROM unnest($1::uuid[]) AS u(uid) CROSS JOIN LATERAL (
+			SELECT count(*) AS n, min(l.lease_until) AS ends FROM webhook.delivery l WHERE l.endpoint_uid = u.uid AND l.lease_until > now()) f
+		WHERE e.uid = u.uid`, uids, most)
+	return tasks, err
+}
+
+// openKeys opens the keys that sign now, the newest first. An endpoint none of whose keys opens has none.
+func (s *Queue) openKeys(ctx context.Context, tx pgx.Tx, uids []string, endpoints map[string]*endpoint) error {
+	rows, err := tx.Query(ctx, `SELECT endpoint_uid::text, version, sealed FROM webhook.key
+		WHERE endpoint_uid = ANY ($1::uuid[]) AND expire_time > now() ORDER BY version DESC`, uids)
+	if err != nil {
+		return err
+	}
+	var uid string
+	var version int32
+	var sealed []byte
+	_, err = pgx.ForEachRow(rows, []any{&uid, &version, &sealed}, func() error {
+		e := endpoints[uid]
+		if k, err := s.OpenKey(uid, version, e.signing, sealed); err == nil {
+			e.keys = append(e.keys, k)
+		}
+		return nil
+	})
+	return err
+}
+
+// Finish implements webhook.Queue.
+func (s *Queue) Finish(ctx context.Context, t webhook.Task, r webhook.Result) error {
+	state := "PENDING"
+	switch {
+	case r.Delivered:
+		state = "DELIVERED"
+	case r.Dead:
+		state = "DEAD"
+	}
+	_, err := s.Pool.Exec(ctx, `WITH e AS (SELECT uid FROM webhook.endpoint WHERE uid = $1 FOR NO KEY UPDATE),
+		done AS (
+			UPDATE webhook.delivery d SET state = $4, lease_until = NULL,
+				attempts = d.attempts + CASE WHEN $5 THEN 0 ELSE 1 END, next_time = now() + $6::interval,
+				last_time = CASE WHEN $5 THEN d.last_time ELSE now() END,
+				last_status = CASE WHEN $5 THEN d.last_status ELSE $7 END, last_failure = CASE WHEN $5 THEN d.last_failure ELSE $8 END
+			FROM e WHERE d.uid = $2 AND d.fence = $3 AND d.endpoint_uid = e.uid RETURNING d.endpoint_uid)
+		UPDATE webhook.endpoint e SET
+			failures = CASE WHEN $5 THEN e.failures WHEN $9 THEN 0 ELSE e.failures + 1 END,
+			pause_until = greatest(e.pause_until, now() + $10::interval), due_time = greatest(e.pause_until, now() + $10::interval)
+		FROM done WHERE e.uid = done.endpoint_uid`,
+		t.EndpointUID, t.DeliveryUID, t.Fence, state, r.Released, r.Delay, r.Status, r.Failure, r.Delivered, r.Pause)
+	if err != nil {
+		return fmt.Errorf("finish: %w", err)
+	}
+	if r.Gone {
+		return s.Gone(ctx, t.EndpointUID)
+	}
+	return nil
+}
+
+// Sweep implements webhook.Queue.
+func (s *Queue) Sweep(ctx context.Context) error {
+	_, err := s.Pool.Exec(ctx, `DELETE FROM webhook.delivery WHERE uid IN (
+		SELECT uid FROM webhook.delivery WHERE state <> 'PENDING' AND create_time < now() - $1::interval
+			AND (state = 'DELIVERED' OR create_time < now() - $2::interval) ORDER BY create_time LIMIT $3 FOR UPDATE SKIP LOCKED)`,
+		keepDelivered, keepDead, sweepBatch)
+	if err == nil {
+		_, err = s.Pool.Exec(ctx, `DELETE FROM webhook.key WHERE expire_time <= now()`)
+	}
+	if err != nil {
+		return fmt.Errorf("sweep: %w", err)
+	}
+	return nil
+}

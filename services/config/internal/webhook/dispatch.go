@@ -1,0 +1,215 @@
+package webhook
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/rowhouse-platform/rowhouse/internal/egress"
+)
+
+const (
+	// Timeout is how long a receiver may take.
+	Timeout = 20 * time.Second
+	// Lease is how long a message belongs to who took it: longer than the receiver may take and the result to be written.
+	Lease = Timeout + 10*time.Second
+	// PerEndpoint is how many messages may be under way to one endpoint, and PerSuspect to one whose last attempt failed.
+	PerEndpoint, PerSuspect = 4, 1
+	// PerTenant is how many may be under way to all endpoints of a tenant when more are taken.
+	PerTenant = 8
+
+	defaultWorkers = 256
+	defaultPoll    = 250 * time.Millisecond
+	sweepEvery     = 10 * time.Minute
+	batch          = 100
+	releaseLimit   = 2 * time.Second
+	errorPause     = time.Second
+)
+
+// Task is a message that this process has taken and is to send.
+type Task struct {
+	DeliveryUID, EndpointUID, TenantUID string
+	Fence                               int32
+	Attempts, Failures                  int
+	URL, Body                           string
+	Keys                                []Key
+}
+
+// suspect says whether the endpoint failed last time.
+func (t Task) suspect() bool { return t.Failures > 0 }
+
+// MessageID is what the receiver tells messages apart by.
+func MessageID(deliveryUID string) string { return "msg_" + deliveryUID }
+
+// Queue keeps events and messages. All replicas work on one.
+type Queue interface {
+	// FanOut makes messages of up to n events and returns of how many.
+	FanOut(ctx context.Context, n int) (int, error)
+	// Claim takes due messages of up to n endpoints, of one for each tenant: the tenants with the fewest under way first.
+	// suspects chooses the endpoints whose last attempt failed, or the others.
+	Claim(ctx context.Context, n int, suspects bool) ([]Task, error)
+	// Finish writes how an attempt went, unless somebody else has taken the message since.
+	Finish(ctx context.Context, t Task, r Result) error
+	// Sweep forgets what is old.
+	Sweep(ctx context.Context) error
+}
+
+// Poster calls receivers; [egress.Client] is one.
+type Poster interface {
+	Post(ctx context.Context, url string, header http.Header, body []byte) (*egress.Answer, error)
+}
+
+// Config is what a Dispatcher needs.
+type Config struct {
+	Queue  Queue
+	Poster Poster
+	Clock  func() time.Time
+	Log    *slog.Logger
+	// Workers is how many messages may be under way in this process. Half of them are kept from endpoints whose last
+	// attempt failed, however many those are. Default 256.
+	Workers int
+	// Poll is how long nobody looks when nothing was there. Default 250 ms.
+	Poll time.Duration
+}
+
+// Dispatcher sends messages. Any number of processes may have one.
+type Dispatcher struct {
+	cfg  Config
+	wake chan struct{}
+
+	mu                sync.Mutex
+	healthy, suspects int // under way
+	sending           sync.WaitGroup
+}
+
+// NewDispatcher returns a Dispatcher, whose Run does the work.
+func NewDispatcher(cfg Config) *Dispatcher {
+	if cfg.Workers <= 0 {
+		cfg.Workers = defaultWorkers
+	}
+	if cfg.Poll <= 0 {
+		cfg.Poll = defaultPoll
+	}
+	return &Dispatcher{cfg: cfg, wake: make(chan struct{}, 1)}
+}
+
+// Run sends until ctx ends; it then gives back what is under way, to be sent by another process. A process that ends
+// otherwise keeps others from its messages for as long as [Lease].
+func (d *Dispatcher) Run(ctx context.Context) error {
+	defer d.sending.Wait()
+	poll := time.NewTicker(d.cfg.Poll)
+	defer poll.Stop()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for {
+		for d.round(ctx) && ctx.Err() == nil {
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.wake:
+		case <-poll.C:
+		case <-sweep.C:
+			d.report(ctx, "forget old messages", d.cfg.Queue.Sweep(ctx))
+		}
+	}
+}
+
+// round makes messages of events and starts to send what is due, and says whether there may be more.
+func (d *Dispatcher) round(ctx context.Context) bool {
+	events, err := d.cfg.Queue.FanOut(ctx, batch)
+	d.report(ctx, "make messages of events", err)
+	more := events == batch
+	for _, suspects := range []bool{false, true} {
+		n := d.free(suspects)
+		if n <= 0 {
+			continue
+		}
+		tasks, err := d.cfg.Queue.Claim(ctx, n, suspects)
+		d.report(ctx, "take messages", err)
+		for _, t := range tasks {
+			d.start(ctx, t)
+		}
+		more = more || len(tasks) > 0
+	}
+	return more
+}
+
+// report logs an error and lets a moment pass, for the next try will most likely end the same way.
+func (d *Dispatcher) report(ctx context.Context, what string, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	d.cfg.Log.WarnContext(ctx, "webhooks: cannot "+what, "error", err)
+	select {
+	case <-ctx.Done():
+	case <-time.After(errorPause):
+	}
+}
+
+// free is how many endpoints may be served now; each may take [PerEndpoint] workers, or [PerSuspect].
+func (d *Dispatcher) free(suspects bool) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	left := d.cfg.Workers - d.healthy - d.suspects
+	if suspects {
+		return min(left, d.cfg.Workers/2-d.suspects) / PerSuspect
+	}
+	return left / PerEndpoint
+}
+
+func (d *Dispatcher) count(suspect bool, n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if suspect {
+		d.suspects += n
+		return
+	}
+	d.healthy += n
+}
+
+func (d *Dispatcher) start(ctx context.Context, t Task) {
+	d.count(t.suspect(), 1)
+	d.sending.Go(func() {
+		d.send(ctx, t)
+		d.count(t.suspect(), -1)
+		select {
+		case d.wake <- struct{}{}:
+		default:
+		}
+	})
+}
+
+// send makes one attempt and writes down how it went, for as long as the message is this process's.
+func (d *Dispatcher) send(ctx context.Context, t Task) {
+	lease, cancel := context.WithTimeout(context.WithoutCancel(ctx), Lease)
+	defer cancel()
+	r := d.attempt(ctx, t)
+	if ctx.Err() != nil && !r.Delivered {
+		r = Result{Released: true}
+		lease, cancel = context.WithTimeout(lease, releaseLimit)
+		defer cancel()
+	}
+	for {
+		err := d.cfg.Queue.Finish(lease, t, r)
+		if err == nil || lease.Err() != nil {
+			return
+		}
+		d.report(lease, "write how an attempt went", err)
+	}
+}
+
+func (d *Dispatcher) attempt(ctx context.Context, t Task) Result {
+	if len(t.Keys) == 0 {
+		d.cfg.Log.ErrorContext(ctx, "webhooks: no key of an endpoint opens", "endpoint", t.EndpointUID)
+		return judge(t, nil, &egress.Error{Class: "NO_KEY"}, rand.Float64()) //nolint:gosec // jitter
+	}
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	body := []byte(t.Body)
+	answer, err := d.cfg.Poster.Post(ctx, t.URL, Header(MessageID(t.DeliveryUID), d.cfg.Clock(), body, t.Keys), body)
+	return judge(t, answer, err, rand.Float64()) //nolint:gosec // jitter
+}

@@ -1,0 +1,130 @@
+package webhook
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Sources of events.
+const (
+	SourceConfig  = "config"
+	SourceTenancy = "tenancy"
+	sourceTest    = "test"
+)
+
+// TestType is the type of the event that an operator asks for.
+const TestType = "webhook.test"
+
+// maxBody bounds a message. The database holds it too.
+const maxBody = 20 << 10
+
+// Event is something that happened.
+type Event struct {
+	// Source, Revision and Key name it once and for all.
+	Source   string
+	Revision int64
+	Key      string
+	// Type is "settings.updated" and the like. When it is empty it follows from Key and Removed.
+	Type    string
+	Removed bool
+	Time    time.Time
+}
+
+// data is what a message says of an event. It names what changed and holds none of it: values may be secret, and
+// whoever wants them asks with rights of its own.
+type data struct {
+	Tenant    string `json:"tenant,omitempty"`
+	TenantUID string `json:"tenantUid,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	Layer     string `json:"layer,omitempty"`
+	Revision  int64  `json:"revision"`
+}
+
+// Message is an event as it is sent, and to whom.
+type Message struct {
+	Event
+
+	// TenantUID is whose event it is, "" for the platform's.
+	TenantUID string
+	Body      string
+}
+
+// Names finds a tenant's id by its uid, "" when it is not known.
+type Names func(uid string) (id string)
+
+// Message writes the event for receivers. ok is false for an event of a kind that nobody is told of.
+func (e Event) Message(names Names) (m Message, ok bool) {
+	d := data{Revision: e.Revision}
+	part := strings.Split(e.Key, "/")
+	switch {
+	case e.Source == SourceTenancy && len(part) == 2:
+		m.TenantUID = part[1]
+	case len(part) == 2 && part[0] == "namespace":
+		d.Namespace = part[1]
+		e.typed("schema")
+	case len(part) >= 3 && part[0] == "doc":
+		d.Namespace, d.Layer = part[1], part[2]
+		switch part[2] {
+		case "platform":
+		case "tenant", "environment":
+			m.TenantUID = part[3]
+		default:
+			d.Layer = part[2] + "s/" + strings.Join(part[3:], "/")
+		}
+		e.typed(family(part[1]))
+	case e.Type != TestType:
+		return m, false
+	}
+	if m.TenantUID != "" {
+		d.TenantUID, d.Tenant = m.TenantUID, names(m.TenantUID)
+	}
+	body, err := json.Marshal(struct {
+		Type      string    `json:"type"`
+		Timestamp time.Time `json:"timestamp"`
+		Data      data      `json:"data"`
+	}{e.Type, e.Time.UTC(), d})
+	if err != nil || len(body) > maxBody {
+		return m, false
+	}
+	m.Event, m.Body = e, string(body)
+	return m, true
+}
+
+// typed gives the event its type.
+func (e *Event) typed(family string) {
+	e.Type = family + ".updated"
+	if e.Removed {
+		e.Type = family + ".deleted"
+	}
+}
+
+// family is the first part of the types of a namespace's events.
+func family(namespace string) string {
+	switch namespace {
+	case "brand", "flags":
+		return namespace
+	default:
+		return "settings"
+	}
+}
+
+// Wants says whether a webhook that is told of types is told of this one.
+func Wants(types []string, eventType string) bool {
+	for _, t := range types {
+		prefix, all := strings.CutSuffix(t, "*")
+		if t == eventType || all && strings.HasPrefix(eventType, prefix) {
+			return true
+		}
+	}
+	return len(types) == 0
+}
+
+// NewTest is the event of one test of a webhook.
+func NewTest(id string, now time.Time) Event {
+	return Event{Source: sourceTest, Key: id, Type: TestType, Time: now}
+}
+
+// Name is how an event is shown.
+func (e Event) Name() string { return fmt.Sprintf("%s/%d", e.Source, e.Revision) }

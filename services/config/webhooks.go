@@ -1,0 +1,74 @@
+package config
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"github.com/rowhouse-platform/rowhouse/internal/egress"
+	"github.com/rowhouse-platform/rowhouse/internal/seal"
+	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/rpc"
+)
+
+// Egress says which addresses webhooks may have beyond those of the public Internet, and which they may not.
+type Egress struct {
+	// Ports that may be named. Default 443 and 8443.
+	Ports []int `yaml:"ports,omitempty"`
+	// Deny are our own networks in CIDR notation, for what they use of the public Internet.
+	Deny []string `yaml:"deny,omitempty"`
+	// DenyNames are our own names, refused with all below them.
+	DenyNames []string `yaml:"deny_names,omitempty"`
+	// Allow are networks that are called although they are private or otherwise special.
+	Allow []string `yaml:"allow,omitempty"`
+	// AllowNames are names that are looked up although they have no public meaning, with all below them.
+	AllowNames []string `yaml:"allow_names,omitempty"`
+	// Roots holds the certificates that verify receivers, PEM. Default: those of the system.
+	Roots yamlfile.Path `yaml:"roots,omitempty"`
+}
+
+func (e Egress) client() (*egress.Client, error) {
+	c := egress.Config{DenyNames: e.DenyNames, AllowNames: e.AllowNames}
+	for _, port := range e.Ports {
+		c.Ports = append(c.Ports, strconv.Itoa(port))
+	}
+	for _, list := range []struct {
+		from []string
+		into *[]netip.Prefix
+	}{{e.Deny, &c.Deny}, {e.Allow, &c.Allow}} {
+		for _, text := range list.from {
+			p, err := netip.ParsePrefix(text)
+			if err != nil {
+				return nil, fmt.Errorf("egress: %q is not a network: %w", text, err)
+			}
+			*list.into = append(*list.into, p.Masked())
+		}
+	}
+	if e.Roots != "" {
+		pem, err := e.Roots.Read()
+		if err != nil {
+			return nil, fmt.Errorf("egress: roots: %w", err)
+		}
+		if c.Roots = x509.NewCertPool(); !c.Roots.AppendCertsFromPEM(pem) {
+			return nil, errors.New("egress: roots: no certificate in PEM")
+		}
+	}
+	return egress.New(c), nil
+}
+
+// webhooks opens what webhooks need.
+func (c Config) webhooks() (rpc.Webhooks, error) {
+	client, err := c.Egress.client()
+	if err != nil || c.KEK == "" {
+		return rpc.Webhooks{Client: client}, err
+	}
+	key, err := keyfile.Secret(string(c.KEK))
+	if err != nil {
+		return rpc.Webhooks{}, fmt.Errorf("kek: %w", err)
+	}
+	box, err := seal.New(key)
+	return rpc.Webhooks{Client: client, Box: box}, err
+}
