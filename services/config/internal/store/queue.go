@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -90,43 +91,60 @@ func lockListeners(ctx context.Context, tx pgx.Tx, owners []string) ([]listener,
 }
 
 func (s *Queue) insert(ctx context.Context, tx pgx.Tx, messages []webhook.Message, listeners []listener) error {
-	var b pgx.Batch
-	woken := map[string]bool{}
+	var uids, endpoints, sources, keys, types, bodies []string
+	var revisions []int64
+	byOwner := map[string][]listener{}
+	for _, l := range listeners {
+		byOwner[l.TenantUID] = append(byOwner[l.TenantUID], l)
+	}
 	for _, m := range messages {
-		for _, l := range listeners {
-			if l.TenantUID != "" && l.TenantUID != m.TenantUID || !webhook.Wants(l.Types, m.Type) {
+		hear := byOwner[""]
+		if m.TenantUID != "" {
+			hear = slices.Concat(hear, byOwner[m.TenantUID])
+		}
+		for _, l := range hear {
+			if !webhook.Wants(l.Types, m.Type) {
 				continue
 			}
 			uid, err := s.NewUID()
 			if err != nil {
 				return err
 			}
-			b.Queue(`INSERT INTO webhook.delivery (uid, endpoint_uid, source, revision, key, type, body, next_time, state, last_failure)
-				SELECT $1, e.uid, $3, $4, $5, $6, $7, now(),
-					CASE WHEN f.stuck THEN 'DEAD' ELSE 'PENDING' END, CASE WHEN f.stuck THEN 'BACKLOG' ELSE '' END
-				FROM webhook.endpoint e CROSS JOIN LATERAL (SELECT e.failures > 0 AND (SELECT count(*) FROM (
-					SELECT FROM webhook.delivery d WHERE d.endpoint_uid = e.uid AND d.state = 'PENDING' LIMIT $8) p) >= $8 AS stuck) f
-				WHERE e.uid = $2 ON CONFLICT (source, revision, key, endpoint_uid) DO NOTHING`,
-				uid, l.UID, m.Source, m.Revision, m.Key, m.Type, m.Body, maxPending)
-			if !woken[l.UID] {
-				woken[l.UID] = true
-				b.Queue(`UPDATE webhook.endpoint SET due_time = greatest(now(), pause_until) WHERE uid = $1`, l.UID)
-			}
+			uids, endpoints, sources = append(uids, uid), append(endpoints, l.UID), append(sources, m.Source)
+			keys, types, bodies = append(keys, m.Key), append(types, m.Type), append(bodies, m.Body)
+			revisions = append(revisions, m.Revision)
 		}
 	}
-	return tx.SendBatch(ctx, &b).Close()
+	if len(uids) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `WITH stuck AS (
+			SELECT e.uid FROM webhook.endpoint e WHERE e.uid = ANY ($2::uuid[]) AND e.failures > 0 AND (
+				SELECT count(*) FROM (SELECT FROM webhook.delivery d WHERE d.endpoint_uid = e.uid AND d.state = 'PENDING' LIMIT $8) p) >= $8)
+		INSERT INTO webhook.delivery (uid, endpoint_uid, source, revision, key, type, body, next_time, state, last_failure)
+		SELECT u.uid, u.endpoint, u.source, u.revision, u.key, u.type, u.body, now(),
+			CASE WHEN s.uid IS NULL THEN 'PENDING' ELSE 'DEAD' END, CASE WHEN s.uid IS NULL THEN '' ELSE 'BACKLOG' END
+		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[])
+			AS u(uid, endpoint, source, revision, key, type, body) LEFT JOIN stuck s ON s.uid = u.endpoint
+		ON CONFLICT (source, revision, key, endpoint_uid) DO NOTHING`,
+		uids, endpoints, sources, revisions, keys, types, bodies, maxPending)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE webhook.endpoint SET due_time = greatest(now(), pause_until) WHERE uid = ANY ($1::uuid[])`, endpoints)
+	return err
 }
 
 // Claim implements webhook.Queue.
-func (s *Queue) Claim(ctx context.Context, n int, suspects bool) (tasks []webhook.Task, err error) {
+func (s *Queue) Claim(ctx context.Context, n int, fast bool) (tasks []webhook.Task, err error) {
 	err = pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
-		endpoints, err := lockDue(ctx, tx, n, suspects)
+		endpoints, err := lockDue(ctx, tx, n, fast)
 		if err != nil || len(endpoints) == 0 {
 			return err
 		}
-		most := webhook.PerEndpoint
-		if suspects {
-			most = webhook.PerSuspect
+		most := webhook.PerSlow
+		if fast {
+			most = webhook.PerFast
 		}
 		tasks, err = s.take(ctx, tx, endpoints, most)
 		return err
@@ -142,12 +160,13 @@ type endpoint struct {
 	uid, tenantUID, url string
 	signing             webhook.Signing
 	failures            int
+	fast                bool
 	keys                []webhook.Key
 }
 
 // lockDue locks the endpoints to serve: of each tenant the one that waited longest, and the tenants with the fewest
 // messages under way first. What another replica serves just now is passed over.
-func lockDue(ctx context.Context, tx pgx.Tx, n int, suspects bool) (map[string]*endpoint, error) {
+func lockDue(ctx context.Context, tx pgx.Tx, n int, fast bool) (map[string]*endpoint, error) {
 	rows, err := tx.Query(ctx, `WITH busy AS (
 			SELECT e.tenant_uid, count(*) AS n FROM webhook.delivery d JOIN webhook.endpoint e ON e.uid = d.endpoint_uid
 			WHERE d.lease_until > now() GROUP BY e.tenant_uid),
@@ -155,17 +174,17 @@ func lockDue(ctx context.Context, tx pgx.Tx, n int, suspects bool) (map[string]*
 			SELECT e.uid, coalesce(b.n, 0) AS n, e.served_time,
 				row_number() OVER (PARTITION BY e.tenant_uid ORDER BY e.served_time) AS place
 			FROM webhook.endpoint e LEFT JOIN busy b ON b.tenant_uid = e.tenant_uid
-			WHERE NOT e.disabled AND e.due_time <= now() AND (e.failures > 0) = $2 AND coalesce(b.n, 0) < $3)
-		SELECT uid::text, tenant_uid, url, signing, failures FROM webhook.endpoint
+			WHERE NOT e.disabled AND e.due_time <= now() AND e.fast = $2 AND coalesce(b.n, 0) < $3)
+		SELECT uid::text, tenant_uid, url, signing, failures, fast FROM webhook.endpoint
 		WHERE uid IN (SELECT uid FROM turn WHERE place = 1 ORDER BY n, served_time LIMIT $1)
-			AND NOT disabled AND due_time <= now() AND (failures > 0) = $2
-		FOR NO KEY UPDATE SKIP LOCKED`, n, suspects, webhook.PerTenant)
+			AND NOT disabled AND due_time <= now() AND fast = $2
+		FOR NO KEY UPDATE SKIP LOCKED`, n, fast, webhook.PerTenant)
 	if err != nil {
 		return nil, err
 	}
 	found := map[string]*endpoint{}
 	var e endpoint
-	_, err = pgx.ForEachRow(rows, []any{&e.uid, &e.tenantUID, &e.url, &e.signing, &e.failures}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&e.uid, &e.tenantUID, &e.url, &e.signing, &e.failures, &e.fast}, func() error {
 		one := e
 		found[e.uid] = &one
 		return nil
@@ -199,7 +218,7 @@ func (s *Queue) take(ctx context.Context, tx pgx.Tx, endpoints map[string]*endpo
 			return t, err
 		}
 		e := endpoints[t.EndpointUID]
-		t.TenantUID, t.URL, t.Failures, t.Keys = e.tenantUID, e.url, e.failures, e.keys
+		t.TenantUID, t.URL, t.Failures, t.Fast, t.Keys = e.tenantUID, e.url, e.failures, e.fast, e.keys
 		return t, nil
 	})
 	if err != nil {
@@ -253,10 +272,10 @@ func (s *Queue) Finish(ctx context.Context, t webhook.Task, r webhook.Result) er
 				last_status = CASE WHEN $5 THEN d.last_status ELSE $7 END, last_failure = CASE WHEN $5 THEN d.last_failure ELSE $8 END
 			FROM e WHERE d.uid = $2 AND d.fence = $3 AND d.endpoint_uid = e.uid RETURNING d.endpoint_uid)
 		UPDATE webhook.endpoint e SET
-			failures = CASE WHEN $5 THEN e.failures WHEN $9 THEN 0 ELSE e.failures + 1 END,
+			failures = CASE WHEN $5 THEN e.failures WHEN $9 THEN 0 ELSE e.failures + 1 END, fast = CASE WHEN $5 THEN e.fast ELSE $11 END,
 			pause_until = greatest(e.pause_until, now() + $10::interval), due_time = greatest(e.pause_until, now() + $10::interval)
 		FROM done WHERE e.uid = done.endpoint_uid`,
-		t.EndpointUID, t.DeliveryUID, t.Fence, state, r.Released, r.Delay, r.Status, r.Failure, r.Delivered, r.Pause)
+		t.EndpointUID, t.DeliveryUID, t.Fence, state, r.Released, r.Delay, r.Status, r.Failure, r.Delivered, r.Pause, r.Fast)
 	if err != nil {
 		return fmt.Errorf("finish: %w", err)
 	}

@@ -16,17 +16,20 @@ const (
 	Timeout = 20 * time.Second
 	// Lease is how long a message belongs to who took it: longer than the receiver may take and the result to be written.
 	Lease = Timeout + 10*time.Second
-	// PerEndpoint is how many messages may be under way to one endpoint, and PerSuspect to one whose last attempt failed.
-	PerEndpoint, PerSuspect = 4, 1
+	// PerFast is how many messages may be under way to an endpoint whose last answer was a good one and took less than
+	// soon, and PerSlow to any other, a new one too.
+	PerFast, PerSlow = 4, 1
 	// PerTenant is how many may be under way to all endpoints of a tenant when more are taken.
 	PerTenant = 8
 
-	defaultWorkers = 256
+	soon           = 2 * time.Second
+	defaultWorkers = 1024
 	defaultPoll    = 250 * time.Millisecond
 	sweepEvery     = 10 * time.Minute
 	batch          = 100
 	releaseLimit   = 2 * time.Second
 	errorPause     = time.Second
+	failuresAtOnce = 1
 )
 
 // Task is a message that this process has taken and is to send.
@@ -34,12 +37,11 @@ type Task struct {
 	DeliveryUID, EndpointUID, TenantUID string
 	Fence                               int32
 	Attempts, Failures                  int
-	URL, Body                           string
-	Keys                                []Key
+	// Fast says which of the two lanes the endpoint is in.
+	Fast      bool
+	URL, Body string
+	Keys      []Key
 }
-
-// suspect says whether the endpoint failed last time.
-func (t Task) suspect() bool { return t.Failures > 0 }
 
 // MessageID is what the receiver tells messages apart by.
 func MessageID(deliveryUID string) string { return "msg_" + deliveryUID }
@@ -49,8 +51,8 @@ type Queue interface {
 	// FanOut makes messages of up to n events and returns of how many.
 	FanOut(ctx context.Context, n int) (int, error)
 	// Claim takes due messages of up to n endpoints, of one for each tenant: the tenants with the fewest under way first.
-	// suspects chooses the endpoints whose last attempt failed, or the others.
-	Claim(ctx context.Context, n int, suspects bool) ([]Task, error)
+	// fast chooses the endpoints that are so, or the others.
+	Claim(ctx context.Context, n int, fast bool) ([]Task, error)
 	// Finish writes how an attempt went, unless somebody else has taken the message since.
 	Finish(ctx context.Context, t Task, r Result) error
 	// Sweep forgets what is old.
@@ -68,8 +70,8 @@ type Config struct {
 	Poster Poster
 	Clock  func() time.Time
 	Log    *slog.Logger
-	// Workers is how many messages may be under way in this process. Half of them are kept from endpoints whose last
-	// attempt failed, however many those are. Default 256.
+	// Workers is how many messages may be under way in this process; they wait more than they work. Half of them are
+	// kept from endpoints that are not fast, however many those are. Default 1024.
 	Workers int
 	// Poll is how long nobody looks when nothing was there. Default 250 ms.
 	Poll time.Duration
@@ -79,10 +81,13 @@ type Config struct {
 type Dispatcher struct {
 	cfg  Config
 	wake chan struct{}
+	// failing lets few failures at once be written down: hundreds of receivers that hang end their calls in one moment,
+	// and may not take the connections of those that work.
+	failing chan struct{}
 
-	mu                sync.Mutex
-	healthy, suspects int // under way
-	sending           sync.WaitGroup
+	mu         sync.Mutex
+	fast, slow int // under way
+	sending    sync.WaitGroup
 }
 
 // NewDispatcher returns a Dispatcher, whose Run does the work.
@@ -93,7 +98,7 @@ func NewDispatcher(cfg Config) *Dispatcher {
 	if cfg.Poll <= 0 {
 		cfg.Poll = defaultPoll
 	}
-	return &Dispatcher{cfg: cfg, wake: make(chan struct{}, 1)}
+	return &Dispatcher{cfg: cfg, wake: make(chan struct{}, 1), failing: make(chan struct{}, failuresAtOnce)}
 }
 
 // Run sends until ctx ends; it then gives back what is under way, to be sent by another process. A process that ends
@@ -123,12 +128,12 @@ func (d *Dispatcher) round(ctx context.Context) bool {
 	events, err := d.cfg.Queue.FanOut(ctx, batch)
 	d.report(ctx, "make messages of events", err)
 	more := events == batch
-	for _, suspects := range []bool{false, true} {
-		n := d.free(suspects)
+	for _, fast := range []bool{true, false} {
+		n := d.free(fast)
 		if n <= 0 {
 			continue
 		}
-		tasks, err := d.cfg.Queue.Claim(ctx, n, suspects)
+		tasks, err := d.cfg.Queue.Claim(ctx, n, fast)
 		d.report(ctx, "take messages", err)
 		for _, t := range tasks {
 			d.start(ctx, t)
@@ -150,32 +155,32 @@ func (d *Dispatcher) report(ctx context.Context, what string, err error) {
 	}
 }
 
-// free is how many endpoints may be served now; each may take [PerEndpoint] workers, or [PerSuspect].
-func (d *Dispatcher) free(suspects bool) int {
+// free is how many endpoints may be served now.
+func (d *Dispatcher) free(fast bool) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	left := d.cfg.Workers - d.healthy - d.suspects
-	if suspects {
-		return min(left, d.cfg.Workers/2-d.suspects) / PerSuspect
+	left := d.cfg.Workers - d.fast - d.slow
+	if fast {
+		return left / PerFast
 	}
-	return left / PerEndpoint
+	return min(left, d.cfg.Workers/2-d.slow) / PerSlow
 }
 
-func (d *Dispatcher) count(suspect bool, n int) {
+func (d *Dispatcher) count(fast bool, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if suspect {
-		d.suspects += n
+	if fast {
+		d.fast += n
 		return
 	}
-	d.healthy += n
+	d.slow += n
 }
 
 func (d *Dispatcher) start(ctx context.Context, t Task) {
-	d.count(t.suspect(), 1)
+	d.count(t.Fast, 1)
 	d.sending.Go(func() {
 		d.send(ctx, t)
-		d.count(t.suspect(), -1)
+		d.count(t.Fast, -1)
 		select {
 		case d.wake <- struct{}{}:
 		default:
@@ -193,6 +198,10 @@ func (d *Dispatcher) send(ctx context.Context, t Task) {
 		lease, cancel = context.WithTimeout(lease, releaseLimit)
 		defer cancel()
 	}
+	if !r.Delivered {
+		d.failing <- struct{}{}
+		defer func() { <-d.failing }()
+	}
 	for {
 		err := d.cfg.Queue.Finish(lease, t, r)
 		if err == nil || lease.Err() != nil {
@@ -209,7 +218,9 @@ func (d *Dispatcher) attempt(ctx context.Context, t Task) Result {
 	}
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	body := []byte(t.Body)
-	answer, err := d.cfg.Poster.Post(ctx, t.URL, Header(MessageID(t.DeliveryUID), d.cfg.Clock(), body, t.Keys), body)
-	return judge(t, answer, err, rand.Float64()) //nolint:gosec // jitter
+	body, start := []byte(t.Body), d.cfg.Clock()
+	answer, err := d.cfg.Poster.Post(ctx, t.URL, Header(MessageID(t.DeliveryUID), start, body, t.Keys), body)
+	r := judge(t, answer, err, rand.Float64()) //nolint:gosec // jitter
+	r.Fast = r.Delivered && d.cfg.Clock().Sub(start) < soon
+	return r
 }

@@ -28,6 +28,8 @@ type Result struct {
 	// Delivered: a 2xx. Gone: a 410, nothing more is to be sent there. Neither: it is tried again after Delay, or, when
 	// Dead is set, never. Released: it was not tried at all.
 	Delivered, Gone, Dead, Released bool
+	// Fast says that it was delivered soon.
+	Fast bool
 	// Delay is from now to the next attempt, Pause to the next of any message of the endpoint.
 	Delay, Pause time.Duration
 	// Status is the answer's, Failure the class of what went wrong.

@@ -17,6 +17,7 @@ CREATE TABLE webhook.endpoint (
     disabled       boolean     NOT NULL,
     disabled_cause text        NOT NULL DEFAULT '',
     failures       integer     NOT NULL DEFAULT 0,
+    fast           boolean     NOT NULL DEFAULT false, -- the last answer was a good one and came soon
     pause_until    timestamptz NOT NULL DEFAULT '-infinity', -- it asked for that, or is too slow
     due_time       timestamptz NOT NULL DEFAULT 'infinity', -- when to look at it again; too early does no harm
     served_time    timestamptz NOT NULL DEFAULT '-infinity',
@@ -90,7 +91,7 @@ CREATE TRIGGER webhook_capture AFTER INSERT ON kernel.change_log
 
 GRANT USAGE ON SCHEMA webhook TO {{service}};
 GRANT SELECT, INSERT, DELETE ON webhook.endpoint, webhook.key, webhook.event, webhook.delivery TO {{service}};
-GRANT UPDATE (url, event_types, description, disabled, disabled_cause, failures, pause_until, due_time, served_time,
+GRANT UPDATE (url, event_types, description, disabled, disabled_cause, failures, fast, pause_until, due_time, served_time,
     update_time, revision)
     ON webhook.endpoint TO {{service}};
 GRANT UPDATE (expire_time) ON webhook.key TO {{service}};
