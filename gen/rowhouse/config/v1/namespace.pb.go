@@ -34,7 +34,9 @@ type Namespace struct {
 	// Our own id, a UUIDv7.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
 	// JSON Schema 2020-12 that every effective document must satisfy, at most 128 KiB;
-	// canonical when we send it. Its defaults are the widest layer and must satisfy it
+	// canonical when we send it. "x-rules" at its root holds conditions across members: a
+	// list of {"rule", "message", "pointer"}, where rule is CEL over config, the effective
+	// document. Its defaults are the widest layer and must satisfy it
 	// alone, so what is required needs a default. Remote references are refused. Required.
 	//
 	// Keywords of ours say how layers are merged. They act on the root and where

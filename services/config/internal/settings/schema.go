@@ -33,6 +33,7 @@ type Schema struct {
 
 	namespace string
 	compiled  *jsonschema.Schema
+	rules     []rule
 }
 
 // Compile reads the schema of a namespace. It refuses other dialects, references that
@@ -62,7 +63,11 @@ func Compile(namespace, text string) (*Schema, error) {
 	if found := sdk.CheckKeywords(o); len(found) > 0 {
 		return nil, fmt.Errorf("%w: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
 	}
-	s := &Schema{Merge: sdk.NewSchema(o), Text: canonical, namespace: namespace, compiled: compiled}
+	rules, err := compileRules(o)
+	if err != nil {
+		return nil, err
+	}
+	s := &Schema{Merge: sdk.NewSchema(o), Text: canonical, namespace: namespace, compiled: compiled, rules: rules}
 	if found := s.Merge.Refused(sdk.LevelSchema, s.Merge.Defaults()); len(found) > 0 {
 		return nil, fmt.Errorf("%w: its defaults cannot be merged: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
 	}
@@ -83,7 +88,8 @@ func (noLoader) Load(string) (any, error) {
 }
 
 // Check says what an effective value breaks: of the schema, of the bounds that hold for
-// a single document too, and of what every reader of brands and flags demands.
+// a single document too, of its rules, and of what every reader of brands and flags
+// demands.
 func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
 	var found []sdk.Problem
 	if _, err := sdk.Parse(sdk.Canonical(e.Object)); err != nil {
@@ -101,6 +107,11 @@ func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
 		found = append(found, contrast(e.Object)...)
 	case sdk.FlagsNamespace:
 		found = append(found, flags.Check(e)...)
+	}
+	for _, r := range s.rules {
+		if p, broken := r.problem(e.Object); broken {
+			found = append(found, p)
+		}
 	}
 	slices.SortFunc(found, func(a, b sdk.Problem) int {
 		return strings.Compare(a.Pointer+"\x00"+a.Rule+"\x00"+a.Text, b.Pointer+"\x00"+b.Rule+"\x00"+b.Text)

@@ -1,0 +1,164 @@
+package predicate_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rowhouse-platform/rowhouse/internal/predicate"
+)
+
+func scope(tb testing.TB) *predicate.Scope {
+	tb.Helper()
+	s, err := predicate.NewScope(predicate.Tenant, predicate.Plan, predicate.Region, predicate.Environment, predicate.Config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+func values(tb testing.TB, config string) map[string]any {
+	tb.Helper()
+	var o map[string]any
+	if err := json.Unmarshal([]byte(config), &o); err != nil {
+		tb.Fatal(err)
+	}
+	return map[string]any{
+		predicate.Tenant: "acme", predicate.Plan: "business", predicate.Region: "eu", predicate.Environment: "production", predicate.Config: o,
+	}
+}
+
+func TestHolds(t *testing.T) {
+	t.Parallel()
+	v := values(t, `{"min":1,"max":5,"on":true,"who":["a@x.dev","b@x.dev"],"at":{"host":"h"},"none":null}`)
+	for text, want := range map[string]bool{
+		"config.min <= config.max": true, "config.max > 5": false, "config.max == 5": true, "config.max + 1.0 == 6.0": true,
+		"config.who.all(w, w.endsWith('@x.dev'))": true, "has(config.at.port)": false, "!has(config.at) || config.at.host != ''": true,
+		"plan == 'business' && region in ['eu', 'us']": true, "tenant.startsWith('a') && environment == 'production'": true,
+		"config.none == null": true, "config.on": true, "config.who.matches": false, "size(config.who) == 2": true,
+	} {
+		p, err := scope(t).Compile(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		got, err := p.Holds(v)
+		if text == "config.who.matches" {
+			if !errors.Is(err, predicate.ErrValue) {
+				t.Errorf("%s: %v", text, err)
+			}
+			continue
+		}
+		if err != nil || got != want {
+			t.Errorf("%s is %t, %v; want %t", text, got, err, want)
+		}
+	}
+}
+
+func TestNoValue(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"config.secret == 'x'", "config.a / 0 == 1", "config.a.b.c", "config.a < 'text'", "config.a"} {
+		p, err := scope(t).Compile(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if _, err := p.Holds(values(t, `{"a":1}`)); !errors.Is(err, predicate.ErrValue) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// hostile are expressions that want more than they may have.
+func hostile() map[string]string {
+	nested := "true"
+	for range 3 {
+		nested = "config.l.all(x, " + nested + ")"
+	}
+	return map[string]string{
+		"long":             strings.Repeat("true && ", 600) + "true",
+		"deep":             strings.Repeat("(", 200) + "true" + strings.Repeat(")", 200),
+		"loops in loops":   nested,
+		"pairs and text":   "config.l.all(x, config.l.all(y, string(x) + string(y) != ''))",
+		"no truth value":   "config.max + 1.0 == 2.0 ? 'a' : 'b'",
+		"unknown variable": "request.path == '/'",
+		"unknown function": "lists.range(1000000).size() > 0",
+		"not CEL":          "config.a ==",
+		"another language": "'; DROP TABLE x; --",
+		"empty":            "",
+		"NUL":              "true\x00",
+	}
+}
+
+func TestHostileExpressionsAreRefused(t *testing.T) {
+	t.Parallel()
+	s := scope(t)
+	for name, text := range hostile() {
+		start := time.Now()
+		if _, err := s.Compile(text); !errors.Is(err, predicate.ErrExpression) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("%s: refused after %s", name, took)
+		}
+	}
+}
+
+// What is accepted because values are usually small is given up when they are not.
+func TestCostIsCountedWhileItRuns(t *testing.T) {
+	t.Parallel()
+	big := `{"l":[` + strings.TrimSuffix(strings.Repeat(`"xxxxxxxxxx",`, 20_000), ",") + `],"t":"` + strings.Repeat("a", 200_000) + `"}`
+	v := values(t, big)
+	for _, text := range []string{"config.l.all(x, x != 'y')", "config.l.exists(x, x.contains('y'))", "config.t.matches('^(a+)+$') && config.t.matches('b')",
+		"config.l.map(x, x + 'z').size() > 0"} {
+		p, err := scope(t).Compile(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		start := time.Now()
+		if _, err := p.Holds(v); !errors.Is(err, predicate.ErrCost) {
+			t.Errorf("%s: %v", text, err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("%s: given up after %s", text, took)
+		}
+	}
+}
+
+func FuzzCompile(f *testing.F) {
+	f.Add("config.min <= config.max")
+	for _, text := range hostile() {
+		f.Add(text)
+	}
+	s := scope(f)
+	v := values(f, `{"l":[1,2,3],"max":5}`)
+	f.Fuzz(func(_ *testing.T, text string) {
+		if p, err := s.Compile(text); err == nil {
+			_, _ = p.Holds(v)
+		}
+	})
+}
+
+func BenchmarkHolds(b *testing.B) {
+	v := values(b, `{"min":1,"max":5,"who":"a@x.dev"}`)
+	for name, text := range map[string]string{
+		"typical": "config.min <= config.max", "plan": "plan == 'business' && region in ['eu', 'us']",
+		"three": "config.min <= config.max && config.who.endsWith('@x.dev') && plan != 'free'",
+	} {
+		p, err := scope(b).Compile(text)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if ok, err := p.Holds(v); !ok || err != nil {
+					b.Fatal(ok, err)
+				}
+			}
+		})
+	}
+}
