@@ -108,7 +108,9 @@ func (sizes) EstimateSize(checker.AstNode) *checker.SizeEstimate {
 }
 
 // EstimateCallCost implements checker.CostEstimator: calls cost what CEL says.
-func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate { return nil }
+func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+	return nil
+}
 
 // Holds evaluates the expression; values must have all variables of its scope. It ends after at most [CostLimit], which
 // is some milliseconds, and waits for nothing. The error is [ErrCost] or [ErrValue], and holds no value of a variable.

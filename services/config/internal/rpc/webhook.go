@@ -174,7 +174,7 @@ func (s *webhookService) newKey(ctx context.Context, tx *change.Tx, w *configv1.
 	if err != nil {
 		return err
 	}
-	k, err := webhook.NewKey(webhook.Signing(w.GetSigning()), rand.Reader)
+	k, err := webhook.NewKey(store.SigningOf(w), rand.Reader)
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (s *webhookService) secret(ctx context.Context, w *configv1.Webhook) (strin
 	if err != nil || revision != w.GetRevision() {
 		return "", nil //nolint:nilerr // it is gone, which is not what the call was about
 	}
-	k, err := OpenWebhookKey(s.Webhooks.Box, w.GetUid(), current.Version, webhook.Signing(w.GetSigning()), current.Sealed)
+	k, err := OpenWebhookKey(s.Webhooks.Box, w.GetUid(), current.Version, store.SigningOf(w), current.Sealed)
 	return k.Secret(), err
 }
 

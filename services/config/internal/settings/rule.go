@@ -74,7 +74,7 @@ func compileRule(scope *predicate.Scope, given any) (rule, error) {
 // problem is how a value breaks the rule, ok is false when it does not. A rule that has no result is broken: one that
 // is about members which may be missing asks for them with has().
 func (r rule) problem(o sdk.Object) (p sdk.Problem, broken bool) {
-	holds, err := r.predicate.Holds(map[string]any{predicate.Config: map[string]any(o)})
+	holds, err := r.predicate.Holds(map[string]any{predicate.Config: o})
 	if err == nil && holds {
 		return p, false
 	}

@@ -72,7 +72,7 @@ func (h *house) endpoint(tenant, id, url string) {
 	h.tb.Helper()
 	uid := uuid.Must(uuid.NewV7()).String()
 	h.exec(`INSERT INTO webhook.endpoint (uid, tenant_uid, id, url, event_types, description, signing, disabled, create_time, update_time, revision)
-		VALUES ($1, $2, $3, $4, '{}', '', 1, false, now(), now(), 1)`, uid, tenant, id, url)
+		SELECT $1, $2, $3, $4, '{}', '', 1, false, t, t, 1 FROM now() AS t`, uid, tenant, id, url)
 	h.exec(`INSERT INTO webhook.key (endpoint_uid, version, sealed) VALUES ($1, 1, '')`, uid)
 }
 

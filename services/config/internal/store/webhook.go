@@ -51,6 +51,14 @@ func (o WebhookOwner) scan(row pgx.Row) (*configv1.Webhook, error) {
 	return w, nil
 }
 
+// SigningOf is how a webhook signs.
+func SigningOf(w *configv1.Webhook) webhook.Signing {
+	if w.GetSigning() == configv1.WebhookSigning_WEBHOOK_SIGNING_ED25519 {
+		return webhook.Ed25519
+	}
+	return webhook.HMAC
+}
+
 // ReadWebhook returns a webhook. A missing one is a fault RESOURCE_NOT_FOUND.
 func ReadWebhook(ctx context.Context, q Querier, o WebhookOwner, id string) (*configv1.Webhook, error) {
 	return readWebhook(ctx, q, o, id, "")
@@ -110,7 +118,7 @@ func InsertWebhook(ctx context.Context, q Querier, o WebhookOwner, id string, w 
 		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10
 		WHERE (SELECT count(*) FROM webhook.endpoint WHERE tenant_uid = $2) < $11
 			OR EXISTS (SELECT FROM webhook.endpoint WHERE tenant_uid = $2 AND id = $3)`,
-		w.GetUid(), o.UID, id, w.GetUrl(), w.GetEventTypes(), w.GetDescription(), int16(w.GetSigning()), w.GetDisabled(),
+		w.GetUid(), o.UID, id, w.GetUrl(), w.GetEventTypes(), w.GetDescription(), SigningOf(w), w.GetDisabled(),
 		w.GetCreateTime().AsTime(), w.GetRevision(), most)
 	if pg.Code(err) == pg.CodeUniqueViolation {
 		return false, fault.New(fault.AlreadyExists, fault.ReasonResourceExists, "%s exists", o.Webhook(id))

@@ -16,9 +16,10 @@ const (
 	Timeout = 20 * time.Second
 	// Lease is how long a message belongs to who took it: longer than the receiver may take and the result to be written.
 	Lease = Timeout + 10*time.Second
-	// PerFast is how many messages may be under way to an endpoint whose last answer was a good one and took less than
-	// soon, and PerSlow to any other, a new one too.
-	PerFast, PerSlow = 4, 1
+	// PerFast is how many messages may be under way to an endpoint whose last answer was a good one and came soon.
+	PerFast = 4
+	// PerSlow is how many may be to any other, a new one too.
+	PerSlow = 1
 	// PerTenant is how many may be under way to all endpoints of a tenant when more are taken.
 	PerTenant = 8
 
