@@ -10,8 +10,10 @@ import (
 
 const (
 	maxRetryAfter = time.Hour
-	// pauseStep and maxPause are how long an endpoint rests that is too slow or overloaded and does not say for how long.
-	pauseStep = 5 * time.Second
+	// An endpoint rests after a failure, for longer with each: so that one that fails at once does not have its whole
+	// backlog tried at once. One that is slow or overloaded rests longer.
+	failPause = time.Second
+	slowPause = 5 * time.Second
 	maxPause  = 5 * time.Minute
 )
 
@@ -41,10 +43,12 @@ type Result struct {
 // random is in [0, 1).
 func judge(t Task, answer *egress.Answer, err error, random float64) Result {
 	r := Result{Failure: "STATUS"}
-	slow := false
+	pause := failPause
 	if err != nil {
 		class := egress.ClassOf(err)
-		r.Failure, slow = string(class), class == egress.Timeout
+		if r.Failure = string(class); class == egress.Timeout {
+			pause = slowPause
+		}
 	} else {
 		r.Status = answer.Status
 		switch {
@@ -54,7 +58,7 @@ func judge(t Task, answer *egress.Answer, err error, random float64) Result {
 			r.Gone, r.Dead = true, true
 			return r
 		case r.Status == http.StatusTooManyRequests || r.Status == http.StatusBadGateway || r.Status == http.StatusGatewayTimeout:
-			slow = true
+			pause = slowPause
 		}
 	}
 	if t.Attempts >= len(delays) {
@@ -63,9 +67,7 @@ func judge(t Task, answer *egress.Answer, err error, random float64) Result {
 	}
 	// Up to a fifth later, so that what failed together does not come back together.
 	r.Delay = time.Duration(float64(delays[t.Attempts]) * (1 + random/5))
-	if slow {
-		r.Pause = min(pauseStep*time.Duration(1+t.Failures), maxPause)
-	}
+	r.Pause = min(pause*time.Duration(1+min(t.Failures, int(maxPause/failPause))), maxPause)
 	if answer != nil {
 		if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil && seconds > 0 {
 			wait := min(time.Duration(min(seconds, int(maxRetryAfter/time.Second)))*time.Second, maxRetryAfter)
