@@ -160,7 +160,6 @@ type endpoint struct {
 	uid, tenantUID, url string
 	signing             webhook.Signing
 	failures            int
-	fast                bool
 	keys                []webhook.Key
 }
 
@@ -175,7 +174,7 @@ func lockDue(ctx context.Context, tx pgx.Tx, n int, fast bool) (map[string]*endp
 				row_number() OVER (PARTITION BY e.tenant_uid ORDER BY e.served_time) AS place
 			FROM webhook.endpoint e LEFT JOIN busy b ON b.tenant_uid = e.tenant_uid
 			WHERE NOT e.disabled AND e.due_time <= now() AND e.fast = $2 AND coalesce(b.n, 0) < $3)
-		SELECT uid::text, tenant_uid, url, signing, failures, fast FROM webhook.endpoint
+		SELECT uid::text, tenant_uid, url, signing, failures FROM webhook.endpoint
 		WHERE uid IN (SELECT uid FROM turn WHERE place = 1 ORDER BY n, served_time LIMIT $1)
 			AND NOT disabled AND due_time <= now() AND fast = $2
 		FOR NO KEY UPDATE SKIP LOCKED`, n, fast, webhook.PerTenant)
@@ -184,7 +183,7 @@ func lockDue(ctx context.Context, tx pgx.Tx, n int, fast bool) (map[string]*endp
 	}
 	found := map[string]*endpoint{}
 	var e endpoint
-	_, err = pgx.ForEachRow(rows, []any{&e.uid, &e.tenantUID, &e.url, &e.signing, &e.failures, &e.fast}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&e.uid, &e.tenantUID, &e.url, &e.signing, &e.failures}, func() error {
 		one := e
 		found[e.uid] = &one
 		return nil
@@ -218,7 +217,7 @@ func (s *Queue) take(ctx context.Context, tx pgx.Tx, endpoints map[string]*endpo
 			return t, err
 		}
 		e := endpoints[t.EndpointUID]
-		t.TenantUID, t.URL, t.Failures, t.Fast, t.Keys = e.tenantUID, e.url, e.failures, e.fast, e.keys
+		t.TenantUID, t.URL, t.Failures, t.Keys = e.tenantUID, e.url, e.failures, e.keys
 		return t, nil
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/internal/egress"
@@ -72,7 +73,7 @@ type Config struct {
 	Clock  func() time.Time
 	Log    *slog.Logger
 	// Workers is how many messages may be under way in this process; they wait more than they work. Half of them are
-	// kept from endpoints that are not fast, however many those are. Default 1024.
+	// for endpoints that are fast, half for all others. Default 1024.
 	Workers int
 	// Poll is how long nobody looks when nothing was there. Default 250 ms.
 	Poll time.Duration
@@ -80,15 +81,12 @@ type Config struct {
 
 // Dispatcher sends messages. Any number of processes may have one.
 type Dispatcher struct {
-	cfg  Config
-	wake chan struct{}
+	cfg        Config
+	fast, slow *lane
+	sending    sync.WaitGroup
 	// failing lets few failures at once be written down: hundreds of receivers that hang end their calls in one moment,
 	// and may not take the connections of those that work.
 	failing chan struct{}
-
-	mu         sync.Mutex
-	fast, slow int // under way
-	sending    sync.WaitGroup
 }
 
 // NewDispatcher returns a Dispatcher, whose Run does the work.
@@ -99,49 +97,93 @@ func NewDispatcher(cfg Config) *Dispatcher {
 	if cfg.Poll <= 0 {
 		cfg.Poll = defaultPoll
 	}
-	return &Dispatcher{cfg: cfg, wake: make(chan struct{}, 1), failing: make(chan struct{}, failuresAtOnce)}
+	return &Dispatcher{
+		cfg:     cfg,
+		fast:    &lane{fast: true, most: PerFast, wake: make(chan struct{}, 1)},
+		slow:    &lane{most: PerSlow, wake: make(chan struct{}, 1)},
+		failing: make(chan struct{}, failuresAtOnce),
+	}
+}
+
+// lane is the endpoints that are fast, or the others. Each lane has a loop and half of the places of its own, so that
+// what the others cost is not waited for.
+type lane struct {
+	fast bool
+	// most is how many messages an endpoint may have under way, busy how many all have in this process.
+	most int
+	busy atomic.Int64
+	wake chan struct{}
+}
+
+// look has the lane's loop look for work now.
+func (l *lane) look() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Run sends until ctx ends; it then gives back what is under way, to be sent by another process. A process that ends
 // otherwise keeps others from its messages for as long as [Lease].
 func (d *Dispatcher) Run(ctx context.Context) error {
 	defer d.sending.Wait()
-	poll := time.NewTicker(d.cfg.Poll)
-	defer poll.Stop()
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	for _, l := range []*lane{d.fast, d.slow} {
+		loops.Go(func() { d.serve(ctx, l) })
+	}
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	for {
-		for d.round(ctx) && ctx.Err() == nil {
-		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.wake:
-		case <-poll.C:
 		case <-sweep.C:
 			d.report(ctx, "forget old messages", d.cfg.Queue.Sweep(ctx))
 		}
 	}
 }
 
-// round makes messages of events and starts to send what is due, and says whether there may be more.
-func (d *Dispatcher) round(ctx context.Context) bool {
-	events, err := d.cfg.Queue.FanOut(ctx, batch)
-	d.report(ctx, "make messages of events", err)
-	more := events == batch
-	for _, fast := range []bool{true, false} {
-		n := d.free(fast)
-		if n <= 0 {
-			continue
+func (d *Dispatcher) serve(ctx context.Context, l *lane) {
+	poll := time.NewTicker(d.cfg.Poll)
+	defer poll.Stop()
+	for {
+		for d.round(ctx, l) && ctx.Err() == nil {
 		}
-		tasks, err := d.cfg.Queue.Claim(ctx, n, fast)
-		d.report(ctx, "take messages", err)
-		for _, t := range tasks {
-			d.start(ctx, t)
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+		case <-poll.C:
 		}
-		more = more || len(tasks) > 0
 	}
-	return more
+}
+
+// round starts to send what is due in a lane, and says whether there may be more. That of the fast lane makes messages
+// of events first.
+func (d *Dispatcher) round(ctx context.Context, l *lane) (more bool) {
+	if l.fast {
+		events, err := d.cfg.Queue.FanOut(ctx, batch)
+		d.report(ctx, "make messages of events", err)
+		if more = events == batch; events > 0 {
+			d.slow.look()
+		}
+	}
+	endpoints := (d.cfg.Workers/2 - int(l.busy.Load())) / l.most
+	if endpoints <= 0 {
+		return more
+	}
+	tasks, err := d.cfg.Queue.Claim(ctx, endpoints, l.fast)
+	d.report(ctx, "take messages", err)
+	for _, t := range tasks {
+		l.busy.Add(1)
+		d.sending.Go(func() {
+			d.send(ctx, t)
+			l.busy.Add(-1)
+			l.look()
+		})
+	}
+	return more || len(tasks) > 0
 }
 
 // report logs an error and lets a moment pass, for the next try will most likely end the same way.
@@ -154,39 +196,6 @@ func (d *Dispatcher) report(ctx context.Context, what string, err error) {
 	case <-ctx.Done():
 	case <-time.After(errorPause):
 	}
-}
-
-// free is how many endpoints may be served now.
-func (d *Dispatcher) free(fast bool) int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	left := d.cfg.Workers - d.fast - d.slow
-	if fast {
-		return left / PerFast
-	}
-	return min(left, d.cfg.Workers/2-d.slow) / PerSlow
-}
-
-func (d *Dispatcher) count(fast bool, n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if fast {
-		d.fast += n
-		return
-	}
-	d.slow += n
-}
-
-func (d *Dispatcher) start(ctx context.Context, t Task) {
-	d.count(t.Fast, 1)
-	d.sending.Go(func() {
-		d.send(ctx, t)
-		d.count(t.Fast, -1)
-		select {
-		case d.wake <- struct{}{}:
-		default:
-		}
-	})
 }
 
 // send makes one attempt and writes down how it went, for as long as the message is this process's.
