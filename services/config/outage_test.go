@@ -63,6 +63,8 @@ func TestAnHourWithoutConfig(t *testing.T) {
 	for process := range dirs {
 		s, f := open(process, conn, nil)
 		eventually(t, "the last write", func() bool { return f.Status().Revision > 0 && reads(s) == want })
+		applied := f.Status().LastBookmark // what is kept on disk is what a bookmark signs
+		eventually(t, "a bookmark behind it", func() bool { return f.Status().LastBookmark.After(applied) })
 		f.Close()
 	}
 	r.stop()
