@@ -246,7 +246,7 @@ func (h *house) openDoors(ctx context.Context) error {
 		Services: tenant.AudienceConfig | tenant.AudienceQuota | tenant.AudienceGateway | tenant.AudienceTenancy,
 		Changed:  h.trust.Watch, Standing: h.standing,
 		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand, Own: h.looks.serve,
-		Flags: h.flags,
+		Flags:  h.flags,
 		Tracer: h.p.Telemetry.TracerProvider().Tracer(scope), Log: h.p.Log,
 		Meter: h.p.Telemetry.MeterProvider().Meter(scope),
 	})

@@ -124,7 +124,10 @@ func decode(feedKey string, value []byte) (*Key, error) {
 
 func digestOf(feedKey string) (d Digest, err error) {
 	text, ok := strings.CutPrefix(feedKey, feedPrefix)
-	if n, err := hex.Decode(d[:], []byte(text)); !ok || len(text) != hex.EncodedLen(len(d)) || err != nil || n != len(d) {
+	if !ok || len(text) != hex.EncodedLen(len(d)) {
+		return d, errEntry
+	}
+	if _, err := hex.Decode(d[:], []byte(text)); err != nil {
 		return d, errEntry
 	}
 	return d, nil

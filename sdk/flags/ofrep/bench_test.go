@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -25,7 +26,7 @@ func BenchmarkBulk(b *testing.B) {
 			want = http.StatusNotModified
 		}
 		handler, ctx := newHandler(s), s.In(b.Context(), "acme")
-		b.Run(fmt.Sprint(want), func(b *testing.B) {
+		b.Run(strconv.Itoa(want), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				r := httptest.NewRequestWithContext(ctx, http.MethodPost, "https://acme.example/ofrep/v1/evaluate/flags", strings.NewReader(body))
