@@ -68,7 +68,7 @@ func New(c Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("flags: %w", err)
 	}
-	client.known.Store(newKnown())
+	client.known.Store(newKnown(c.Store.Families()))
 	c.Store.OnChange(client.changed)
 	return client, nil
 }
@@ -126,19 +126,25 @@ func (s *Set) Text() []byte { return s.text() }
 
 // known is what was made of the store's present state. A change drops it as a whole, so that no old set stays alive.
 type known struct {
+	families uint64 // of the store, before anything was made
+
 	mu    sync.RWMutex
 	views map[Who]*View
 	sets  map[string]*Set // by the versions of settings that tenants share
 	same  map[string]*Set // by their own version
 }
 
-func newKnown() *known {
-	return &known{views: make(map[Who]*View), sets: make(map[string]*Set), same: make(map[string]*Set)}
+func newKnown(families uint64) *known {
+	return &known{families: families, views: make(map[Who]*View), sets: make(map[string]*Set), same: make(map[string]*Set)}
 }
 
 // For returns what holds for a tenant. The error is a fault STARTING before the first state.
 func (c *Client) For(w Who) (*View, error) {
-	k := c.known.Load() // before the store is read: what is read then is at least as new
+	k := c.known.Load()                   // before the store is read: what is read then is at least as new
+	if k.families != c.store.Families() { // a tenant has another parent
+		c.changed()
+		k = c.known.Load()
+	}
 	k.mu.RLock()
 	v := k.views[w]
 	k.mu.RUnlock()

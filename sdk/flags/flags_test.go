@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
@@ -144,6 +145,36 @@ func TestViewsAreShared(t *testing.T) {
 	h.tenant("acme", "")
 	if again, _ := c.For(acme); again.Version != g.Version {
 		t.Error("equal flags have unequal versions")
+	}
+}
+
+// TestParentsFlagsHold moves a tenant below a parent and away again; no document changes meanwhile.
+func TestParentsFlagsHold(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.store.Trust = tenant.NewTrust(time.Now)
+	c := h.client()
+	child := who(t, "child")
+	h.platform(checkout)
+	h.tenant("acme", `{"flags":{"checkout":{"state":"DISABLED"}}}`)
+	for i, parent := range []tenant.UID{{}, tenanttest.UID("acme"), {}} {
+		err := h.store.Trust.SetTenant(tenant.TenantState{
+			UID: child.UID, ID: child.ID, Generation: 1, PlacementGeneration: 1, State: tenant.StateActive, Parent: parent,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := c.For(child)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := "on"
+		if i == 1 {
+			want = ""
+		}
+		if got := v.Evaluate("checkout", v.Plain).Variant(); got != want {
+			t.Errorf("move %d: %q, want %q", i, got, want)
+		}
 	}
 }
 

@@ -137,7 +137,7 @@ func (c *Client) compare(k *known, keys map[string]bool) {
 
 // changed drops what was made of the store's old state, and has everybody look.
 func (c *Client) changed() {
-	old := c.known.Swap(newKnown())
+	old := c.known.Swap(newKnown(c.store.Families()))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for s := range c.subscriptions {

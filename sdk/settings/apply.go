@@ -285,7 +285,7 @@ func (s *Store) decodeOwn(parts []string, e feed.Entry) (edit, error) {
 		if n.tenants[uid] = d; d == nil {
 			delete(n.tenants, uid)
 		}
-		n.cache.forget(uid, s.Trust != nil && s.Trust.Families() > 0)
+		n.cache.forget(uid, s.Families() > 0)
 		for c := range n.shared {
 			if c.parent == uid {
 				delete(n.shared, c)

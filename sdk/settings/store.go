@@ -157,16 +157,22 @@ func (s *Store) Brand(uid tenant.UID, plan string) (Brand, bool) {
 	return b, err == nil && !b.Empty()
 }
 
+// Families is [tenant.Trust.Families], for packages that keep what they made of
+// settings: a tenant that moves to another parent is no revision of the feed.
+func (s *Store) Families() uint64 {
+	if s.Trust == nil {
+		return 0
+	}
+	return s.Trust.Families()
+}
+
 // view returns what is kept for a reader, or collects it.
 func (s *Store) view(r Reader, name string) (*view, error) {
 	index := s.index.Load()
 	if index == nil {
 		return nil, fault.New(fault.Unavailable, fault.ReasonStarting, "the settings are not loaded yet")
 	}
-	families := uint64(0)
-	if s.Trust != nil {
-		families = s.Trust.Families()
-	}
+	families := s.Families()
 	n := (*index)[name]
 	if n == nil {
 		return nil, unknown(name)
