@@ -17,6 +17,7 @@ require (
 	github.com/open-feature/go-sdk-contrib/providers/flagd v0.3.2
 	github.com/open-feature/go-sdk-contrib/providers/ofrep v0.1.7
 	github.com/twmb/murmur3 v1.1.8
+	google.golang.org/grpc v1.85.0
 )
 
 require (
@@ -50,7 +51,6 @@ require (
 	golang.org/x/text v0.43.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20261019180522-ce908d29299b // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261019180522-ce908d29299b // indirect
-	google.golang.org/grpc v1.85.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
 )
