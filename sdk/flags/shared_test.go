@@ -137,7 +137,7 @@ func TestTenantsShareWhatDoesNotDiffer(t *testing.T) { //nolint:paralleltest // 
 			t.Fatal(err)
 		}
 	}
-	each := (int64(read()) - int64(before)) / tenants //nolint:gosec // sizes
+	each := (int64(read()) - int64(before)) / tenants
 	t.Logf("%d bytes for each tenant that was asked for", each)
 	if each > most {
 		t.Errorf("%d bytes for each tenant, want at most %d", each, most)
