@@ -48,6 +48,9 @@ var answers = map[string]string{
 	"operations wait ":    "RESOURCE_NOT_FOUND",
 	"operations cancel ":  "RESOURCE_NOT_FOUND",
 	"config rollback ":    "RESOURCE_NOT_FOUND",
+	"brand rollback ":     "RESOURCE_NOT_FOUND",
+	"brand asset get ":    "RESOURCE_NOT_FOUND",
+	"brand asset delete ": "RESOURCE_NOT_FOUND",
 	"config diff ":        "RESOURCE_NOT_FOUND",
 	"keys revoke ":        "RESOURCE_NOT_FOUND",
 	"webhooks redeliver ": "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
@@ -178,6 +181,7 @@ func (h *house) exampleFiles(t *testing.T) map[string][]byte {
 		"cell.json": []byte(`{"cell": {"name": "cells/cell-1", "capacity": 10000}, "updateMask": "capacity"}`), "acme.png": logo.Bytes(),
 		"flags.flagd.json": []byte(`{"flags": {"note-count": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}}`),
 		"free.json":        []byte(`{"flags": {"note-count": {"defaultVariant": "off"}}}`),
+		"logo.svg":         []byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><rect width="1" height="1"/></svg>`),
 	}
 }
 

@@ -19,15 +19,15 @@ func brandDrafts() noun {
 		columns: "DRAFT=name BASE=base_revision REVISION=revision AUTHOR=author REASON=reason WRITTEN=update_time",
 		verbs: []verb{
 			{
-				name: "get", rpc: "GetBrandDraft", short: "Print a draft", fields: named(draftForm), show: showDraft,
-				example: "rowhouse brand draft get acme",
-			},
-			{
 				name: "set", rpc: "UpdateBrandDraft", short: "Write a draft, new or not", fields: []field{{"brand_draft.name", draftForm}},
 				long: "Write a draft, new or not. --set changes the named values of the draft or, where there is none, of the brand that is\n" +
 					"published; --file replaces the draft.",
 				more: setFlags, ownFile: true, before: readDraft, preset: map[string]string{"brand_draft.content": "{}"},
 				example: "rowhouse brand draft set acme --set light.primary=#0f766e\nrowhouse brand draft set acme --file brand.json",
+			},
+			{
+				name: "get", rpc: "GetBrandDraft", short: "Print a draft", fields: named(draftForm), show: showDraft,
+				example: "rowhouse brand draft get acme",
 			},
 			{
 				name: "preview", rpc: "CreateBrandPreview", short: "Make a link that shows a tenant's draft on one of its hosts",
