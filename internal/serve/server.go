@@ -54,7 +54,8 @@ func (p *Process) newServer(s *Service) (*server, error) {
 	options := append(enforcer.Outer(), grpc.ChainStreamInterceptor(srv.endStreams))
 	options = append(options, p.Telemetry.ServerOptions(rules)...)
 	options = append(options, enforcer.Inner()...)
-	options = append(options, transport(p.Identity, max(s.MaxRequest, rule.DefaultMaxRequest))...) // last: its keepalive replaces that of tenantgrpc
+	// Last: its keepalive replaces that of tenantgrpc.
+	options = append(options, transport(p.Identity, max(s.MaxRequest, rule.DefaultMaxRequest))...)
 	srv.grpc = grpc.NewServer(options...)
 	grpc_health_v1.RegisterHealthServer(srv.grpc, srv.health)
 	s.Register(srv.grpc)

@@ -130,7 +130,7 @@ func TestBrandOnItsOwnHost(t *testing.T) {
 	eventually(t, "hooli's brand is served", func() bool { return strings.Contains(get("hooli", wellKnown+"brand.json").body, "Hooli") })
 
 	css := get("acme", wellKnown+"brand.css")
-	tag := css.header.Get("Etag")
+	tag := css.header.Get("ETag")
 	if css.status != 200 || css.header.Get("Content-Type") != "text/css; charset=utf-8" || css.header.Get("X-Content-Type-Options") != "nosniff" ||
 		!strings.HasPrefix(tag, `"`) || css.header.Get("Cache-Control") != "no-cache" || css.header.Get("Set-Cookie") != "" {
 		t.Errorf("brand.css: %v", css)
@@ -148,7 +148,7 @@ func TestBrandOnItsOwnHost(t *testing.T) {
 		t.Errorf("brand.tokens.json: %v", b)
 	}
 	a := get("acme", wellKnown+"b/"+logo)
-	if a.status != 200 || a.body != "<svg/>" || a.header.Get("Content-Type") != "image/svg+xml" || a.header.Get("Etag") != `"`+logo[:64]+`"` ||
+	if a.status != 200 || a.body != "<svg/>" || a.header.Get("Content-Type") != "image/svg+xml" || a.header.Get("ETag") != `"`+logo[:64]+`"` ||
 		a.header.Get("Cache-Control") != "public, max-age=31536000, immutable" || a.header.Get("X-Content-Type-Options") != "nosniff" ||
 		a.header.Get("Content-Security-Policy") != "default-src 'none'; style-src 'unsafe-inline'; sandbox" {
 		t.Errorf("the logo: %v", a)

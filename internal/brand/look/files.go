@@ -46,12 +46,7 @@ func sheet(b settings.Brand, sides []Side) string {
 		fmt.Fprintf(&css, "@font-face{font-family:%q;src:url(%q) format(\"woff2\");font-weight:%s;font-style:%s;font-display:swap}\n",
 			f.Family, f.File.Path(), f.Weight, f.Style)
 	}
-	common := typography(b.Typography)
-	for _, name := range []string{"light", "dark"} {
-		if logo := b.Logos[name]; logo != "" {
-			common += fmt.Sprintf("--rh-logo-%s:url(%q);", name, logo.Path())
-		}
-	}
+	common := typography(b.Typography) + logos(b.Logos)
 	for _, s := range sides {
 		own := s.declarations()
 		switch s.Name {
@@ -77,6 +72,16 @@ func (s *Side) declarations() string {
 		fmt.Fprintf(&b, "--rh-%s:%s;", r.Name, strings.ToLower(*r.Colour))
 	}
 	fmt.Fprintf(&b, "--rh-primary-hover:%s;--rh-primary-active:%s", s.Hover, s.Active)
+	return b.String()
+}
+
+func logos(all map[string]settings.Asset) string {
+	var b strings.Builder
+	for _, name := range []string{"light", "dark"} {
+		if logo := all[name]; logo != "" {
+			fmt.Fprintf(&b, "--rh-logo-%s:url(%q);", name, logo.Path())
+		}
+	}
 	return b.String()
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,7 +15,8 @@ const assetForm = "{layer}/brandAssets/{asset}"
 
 func brandAssets() noun {
 	return noun{
-		name: "assets", below: "brand", short: "The files of brands: logos, icons, typefaces, style sheets", service: "rowhouse.config.v1.BrandAssetService",
+		name: "assets", below: "brand", service: "rowhouse.config.v1.BrandAssetService",
+		short: "The files of brands: logos, icons, typefaces, style sheets",
 		long: "The files of brands. Uploads are written anew and named by the hash of what came out; a brand names them by that:\n" +
 			"rowhouse brand set acme --set logos.light=<asset>. Gateways serve what a published brand names, and nothing else.",
 		columns: "ASSET=name@brandAssets ICON=icon TYPE=media_type BYTES=size_bytes WIDTH=width HEIGHT=height CREATED=create_time",
@@ -54,7 +54,7 @@ func brandAssets() noun {
 
 func assetFlag(c *cobra.Command) {
 	c.Flags().StringP("file", "f", "", "the file")
-	_ = errors.Join(c.MarkFlagRequired("file"), c.MarkFlagFilename("file", slices.Collect(strings.SplitSeq("png,jpg,gif,webp,svg,css,woff2", ","))...))
+	_ = errors.Join(c.MarkFlagRequired("file"), c.MarkFlagFilename("file", "png", "jpg", "gif", "webp", "svg", "css", "woff2"))
 }
 
 // readAsset makes the request's content of the file; its extension says what it is, and the service looks whether it is.

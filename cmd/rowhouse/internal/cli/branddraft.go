@@ -41,8 +41,8 @@ func brandDrafts() noun {
 				example: "rowhouse brand draft preview acme --host notes.acme.localhost",
 			},
 			{
-				name: "publish", rpc: "PublishBrandDraft", short: "Make a draft the brand; every gateway shows it within a moment", fields: named(draftForm),
-				columns: configs().columns, example: "rowhouse brand draft publish acme --reason \"the new look\"",
+				name: "publish", rpc: "PublishBrandDraft", short: "Make a draft the brand; every gateway shows it within a moment",
+				fields: named(draftForm), columns: configs().columns, example: "rowhouse brand draft publish acme --reason \"the new look\"",
 			},
 			{
 				name: "delete", rpc: "DeleteBrandDraft", short: "Drop a draft and its preview links", fields: named(draftForm),

@@ -80,8 +80,8 @@ func named(form string) []field { return []field{{"name", form}} }
 // nouns is the table of all nouns.
 func nouns() []noun {
 	return []noun{
-		tenants(), domains(), plans(), apps(), migrations(), cells(), placements(), configs(), namespaces(), brands(), brandAssets(), brandDrafts(),
-		clientKeys(), limits(), audits(), operations(), routes(), consumers(), keys(), featureFlags(),
+		tenants(), domains(), plans(), apps(), migrations(), cells(), placements(), configs(), namespaces(), brands(),
+		brandAssets(), brandDrafts(), clientKeys(), limits(), audits(), operations(), routes(), consumers(), keys(), featureFlags(),
 		webhooks(),
 	}
 }

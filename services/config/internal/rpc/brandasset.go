@@ -254,7 +254,8 @@ func judgeAssets(ctx context.Context, q store.Querier, p store.Place, o sdk.Obje
 	if err != nil {
 		return err
 	}
-	refusal := refuse(fault.InvalidArgument, schemaViolation, "the brand names assets that %s does not have, or not all that it needs", p.Owner)
+	refusal := refuse(fault.InvalidArgument, schemaViolation,
+		"the brand names assets that %s does not have, or not all that it needs", p.Owner)
 	wrong := func(pointers []string, rule, format string, args ...any) {
 		slices.Sort(pointers)
 		refusal = refusal.WithField(fault.FieldViolation{

@@ -14,7 +14,7 @@ const RuleContrast = "contrast"
 // judge; [sdk.CheckBrand] says why.
 func contrast(o sdk.Object) []sdk.Problem {
 	common := contrastOf(o)
-	return append(common, sdk.EachDomain(o, func(b sdk.Object) []sdk.Problem { return contrastOf(b) })...)
+	return append(common, sdk.EachDomain(o, contrastOf)...)
 }
 
 func contrastOf(o sdk.Object) (found []sdk.Problem) {

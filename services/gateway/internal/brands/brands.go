@@ -195,7 +195,7 @@ func (b *Brands) serveAsset(w http.ResponseWriter, r *http.Request, l *Look, nam
 func send(w http.ResponseWriter, r *http.Request, p page) {
 	h := w.Header()
 	h.Set("Content-Type", p.mediaType)
-	h.Set("Etag", p.etag)
+	h.Set("ETag", p.etag)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(p.content))
