@@ -259,7 +259,8 @@ func TestBrandIsSeenAtOnce(t *testing.T) {
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
-	t.Logf("%d publications: median %v, p99 %v, longest %v", tries, took[tries/2], took[tries*99/100], took[tries-1])
+	t.Logf("%d publications: median %v, p90 %v, p95 %v, p99 %v, longest %v",
+		tries, took[tries/2], took[tries*90/100], took[tries*95/100], took[tries*99/100], took[tries-1])
 	const most = 100 * time.Millisecond
 	if took[tries/2] > most { // the rest is the machine's: all tests run beside this one
 		t.Errorf("half of the publications took longer than %v", most)
