@@ -750,12 +750,12 @@ const file_rowhouse_config_v1_brand_draft_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"U\n" +
 	"\x19PublishBrandDraftResponse\x128\n" +
-	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xe6\x01\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xe3\x01\n" +
 	"\x19CreateBrandPreviewRequest\x12E\n" +
 	"\x04name\x18\x01 \x01(\tB1\xbaH.r,\x18\xa0\x012'^tenants/[a-z](-?[a-z0-9])*/brandDraft$R\x04name\x12\x1e\n" +
 	"\x04host\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04host\x12@\n" +
-	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x13\xbaH\x10\xd8\x01\x01\xaa\x01\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04host\x12=\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x04\b\x80\xf5$2\x02\b<R\x03ttl\x12 \n" +
 	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"k\n" +
 	"\x1aCreateBrandPreviewResponse\x12\x10\n" +
