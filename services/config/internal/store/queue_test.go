@@ -72,7 +72,7 @@ func (h *house) endpoint(tenant, id, url string) {
 	h.tb.Helper()
 	uid := uuid.Must(uuid.NewV7()).String()
 	h.exec(`INSERT INTO webhook.endpoint (uid, tenant_uid, id, url, event_types, description, signing, disabled, create_time, update_time, revision)
-		SELECT $1, $2, $3, $4, '{}', '', 1, false, t, t, 1 FROM now() AS t`, uid, tenant, id, url)
+		VALUES ($1, $2, $3, $4, '{}', '', 1, false, now(), clock_timestamp(), 1)`, uid, tenant, id, url)
 	h.exec(`INSERT INTO webhook.key (endpoint_uid, version, sealed) VALUES ($1, 1, '')`, uid)
 }
 
@@ -371,7 +371,13 @@ func TestReceiversThatHangDelayNobodyElse(t *testing.T) {
 		}
 		loud.happen(tenant(2, i), 1_000_000+100*i, 20)
 	}
-	loud.await("hostile receivers hold their calls", func() bool { return len(loud.world.to("https://hang")) >= 100 })
+	loud.await("hostile receivers hold their calls", func() bool {
+		var waiting int
+		if err := loud.super.QueryRow(t.Context(), `SELECT count(*) FROM webhook.event`).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		return waiting == 0 && len(loud.world.to("https://hang")) >= 100
+	})
 	quietly, loudly := both(ticks)
 	t.Logf("p99 from event to call: %s alone, %s beside %d receivers that hang or fail: %.3f times",
 		quietly, loudly, tenants*endpoints, float64(loudly)/float64(quietly))

@@ -31,7 +31,6 @@ const (
 	batch          = 100
 	releaseLimit   = 2 * time.Second
 	errorPause     = time.Second
-	failuresAtOnce = 1
 )
 
 // Task is a message that this process has taken and is to send.
@@ -84,9 +83,9 @@ type Dispatcher struct {
 	cfg        Config
 	fast, slow *lane
 	sending    sync.WaitGroup
-	// failing lets few failures at once be written down: hundreds of receivers that hang end their calls in one moment,
-	// and may not take the connections of those that work.
-	failing chan struct{}
+	// spare is the one connection to the database for what is not fast: hundreds of receivers that hang end their calls in
+	// one moment, and may not take the connections of those that work.
+	spare chan struct{}
 }
 
 // NewDispatcher returns a Dispatcher, whose Run does the work.
@@ -98,10 +97,10 @@ func NewDispatcher(cfg Config) *Dispatcher {
 		cfg.Poll = defaultPoll
 	}
 	return &Dispatcher{
-		cfg:     cfg,
-		fast:    &lane{fast: true, most: PerFast, wake: make(chan struct{}, 1)},
-		slow:    &lane{most: PerSlow, wake: make(chan struct{}, 1)},
-		failing: make(chan struct{}, failuresAtOnce),
+		cfg:   cfg,
+		fast:  &lane{fast: true, most: PerFast, wake: make(chan struct{}, 1)},
+		slow:  &lane{most: PerSlow, wake: make(chan struct{}, 1)},
+		spare: make(chan struct{}, 1),
 	}
 }
 
@@ -173,7 +172,13 @@ func (d *Dispatcher) round(ctx context.Context, l *lane) (more bool) {
 	if endpoints <= 0 {
 		return more
 	}
+	if !l.fast {
+		d.spare <- struct{}{}
+	}
 	tasks, err := d.cfg.Queue.Claim(ctx, endpoints, l.fast)
+	if !l.fast {
+		<-d.spare
+	}
 	d.report(ctx, "take messages", err)
 	for _, t := range tasks {
 		l.busy.Add(1)
@@ -209,8 +214,8 @@ func (d *Dispatcher) send(ctx context.Context, t Task) {
 		defer cancel()
 	}
 	if !r.Delivered {
-		d.failing <- struct{}{}
-		defer func() { <-d.failing }()
+		d.spare <- struct{}{}
+		defer func() { <-d.spare }()
 	}
 	for {
 		err := d.cfg.Queue.Finish(lease, t, r)
