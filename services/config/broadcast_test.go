@@ -23,7 +23,7 @@ func TestPlanChangeIsOneRowAndOneBroadcast(t *testing.T) {
 		r.set(a, "tenants/"+id+"/config/notes", `{"own":true}`)
 		r.set(a, "tenants/"+id+"/environments/staging/config/notes", `{"own":true}`)
 	}
-	r.set(a, "plans/business/config/notes", `{"v":0}`)
+	old := r.set(a, "plans/business/config/notes", `{"v":0}`)
 	watchers := make([]func() *apiv1.FeedFrame, 5)
 	conn := r.gateway()
 	for i := range watchers {
@@ -34,7 +34,7 @@ func TestPlanChangeIsOneRowAndOneBroadcast(t *testing.T) {
 			must(t, err)
 			return res.GetFrame()
 		}
-		for f := watchers[i](); f.GetBookmark() == nil; f = watchers[i]() {
+		for f := watchers[i](); f.GetBookmark().GetRevision() < old.GetRevision(); f = watchers[i]() {
 		}
 	}
 	owner := r.db.Owner(t)
