@@ -26,36 +26,38 @@ type example struct {
 
 // stage orders examples so that what one needs another has made before. Within a stage they come as in the help.
 func (e example) stage() int {
-	switch e.verb {
-	case "create":
+	switch {
+	case e.verb == "create":
 		return 0
-	case "set", "suspend":
+	case e.noun == "brand drafts" && e.verb == "set":
+		return 2 // it is of what is published then
+	case e.verb == "set", e.verb == "suspend":
 		return 1
-	case "delete":
-		return 3
-	case "undelete":
+	case e.verb == "delete":
 		return 4
+	case e.verb == "undelete":
+		return 5
 	default:
-		return 2
+		return 3
 	}
 }
 
 // answers are those that an example may get instead of success: about ids that nobody can know before, it has to be
 // understood and to find nothing.
 var answers = map[string]string{
-	"tenants lookup uid:": "RESOURCE_NOT_FOUND",
-	"operations get ":     "RESOURCE_NOT_FOUND",
-	"operations wait ":    "RESOURCE_NOT_FOUND",
-	"operations cancel ":  "RESOURCE_NOT_FOUND",
-	"config rollback ":    "RESOURCE_NOT_FOUND",
-	"brand rollback ":     "RESOURCE_NOT_FOUND",
-	"brand asset get ":    "RESOURCE_NOT_FOUND",
-	"brand asset delete ": "RESOURCE_NOT_FOUND",
-	"config diff ":        "RESOURCE_NOT_FOUND",
-	"keys revoke ":        "RESOURCE_NOT_FOUND",
-	"webhooks redeliver ": "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
-	"clientkeys delete ":  "RESOURCE_NOT_FOUND",
-	"namespaces delete ":  "NAMESPACE_IN_USE", // by what other examples set
+	"tenants lookup uid:":  "RESOURCE_NOT_FOUND",
+	"operations get ":      "RESOURCE_NOT_FOUND",
+	"operations wait ":     "RESOURCE_NOT_FOUND",
+	"operations cancel ":   "RESOURCE_NOT_FOUND",
+	"config rollback ":     "RESOURCE_NOT_FOUND",
+	"brand rollback ":      "RESOURCE_NOT_FOUND",
+	"brand assets get ":    "RESOURCE_NOT_FOUND",
+	"brand assets delete ": "RESOURCE_NOT_FOUND",
+	"config diff ":         "RESOURCE_NOT_FOUND",
+	"keys revoke ":         "RESOURCE_NOT_FOUND",
+	"webhooks redeliver ":  "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
+	"clientkeys delete ":   "RESOURCE_NOT_FOUND",
+	"namespaces delete ":   "NAMESPACE_IN_USE", // by what other examples set
 }
 
 // refused says what is wrong with how an example ended.
@@ -81,26 +83,39 @@ func examples(ctx context.Context, h *help) ([]example, error) {
 	nouns, _, _ = strings.Cut(nouns, "\n\n")
 	var out []example
 	for line := range strings.Lines(nouns) {
-		noun := strings.Fields(line)[0]
-		text, err := h.of(ctx, []string{noun})
+		found, err := examplesOf(ctx, h, strings.Fields(line)[:1])
 		if err != nil {
 			return nil, err
 		}
-		_, verbs, _ := strings.Cut(text, "\nAvailable Commands:\n")
-		verbs, _, _ = strings.Cut(verbs, "\n\n")
-		if verbs == "" { // a command without verbs
-			out = append(out, examplesIn(noun, "", text)...)
-		}
-		for line := range strings.Lines(verbs) {
-			verb := strings.Fields(line)[0]
-			text, err := h.of(ctx, []string{noun, verb})
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, examplesIn(noun, verb, text)...)
-		}
+		out = append(out, found...)
 	}
 	slices.SortStableFunc(out, func(a, b example) int { return a.stage() - b.stage() })
+	return out, nil
+}
+
+// examplesOf returns the examples of a command and of those below it.
+func examplesOf(ctx context.Context, h *help, words []string) ([]example, error) {
+	text, err := h.of(ctx, words)
+	if err != nil {
+		return nil, err
+	}
+	_, verbs, _ := strings.Cut(text, "\nAvailable Commands:\n")
+	verbs, _, _ = strings.Cut(verbs, "\n\n")
+	last := len(words) - 1
+	switch {
+	case verbs == "" && last == 0: // a command without verbs
+		return examplesIn(words[0], "", text), nil
+	case verbs == "":
+		return examplesIn(strings.Join(words[:last], " "), words[last], text), nil
+	}
+	var out []example
+	for line := range strings.Lines(verbs) {
+		found, err := examplesOf(ctx, h, append(slices.Clone(words), strings.Fields(line)[0]))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
 	return out, nil
 }
 
@@ -172,7 +187,7 @@ func (h *house) exampleFiles(t *testing.T) map[string][]byte {
 		return fmt.Appendf(nil, "host='%s' port=%d user='%s' password='%s' dbname=%s", config.Host, config.Port, config.User, config.Password, database)
 	}
 	var logo bytes.Buffer
-	if err := png.Encode(&logo, image.NewGray(image.Rect(0, 0, 64, 64))); err != nil {
+	if err := png.Encode(&logo, image.NewGray(image.Rect(0, 0, 512, 512))); err != nil {
 		t.Fatal(err)
 	}
 	return map[string][]byte{
@@ -180,6 +195,8 @@ func (h *house) exampleFiles(t *testing.T) map[string][]byte {
 		"notes.dsn": of("notes"), "managed.dsn": of("managed"), "app.password": []byte(passwords["notes"]),
 		"cell.json": []byte(`{"cell": {"name": "cells/cell-1", "capacity": 10000}, "updateMask": "capacity"}`), "acme.png": logo.Bytes(),
 		"flags.flagd.json": []byte(`{"flags": {"note-count": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}}`),
+		"brand.json":       []byte(`{"light": {"primary": "#0f766e"}}`),
+		"sheet.css":        []byte(".rh-button { border-radius: 0; }"),
 		"free.json":        []byte(`{"flags": {"note-count": {"defaultVariant": "off"}}}`),
 		"logo.svg":         []byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><rect width="1" height="1"/></svg>`),
 	}

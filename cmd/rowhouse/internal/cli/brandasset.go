@@ -31,21 +31,21 @@ func brandAssets() noun {
 					{path: "ground", usage: "the colour on which icons stand that are cut, #rrggbb (default white)"},
 				},
 				more: assetFlag, ownFile: true, before: readAsset,
-				example: "rowhouse brand asset put acme --file logo.svg\nrowhouse brand asset put acme --file acme.png --icons --ground '#b91c1c'\n" +
-					"rowhouse brand asset put plans/free --file sheet.css",
+				example: "rowhouse brand assets put acme --file logo.svg\nrowhouse brand assets put acme --file acme.png --icons --ground '#b91c1c'\n" +
+					"rowhouse brand assets put plans/free --file sheet.css",
 				show: showAssets,
 			},
 			{
 				name: "list", rpc: "ListBrandAssets", short: "List what a layer has uploaded", fields: []field{{"parent", "{layer}"}},
-				example: "rowhouse brand asset list acme",
+				example: "rowhouse brand assets list acme",
 			},
 			{
 				name: "get", rpc: "GetBrandAsset", short: "Show what is known of an asset", fields: named(assetForm), wide: true,
-				example: "rowhouse brand asset get acme 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.svg",
+				example: "rowhouse brand assets get acme 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.svg",
 			},
 			{
 				name: "delete", rpc: "DeleteBrandAsset", short: "Remove an asset that no brand, draft or style sheet names", fields: named(assetForm),
-				example: "rowhouse brand asset delete acme 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.svg " +
+				example: "rowhouse brand assets delete acme 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.svg " +
 					"--confirm 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.svg",
 			},
 		},
@@ -61,7 +61,7 @@ func assetFlag(c *cobra.Command) {
 func readAsset(_ *app, c *cobra.Command, r *call) error {
 	request, ok := r.request.(*configv1.CreateBrandAssetRequest)
 	if !ok {
-		return errors.New("brand asset put sends another request")
+		return errors.New("brand assets put sends another request")
 	}
 	path, _ := c.Flags().GetString("file") // defined by assetFlag
 	request.MediaType = map[string]string{

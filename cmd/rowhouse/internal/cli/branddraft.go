@@ -23,11 +23,11 @@ func brandDrafts() noun {
 				long: "Write a draft, new or not. --set changes the named values of the draft or, where there is none, of the brand that is\n" +
 					"published; --file replaces the draft.",
 				more: setFlags, ownFile: true, before: readDraft, preset: map[string]string{"brand_draft.content": "{}"},
-				example: "rowhouse brand draft set acme --set light.primary=#0f766e\nrowhouse brand draft set acme --file brand.json",
+				example: "rowhouse brand drafts set acme --set light.primary=#0f766e\nrowhouse brand drafts set acme --file brand.json",
 			},
 			{
 				name: "get", rpc: "GetBrandDraft", short: "Print a draft", fields: named(draftForm), show: showDraft,
-				example: "rowhouse brand draft get acme",
+				example: "rowhouse brand drafts get acme",
 			},
 			{
 				name: "preview", rpc: "CreateBrandPreview", short: "Make a link that shows a tenant's draft on one of its hosts",
@@ -38,15 +38,15 @@ func brandDrafts() noun {
 					{path: "host", usage: "the host on which it works", required: true},
 					{path: "ttl", usage: "how long, at most 168h (default 24h)"},
 				},
-				example: "rowhouse brand draft preview acme --host notes.acme.localhost",
+				example: "rowhouse brand drafts preview acme --host notes.acme.localhost",
 			},
 			{
 				name: "publish", rpc: "PublishBrandDraft", short: "Make a draft the brand; every gateway shows it within a moment",
-				fields: named(draftForm), columns: configs().columns, example: "rowhouse brand draft publish acme --reason \"the new look\"",
+				fields: named(draftForm), columns: configs().columns, example: "rowhouse brand drafts publish acme --reason \"the new look\"",
 			},
 			{
 				name: "delete", rpc: "DeleteBrandDraft", short: "Drop a draft and its preview links", fields: named(draftForm),
-				example: "rowhouse brand draft delete acme --allow-missing --confirm brandDraft",
+				example: "rowhouse brand drafts delete acme --allow-missing --confirm brandDraft",
 			},
 		},
 	}
@@ -56,7 +56,7 @@ func brandDrafts() noun {
 func readDraft(a *app, c *cobra.Command, r *call) error {
 	request, ok := r.request.(*configv1.UpdateBrandDraftRequest)
 	if !ok {
-		return errors.New("brand draft set sends another request")
+		return errors.New("brand drafts set sends another request")
 	}
 	update := &configv1.UpdateDocumentRequest{Document: &configv1.Document{}}
 	if err := readContent(a, c, &call{method: r.method, service: r.service, request: update}); err != nil {

@@ -170,7 +170,7 @@ func TestMistakesSendNothing(t *testing.T) {
 		"confirm withdraw": {"migrations delete notes 0001_notes", "repeat with --confirm 0001_notes"},
 		"other resource":   {"config explain platform notes x", "explain takes"},
 		"logo's size":      {"brand set acme --logo " + big, "a logo has at most 98304"},
-		"asset's kind":     {"brand asset put acme --file request_test.go", "is none of .png"},
+		"asset's kind":     {"brand assets put acme --file request_test.go", "is none of .png"},
 		"logo's kind":      {"brand set acme --logo request_test.go", "is not a PNG image"},
 		"method":           {"call TenantService/GetTenat", "did you mean TenantService/GetTenant?"},
 		"data":             {`call TenantService/GetTenant -d {"nam":1}`, `unknown field "nam"`},
