@@ -75,7 +75,9 @@ func (s *server) examine(rule *apiv1.MethodRule, in any) error {
 	if !ok {
 		return errors.New("the request is no protobuf message")
 	}
-	return Examine(msg, Examination{MaxSize: max(MaxRequest, int(rule.GetMaxRequestBytes())), Newer: rule.GetIdempotency() == apiv1.Idempotency_IDEMPOTENCY_SAFE})
+	return Examine(msg, Examination{
+		MaxSize: max(MaxRequest, int(rule.GetMaxRequestBytes())), Newer: rule.GetIdempotency() == apiv1.Idempotency_IDEMPOTENCY_SAFE,
+	})
 }
 
 // examined judges each message that a stream receives before its handler sees it.

@@ -31,7 +31,9 @@ type Config = follower.Config
 // Run serves until ctx ends, then drains. It returns nil after an orderly end. A database
 // that lacks migrations is an error: the service does not migrate.
 func Run(ctx context.Context, c Config, options ...follower.Option) error {
-	kind := follower.Kind{Name: "quota", Database: Database, Migrations: Migrations(), Feeds: []string{limits.FeedName}, Audience: tenant.AudienceQuota}
+	kind := follower.Kind{
+		Name: "quota", Database: Database, Migrations: Migrations(), Feeds: []string{limits.FeedName}, Audience: tenant.AudienceQuota,
+	}
 	return follower.Run(ctx, kind, c, func(b *follower.Base) follower.Parts {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Verifier: b.Verifier, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
