@@ -106,13 +106,20 @@ func TestRoundTrips(t *testing.T) {
 				})
 			}},
 		} {
+			idle := func() { // takes one round trip, behind the end of a read that nobody waited for
+				if err := d.DB.QueryRow(ctx, getNote, 1).Scan(&s); err != nil {
+					t.Fatal(err)
+				}
+			}
 			for range 2 { // the first call prepares
+				idle()
 				w.take()
 				if err := test.call(); err != nil {
 					t.Fatalf("%s: %v", test.name, err)
 				}
 			}
-			if got := w.take(); got != test.want {
+			idle()
+			if got := w.take() - 1; got != test.want {
 				t.Errorf("pooler %d: %s took %d round trips, want %d", pooler, test.name, got, test.want)
 			}
 		}

@@ -28,7 +28,18 @@ var targets = map[string]func(*testing.T, neighbours) apiattack.Target{
 	},
 	"rowhouse.config.v1.SettingsService": func(t *testing.T, n neighbours) apiattack.Target {
 		target := n.behind(t, "config", "quota")
-		target.Values = map[string]string{"rowhouse.config.v1.GetSettingsRequest.namespace": "brand"}
+		own := "attacked-" + n.a // of what tenants set themselves
+		_, err := configv1.NewNamespaceServiceClient(n.h.operator(t, "config")).CreateNamespace(t.Context(), &configv1.CreateNamespaceRequest{
+			NamespaceId: own, Namespace: &configv1.Namespace{Schema: `{"properties":{"title":{"x-tenant-editable":true}}}`},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		target.Values = map[string]string{
+			"rowhouse.config.v1.GetSettingsRequest.namespace":    "brand",
+			"rowhouse.config.v1.UpdateSettingsRequest.namespace": own,
+			"rowhouse.config.v1.UpdateSettingsRequest.content":   `{"title":"ours"}`,
+		}
 		target.Victim.Plant = func(ctx context.Context, secret string) ([]string, error) {
 			_, err := configv1.NewDocumentServiceClient(n.h.operator(t, "config")).UpdateDocument(ctx, &configv1.UpdateDocumentRequest{
 				Document:     &configv1.Document{Name: "tenants/" + n.a + "/config/brand", Content: `{"name":"` + secret + `"}`},

@@ -103,6 +103,11 @@ func (m method) junk(n int) *dynamicpb.Message {
 	return in
 }
 
+// most is how many bytes the method's request may have.
+func (m method) most() int {
+	return max(1<<20, int(rule.RuleOf(m).GetMaxRequestBytes()))
+}
+
 // Every RPC, asked without a credential, with a wrong one, by somebody without the right,
 // with names that are none, with unknown fields and too much, answers with the right code
 // and reason, and does nothing.
@@ -118,6 +123,10 @@ func TestEveryRPCRefusesBadInput(t *testing.T) {
 		large            = "InvalidArgument TOO_LARGE"
 		tooLarge         = "ResourceExhausted OVERLOADED" // by grpc-go, which names no reason: OVERLOADED is what clients read
 	)
+	beyond := map[string]int{} // the bytes that a process does not even read
+	for _, m := range methods() {
+		beyond[m.process] = max(beyond[m.process], m.most()+1<<20)
+	}
 	for _, m := range methods() {
 		if m.process == app {
 			continue // it knows tenants alone: TestEveryRPCOfTheAppRefusesBadInput
@@ -137,23 +146,23 @@ func TestEveryRPCRefusesBadInput(t *testing.T) {
 				want("no token", m.call(t.Context(), nobody, m.empty()), missing)
 				want("a wrong token", m.call(t.Context(), rubbish, m.empty()), invalid)
 				want("a bad name", m.call(t.Context(), operator, m.with("Bad Name/\x01/..")), badField)
-				want("too much", m.call(t.Context(), operator, m.junk(2<<20)), tooLarge)
+				want("too much", m.call(t.Context(), operator, m.junk(beyond[m.process])), tooLarge)
 				// Nothing at all is well formed for lists alone; the others are in TestUnknownTenantStaleEtagWrongRole.
 				want("an app's identity", m.call(t.Context(), workload, m.empty()), noRight, badField)
 				if rule.RuleOf(m).GetAudit() == apiv1.AuditClass_AUDIT_CLASS_READ {
 					return // a newer client may read with fields that we do not know
 				}
 				want("an unknown field", m.call(t.Context(), operator, m.junk(1)), unknownField)
-				want("much", m.call(t.Context(), operator, m.junk(1<<20)), large)
+				want("much", m.call(t.Context(), operator, m.junk(m.most())), large)
 			case apiv1.Plane_PLANE_PEER:
 				want("no certificate", m.call(t.Context(), nobody, m.empty()), missing)
 				want("an operator without one", m.call(t.Context(), operator, m.empty()), missing)
 				want("an empty request", m.call(t.Context(), workload, m.empty()), badField)
-				want("too much", m.call(t.Context(), workload, m.junk(2<<20)), tooLarge)
+				want("too much", m.call(t.Context(), workload, m.junk(beyond[m.process])), tooLarge)
 			case apiv1.Plane_PLANE_DATA:
 				want("no context", m.call(t.Context(), workload, m.empty()), noContext)
 				want("an operator without one", m.call(t.Context(), operator, m.empty()), noContext)
-				want("too much", m.call(t.Context(), workload, m.junk(2<<20)), tooLarge)
+				want("too much", m.call(t.Context(), workload, m.junk(beyond[m.process])), tooLarge)
 			default:
 				t.Errorf("plane %s has no attacks here", m.plane)
 			}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -202,26 +203,24 @@ func (l Layout) choosePorts(ctx context.Context, base, http, https int) (Ports, 
 	return p, os.WriteFile(kept, b, secretMode)
 }
 
-// freePorts asks the system for ports that nobody has.
+// freePorts finds ports that nobody has. They are kept for later starts, so they are below those that systems give
+// to connections: while a house is down, one of its own would be somebody's.
 func freePorts(ctx context.Context, n int) ([]int, error) {
+	const lowest, highest, tries = 10_000, 32_767, 1000
 	var ports []int
-	for range n {
-		listener, err := listen(ctx, "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+	for range tries {
+		if len(ports) == n {
+			return ports, nil
 		}
-		defer func() { _ = listener.Close() }()
-		_, text, err := net.SplitHostPort(listener.Addr().String())
+		port := lowest + rand.IntN(highest-lowest+1) //nolint:gosec // a guess, no secret
+		listener, err := listen(ctx, loopback(port))
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			continue
 		}
-		port, err := strconv.Atoi(text)
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
+		defer func() { _ = listener.Close() }() // all are held until the last is found
 		ports = append(ports, port)
 	}
-	return ports, nil
+	return nil, fmt.Errorf("found only %d free ports from %d to %d", len(ports), lowest, highest)
 }
 
 // checkPorts says which port cannot be had, why, and what to do.
