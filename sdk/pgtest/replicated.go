@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -72,12 +73,35 @@ func (r *Replicated) CatchUp(tb testing.TB) {
 		tb.Fatalf("pgtest: %v", err)
 	}
 	defer conn.Close(tb.Context())
+	ctx, cancel := context.WithTimeout(tb.Context(), catchUpWait)
+	defer cancel()
 	for reached := false; !reached; {
-		err := conn.QueryRow(tb.Context(), "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn FROM pg_sleep(0.001)", position).Scan(&reached)
+		err := conn.QueryRow(ctx, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn FROM pg_sleep(0.001)", position).Scan(&reached)
 		if err != nil {
-			tb.Fatalf("pgtest: wait for the standby: %v", err)
+			tb.Fatalf("pgtest: wait for the standby: %v; %s", err, standbyState(tb, r.Standby, position))
 		}
 	}
+}
+
+// catchUpWait is longer than any standby takes: one that does not get there is stuck, and the test says on what.
+const catchUpWait = 90 * time.Second
+
+// standbyState tells what replay waits for.
+func standbyState(tb testing.TB, standby *pgserver.Server, position string) (state string) {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), standby.DSN(pgserver.Login{}))
+	if err != nil {
+		return err.Error()
+	}
+	defer conn.Close(tb.Context())
+	err = conn.QueryRow(tb.Context(), `SELECT format('wanted %s, replayed %s of %s received, paused %s, receiver %s; sessions: %s', $1::text,
+		pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn(), pg_is_wal_replay_paused(), (SELECT status FROM pg_stat_wal_receiver),
+		(SELECT string_agg(concat_ws(' ', backend_type, state, wait_event_type, wait_event, left(query, 60)), '; ') FROM pg_stat_activity))`,
+		position).Scan(&state)
+	if err != nil {
+		return err.Error()
+	}
+	return state
 }
 
 func startPair(ctx context.Context) (*Replicated, error) {
