@@ -374,8 +374,10 @@ func waitForSleeper(t *testing.T, server *pgserver.Server, done <-chan error) bo
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second) // a call that hangs fails the test here
+	defer cancel()
 	for sleeping := false; !sleeping; {
-		err := conn.QueryRow(t.Context(), `SELECT count(*) > 0 FROM pg_stat_activity, pg_sleep(0.001) WHERE wait_event = 'PgSleep' AND pid <> pg_backend_pid()`).
+		err := conn.QueryRow(ctx, `SELECT count(*) > 0 FROM pg_stat_activity, pg_sleep(0.001) WHERE wait_event = 'PgSleep' AND pid <> pg_backend_pid()`).
 			Scan(&sleeping)
 		if err != nil {
 			t.Fatal(err)
