@@ -25,7 +25,7 @@ rowlint: ## build bin/rowlint
 prove: build rowlint ## attack this release, lint its source, and sign the report in proof/
 	bin/rowhouse prove --source . --out proof
 
-test: ## install what is missing and run every check (about 8 minutes, 15 the first time)
+test: ## install what is missing and run every check (about 12 minutes, 20 the first time)
 	@scripts/install.sh test
 	@scripts/test.sh
 
