@@ -67,6 +67,7 @@ func TestRules(t *testing.T) {
 		"every package has a layer":               layersKnown,
 		"imports point one way":                   importsPointOneWay,
 		"services never import each other":        servicesApart,
+		"hooks are asked by who owns a step":      hooksOffDataPaths,
 		"examples import what a product could":    examplesLikeProducts,
 		"production never imports testing":        noTestingInProduction,
 		"binaries link no testing":                noTestingLinked,
@@ -187,6 +188,21 @@ func servicesApart(repo repository) (looked int, wrong []string) {
 			if under(local(imported), "examples") {
 				wrong = append(wrong, fmt.Sprintf("%s imports %s: an example is nobody's part", p.path(), local(imported)))
 			}
+		}
+	}
+	return looked, wrong
+}
+
+// hooksOffDataPaths keeps what asks hooks out of all programs' parts that serve tenants' requests: it may be linked by the
+// services whose admin calls are steps, and by the command line, which knows the name of a header.
+func hooksOffDataPaths(repo repository) (looked int, wrong []string) {
+	for _, p := range repo.packages {
+		if !slices.Contains(p.Imports, module+"/internal/hook") {
+			continue
+		}
+		looked++
+		if !slices.ContainsFunc([]string{"services/tenancy", "services/config", "cmd"}, func(folder string) bool { return under(p.path(), folder) }) {
+			wrong = append(wrong, p.path()+" imports internal/hook, and owns no step before which hooks are asked")
 		}
 	}
 	return looked, wrong

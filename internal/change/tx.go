@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -39,6 +40,7 @@ type Tx struct {
 	entries   map[entryKey][]byte
 	size      int
 	stamps    []func(ctx context.Context, revision int64) error
+	because   []string
 }
 
 type entryKey struct{ feed, key string }
@@ -102,6 +104,18 @@ func (t *Tx) Audit(resource string, changedPaths ...string) {
 			t.paths = append(t.paths, p)
 		}
 	}
+}
+
+// Because adds a reason to the call's audit event, behind the one that the caller gave for the call itself.
+func (t *Tx) Because(reason string) { t.because = append(t.because, reason) }
+
+// reason is all that the audit event says for a reason.
+func (t *Tx) reason() string {
+	given := t.because
+	if t.call.Reason != "" {
+		given = append([]string{t.call.Reason}, given...)
+	}
+	return strings.Join(given, "; ")
 }
 
 // Publish sets key of feed to the encoding of value, or removes the key when value is nil. All that one transaction

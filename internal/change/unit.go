@@ -143,6 +143,23 @@ func (u *unit) replay(ctx context.Context) (proto.Message, error) {
 	return packed.UnmarshalNew()
 }
 
+// Answered reports whether the call that ctx serves repeats one that was answered within a day, so that it will get the
+// first answer again. It is for what has to be done before the unit of work and must not be done twice.
+func (k *Kernel) Answered(ctx context.Context) (answered bool, err error) {
+	call, ok := rule.CallFrom(ctx)
+	if !ok || call.RequestID == "" || call.ValidateOnly {
+		return false, nil
+	}
+	id, err := uuid.Parse(call.RequestID)
+	if err != nil {
+		return false, nil //nolint:nilerr // the unit of work refuses it
+	}
+	err = k.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM kernel.request_log WHERE caller = $1 AND method = $2 AND request_id = $3
+		AND response IS NOT NULL AND create_time >= now() - interval '24 hours')`, caller(actingTenant(ctx, call), call), call.Method, id).
+		Scan(&answered)
+	return answered, pg.Fault(err)
+}
+
 // sameRequest compares meanings: two builds may encode one request differently.
 func sameRequest(request proto.Message, first []byte) bool {
 	if request == nil {
@@ -160,6 +177,7 @@ func (u *unit) audit(ctx context.Context) error {
 	e := u.kernel.event(u.tx.call, u.tx.now)
 	e.Resources, e.ChangedPaths = u.tx.resources, u.tx.paths
 	e.Outcome, e.Replay = auditv1.Outcome_OUTCOME_OK, u.replayed
+	e.Reason = u.tx.reason()
 	if err := appendTo(ctx, u.tx.tx, u.tx.chainsOr(u.tx.tenant), e); err != nil {
 		return auditError(err)
 	}

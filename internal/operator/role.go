@@ -96,6 +96,7 @@ func viewerPermissions() []string {
 		"config.brandAssets.get", "config.brandAssets.list", "config.brandDrafts.get",
 		"config.documents.get", "config.documents.list",
 		"config.namespaces.get", "config.namespaces.list",
+		"config.hooks.get", "config.hooks.list",
 		"config.webhooks.get", "config.webhooks.list",
 		"quota.limits.get", "quota.limits.list",
 		"tenancy.apps.get", "tenancy.apps.list",
@@ -152,8 +153,10 @@ func auditorPermissions() []string {
 	return []string{"audit.chains.verify", "audit.events.get", "audit.events.list", "tenancy.tenants.get"}
 }
 
+// Hooks bind operators, so they are not theirs to change.
 func ownerPermissions() []string {
 	return []string{
+		"config.hooks.create", "config.hooks.delete", "config.hooks.rotate", "config.hooks.skip", "config.hooks.test", "config.hooks.update",
 		"config.namespaces.create", "config.namespaces.delete", "config.namespaces.update",
 		"tenancy.plans.create", "tenancy.plans.delete", "tenancy.plans.update",
 	}
@@ -165,9 +168,9 @@ func workloadPermissions() map[string][]string {
 			"config.brands.serve", "config.clientKeys.watch", "config.settings.watch", "quota.leases.grant", "quota.limits.watch",
 			"tenancy.contextKeys.certify", "tenancy.contexts.refresh", "tenancy.routes.watch", "tenancy.tenants.watch",
 		},
-		RoleConfig:  {"tenancy.tenants.watch"},
+		RoleConfig:  {"tenancy.events.watch", "tenancy.tenants.watch"},
 		RoleQuota:   {"tenancy.tenants.watch"},
 		RoleApp:     {"config.settings.watch", "tenancy.contexts.refresh", "tenancy.tenants.watch"},
-		RoleTenancy: {"config.settings.watch"},
+		RoleTenancy: {"config.hooks.decide", "config.hooks.watch", "config.settings.watch"},
 	}
 }

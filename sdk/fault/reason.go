@@ -47,4 +47,6 @@ const (
 	ReasonUpstreamDown      = "UPSTREAM_UNAVAILABLE"
 	ReasonUpstreamFailed    = "UPSTREAM_FAILED"
 	ReasonUpstreamTimeout   = "UPSTREAM_TIMEOUT"
+	ReasonHookDenied        = "HOOK_DENIED"
+	ReasonHookUnavailable   = "HOOK_UNAVAILABLE"
 )

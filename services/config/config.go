@@ -13,14 +13,22 @@ import (
 
 	"google.golang.org/grpc"
 
+	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/follower"
+	"github.com/rowhouse-platform/rowhouse/internal/hook"
+	"github.com/rowhouse-platform/rowhouse/internal/serve"
 	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/clientkey"
+	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/ask"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/rpc"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/webhook"
 )
 
 // Database is the name of config's database and the prefix of its roles.
@@ -34,9 +42,9 @@ type Config struct {
 	// Config is what every follower of tenancy configures.
 	follower.Config `yaml:",inline"`
 
-	// KEK is a key of 64 hex digits that seals the secrets of webhooks; replicas share it. Without it there are no webhooks.
+	// KEK is a key of 64 hex digits that seals the secrets of webhooks and hooks; replicas share it. Without it there are none.
 	KEK yamlfile.Path `yaml:"kek,omitempty"`
-	// Egress bounds where webhooks may be.
+	// Egress bounds where webhooks and hooks may be.
 	Egress Egress `yaml:"egress,omitempty"`
 }
 
@@ -50,7 +58,7 @@ func (c Config) Check(ctx context.Context) error {
 // that lacks migrations is an error: the service does not migrate.
 func Run(ctx context.Context, c Config, options ...follower.Option) error {
 	kind := follower.Kind{
-		Name: "config", Database: Database, Migrations: Migrations(), Feeds: []string{sdk.FeedName, clientkey.FeedName},
+		Name: "config", Database: Database, Migrations: Migrations(), Feeds: []string{sdk.FeedName, clientkey.FeedName, hook.FeedName},
 		Audience: tenant.AudienceConfig,
 	}
 	webhooks, err := c.webhooks()
@@ -60,10 +68,18 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 	return follower.Run(ctx, kind, c.Config, func(b *follower.Base) follower.Parts {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Environment: b.Callers.Environment, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
-			PreviewKey: b.FeedKey, Webhooks: webhooks,
+			PreviewKey: b.FeedKey, Webhooks: webhooks, Meters: b.Telemetry.MeterProvider(),
 		}
+		api.Ask = ask.New(ask.Config{Poster: webhooks.Hooks, Clock: b.Clock, Log: b.Log, Meters: api.Meters})
+		known := hook.NewStore()
+		api = api.WithHooks(known)
 		furnisher := rpc.NewFurnisher(api)
-		background := []func(context.Context) error{furnisher.Run}
+		background := []func(context.Context) error{
+			furnisher.Run, func(ctx context.Context) error { return followHooks(ctx, api, known) },
+		}
+		if tenancy := rpc.NewTenancy(api); tenancy != nil {
+			background = append(background, tenancy.Run, func(ctx context.Context) error { return c.followTenancy(ctx, b, tenancy) })
+		}
 		if dispatcher := rpc.NewDispatcher(api); dispatcher != nil {
 			background = append(background, dispatcher.Run)
 		}
@@ -71,7 +87,51 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 			MaxRequest: rpc.MaxRequest,
 			Register:   func(server *grpc.Server) { rpc.Register(server, api) },
 			Background: background,
-			Loaded:     map[string]<-chan struct{}{"built-in namespaces": furnisher.Ready()},
+			Loaded:     map[string]<-chan struct{}{"built-in namespaces": furnisher.Ready(), "hooks": known.Loaded()},
 		}
 	}, options...)
+}
+
+// followHooks keeps what config itself knows of hooks up to date until ctx ends.
+func followHooks(ctx context.Context, api rpc.Config, known *hook.Store) error {
+	f, err := rpc.FollowHooks(ctx, api, known)
+	if err != nil {
+		return fmt.Errorf("follow the hooks: %w", err)
+	}
+	<-ctx.Done()
+	f.Close()
+	return nil
+}
+
+// followTenancy follows what happens to tenants until ctx ends. No state is kept on disk: what is known is in the database.
+func (c Config) followTenancy(ctx context.Context, b *follower.Base, to *webhook.Tenancy) error {
+	keys, err := keyfile.Public(string(c.Tenancy.FeedKeys))
+	if err != nil {
+		return fmt.Errorf("tenancy's feed keys: %w", err)
+	}
+	conn, err := b.Dial(c.Tenancy.Address, c.Tenancy.Identity)
+	if err != nil {
+		return fmt.Errorf("dial tenancy: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	service := tenancyv1.NewRoutingServiceClient(conn)
+	f, err := feed.Start(ctx, feed.Config{
+		Name: webhook.TenancyFeed, Apply: to.Apply, Keys: keys, Clock: b.Clock, Log: b.Log, Metrics: b.Telemetry.MeterProvider(),
+		Open: func(ctx context.Context, token string) (feed.Stream, error) {
+			stream, err := service.WatchEvents(ctx, &tenancyv1.WatchEventsRequest{ResumeToken: []byte(token), Replica: serve.Replica(c.Replica)})
+			if err != nil {
+				return nil, err
+			}
+			return feed.Recv(func() (*apiv1.FeedFrame, error) {
+				res, err := stream.Recv()
+				return res.GetFrame(), err
+			}), nil
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("follow tenancy's events: %w", err)
+	}
+	<-ctx.Done()
+	f.Close()
+	return nil
 }

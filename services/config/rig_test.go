@@ -57,6 +57,16 @@ type tenancy struct {
 
 	private ed25519.PrivateKey
 	entries []*apiv1.FeedEntry
+	events  *events
+}
+
+// WatchEvents implements the feed of events.
+func (s *tenancy) WatchEvents(
+	_ *tenancyv1.WatchEventsRequest, stream grpc.ServerStreamingServer[tenancyv1.WatchEventsResponse],
+) error {
+	return s.events.watch(stream.Context(), s.private, func(f *apiv1.FeedFrame) error {
+		return stream.Send(&tenancyv1.WatchEventsResponse{Frame: f})
+	})
 }
 
 func (s *tenancy) ReportApplied(context.Context, *tenancyv1.ReportAppliedRequest) (*tenancyv1.ReportAppliedResponse, error) {
@@ -117,6 +127,7 @@ type rig struct {
 	db      *pgdbtest.DB
 	log     *logBuffer
 	tokens  map[string]string
+	events  *events
 	address string
 	config  config.Config
 	stop    func()
@@ -148,7 +159,7 @@ func newRig(tb testing.TB) *rig {
 // newRigWith is newRig with another configuration.
 func newRigWith(tb testing.TB, configure func(*config.Config)) *rig {
 	tb.Helper()
-	r := &rig{tb: tb, dir: tb.TempDir(), issuer: tenanttest.NewIssuer(tb, nil), log: &logBuffer{}}
+	r := &rig{tb: tb, dir: tb.TempDir(), issuer: tenanttest.NewIssuer(tb, nil), log: &logBuffer{}, events: newEvents()}
 	r.db = pgdbtest.New(tb, pg.Database{Name: config.Database, Migrations: config.Migrations()})
 	var err error
 	r.ca, err = identity.NewAuthority(identity.AuthorityConfig{TrustDomain: tenanttest.TrustDomain})
@@ -204,7 +215,8 @@ func (r *rig) writePolicies() {
 	}
 	r.write("operators.yaml", people.String())
 	r.write("peers.yaml", fmt.Sprintf("peers:\n  - {identity: %q, roles: [gateway], may_present: true}\n"+
-		"  - {identity: %q, may_present: true, environment: staging}\n", r.issuer.Gateway(), r.service("stage")))
+		"  - {identity: %q, may_present: true, environment: staging}\n  - {identity: %q, roles: [tenancy]}\n",
+		r.issuer.Gateway(), r.service("stage"), r.service("tenancy")))
 }
 
 // source is an identity's own certificate.
@@ -227,7 +239,7 @@ func (r *rig) serveTenancy() string {
 	must(r.tb, err)
 	root, err := keyfile.Private(r.path("trust.key"))
 	must(r.tb, err)
-	s := &tenancy{private: private}
+	s := &tenancy{private: private, events: r.events}
 	for id, plan := range plans() {
 		state := r.issuer.Tenant(r.tb, id)
 		s.add(r.tb, "tenant/"+state.UID.String(), &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Tenant{Tenant: &tenancyv1.TenantRoute{
@@ -367,6 +379,7 @@ type api struct {
 	configv1.BrandDraftServiceClient
 	configv1.FlagServiceClient
 	configv1.WebhookServiceClient
+	configv1.HookServiceClient
 	auditv1.AuditServiceClient
 }
 
@@ -376,7 +389,7 @@ func apiOf(conn *grpc.ClientConn) api {
 		configv1.NewClientKeyServiceClient(conn),
 		configv1.NewBrandAssetServiceClient(conn), configv1.NewBrandDraftServiceClient(conn),
 		configv1.NewFlagServiceClient(conn),
-		configv1.NewWebhookServiceClient(conn), auditv1.NewAuditServiceClient(conn),
+		configv1.NewWebhookServiceClient(conn), configv1.NewHookServiceClient(conn), auditv1.NewAuditServiceClient(conn),
 	}
 }
 

@@ -11,10 +11,11 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/seal"
 	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/ask"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/rpc"
 )
 
-// Egress says which addresses webhooks may have beyond those of the public Internet, and which they may not.
+// Egress says which addresses webhooks and hooks may have beyond those of the public Internet, and which they may not.
 type Egress struct {
 	// Ports that may be named. Default 443 and 8443.
 	Ports []int `yaml:"ports,omitempty"`
@@ -30,7 +31,18 @@ type Egress struct {
 	Roots yamlfile.Path `yaml:"roots,omitempty"`
 }
 
-func (e Egress) client() (*egress.Client, error) {
+// clients returns what calls webhooks and what calls hooks.
+func (e Egress) clients() (webhooks, hooks *egress.Client, err error) {
+	c, err := e.bounds()
+	if err != nil {
+		return nil, nil, err
+	}
+	webhooks = egress.New(c)
+	c.Timeout, c.MaxAnswer = ask.MaxTimeout, ask.MaxAnswer
+	return webhooks, egress.New(c), nil
+}
+
+func (e Egress) bounds() (egress.Config, error) {
 	c := egress.Config{DenyNames: e.DenyNames, AllowNames: e.AllowNames}
 	for _, port := range e.Ports {
 		c.Ports = append(c.Ports, strconv.Itoa(port))
@@ -42,7 +54,7 @@ func (e Egress) client() (*egress.Client, error) {
 		for _, text := range list.from {
 			p, err := netip.ParsePrefix(text)
 			if err != nil {
-				return nil, fmt.Errorf("egress: %q is not a network: %w", text, err)
+				return c, fmt.Errorf("egress: %q is not a network: %w", text, err)
 			}
 			*list.into = append(*list.into, p.Masked())
 		}
@@ -50,25 +62,25 @@ func (e Egress) client() (*egress.Client, error) {
 	if e.Roots != "" {
 		pem, err := e.Roots.Read()
 		if err != nil {
-			return nil, fmt.Errorf("egress: roots: %w", err)
+			return c, fmt.Errorf("egress: roots: %w", err)
 		}
 		if c.Roots = x509.NewCertPool(); !c.Roots.AppendCertsFromPEM(pem) {
-			return nil, errors.New("egress: roots: no certificate in PEM")
+			return c, errors.New("egress: roots: no certificate in PEM")
 		}
 	}
-	return egress.New(c), nil
+	return c, nil
 }
 
 // webhooks opens what webhooks need.
 func (c Config) webhooks() (rpc.Webhooks, error) {
-	client, err := c.Egress.client()
+	client, hooks, err := c.Egress.clients()
 	if err != nil || c.KEK == "" {
-		return rpc.Webhooks{Client: client}, err
+		return rpc.Webhooks{Client: client, Hooks: hooks}, err
 	}
 	key, err := keyfile.Secret(string(c.KEK))
 	if err != nil {
 		return rpc.Webhooks{}, fmt.Errorf("kek: %w", err)
 	}
 	box, err := seal.New(key)
-	return rpc.Webhooks{Client: client, Box: box}, err
+	return rpc.Webhooks{Client: client, Hooks: hooks, Box: box}, err
 }

@@ -19,7 +19,7 @@ func (c Config) Check(ctx context.Context) error {
 		faults = append(faults, fmt.Errorf("database: %w", err))
 	}
 	_, err := c.keys()
-	faults = append(faults, err)
+	faults = append(faults, err, c.Hooks.check())
 	databases, err := cells.Open(string(c.CellSecrets))
 	if err != nil {
 		return errors.Join(append(faults, fmt.Errorf("cell_secrets: %w", err))...)

@@ -77,6 +77,9 @@ type Config struct {
 	// Minters says what the context keys of workloads may sign, for those that are not content with the default: every
 	// class, for tenants of their own cell, under their own name.
 	Minters []Minter `yaml:"minters,omitempty"`
+	// Hooks is where config is, which asks operators' hooks before tenants are created, change their plan or get a domain.
+	// Default: no hook is asked.
+	Hooks *Hooks `yaml:"hooks,omitempty"`
 }
 
 // Minter is what the context keys of one workload may sign.
@@ -112,6 +115,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("zones: %w", err)
 	}
 	if _, err := c.minters(); err != nil {
+		return err
+	}
+	if err := c.Hooks.validate(); err != nil {
 		return err
 	}
 	return c.Process.Validate()
@@ -250,7 +256,7 @@ func (h *house) serve(
 	ctx context.Context, s *serve.Service, p *serve.Process, k keys, work worker.Config, trials rpc.Trials,
 ) error {
 	feeds, err := feedserver.New(feedserver.Config{
-		Pool: work.Pool, Feeds: []string{wire.FeedRoutes, wire.FeedTenants}, Key: k.feed, Clock: p.Clock, Log: p.Log,
+		Pool: work.Pool, Feeds: []string{wire.FeedRoutes, wire.FeedTenants, wire.FeedEvents}, Key: k.feed, Clock: p.Clock, Log: p.Log,
 	})
 	if err != nil {
 		return err
@@ -272,10 +278,14 @@ func (h *house) serve(
 		return err
 	}
 	s.Close = append(s.Close, follower.Close)
+	hooks, err := h.hooks(ctx, s, p, work.Kernel)
+	if err != nil {
+		return err
+	}
 	w := worker.New(work)
 	handlers, err := rpc.New(rpc.Config{
 		Kernel: work.Kernel, Pool: work.Pool, Worker: w, Work: work, Feeds: feeds, Trust: own, Zones: zones, Minters: minters,
-		MayPresent: p.Callers.MayPresent, Trials: trials,
+		MayPresent: p.Callers.MayPresent, Trials: trials, Hooks: hooks,
 	})
 	if err != nil {
 		return err

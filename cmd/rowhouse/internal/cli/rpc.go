@@ -11,6 +11,7 @@ import (
 
 	_ "cloud.google.com/go/longrunning/autogen/longrunningpb" // registers google.longrunning.Operations
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -22,6 +23,7 @@ import (
 	_ "github.com/rowhouse-platform/rowhouse/gen/rowhouse/gateway/v1" // as above
 	_ "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"   // as above
 	_ "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1" // as above
+	"github.com/rowhouse-platform/rowhouse/internal/hook"
 )
 
 const (
@@ -132,9 +134,11 @@ func (a *app) do(ctx context.Context, c *cobra.Command, r call) (proto.Message, 
 	defer cancel()
 	ctx, failed := a.identify(ctx, c, r)
 	response := message(r.method.Output())
-	if err := conn.Invoke(ctx, methodPath(r.method), r.request, response); err != nil {
+	var trailer metadata.MD
+	if err := conn.Invoke(ctx, methodPath(r.method), r.request, response, grpc.Trailer(&trailer)); err != nil {
 		return nil, failed(err)
 	}
+	warn(c, trailer.Get(hook.WarningHeader))
 	return response, nil
 }
 

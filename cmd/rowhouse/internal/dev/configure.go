@@ -91,6 +91,10 @@ func (w writer) tenancy() tenancy.Config {
 		Process: w.process("tenancy"), Database: w.l.file("secrets", "tenancy.dsn"), CellSecrets: w.l.file("cells"),
 		TrustRoot: w.l.file("keys", "trust-root.key"), FeedKey: w.l.file("keys", "feed-tenancy.key"),
 		KEK: w.l.file("keys", "tenancy.kek"), Zones: []string{zone},
+		Hooks: &tenancy.Hooks{
+			Address: loopback(w.p.GRPC["config"]), Identity: w.ids["config"], FeedKeys: w.l.file("keys", "feed-config.pub"),
+			State: w.l.file("tenancy", "hooks"),
+		},
 	}
 }
 

@@ -119,6 +119,11 @@ const (
 	Reason_REASON_CANCELLED Reason = 44
 	// DEADLINE_EXCEEDED, at the edge HTTP 408: the client sent its request too slowly.
 	Reason_REASON_REQUEST_TIMEOUT Reason = 45
+	// FAILED_PRECONDITION: a hook that operators registered refused the step; metadata: hook, and what it said as reason.
+	Reason_REASON_HOOK_DENIED Reason = 46
+	// FAILED_PRECONDITION: a hook without which the step must not be taken gave no answer, or it is not known which hooks there
+	// are; metadata: hook. A repeat asks again.
+	Reason_REASON_HOOK_UNAVAILABLE Reason = 47
 )
 
 // Enum value maps for Reason.
@@ -170,6 +175,8 @@ var (
 		43: "REASON_UPSTREAM_TIMEOUT",
 		44: "REASON_CANCELLED",
 		45: "REASON_REQUEST_TIMEOUT",
+		46: "REASON_HOOK_DENIED",
+		47: "REASON_HOOK_UNAVAILABLE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":            0,
@@ -218,6 +225,8 @@ var (
 		"REASON_UPSTREAM_TIMEOUT":       43,
 		"REASON_CANCELLED":              44,
 		"REASON_REQUEST_TIMEOUT":        45,
+		"REASON_HOOK_DENIED":            46,
+		"REASON_HOOK_UNAVAILABLE":       47,
 	}
 )
 
@@ -252,7 +261,7 @@ var File_rowhouse_api_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\x89\n" +
+	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\xbe\n" +
 	"\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -301,7 +310,9 @@ const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\x16REASON_UPSTREAM_FAILED\x10*\x12\x1b\n" +
 	"\x17REASON_UPSTREAM_TIMEOUT\x10+\x12\x14\n" +
 	"\x10REASON_CANCELLED\x10,\x12\x1a\n" +
-	"\x16REASON_REQUEST_TIMEOUT\x10-B\xc1\x01\n" +
+	"\x16REASON_REQUEST_TIMEOUT\x10-\x12\x16\n" +
+	"\x12REASON_HOOK_DENIED\x10.\x12\x1b\n" +
+	"\x17REASON_HOOK_UNAVAILABLE\x10/B\xc1\x01\n" +
 	"\x13com.rowhouse.api.v1B\vReasonProtoP\x01Z?github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1;apiv1\xa2\x02\x03RAX\xaa\x02\x0fRowhouse.Api.V1\xca\x02\x0fRowhouse\\Api\\V1\xe2\x02\x1bRowhouse\\Api\\V1\\GPBMetadata\xea\x02\x11Rowhouse::Api::V1b\x06proto3"
 
 var (

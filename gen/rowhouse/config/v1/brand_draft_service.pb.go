@@ -376,7 +376,9 @@ type PublishBrandDraftRequest struct {
 	// Whether to check everything and change nothing.
 	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// Why, at most 500 characters.
-	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why hooks are not asked about this step, 10 to 500 characters. Needs the permission config.hooks.skip, and is audited.
+	SkipHooks     string `protobuf:"bytes,40,opt,name=skip_hooks,json=skipHooks,proto3" json:"skip_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -442,6 +444,13 @@ func (x *PublishBrandDraftRequest) GetValidateOnly() bool {
 func (x *PublishBrandDraftRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *PublishBrandDraftRequest) GetSkipHooks() string {
+	if x != nil {
+		return x.SkipHooks
 	}
 	return ""
 }
@@ -741,14 +750,18 @@ const file_rowhouse_config_v1_brand_draft_service_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12#\n" +
 	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\"\x1a\n" +
-	"\x18DeleteBrandDraftResponse\"\x96\x02\n" +
+	"\x18DeleteBrandDraftResponse\"\xc4\x02\n" +
 	"\x18PublishBrandDraftRequest\x12i\n" +
 	"\x04name\x18\x01 \x01(\tBU\xbaHRrP\x18\xa0\x012K^(platform|plans/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*)/brandDraft$R\x04name\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12 \n" +
-	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"U\n" +
+	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12,\n" +
+	"\n" +
+	"skip_hooks\x18( \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\tskipHooks\"U\n" +
 	"\x19PublishBrandDraftResponse\x128\n" +
 	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xe3\x01\n" +
 	"\x19CreateBrandPreviewRequest\x12E\n" +

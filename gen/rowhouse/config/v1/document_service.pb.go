@@ -256,7 +256,9 @@ type UpdateDocumentRequest struct {
 	Reason string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Whether content is a JSON Patch to the current content: all its operations are done, or
 	// none. Not with merge_patch.
-	JsonPatch     bool `protobuf:"varint,12,opt,name=json_patch,json=jsonPatch,proto3" json:"json_patch,omitempty"`
+	JsonPatch bool `protobuf:"varint,12,opt,name=json_patch,json=jsonPatch,proto3" json:"json_patch,omitempty"`
+	// Why hooks are not asked about this step, 10 to 500 characters. Needs the permission config.hooks.skip, and is audited.
+	SkipHooks     string `protobuf:"bytes,40,opt,name=skip_hooks,json=skipHooks,proto3" json:"skip_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +347,13 @@ func (x *UpdateDocumentRequest) GetJsonPatch() bool {
 		return x.JsonPatch
 	}
 	return false
+}
+
+func (x *UpdateDocumentRequest) GetSkipHooks() string {
+	if x != nil {
+		return x.SkipHooks
+	}
+	return ""
 }
 
 // UpdateDocumentResponse holds the document.
@@ -1064,7 +1073,7 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"{\n" +
 	"\x15ListDocumentsResponse\x12:\n" +
 	"\tdocuments\x18\x01 \x03(\v2\x1c.rowhouse.config.v1.DocumentR\tdocuments\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xee\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9c\x03\n" +
 	"\x15UpdateDocumentRequest\x12@\n" +
 	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentB\x06\xbaH\x03\xc8\x01\x01R\bdocument\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
@@ -1078,7 +1087,11 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"mergePatch\x12 \n" +
 	"\x06reason\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x1d\n" +
 	"\n" +
-	"json_patch\x18\f \x01(\bR\tjsonPatch\"R\n" +
+	"json_patch\x18\f \x01(\bR\tjsonPatch\x12,\n" +
+	"\n" +
+	"skip_hooks\x18( \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\tskipHooks\"R\n" +
 	"\x16UpdateDocumentResponse\x128\n" +
 	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xd7\x02\n" +
 	"\x15DeleteDocumentRequest\x12\xa9\x01\n" +

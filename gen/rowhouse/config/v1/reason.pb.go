@@ -67,8 +67,10 @@ const (
 	Reason_REASON_WEBHOOK_LIMIT Reason = 51
 	// FAILED_PRECONDITION: the webhook is disabled.
 	Reason_REASON_WEBHOOK_DISABLED Reason = 52
-	// FAILED_PRECONDITION: the installation has no key to keep secrets under, so there are no webhooks.
+	// FAILED_PRECONDITION: the installation has no key to keep secrets under, so there are no webhooks and no hooks.
 	Reason_REASON_WEBHOOKS_OFF Reason = 53
+	// FAILED_PRECONDITION: there are as many hooks as there may be.
+	Reason_REASON_HOOK_LIMIT Reason = 54
 )
 
 // Enum value maps for Reason.
@@ -92,6 +94,7 @@ var (
 		51: "REASON_WEBHOOK_LIMIT",
 		52: "REASON_WEBHOOK_DISABLED",
 		53: "REASON_WEBHOOKS_OFF",
+		54: "REASON_HOOK_LIMIT",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -112,6 +115,7 @@ var (
 		"REASON_WEBHOOK_LIMIT":        51,
 		"REASON_WEBHOOK_DISABLED":     52,
 		"REASON_WEBHOOKS_OFF":         53,
+		"REASON_HOOK_LIMIT":           54,
 	}
 )
 
@@ -146,7 +150,7 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\x84\x04\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\x9b\x04\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
@@ -166,7 +170,8 @@ const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\x1aREASON_WEBHOOK_URL_REFUSED\x102\x12\x18\n" +
 	"\x14REASON_WEBHOOK_LIMIT\x103\x12\x1b\n" +
 	"\x17REASON_WEBHOOK_DISABLED\x104\x12\x17\n" +
-	"\x13REASON_WEBHOOKS_OFF\x105B\xd6\x01\n" +
+	"\x13REASON_WEBHOOKS_OFF\x105\x12\x15\n" +
+	"\x11REASON_HOOK_LIMIT\x106B\xd6\x01\n" +
 	"\x16com.rowhouse.config.v1B\vReasonProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
 var (

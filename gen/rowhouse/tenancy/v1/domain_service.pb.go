@@ -247,7 +247,9 @@ type CreateDomainRequest struct {
 	// UUID chosen by the caller; a repeat within 24 h gives the first answer.
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Whether to check everything and change nothing.
-	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Why hooks are not asked about this step, 10 to 500 characters. Needs the permission config.hooks.skip, and is audited.
+	SkipHooks     string `protobuf:"bytes,10,opt,name=skip_hooks,json=skipHooks,proto3" json:"skip_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -315,6 +317,13 @@ func (x *CreateDomainRequest) GetValidateOnly() bool {
 		return x.ValidateOnly
 	}
 	return false
+}
+
+func (x *CreateDomainRequest) GetSkipHooks() string {
+	if x != nil {
+		return x.SkipHooks
+	}
+	return ""
 }
 
 // CreateDomainResponse holds the new domain.
@@ -745,7 +754,7 @@ const file_rowhouse_tenancy_v1_domain_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"t\n" +
 	"\x13ListDomainsResponse\x125\n" +
 	"\adomains\x18\x01 \x03(\v2\x1b.rowhouse.tenancy.v1.DomainR\adomains\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x88\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb6\x02\n" +
 	"\x13CreateDomainRequest\x12B\n" +
 	"\x06parent\x18\x01 \x01(\tB*\xbaH'r%\x18\x8c\x012 ^tenants/(-|[a-z](-?[a-z0-9])*)$R\x06parent\x12'\n" +
 	"\tdomain_id\x18\x02 \x01(\tB\n" +
@@ -753,7 +762,12 @@ const file_rowhouse_tenancy_v1_domain_service_proto_rawDesc = "" +
 	"\x06domain\x18\x03 \x01(\v2\x1b.rowhouse.tenancy.v1.DomainR\x06domain\x12*\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"K\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12,\n" +
+	"\n" +
+	"skip_hooks\x18\n" +
+	" \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\tskipHooks\"K\n" +
 	"\x14CreateDomainResponse\x123\n" +
 	"\x06domain\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.DomainR\x06domain\"\xe6\x01\n" +
 	"\x13UpdateDomainRequest\x12;\n" +

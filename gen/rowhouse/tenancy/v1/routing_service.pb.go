@@ -226,6 +226,107 @@ func (x *WatchTenantsResponse) GetFrame() *v1.FeedFrame {
 	return nil
 }
 
+// WatchEventsRequest opens the feed "events".
+type WatchEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where to resume; empty for a snapshot.
+	ResumeToken []byte `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// Name of the consumer's process, unique while it runs.
+	Replica       string `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchEventsRequest) GetResumeToken() []byte {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+// WatchEventsResponse is one frame of the feed "events".
+type WatchEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The frame.
+	Frame         *v1.FeedFrame `protobuf:"bytes,1,opt,name=frame,proto3" json:"frame,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsResponse) Reset() {
+	*x = WatchEventsResponse{}
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsResponse) ProtoMessage() {}
+
+func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WatchEventsResponse) GetFrame() *v1.FeedFrame {
+	if x != nil {
+		return x.Frame
+	}
+	return nil
+}
+
 // ReportAppliedRequest tells what a consumer has applied.
 type ReportAppliedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -243,7 +344,7 @@ type ReportAppliedRequest struct {
 
 func (x *ReportAppliedRequest) Reset() {
 	*x = ReportAppliedRequest{}
-	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[4]
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -255,7 +356,7 @@ func (x *ReportAppliedRequest) String() string {
 func (*ReportAppliedRequest) ProtoMessage() {}
 
 func (x *ReportAppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[4]
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -268,7 +369,7 @@ func (x *ReportAppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAppliedRequest.ProtoReflect.Descriptor instead.
 func (*ReportAppliedRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{4}
+	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReportAppliedRequest) GetFeed() string {
@@ -308,7 +409,7 @@ type ReportAppliedResponse struct {
 
 func (x *ReportAppliedResponse) Reset() {
 	*x = ReportAppliedResponse{}
-	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[5]
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -320,7 +421,7 @@ func (x *ReportAppliedResponse) String() string {
 func (*ReportAppliedResponse) ProtoMessage() {}
 
 func (x *ReportAppliedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[5]
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -333,7 +434,7 @@ func (x *ReportAppliedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAppliedResponse.ProtoReflect.Descriptor instead.
 func (*ReportAppliedResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{5}
+	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{7}
 }
 
 // ListConsumersRequest asks for the live consumers.
@@ -347,7 +448,7 @@ type ListConsumersRequest struct {
 
 func (x *ListConsumersRequest) Reset() {
 	*x = ListConsumersRequest{}
-	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[6]
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +460,7 @@ func (x *ListConsumersRequest) String() string {
 func (*ListConsumersRequest) ProtoMessage() {}
 
 func (x *ListConsumersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[6]
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +473,7 @@ func (x *ListConsumersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConsumersRequest.ProtoReflect.Descriptor instead.
 func (*ListConsumersRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{6}
+	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListConsumersRequest) GetParent() string {
@@ -393,7 +494,7 @@ type ListConsumersResponse struct {
 
 func (x *ListConsumersResponse) Reset() {
 	*x = ListConsumersResponse{}
-	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[7]
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +506,7 @@ func (x *ListConsumersResponse) String() string {
 func (*ListConsumersResponse) ProtoMessage() {}
 
 func (x *ListConsumersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[7]
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +519,7 @@ func (x *ListConsumersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConsumersResponse.ProtoReflect.Descriptor instead.
 func (*ListConsumersResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{7}
+	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListConsumersResponse) GetConsumers() []*Consumer {
@@ -449,7 +550,7 @@ type Consumer struct {
 
 func (x *Consumer) Reset() {
 	*x = Consumer{}
-	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[8]
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +562,7 @@ func (x *Consumer) String() string {
 func (*Consumer) ProtoMessage() {}
 
 func (x *Consumer) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[8]
+	mi := &file_rowhouse_tenancy_v1_routing_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +575,7 @@ func (x *Consumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
 func (*Consumer) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{8}
+	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Consumer) GetIdentity() string {
@@ -535,6 +636,12 @@ const file_rowhouse_tenancy_v1_routing_service_proto_rawDesc = "" +
 	"\areplica\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\areplica\"H\n" +
 	"\x14WatchTenantsResponse\x120\n" +
+	"\x05frame\x18\x01 \x01(\v2\x1a.rowhouse.api.v1.FeedFrameR\x05frame\"g\n" +
+	"\x12WatchEventsRequest\x12+\n" +
+	"\fresume_token\x18\x01 \x01(\fB\b\xbaH\x05z\x03\x18\x80\x04R\vresumeToken\x12$\n" +
+	"\areplica\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\areplica\"G\n" +
+	"\x13WatchEventsResponse\x120\n" +
 	"\x05frame\x18\x01 \x01(\v2\x1a.rowhouse.api.v1.FeedFrameR\x05frame\"\xcf\x01\n" +
 	"\x14ReportAppliedRequest\x12*\n" +
 	"\x04feed\x18\x01 \x01(\tB\x16\xbaH\x13r\x11R\x06routesR\atenantsR\x04feed\x12$\n" +
@@ -554,10 +661,11 @@ const file_rowhouse_tenancy_v1_routing_service_proto_rawDesc = "" +
 	"\x10applied_revision\x18\x04 \x01(\x03R\x0fappliedRevision\x12 \n" +
 	"\vquarantined\x18\x05 \x03(\tR\vquarantined\x12;\n" +
 	"\vreport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"reportTime2\xcc\x04\n" +
+	"reportTime2\xd6\x05\n" +
 	"\x0eRoutingService\x12\x87\x01\n" +
 	"\vWatchRoutes\x12'.rowhouse.tenancy.v1.WatchRoutesRequest\x1a(.rowhouse.tenancy.v1.WatchRoutesResponse\"#\x8a\xb2\x19\x1c\b\x03\x12\x14tenancy.routes.watch\x18\x05 \x01\x90\x02\x010\x01\x12\x8b\x01\n" +
-	"\fWatchTenants\x12(.rowhouse.tenancy.v1.WatchTenantsRequest\x1a).rowhouse.tenancy.v1.WatchTenantsResponse\"$\x8a\xb2\x19\x1d\b\x03\x12\x15tenancy.tenants.watch\x18\x05 \x01\x90\x02\x010\x01\x12\x89\x01\n" +
+	"\fWatchTenants\x12(.rowhouse.tenancy.v1.WatchTenantsRequest\x1a).rowhouse.tenancy.v1.WatchTenantsResponse\"$\x8a\xb2\x19\x1d\b\x03\x12\x15tenancy.tenants.watch\x18\x05 \x01\x90\x02\x010\x01\x12\x87\x01\n" +
+	"\vWatchEvents\x12'.rowhouse.tenancy.v1.WatchEventsRequest\x1a(.rowhouse.tenancy.v1.WatchEventsResponse\"#\x8a\xb2\x19\x1c\b\x03\x12\x14tenancy.events.watch\x18\x05 \x01\x90\x02\x010\x01\x12\x89\x01\n" +
 	"\rReportApplied\x12).rowhouse.tenancy.v1.ReportAppliedRequest\x1a*.rowhouse.tenancy.v1.ReportAppliedResponse\"!\x8a\xb2\x19\x1d\b\x03\x12\x15tenancy.tenants.watch\x18\x01 \x03\x12\x95\x01\n" +
 	"\rListConsumers\x12).rowhouse.tenancy.v1.ListConsumersRequest\x1a*.rowhouse.tenancy.v1.ListConsumersResponse\"-\x8a\xb2\x19&\b\x02\x12\x16tenancy.consumers.list\x18\x02 \x01*\x06parent\x90\x02\x01B\xe5\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\x13RoutingServiceProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
@@ -574,38 +682,43 @@ func file_rowhouse_tenancy_v1_routing_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_tenancy_v1_routing_service_proto_rawDescData
 }
 
-var file_rowhouse_tenancy_v1_routing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_rowhouse_tenancy_v1_routing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_rowhouse_tenancy_v1_routing_service_proto_goTypes = []any{
 	(*WatchRoutesRequest)(nil),    // 0: rowhouse.tenancy.v1.WatchRoutesRequest
 	(*WatchRoutesResponse)(nil),   // 1: rowhouse.tenancy.v1.WatchRoutesResponse
 	(*WatchTenantsRequest)(nil),   // 2: rowhouse.tenancy.v1.WatchTenantsRequest
 	(*WatchTenantsResponse)(nil),  // 3: rowhouse.tenancy.v1.WatchTenantsResponse
-	(*ReportAppliedRequest)(nil),  // 4: rowhouse.tenancy.v1.ReportAppliedRequest
-	(*ReportAppliedResponse)(nil), // 5: rowhouse.tenancy.v1.ReportAppliedResponse
-	(*ListConsumersRequest)(nil),  // 6: rowhouse.tenancy.v1.ListConsumersRequest
-	(*ListConsumersResponse)(nil), // 7: rowhouse.tenancy.v1.ListConsumersResponse
-	(*Consumer)(nil),              // 8: rowhouse.tenancy.v1.Consumer
-	(*v1.FeedFrame)(nil),          // 9: rowhouse.api.v1.FeedFrame
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*WatchEventsRequest)(nil),    // 4: rowhouse.tenancy.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 5: rowhouse.tenancy.v1.WatchEventsResponse
+	(*ReportAppliedRequest)(nil),  // 6: rowhouse.tenancy.v1.ReportAppliedRequest
+	(*ReportAppliedResponse)(nil), // 7: rowhouse.tenancy.v1.ReportAppliedResponse
+	(*ListConsumersRequest)(nil),  // 8: rowhouse.tenancy.v1.ListConsumersRequest
+	(*ListConsumersResponse)(nil), // 9: rowhouse.tenancy.v1.ListConsumersResponse
+	(*Consumer)(nil),              // 10: rowhouse.tenancy.v1.Consumer
+	(*v1.FeedFrame)(nil),          // 11: rowhouse.api.v1.FeedFrame
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_rowhouse_tenancy_v1_routing_service_proto_depIdxs = []int32{
-	9,  // 0: rowhouse.tenancy.v1.WatchRoutesResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
-	9,  // 1: rowhouse.tenancy.v1.WatchTenantsResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
-	8,  // 2: rowhouse.tenancy.v1.ListConsumersResponse.consumers:type_name -> rowhouse.tenancy.v1.Consumer
-	10, // 3: rowhouse.tenancy.v1.Consumer.report_time:type_name -> google.protobuf.Timestamp
-	0,  // 4: rowhouse.tenancy.v1.RoutingService.WatchRoutes:input_type -> rowhouse.tenancy.v1.WatchRoutesRequest
-	2,  // 5: rowhouse.tenancy.v1.RoutingService.WatchTenants:input_type -> rowhouse.tenancy.v1.WatchTenantsRequest
-	4,  // 6: rowhouse.tenancy.v1.RoutingService.ReportApplied:input_type -> rowhouse.tenancy.v1.ReportAppliedRequest
-	6,  // 7: rowhouse.tenancy.v1.RoutingService.ListConsumers:input_type -> rowhouse.tenancy.v1.ListConsumersRequest
-	1,  // 8: rowhouse.tenancy.v1.RoutingService.WatchRoutes:output_type -> rowhouse.tenancy.v1.WatchRoutesResponse
-	3,  // 9: rowhouse.tenancy.v1.RoutingService.WatchTenants:output_type -> rowhouse.tenancy.v1.WatchTenantsResponse
-	5,  // 10: rowhouse.tenancy.v1.RoutingService.ReportApplied:output_type -> rowhouse.tenancy.v1.ReportAppliedResponse
-	7,  // 11: rowhouse.tenancy.v1.RoutingService.ListConsumers:output_type -> rowhouse.tenancy.v1.ListConsumersResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	11, // 0: rowhouse.tenancy.v1.WatchRoutesResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
+	11, // 1: rowhouse.tenancy.v1.WatchTenantsResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
+	11, // 2: rowhouse.tenancy.v1.WatchEventsResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
+	10, // 3: rowhouse.tenancy.v1.ListConsumersResponse.consumers:type_name -> rowhouse.tenancy.v1.Consumer
+	12, // 4: rowhouse.tenancy.v1.Consumer.report_time:type_name -> google.protobuf.Timestamp
+	0,  // 5: rowhouse.tenancy.v1.RoutingService.WatchRoutes:input_type -> rowhouse.tenancy.v1.WatchRoutesRequest
+	2,  // 6: rowhouse.tenancy.v1.RoutingService.WatchTenants:input_type -> rowhouse.tenancy.v1.WatchTenantsRequest
+	4,  // 7: rowhouse.tenancy.v1.RoutingService.WatchEvents:input_type -> rowhouse.tenancy.v1.WatchEventsRequest
+	6,  // 8: rowhouse.tenancy.v1.RoutingService.ReportApplied:input_type -> rowhouse.tenancy.v1.ReportAppliedRequest
+	8,  // 9: rowhouse.tenancy.v1.RoutingService.ListConsumers:input_type -> rowhouse.tenancy.v1.ListConsumersRequest
+	1,  // 10: rowhouse.tenancy.v1.RoutingService.WatchRoutes:output_type -> rowhouse.tenancy.v1.WatchRoutesResponse
+	3,  // 11: rowhouse.tenancy.v1.RoutingService.WatchTenants:output_type -> rowhouse.tenancy.v1.WatchTenantsResponse
+	5,  // 12: rowhouse.tenancy.v1.RoutingService.WatchEvents:output_type -> rowhouse.tenancy.v1.WatchEventsResponse
+	7,  // 13: rowhouse.tenancy.v1.RoutingService.ReportApplied:output_type -> rowhouse.tenancy.v1.ReportAppliedResponse
+	9,  // 14: rowhouse.tenancy.v1.RoutingService.ListConsumers:output_type -> rowhouse.tenancy.v1.ListConsumersResponse
+	10, // [10:15] is the sub-list for method output_type
+	5,  // [5:10] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_tenancy_v1_routing_service_proto_init() }
@@ -619,7 +732,7 @@ func file_rowhouse_tenancy_v1_routing_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_tenancy_v1_routing_service_proto_rawDesc), len(file_rowhouse_tenancy_v1_routing_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

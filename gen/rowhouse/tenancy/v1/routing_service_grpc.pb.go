@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	RoutingService_WatchRoutes_FullMethodName   = "/rowhouse.tenancy.v1.RoutingService/WatchRoutes"
 	RoutingService_WatchTenants_FullMethodName  = "/rowhouse.tenancy.v1.RoutingService/WatchTenants"
+	RoutingService_WatchEvents_FullMethodName   = "/rowhouse.tenancy.v1.RoutingService/WatchEvents"
 	RoutingService_ReportApplied_FullMethodName = "/rowhouse.tenancy.v1.RoutingService/ReportApplied"
 	RoutingService_ListConsumers_FullMethodName = "/rowhouse.tenancy.v1.RoutingService/ListConsumers"
 )
@@ -40,6 +41,10 @@ type RoutingServiceClient interface {
 	// keys. Values are RouteEntry messages; the feed's name is "tenants".
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchTenants(ctx context.Context, in *WatchTenantsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTenantsResponse], error)
+	// WatchEvents streams what happened to tenants, for config, which tells webhooks of it. Values are TenancyEvent messages;
+	// the feed's name is "events". Its state is what happened in the last seven days, or the newest 100,000 of it.
+	// Errors: RESYNC; WATCH_TOO_SLOW.
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// ReportApplied tells which revision a consumer has applied. Consumers call it once a
 	// second and after each change; operations such as a suspension wait up to 30 s for
 	// those that report, and then name them. The feed "routes" needs the permission
@@ -96,6 +101,25 @@ func (c *routingServiceClient) WatchTenants(ctx context.Context, in *WatchTenant
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RoutingService_WatchTenantsClient = grpc.ServerStreamingClient[WatchTenantsResponse]
 
+func (c *routingServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RoutingService_ServiceDesc.Streams[2], RoutingService_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RoutingService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
+
 func (c *routingServiceClient) ReportApplied(ctx context.Context, in *ReportAppliedRequest, opts ...grpc.CallOption) (*ReportAppliedResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReportAppliedResponse)
@@ -131,6 +155,10 @@ type RoutingServiceServer interface {
 	// keys. Values are RouteEntry messages; the feed's name is "tenants".
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchTenants(*WatchTenantsRequest, grpc.ServerStreamingServer[WatchTenantsResponse]) error
+	// WatchEvents streams what happened to tenants, for config, which tells webhooks of it. Values are TenancyEvent messages;
+	// the feed's name is "events". Its state is what happened in the last seven days, or the newest 100,000 of it.
+	// Errors: RESYNC; WATCH_TOO_SLOW.
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// ReportApplied tells which revision a consumer has applied. Consumers call it once a
 	// second and after each change; operations such as a suspension wait up to 30 s for
 	// those that report, and then name them. The feed "routes" needs the permission
@@ -154,6 +182,9 @@ func (UnimplementedRoutingServiceServer) WatchRoutes(*WatchRoutesRequest, grpc.S
 }
 func (UnimplementedRoutingServiceServer) WatchTenants(*WatchTenantsRequest, grpc.ServerStreamingServer[WatchTenantsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchTenants not implemented")
+}
+func (UnimplementedRoutingServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
 }
 func (UnimplementedRoutingServiceServer) ReportApplied(context.Context, *ReportAppliedRequest) (*ReportAppliedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportApplied not implemented")
@@ -203,6 +234,17 @@ func _RoutingService_WatchTenants_Handler(srv interface{}, stream grpc.ServerStr
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RoutingService_WatchTenantsServer = grpc.ServerStreamingServer[WatchTenantsResponse]
+
+func _RoutingService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RoutingServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RoutingService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
 
 func _RoutingService_ReportApplied_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReportAppliedRequest)
@@ -265,6 +307,11 @@ var RoutingService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchTenants",
 			Handler:       _RoutingService_WatchTenants_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _RoutingService_WatchEvents_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -369,7 +369,9 @@ type CreateTenantRequest struct {
 	// UUID chosen by the caller; a repeat within 24 h gives the first answer.
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Whether to check everything and change nothing.
-	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Why hooks are not asked about this step, 10 to 500 characters. Needs the permission config.hooks.skip, and is audited.
+	SkipHooks     string `protobuf:"bytes,10,opt,name=skip_hooks,json=skipHooks,proto3" json:"skip_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -439,6 +441,13 @@ func (x *CreateTenantRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *CreateTenantRequest) GetSkipHooks() string {
+	if x != nil {
+		return x.SkipHooks
+	}
+	return ""
+}
+
 // CreateTenantResponse holds the tenant and the operation that makes it ready.
 type CreateTenantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -504,7 +513,9 @@ type UpdateTenantRequest struct {
 	// UUID chosen by the caller; a repeat within 24 h gives the first answer.
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Whether to check everything and change nothing.
-	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Why hooks are not asked about this step, 10 to 500 characters. Needs the permission config.hooks.skip, and is audited.
+	SkipHooks     string `protobuf:"bytes,10,opt,name=skip_hooks,json=skipHooks,proto3" json:"skip_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -565,6 +576,13 @@ func (x *UpdateTenantRequest) GetValidateOnly() bool {
 		return x.ValidateOnly
 	}
 	return false
+}
+
+func (x *UpdateTenantRequest) GetSkipHooks() string {
+	if x != nil {
+		return x.SkipHooks
+	}
+	return ""
 }
 
 // UpdateTenantResponse holds the changed tenant.
@@ -1211,24 +1229,34 @@ const file_rowhouse_tenancy_v1_tenant_service_proto_rawDesc = "" +
 	"\fshow_deleted\x18\x06 \x01(\bR\vshowDeleted\"t\n" +
 	"\x13ListTenantsResponse\x125\n" +
 	"\atenants\x18\x01 \x03(\v2\x1b.rowhouse.tenancy.v1.TenantR\atenants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfa\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa8\x02\n" +
 	"\x13CreateTenantRequest\x12\x1f\n" +
 	"\x06parent\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x00R\x06parent\x12<\n" +
 	"\ttenant_id\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x03\x18?2\x14^[a-z](-?[a-z0-9])*$R\btenantId\x123\n" +
 	"\x06tenant\x18\x03 \x01(\v2\x1b.rowhouse.tenancy.v1.TenantR\x06tenant\x12*\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\x88\x01\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12,\n" +
+	"\n" +
+	"skip_hooks\x18\n" +
+	" \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\tskipHooks\"\x88\x01\n" +
 	"\x14CreateTenantResponse\x12;\n" +
 	"\toperation\x18\x01 \x01(\v2\x1d.google.longrunning.OperationR\toperation\x123\n" +
-	"\x06tenant\x18\x02 \x01(\v2\x1b.rowhouse.tenancy.v1.TenantR\x06tenant\"\xe6\x01\n" +
+	"\x06tenant\x18\x02 \x01(\v2\x1b.rowhouse.tenancy.v1.TenantR\x06tenant\"\x94\x02\n" +
 	"\x13UpdateTenantRequest\x12;\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.TenantB\x06\xbaH\x03\xc8\x01\x01R\x06tenant\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\x12*\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnlyJ\x04\b\x03\x10\x04\"K\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12,\n" +
+	"\n" +
+	"skip_hooks\x18\n" +
+	" \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\tskipHooksJ\x04\b\x03\x10\x04\"K\n" +
 	"\x14UpdateTenantResponse\x123\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.TenantR\x06tenant\"\xb2\x02\n" +
 	"\x14SuspendTenantRequest\x12<\n" +

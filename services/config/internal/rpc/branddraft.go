@@ -142,6 +142,7 @@ func (s *brandDraftService) DeleteBrandDraft(
 func (s *brandDraftService) PublishBrandDraft(
 	ctx context.Context, req *configv1.PublishBrandDraftRequest,
 ) (*configv1.PublishBrandDraftResponse, error) {
+	verdict := s.askDocument(ctx, strings.TrimSuffix(req.GetName(), "/brandDraft")+"/config/"+sdk.BrandNamespace)
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.PublishBrandDraftResponse, error) {
 		w, d, err := s.open(ctx, tx, "name", req.GetName(), req.GetEtag())
 		if err != nil {
@@ -149,6 +150,9 @@ func (s *brandDraftService) PublishBrandDraft(
 		}
 		if d == nil {
 			return nil, missingDraft(w)
+		}
+		if err := verdict.Settle(tx); err != nil {
+			return nil, err
 		}
 		if d.GetBaseRevision() != w.document.GetRevision() {
 			return nil, fault.New(fault.Aborted, fault.ReasonEtagMismatch,

@@ -25,6 +25,8 @@ import (
 type Webhooks struct {
 	// Client calls receivers.
 	Client *egress.Client
+	// Hooks calls hooks, which have less time and more to say.
+	Hooks *egress.Client
 	// Box seals their secrets. Without it no webhook can be made, and nothing is sent.
 	Box *seal.Box
 }
@@ -124,7 +126,19 @@ func NewDispatcher(c Config) *webhook.Dispatcher {
 	if c.Webhooks.Box == nil {
 		return nil
 	}
-	q := &store.Queue{
+	return webhook.NewDispatcher(webhook.Config{Queue: c.queue(), Poster: c.Webhooks.Client, Clock: c.Clock, Log: c.Log, Meters: c.Meters})
+}
+
+// NewTenancy returns what takes in the events of tenancy, nil when there are no webhooks.
+func NewTenancy(c Config) *webhook.Tenancy {
+	if c.Webhooks.Box == nil {
+		return nil
+	}
+	return webhook.NewTenancy(c.queue(), c.Log)
+}
+
+func (c Config) queue() *store.Queue {
+	return &store.Queue{
 		Pool: c.Pool,
 		Names: func(uid string) string {
 			t, ok := c.tenant(uid)
@@ -142,7 +156,6 @@ func NewDispatcher(c Config) *webhook.Dispatcher {
 		},
 		Gone: c.gone,
 	}
-	return webhook.NewDispatcher(webhook.Config{Queue: q, Poster: c.Webhooks.Client, Clock: c.Clock, Log: c.Log})
 }
 
 // gone disables a webhook whose receiver said that it is gone.

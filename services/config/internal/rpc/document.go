@@ -157,9 +157,13 @@ func few(p page.Page) page.Page {
 func (s *documentService) UpdateDocument(
 	ctx context.Context, req *configv1.UpdateDocumentRequest,
 ) (*configv1.UpdateDocumentResponse, error) {
+	verdict := s.askDocument(ctx, req.GetDocument().GetName())
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.UpdateDocumentResponse, error) {
 		w, err := s.open(ctx, tx, "document.name", req.GetDocument().GetName(), req.GetDocument().GetEtag())
 		if err != nil {
+			return nil, err
+		}
+		if err := verdict.Settle(tx); err != nil {
 			return nil, err
 		}
 		if !w.exists() && !req.GetAllowMissing() {

@@ -13,15 +13,18 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/feedserver"
+	"github.com/rowhouse-platform/rowhouse/internal/hook"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/ask"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
 )
@@ -43,6 +46,12 @@ type Config struct {
 	PreviewKey ed25519.PrivateKey
 	// Webhooks tells others of changes.
 	Webhooks Webhooks
+	// Ask calls hooks.
+	Ask *ask.Asker
+	// Hooks are asked before steps; see [Config.WithHooks].
+	Hooks *hook.Asker
+	// Meters makes the metrics of webhooks.
+	Meters metric.MeterProvider
 	// Log gets what no caller is told.
 	Log *slog.Logger
 }
@@ -58,6 +67,7 @@ func Register(s *grpc.Server, c Config) {
 	configv1.RegisterBrandAssetServiceServer(s, newBrandAssetService(c))
 	configv1.RegisterBrandDraftServiceServer(s, &brandDraftService{Config: c, documents: &documentService{Config: c}})
 	configv1.RegisterWebhookServiceServer(s, &webhookService{Config: c})
+	configv1.RegisterHookServiceServer(s, &hookService{Config: c})
 }
 
 // Domain and reasons of our own, see rowhouse.config.v1.Reason.

@@ -129,7 +129,7 @@ func (s *webhookService) create(ctx context.Context, tx *change.Tx, req *configv
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkURL(req.GetWebhook().GetUrl()); err != nil {
+	if err := s.checkURL("webhook.url", req.GetWebhook().GetUrl()); err != nil {
 		return nil, err
 	}
 	uid, err := tenant.NewUID(s.Clock(), rand.Reader)
@@ -213,15 +213,15 @@ func (s *webhookService) secret(ctx context.Context, w *configv1.Webhook) (strin
 	return k.Secret(), err
 }
 
-func (s *webhookService) checkURL(url string) error {
-	err := s.Webhooks.Client.CheckURL(url)
+func (c Config) checkURL(field, url string) error {
+	err := c.Webhooks.Client.CheckURL(url)
 	if err == nil {
 		return nil
 	}
 	class := string(egress.ClassOf(err))
 	what := "is not an address that is called: " + class
 	return refuse(fault.InvalidArgument, webhookURLRefused, "the URL %s", what).WithMetadata("class", class).
-		WithField(fault.FieldViolation{Field: "webhook.url", Description: what, Reason: webhookURLRefused})
+		WithField(fault.FieldViolation{Field: field, Description: what, Reason: webhookURLRefused})
 }
 
 // UpdateWebhook implements rowhouse.config.v1.WebhookService.
@@ -238,7 +238,7 @@ func (s *webhookService) UpdateWebhook(ctx context.Context, req *configv1.Update
 		if err != nil || len(paths) == 0 {
 			return &configv1.UpdateWebhookResponse{Webhook: w}, err
 		}
-		if err := s.checkURL(w.GetUrl()); err != nil {
+		if err := s.checkURL("webhook.url", w.GetUrl()); err != nil {
 			return nil, err
 		}
 		w.DisabledCause = ""

@@ -68,7 +68,7 @@ func takeEvents(ctx context.Context, tx pgx.Tx, n int) ([]webhook.Event, error) 
 	rows, err := tx.Query(ctx, `DELETE FROM webhook.event e USING (
 			SELECT source, revision, key FROM webhook.event ORDER BY source, revision, key LIMIT $1 FOR UPDATE SKIP LOCKED) t
 		WHERE e.source = t.source AND e.revision = t.revision AND e.key = t.key
-		RETURNING e.source, e.revision, e.key, e.type, e.removed, e.event_time`, n)
+		RETURNING e.source, e.revision, e.key, e.type, e.removed, e.event_time, e.data`, n)
 	if err != nil {
 		return nil, err
 	}
@@ -147,6 +147,9 @@ func (s *Queue) Claim(ctx context.Context, n int, fast bool) (tasks []webhook.Ta
 			most = webhook.PerFast
 		}
 		tasks, err = s.take(ctx, tx, endpoints, most)
+		for i := range tasks {
+			tasks[i].Fast = fast
+		}
 		return err
 	})
 	if err != nil {
@@ -282,6 +285,19 @@ func (s *Queue) Finish(ctx context.Context, t webhook.Task, r webhook.Result) er
 		return s.Gone(ctx, t.EndpointUID)
 	}
 	return nil
+}
+
+// Measure implements webhook.Queue.
+func (s *Queue) Measure(ctx context.Context) (m webhook.Measures, err error) {
+	err = s.Pool.QueryRow(ctx, `SELECT
+			coalesce((SELECT now() - min(event_time) FROM webhook.event), '0'),
+			coalesce(now() - min(due_time) FILTER (WHERE fast), '0'), coalesce(now() - min(due_time) FILTER (WHERE NOT fast), '0'),
+			(SELECT count(*) FROM (SELECT FROM webhook.delivery WHERE state = 'DEAD' LIMIT $1) dead)
+		FROM webhook.endpoint WHERE NOT disabled AND due_time <= now()`, webhook.MaxDead).Scan(&m.Events, &m.Fast, &m.Slow, &m.Dead)
+	if err != nil {
+		return m, fmt.Errorf("measure: %w", err)
+	}
+	return m, nil
 }
 
 // Sweep implements webhook.Queue.

@@ -140,8 +140,11 @@ func (w *world) to(prefix string) (found []post) {
 
 func newWorld() *world { return &world{under: map[string]int{}, most: map[string]int{}} }
 
-// dispatch runs a dispatcher until the test ends or stop is called.
-func (h *house) dispatch(q webhook.Queue, w *world) (stop func()) {
+// dispatch is serve for a world.
+func (h *house) dispatch(q webhook.Queue, w *world) (stop func()) { return h.serve(q, w) }
+
+// serve runs a dispatcher until the test ends or stop is called.
+func (h *house) serve(q webhook.Queue, w webhook.Poster) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(h.tb.Context()))
 	done := make(chan struct{})
 	d := webhook.NewDispatcher(webhook.Config{Queue: q, Poster: w, Clock: time.Now, Log: slog.New(slog.DiscardHandler)})
@@ -383,5 +386,76 @@ func TestReceiversThatHangDelayNobodyElse(t *testing.T) {
 		quietly, loudly, tenants*endpoints, float64(loudly)/float64(quietly))
 	if loudly > 2*quietly+200*time.Millisecond {
 		t.Errorf("p99 of others is %s, and %s without receivers that hang", loudly, quietly)
+	}
+}
+
+// Replicas that follow one feed record each event once, whatever they see of it: deltas, or a snapshot that holds all again.
+func TestEventsAreRecordedOnce(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	event := func(revision int64) webhook.Event {
+		return webhook.Event{
+			Source: webhook.SourceTenancy, Revision: revision, Key: "tenant.active/" + good, Type: "tenant.active", Time: time.Now(),
+			Data: `{"tenantUid":"` + good + `"}`,
+		}
+	}
+	record := func(revision int64, events ...int64) {
+		t.Helper()
+		var all []webhook.Event
+		for _, r := range events {
+			all = append(all, event(r))
+		}
+		if err := h.queue.Record(t.Context(), webhook.SourceTenancy, revision, all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting := func() (n int) {
+		t.Helper()
+		if err := h.super.QueryRow(t.Context(), `SELECT count(*) FROM webhook.event`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	h.endpoint(good, "e", "https://good.dev")
+	if record(5, 3, 5); waiting() != 0 {
+		t.Fatalf("%d events of the past are told", waiting())
+	}
+	record(6, 6)
+	record(6, 6)          // another replica
+	record(4, 3)          // one that is behind
+	record(9, 5, 6, 7, 9) // a snapshot
+	if waiting() != 3 {
+		t.Fatalf("%d events wait, want those of 6, 7 and 9", waiting())
+	}
+	// They are told, and never again, though nothing waits any more.
+	if n, err := h.queue.FanOut(t.Context(), 10); err != nil || n != 3 || h.count("PENDING") != 3 {
+		t.Fatalf("FanOut = %d, %v, and %d messages wait", n, err, h.count("PENDING"))
+	}
+	if record(9, 6, 7, 9); waiting() != 0 {
+		t.Errorf("%d events are told twice", waiting())
+	}
+	h.exec(`UPDATE webhook.endpoint SET disabled = true`)
+	if record(10, 10); waiting() != 0 {
+		t.Error("an event is kept that nobody listens to")
+	}
+}
+
+func TestMeasures(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	if m, err := h.queue.Measure(t.Context()); err != nil || m != (webhook.Measures{}) {
+		t.Fatalf("of nothing: %+v, %v", m, err)
+	}
+	h.endpoint(good, "e", "https://good.dev")
+	h.happen(good, 1, 2)
+	if m, err := h.queue.Measure(t.Context()); err != nil || m.Events <= 0 {
+		t.Errorf("with an event: %+v, %v", m, err)
+	}
+	if _, err := h.queue.FanOut(t.Context(), 10); err != nil {
+		t.Fatal(err)
+	}
+	h.exec(`UPDATE webhook.delivery SET state = 'DEAD' WHERE revision = 1`)
+	if m, err := h.queue.Measure(t.Context()); err != nil || m.Dead != 1 || m.Slow <= 0 || m.Fast != 0 || m.Events != 0 {
+		t.Errorf("with a message that waits and a dead one: %+v, %v", m, err)
 	}
 }

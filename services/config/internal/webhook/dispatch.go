@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+
 	"github.com/rowhouse-platform/rowhouse/internal/egress"
 )
 
@@ -58,6 +60,8 @@ type Queue interface {
 	Finish(ctx context.Context, t Task, r Result) error
 	// Sweep forgets what is old.
 	Sweep(ctx context.Context) error
+	// Measure looks at what there is.
+	Measure(ctx context.Context) (Measures, error)
 }
 
 // Poster calls receivers; [egress.Client] is one.
@@ -71,6 +75,8 @@ type Config struct {
 	Poster Poster
 	Clock  func() time.Time
 	Log    *slog.Logger
+	// Meters makes the metrics. Default: nothing is counted.
+	Meters metric.MeterProvider
 	// Workers is how many messages may be under way in this process; they wait more than they work. Half of them are
 	// for endpoints that are fast, half for all others. Default 1024.
 	Workers int
@@ -81,6 +87,7 @@ type Config struct {
 // Dispatcher sends messages. Any number of processes may have one.
 type Dispatcher struct {
 	cfg        Config
+	metrics    *metrics
 	fast, slow *lane
 	sending    sync.WaitGroup
 	// spare is the one connection to the database for what is not fast: hundreds of receivers that hang end their calls in
@@ -97,7 +104,7 @@ func NewDispatcher(cfg Config) *Dispatcher {
 		cfg.Poll = defaultPoll
 	}
 	return &Dispatcher{
-		cfg:   cfg,
+		cfg: cfg, metrics: newMetrics(cfg.Meters),
 		fast:  &lane{fast: true, most: PerFast, wake: make(chan struct{}, 1)},
 		slow:  &lane{most: PerSlow, wake: make(chan struct{}, 1)},
 		spare: make(chan struct{}, 1),
@@ -133,10 +140,17 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	}
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
+	look := time.NewTicker(measureEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			found, err := d.cfg.Queue.Measure(ctx)
+			if d.report(ctx, "measure the queue", err); err == nil {
+				d.metrics.queue.Store(&found)
+			}
 		case <-sweep.C:
 			d.report(ctx, "forget old messages", d.cfg.Queue.Sweep(ctx))
 		}
@@ -207,7 +221,10 @@ func (d *Dispatcher) report(ctx context.Context, what string, err error) {
 func (d *Dispatcher) send(ctx context.Context, t Task) {
 	lease, cancel := context.WithTimeout(context.WithoutCancel(ctx), Lease)
 	defer cancel()
+	start := d.cfg.Clock()
 	r := d.attempt(ctx, t)
+	took := d.cfg.Clock().Sub(start)
+	defer func() { d.metrics.attempt(lease, t, r, took) }()
 	if ctx.Err() != nil && !r.Delivered {
 		r = Result{Released: true}
 		lease, cancel = context.WithTimeout(lease, releaseLimit)

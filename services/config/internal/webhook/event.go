@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -30,6 +31,8 @@ type Event struct {
 	Type    string
 	Removed bool
 	Time    time.Time
+	// Data is what a message says of an event of another service, as JSON.
+	Data string
 }
 
 // data is what a message says of an event. It names what changed and holds none of it: values may be secret, and
@@ -39,7 +42,17 @@ type data struct {
 	TenantUID string `json:"tenantUid,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Layer     string `json:"layer,omitempty"`
-	Revision  int64  `json:"revision"`
+	// What follows is of events of tenancy.
+	State         string `json:"state,omitempty"`
+	PreviousState string `json:"previousState,omitempty"`
+	Plan          string `json:"plan,omitempty"`
+	PreviousPlan  string `json:"previousPlan,omitempty"`
+	Host          string `json:"host,omitempty"`
+	App           string `json:"app,omitempty"`
+	Operation     string `json:"operation,omitempty"`
+	Verb          string `json:"verb,omitempty"`
+	Error         string `json:"error,omitempty"`
+	Revision      int64  `json:"revision"`
 }
 
 // Message is an event as it is sent, and to whom.
@@ -59,8 +72,11 @@ func (e Event) Message(names Names) (m Message, ok bool) {
 	d := data{Revision: e.Revision}
 	part := strings.Split(e.Key, "/")
 	switch {
-	case e.Source == SourceTenancy && len(part) == 2:
-		m.TenantUID = part[1]
+	case e.Source == SourceTenancy:
+		if json.Unmarshal([]byte(e.Data), &d) != nil || d.TenantUID == "" {
+			return m, false
+		}
+		m.TenantUID, d.Revision = d.TenantUID, e.Revision
 	case len(part) == 2 && part[0] == "namespace":
 		d.Namespace = part[1]
 		e.typed("schema")
@@ -78,7 +94,7 @@ func (e Event) Message(names Names) (m Message, ok bool) {
 		return m, false
 	}
 	if m.TenantUID != "" {
-		d.TenantUID, d.Tenant = m.TenantUID, names(m.TenantUID)
+		d.TenantUID, d.Tenant = m.TenantUID, cmp.Or(d.Tenant, names(m.TenantUID))
 	}
 	body, err := json.Marshal(struct {
 		Type      string    `json:"type"`

@@ -101,9 +101,13 @@ func (s *domains) CreateDomain(ctx context.Context, req *tenancyv1.CreateDomainR
 	if err != nil {
 		return nil, err
 	}
+	verdict := s.askDomain(ctx, req, host.String(), app)
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.CreateDomainResponse, error) {
 		t, err := s.owner(ctx, tx, idOf(req.GetParent()))
 		if err != nil {
+			return nil, err
+		}
+		if err := verdict.Settle(tx); err != nil {
 			return nil, err
 		}
 		if shared, err := store.IsSharedHost(ctx, tx, host.String()); err != nil {
@@ -126,6 +130,9 @@ func (s *domains) CreateDomain(ctx context.Context, req *tenancyv1.CreateDomainR
 		tx.Audit(d.GetName())
 		if err := store.InsertDomain(ctx, tx, t.UID, d, app); err != nil {
 			return nil, err
+		}
+		if vouched {
+			wire.PublishEvent(tx, wire.Event{Type: wire.DomainAttached, Tenant: t, Domain: d})
 		}
 		return &tenancyv1.CreateDomainResponse{Domain: d}, s.publish(tx, t, d)
 	})
@@ -215,7 +222,7 @@ func (s *domains) DeleteDomain(ctx context.Context, req *tenancyv1.DeleteDomainR
 	}
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.DeleteDomainResponse, error) {
 		tx.Audit(req.GetName())
-		_, d, err := s.lock(ctx, tx, key, req.GetEtag())
+		t, d, err := s.lock(ctx, tx, key, req.GetEtag())
 		if fault.KindOf(err) == fault.NotFound && req.GetAllowMissing() {
 			return &tenancyv1.DeleteDomainResponse{}, nil
 		}
@@ -228,6 +235,7 @@ func (s *domains) DeleteDomain(ctx context.Context, req *tenancyv1.DeleteDomainR
 		if d.GetState() != tenancyv1.DomainState_DOMAIN_STATE_ACTIVE {
 			return &tenancyv1.DeleteDomainResponse{}, nil
 		}
+		wire.PublishEvent(tx, wire.Event{Type: wire.DomainRemoved, Tenant: t, Domain: d})
 		return &tenancyv1.DeleteDomainResponse{}, wire.RemoveDomain(tx, d.GetHost())
 	})
 }
@@ -258,6 +266,7 @@ func (s *domains) VerifyDomain(ctx context.Context, req *tenancyv1.VerifyDomainR
 		if err := store.UpdateDomain(ctx, tx, d, idOf(d.GetApp())); err != nil {
 			return nil, err
 		}
+		wire.PublishEvent(tx, wire.Event{Type: wire.DomainAttached, Tenant: t, Domain: d})
 		return &tenancyv1.VerifyDomainResponse{Domain: d}, s.publish(tx, t, d)
 	})
 }

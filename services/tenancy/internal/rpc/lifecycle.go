@@ -25,7 +25,11 @@ const inlineTime = 2 * time.Second
 
 // CreateTenant implements rowhouse.tenancy.v1.TenantService.
 func (s *tenants) CreateTenant(ctx context.Context, req *tenancyv1.CreateTenantRequest) (*tenancyv1.CreateTenantResponse, error) {
+	verdict := s.askCreate(ctx, req)
 	resp, err := change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.CreateTenantResponse, error) {
+		if err := verdict.Settle(tx); err != nil {
+			return nil, err
+		}
 		t, err := s.draft(ctx, tx, req)
 		if err != nil {
 			return nil, err
@@ -146,6 +150,7 @@ func (s *tenants) create(ctx context.Context, tx *change.Tx, t registry.Tenant) 
 	if err != nil {
 		return nil, err
 	}
+	wire.PublishEvent(tx, wire.Event{Type: wire.TenantCreated, Tenant: t})
 	seen(tx, t) // last: a failure is not to be told in the chain of a tenant that there never is
 	return &tenancyv1.CreateTenantResponse{Operation: o, Tenant: stamped(tx, t)}, nil
 }
@@ -280,6 +285,7 @@ func (s *tenants) next(
 	if err := s.write(ctx, tx, next); err != nil {
 		return nil, nil, err
 	}
+	wire.PublishState(tx, t, next)
 	o, err := s.begin(ctx, tx, &next, what)
 	if err != nil {
 		return nil, nil, err
@@ -306,7 +312,9 @@ func (s *tenants) remove(ctx context.Context, tx *change.Tx, t registry.Tenant) 
 		if err := wire.RemoveDomain(tx, d.GetHost()); err != nil {
 			return err
 		}
+		wire.PublishEvent(tx, wire.Event{Type: wire.DomainRemoved, Tenant: t, Domain: d})
 	}
+	wire.PublishEvent(tx, wire.Event{Type: wire.TenantRemoved, Tenant: t})
 	return store.RemoveTenant(ctx, tx, t.UID)
 }
 
@@ -325,9 +333,14 @@ func (s *tenants) supersede(ctx context.Context, tx *change.Tx, t registry.Tenan
 	if err != nil {
 		return err
 	}
-	running, err := store.Supersede(ctx, tx, "tenants/"+t.ID.String(), worker.VerbCreate, status)
+	overtaken, running, err := store.Supersede(ctx, tx, "tenants/"+t.ID.String(), worker.VerbCreate, status)
 	if err != nil {
 		return err
+	}
+	for _, o := range overtaken {
+		wire.PublishEvent(tx, wire.Event{
+			Type: wire.OperationDone, Tenant: t, Operation: o.ID, Verb: o.Verb, Error: fault.ReasonConcurrentOp,
+		})
 	}
 	if running {
 		return fault.New(fault.Aborted, fault.ReasonConcurrentOp, "the tenant is being created").

@@ -43,6 +43,16 @@ func (s *routing) WatchTenants(
 	})
 }
 
+// WatchEvents implements rowhouse.tenancy.v1.RoutingService.
+func (s *routing) WatchEvents(req *tenancyv1.WatchEventsRequest, stream grpc.ServerStreamingServer[tenancyv1.WatchEventsResponse]) error {
+	if err := s.Kernel.Opened(stream.Context(), "feeds/"+wire.FeedEvents); err != nil {
+		return err
+	}
+	return s.Feeds.Watch(stream.Context(), wire.FeedEvents, string(req.GetResumeToken()), func(f *apiv1.FeedFrame) error {
+		return stream.Send(&tenancyv1.WatchEventsResponse{Frame: f})
+	})
+}
+
 // watchRoutes is the permission of WatchRoutes; the rule of ReportApplied asks for that of WatchTenants.
 const watchRoutes = "tenancy.routes.watch"
 

@@ -16,6 +16,7 @@ import (
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/internal/hook"
 	"github.com/rowhouse-platform/rowhouse/internal/renew"
 	"github.com/rowhouse-platform/rowhouse/internal/rule"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
@@ -56,6 +57,8 @@ type Config struct {
 	Zones registry.Zones
 	// Minters says what the keys of a workload may sign.
 	Minters Minters
+	// Hooks are asked before steps; nil when there are none.
+	Hooks *hook.Asker
 	// MayPresent reports whether a workload may present contexts that others minted.
 	MayPresent Presenters
 }

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -113,6 +114,7 @@ func (s *tenants) UpdateTenant(ctx context.Context, req *tenancyv1.UpdateTenantR
 	if _, err := tenant.ParseID(id); err != nil || req.GetTenant().GetName() != "tenants/"+id {
 		return nil, badField("tenant.name", "is not tenants/{tenant}")
 	}
+	verdict := s.askPlan(ctx, id, req)
 	resp, err := change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.UpdateTenantResponse, error) {
 		if parent := req.GetTenant().GetParent(); parent != "" {
 			if err := store.LockTenants(ctx, tx, id, idOf(parent)); err != nil {
@@ -141,6 +143,11 @@ func (s *tenants) UpdateTenant(ctx context.Context, req *tenancyv1.UpdateTenantR
 			return resp, nil
 		}
 		seen(tx, t, paths...)
+		if idOf(cmp.Or(m.GetPlan(), defaultPlan)) != t.Plan {
+			if err := settlePlan(tx, verdict); err != nil {
+				return nil, err
+			}
+		}
 		resp.Tenant, err = s.update(ctx, tx, t, m)
 		return resp, err
 	})
@@ -183,6 +190,9 @@ func (s *tenants) update(ctx context.Context, tx *change.Tx, t registry.Tenant, 
 	}
 	if err := wire.PublishTenant(tx, next, plan.GetLossPolicy()); err != nil {
 		return nil, err
+	}
+	if next.Plan != t.Plan {
+		wire.PublishEvent(tx, wire.Event{Type: wire.PlanChanged, Tenant: next, Plan: t.Plan})
 	}
 	return stamped(tx, next), nil
 }

@@ -203,15 +203,22 @@ func fenced(ctx context.Context, q Querier, o Operation, sql string, more ...any
 }
 
 // Supersede ends whatever runs on target, except what has the given verb, with an error. The verb that is spared is
-// returned when it runs.
-func Supersede(ctx context.Context, q Querier, target, spared string, status []byte) (running bool, err error) {
-	_, err = q.Exec(ctx, `UPDATE kernel.operations SET phase = 8, error = $3, lease_until = NULL, fence = fence + 1, end_time = now(),
-		update_time = now() WHERE target = $1 AND end_time IS NULL AND verb <> $2`, target, spared, status)
+// returned when it runs. Of what was ended the ids and the verbs are returned.
+func Supersede(ctx context.Context, q Querier, target, spared string, status []byte) (ended []Operation, running bool, err error) {
+	rows, err := q.Query(ctx, `UPDATE kernel.operations SET phase = 8, error = $3, lease_until = NULL, fence = fence + 1, end_time = now(),
+		update_time = now() WHERE target = $1 AND end_time IS NULL AND verb <> $2 RETURNING id::text, verb`, target, spared, status)
 	if err != nil {
-		return false, err
+		return nil, false, err
+	}
+	ended, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (o Operation, err error) {
+		err = row.Scan(&o.ID, &o.Verb)
+		return o, err
+	})
+	if err != nil {
+		return nil, false, err
 	}
 	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM kernel.operations WHERE target = $1 AND end_time IS NULL)`, target).Scan(&running)
-	return running, err
+	return ended, running, err
 }
 
 // CancelOperation asks a running operation with the given verb to undo itself and reports whether it was one.

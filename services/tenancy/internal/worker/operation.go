@@ -224,6 +224,8 @@ func (h *holder) finishAs(ctx context.Context, event registry.Event, why error) 
 		if err := h.apply(ctx, tx, next, effects); err != nil {
 			return nil, err
 		}
+		wire.PublishState(tx, t, next)
+		h.done(tx, next, why)
 		m := wire.Tenant(next)
 		tx.OnRevision(func(ctx context.Context, revision int64) error {
 			wire.Stamp(m, revision)
@@ -322,11 +324,26 @@ func (h *holder) await(ctx context.Context) error {
 		return h.wait(ctx)
 	}
 	t.Operation = ""
-	if err := h.end(ctx, h.w.cfg.Pool, wire.Tenant(t), nil); err != nil {
+	job := change.NewJob(ctx, service, "operation."+h.o.Verb)
+	_, err = h.w.cfg.Kernel.Change(job, func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
+		tx.Tenant(t.UID.String())
+		tx.Audit("operations/" + h.o.ID)
+		h.done(tx, t, nil)
+		m := wire.Tenant(t)
+		return m, h.end(ctx, tx, m, nil)
+	})
+	if err != nil {
 		return err
 	}
 	h.put = true
 	return nil
+}
+
+// done tells that the operation has ended, by an error unless why is nil.
+func (h *holder) done(tx *change.Tx, t registry.Tenant, why error) {
+	wire.PublishEvent(tx, wire.Event{
+		Type: wire.OperationDone, Tenant: t, Operation: h.o.ID, Verb: h.o.Verb, Error: fault.ReasonOf(why),
+	})
 }
 
 // wait puts the operation down for a moment: nothing is wrong.

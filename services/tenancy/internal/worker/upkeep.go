@@ -178,5 +178,6 @@ func (w *Worker) forget(ctx context.Context) error {
 		store.ForgetConsumers(ctx, w.cfg.Pool, KnownFor),
 		store.ForgetContextKeys(ctx, w.cfg.Pool, old),
 		store.ForgetSealKeys(ctx, w.cfg.Pool, old),
+		w.forgetEvents(ctx),
 	)
 }
