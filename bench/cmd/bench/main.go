@@ -36,6 +36,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/bench/rowlintspeed"
 	"github.com/rowhouse-platform/rowhouse/bench/settings"
 	"github.com/rowhouse-platform/rowhouse/bench/txread"
+	"github.com/rowhouse-platform/rowhouse/bench/webhookfairness"
 )
 
 // benchmarks are all that can be asked for.
@@ -44,7 +45,7 @@ func benchmarks() []measure.Benchmark {
 		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(),
 		replicaread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
 		flags.Static(), flags.Targeting(), flags.Fractional(),
-		settings.Read(), settings.Memory(), settings.Fanout(),
+		settings.Read(), settings.Memory(), settings.Fanout(), webhookfairness.Benchmark(),
 	}
 }
 
