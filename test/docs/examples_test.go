@@ -31,6 +31,8 @@ func (e example) stage() int {
 		return 0
 	case e.noun == "brand drafts" && e.verb == "set":
 		return 2 // it is of what is published then
+	case e.verb == "export":
+		return 2 // other examples read the files
 	case e.verb == "set", e.verb == "suspend":
 		return 1
 	case e.verb == "delete":
@@ -54,6 +56,7 @@ var answers = map[string]string{
 	"brand assets get ":    "RESOURCE_NOT_FOUND",
 	"brand assets delete ": "RESOURCE_NOT_FOUND",
 	"config diff ":         "RESOURCE_NOT_FOUND",
+	"config drift ":        "files and house differ", // by what other examples apply
 	"keys revoke ":         "RESOURCE_NOT_FOUND",
 	"webhooks redeliver ":  "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
 	"clientkeys delete ":   "RESOURCE_NOT_FOUND",

@@ -63,6 +63,9 @@ func (a *app) addTo(root *cobra.Command) {
 	}
 	for _, n := range nouns() {
 		c := a.nounCommand(n)
+		if n.name == "config" {
+			c.AddCommand(a.filesCommands()...)
+		}
 		if n.name == "cells" {
 			c.AddCommand(a.cellDatabaseCommands()...)
 		}

@@ -98,7 +98,7 @@ func TestEveryCommandIsExplained(t *testing.T) {
 func TestExamplesWork(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	if err := os.Mkdir("migrations", 0o700); err != nil {
+	if err := errors.Join(os.Mkdir("migrations", 0o700), os.Mkdir("house", 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{

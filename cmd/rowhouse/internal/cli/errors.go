@@ -76,8 +76,11 @@ func (e *waitError) Unwrap() error { return e.cause }
 // Line tells an error in one line, with its reason and, where there is one, the next step.
 func Line(err error) string {
 	var wait *waitError
+	var stopped *stoppedError
 	var call *callError
 	switch {
+	case errors.As(err, &stopped):
+		return oneLine(stopped.Error())
 	case errors.As(err, &wait):
 		return oneLine(wait.Error())
 	case errors.As(err, &call):
@@ -337,7 +340,8 @@ func steps() map[string]string {
 }
 
 // ExitCode returns the exit status for an error: 2 for a mistake in the command line, 3 for time that ran out, 4 for a
-// caller who is not known or not allowed, 5 for a proof that did not look at all that it was to, and other for all else.
+// caller who is not known or not allowed, 5 for a proof that did not look at all that it was to or a comparison that was
+// not made, and other for all else.
 func ExitCode(err error, other int) int {
 	var m mistake
 	var blind auditError
@@ -357,9 +361,11 @@ func ExitCode(err error, other int) int {
 		return exitTimeout
 	case codes.Unauthenticated, codes.PermissionDenied:
 		return exitAccess
-	default:
-		return other
 	}
+	if _, ok := errors.AsType[blindError](err); ok {
+		return exitPartly
+	}
+	return other
 }
 
 func isIncomplete(err error) bool {

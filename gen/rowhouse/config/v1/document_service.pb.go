@@ -121,7 +121,10 @@ func (x *GetDocumentResponse) GetDocument() *Document {
 type ListDocumentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "platform", "plans/{plan}", "regions/{region}", "tenants/{tenant}" or
-	// "tenants/{tenant}/environments/{environment}".
+	// "tenants/{tenant}/environments/{environment}". With "-" the documents of all layers, with "plans/-" or "regions/-"
+	// those of all plans or regions, with "tenants/-" those of all tenants and their environments, with
+	// "tenants/{tenant}/environments/-" those of the tenant's environments. A page of these may hold fewer than asked for,
+	// and none, and yet have a next one.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// How many at most. Default 50; above 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -1065,9 +1068,9 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"\x12GetDocumentRequest\x12\xa9\x01\n" +
 	"\x04name\x18\x01 \x01(\tB\x94\x01\xbaH\x90\x01r\x8d\x01\x18\xc8\x012\x87\x01^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config/[a-z](-?[a-z0-9])*$R\x04name\"O\n" +
 	"\x13GetDocumentResponse\x128\n" +
-	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xf7\x01\n" +
-	"\x14ListDocumentsRequest\x12\x8f\x01\n" +
-	"\x06parent\x18\x01 \x01(\tBw\xbaHtrr\x18\x8c\x012m^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)$R\x06parent\x12$\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\x9b\x02\n" +
+	"\x14ListDocumentsRequest\x12\xb3\x01\n" +
+	"\x06parent\x18\x01 \x01(\tB\x9a\x01\xbaH\x96\x01r\x93\x01\x18\x8c\x012\x8d\x01^(-|(plans|regions|tenants)/-|platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/([a-z](-?[a-z0-9])*|-))?)$R\x06parent\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"{\n" +

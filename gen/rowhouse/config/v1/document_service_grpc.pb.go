@@ -38,7 +38,7 @@ type DocumentServiceClient interface {
 	// GetDocument returns what one layer sets in one namespace.
 	// Errors: RESOURCE_NOT_FOUND.
 	GetDocument(ctx context.Context, in *GetDocumentRequest, opts ...grpc.CallOption) (*GetDocumentResponse, error)
-	// ListDocuments lists what one layer sets, by namespace.
+	// ListDocuments lists what one layer sets, by namespace; or what all layers set, or all of a kind, namespace by namespace.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND for the tenant.
 	ListDocuments(ctx context.Context, in *ListDocumentsRequest, opts ...grpc.CallOption) (*ListDocumentsResponse, error)
 	// UpdateDocument replaces a document or applies its content as a patch: with merge_patch a
@@ -162,7 +162,7 @@ type DocumentServiceServer interface {
 	// GetDocument returns what one layer sets in one namespace.
 	// Errors: RESOURCE_NOT_FOUND.
 	GetDocument(context.Context, *GetDocumentRequest) (*GetDocumentResponse, error)
-	// ListDocuments lists what one layer sets, by namespace.
+	// ListDocuments lists what one layer sets, by namespace; or what all layers set, or all of a kind, namespace by namespace.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND for the tenant.
 	ListDocuments(context.Context, *ListDocumentsRequest) (*ListDocumentsResponse, error)
 	// UpdateDocument replaces a document or applies its content as a patch: with merge_patch a

@@ -87,6 +87,9 @@ func (s *documentService) GetDocument(ctx context.Context, req *configv1.GetDocu
 func (s *documentService) ListDocuments(ctx context.Context, req *configv1.ListDocumentsRequest) (*configv1.ListDocumentsResponse, error) {
 	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.ListDocumentsResponse, error) {
 		tx.Audit(req.GetParent())
+		if kinds, tenant := settings.ParseWildcard(req.GetParent()); kinds != nil {
+			return s.listAcross(ctx, tx, req, kinds, tenant)
+		}
 		o, err := settings.ParseOwner(req.GetParent())
 		if err != nil {
 			return nil, badField("parent", "is not the platform, a plan, a region, a tenant or one of its environments")
@@ -295,7 +298,7 @@ func (c Config) begin(ctx context.Context, tx *change.Tx, p store.Place, n *conf
 	w = &write{place: p}
 	w.document, err = store.ReadDocument(ctx, tx, p)
 	if fault.KindOf(err) == fault.NotFound {
-		w.document, err = &configv1.Document{Name: p.String()}, nil
+		w.document, err = p.Missing(), nil
 	}
 	if err != nil {
 		return nil, err

@@ -3,8 +3,6 @@ package settings
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sort"
 	"strings"
 
@@ -107,35 +105,7 @@ func isPointer(s string) bool {
 }
 
 // Difference is one leaf in which two documents differ.
-type Difference struct {
-	Pointer string
-	// Before and After are the values as JSON, empty where there is none.
-	Before, After string
-}
+type Difference = sdk.Difference
 
-// Diff returns the leaves in which two documents differ, by pointer. Arrays and empty objects are leaves.
-func Diff(before, after sdk.Object) []Difference {
-	was, is := make(map[string]string), make(map[string]string)
-	leaves("", before, was)
-	leaves("", after, is)
-	all := maps.Clone(was)
-	maps.Copy(all, is)
-	var out []Difference
-	for _, pointer := range slices.Sorted(maps.Keys(all)) {
-		if was[pointer] != is[pointer] {
-			out = append(out, Difference{pointer, was[pointer], is[pointer]})
-		}
-	}
-	return out
-}
-
-func leaves(pointer string, v any, out map[string]string) {
-	o, ok := v.(sdk.Object)
-	if !ok || len(o) == 0 && pointer != "" {
-		out[pointer] = string(sdk.Canonical(v))
-		return
-	}
-	for name, below := range o {
-		leaves(pointer+sdk.Pointer(name), below, out)
-	}
-}
+// Diff returns the leaves in which two documents differ, by pointer.
+func Diff(before, after sdk.Object) []Difference { return sdk.Diff(before, after) }

@@ -83,7 +83,8 @@ func TestDiff(t *testing.T) {
 	t.Parallel()
 	got := settings.Diff(layer(t, `{"a":{"b":1,"c":[1]},"d":{},"e":null,"same":{"x":1}}`).Object, layer(t, `{"a":{"c":[2]},"d":{"z":0},"f":1,"same":{"x":1}}`).Object)
 	want := []settings.Difference{
-		{"/a/b", "1", ""}, {"/a/c", "[1]", "[2]"}, {"/d", "{}", ""}, {"/d/z", "", "0"}, {"/e", "null", ""}, {"/f", "", "1"},
+		{Pointer: "/a/b", Before: "1"}, {Pointer: "/a/c", Before: "[1]", After: "[2]"}, {Pointer: "/d", Before: "{}"},
+		{Pointer: "/d/z", After: "0"}, {Pointer: "/e", Before: "null"}, {Pointer: "/f", After: "1"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

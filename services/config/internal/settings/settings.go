@@ -60,6 +60,28 @@ func ParseOwner(name string) (Owner, error) {
 	}
 }
 
+// ParseWildcard reads what stands for many layers: "-" for all, "plans/-", "regions/-", "tenants/-" for tenants and their
+// environments, and "tenants/{tenant}/environments/-" for those of the tenant whose id it returns. It returns no kinds for
+// anything else.
+func ParseWildcard(name string) (kinds []Kind, tenantID string) {
+	switch name {
+	case "-":
+		return []Kind{Platform, Plan, Region, Tenant, Environment}, ""
+	case "plans/-":
+		return []Kind{Plan}, ""
+	case "regions/-":
+		return []Kind{Region}, ""
+	case "tenants/-":
+		return []Kind{Tenant, Environment}, ""
+	}
+	if id, ok := strings.CutSuffix(name, "/environments/-"); ok {
+		if o, err := ParseOwner(id); err == nil && o.Kind == Tenant {
+			return []Kind{Environment}, o.Name
+		}
+	}
+	return nil, ""
+}
+
 // tenantOwner is o, unless its name is no tenant's id.
 func tenantOwner(o Owner) (Owner, error) {
 	if _, err := tenant.ParseID(o.Name); err != nil {

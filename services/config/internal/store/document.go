@@ -53,6 +53,12 @@ func (p Place) stamp(d *configv1.Document, revision int64, at time.Time) {
 	d.Revision, d.Etag, d.RevisionTime = revision, p.etag(revision), timestamppb.New(at)
 }
 
+// Missing is what a write finds where there is no document. Its etag lets a caller of validate_only write the document
+// later only if nobody else did.
+func (p Place) Missing() *configv1.Document {
+	return &configv1.Document{Name: p.String(), Etag: p.etag(0)}
+}
+
 // ReadDocument returns a document. A missing one is a fault RESOURCE_NOT_FOUND.
 func ReadDocument(ctx context.Context, q Querier, p Place) (*configv1.Document, error) {
 	return p.one(q.QueryRow(ctx, `SELECT `+documentColumns+` FROM settings.document
