@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// maxPending is how many messages may wait for an endpoint that fails; what comes after is dead at once.
+	// maxPending is how many messages may wait for an endpoint that fails, as counted when it is served; what comes after is dead
+	// at once.
 	maxPending = 10_000
 	// Delivered and dead messages are kept for as long, a sweep forgets so many of them.
 	keepDelivered = 3 * 24 * time.Hour
@@ -37,10 +38,12 @@ type Queue struct {
 	Gone func(ctx context.Context, endpointUID string) error
 }
 
-// FanOut implements webhook.Queue.
+// FanOut implements webhook.Queue. An event that a webhook may want whose row is somebody else's just now stays for the next
+// time, unless that row is of a fast one, which nobody holds for long: so whoever serves the slow keeps the events of others
+// from nobody.
 func (s *Queue) FanOut(ctx context.Context, n int) (taken int, err error) {
 	err = pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
-		events, err := takeEvents(ctx, tx, n)
+		events, err := lockEvents(ctx, tx, n)
 		if err != nil || len(events) == 0 {
 			return err
 		}
@@ -52,8 +55,19 @@ func (s *Queue) FanOut(ctx context.Context, n int) (taken int, err error) {
 				messages, owners = append(messages, m), append(owners, m.TenantUID)
 			}
 		}
-		listeners, err := lockListeners(ctx, tx, owners)
+		listeners, busy, err := lockListeners(ctx, tx, owners)
 		if err != nil {
+			return err
+		}
+		later := map[eventKey]bool{}
+		messages = slices.DeleteFunc(messages, func(m webhook.Message) bool {
+			if busy[m.TenantUID] {
+				later[keyOf(m.Event)] = true
+			}
+			return busy[m.TenantUID]
+		})
+		events = slices.DeleteFunc(events, func(e webhook.Event) bool { return later[keyOf(e)] })
+		if err := deleteEvents(ctx, tx, events); err != nil {
 			return err
 		}
 		return s.insert(ctx, tx, messages, listeners)
@@ -64,15 +78,32 @@ func (s *Queue) FanOut(ctx context.Context, n int) (taken int, err error) {
 	return taken, nil
 }
 
-func takeEvents(ctx context.Context, tx pgx.Tx, n int) ([]webhook.Event, error) {
-	rows, err := tx.Query(ctx, `DELETE FROM webhook.event e USING (
-			SELECT source, revision, key FROM webhook.event ORDER BY source, revision, key LIMIT $1 FOR UPDATE SKIP LOCKED) t
-		WHERE e.source = t.source AND e.revision = t.revision AND e.key = t.key
-		RETURNING e.source, e.revision, e.key, e.type, e.removed, e.event_time, e.data`, n)
+// eventKey is what an event is known by.
+type eventKey struct {
+	source, key string
+	revision    int64
+}
+
+func keyOf(e webhook.Event) eventKey { return eventKey{e.Source, e.Key, e.Revision} }
+
+func lockEvents(ctx context.Context, tx pgx.Tx, n int) ([]webhook.Event, error) {
+	rows, err := tx.Query(ctx, `SELECT source, revision, key, type, removed, event_time, data FROM webhook.event
+		ORDER BY source, revision, key LIMIT $1 FOR UPDATE SKIP LOCKED`, n)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[webhook.Event])
+}
+
+func deleteEvents(ctx context.Context, tx pgx.Tx, events []webhook.Event) error {
+	var sources, keys []string
+	var revisions []int64
+	for _, e := range events {
+		sources, revisions, keys = append(sources, e.Source), append(revisions, e.Revision), append(keys, e.Key)
+	}
+	_, err := tx.Exec(ctx, `DELETE FROM webhook.event e USING unnest($1::text[], $2::bigint[], $3::text[]) AS u(source, revision, key)
+		WHERE e.source = u.source AND e.revision = u.revision AND e.key = u.key`, sources, revisions, keys)
+	return err
 }
 
 // listener is an endpoint that may want messages.
@@ -81,13 +112,39 @@ type listener struct {
 	Types          []string
 }
 
-func lockListeners(ctx context.Context, tx pgx.Tx, owners []string) ([]listener, error) {
-	rows, err := tx.Query(ctx, `SELECT uid::text, tenant_uid, event_types FROM webhook.endpoint
-		WHERE NOT disabled AND tenant_uid = ANY ($1) ORDER BY uid FOR NO KEY UPDATE`, owners)
-	if err != nil {
-		return nil, err
+// lockListeners locks the endpoints of owners, and says which owners have one that is not to be had now. The platform's own
+// are waited for.
+func lockListeners(ctx context.Context, tx pgx.Tx, owners []string) (locked []listener, busy map[string]bool, err error) {
+	const these = `SELECT uid::text, tenant_uid, event_types FROM webhook.endpoint WHERE NOT disabled AND tenant_uid = ANY ($1) `
+	for _, which := range []string{
+		`AND (fast OR tenant_uid = '') ORDER BY uid FOR NO KEY UPDATE`,
+		`AND NOT fast AND tenant_uid <> '' ORDER BY uid FOR NO KEY UPDATE SKIP LOCKED`,
+	} {
+		rows, err := tx.Query(ctx, these+which, owners)
+		if err != nil {
+			return nil, nil, err
+		}
+		some, err := pgx.CollectRows(rows, pgx.RowToStructByPos[listener])
+		if err != nil {
+			return nil, nil, err
+		}
+		locked = append(locked, some...)
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[listener])
+	uids := make([]string, len(locked))
+	for i, l := range locked {
+		uids[i] = l.UID
+	}
+	rows, err := tx.Query(ctx, `SELECT DISTINCT tenant_uid FROM webhook.endpoint
+		WHERE NOT disabled AND tenant_uid = ANY ($1) AND NOT uid = ANY ($2::uuid[])`, owners, uids)
+	if err != nil {
+		return nil, nil, err
+	}
+	missed, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	busy = make(map[string]bool, len(missed))
+	for _, owner := range missed {
+		busy[owner] = true
+	}
+	return locked, busy, err
 }
 
 func (s *Queue) insert(ctx context.Context, tx pgx.Tx, messages []webhook.Message, listeners []listener) error {
@@ -118,16 +175,14 @@ func (s *Queue) insert(ctx context.Context, tx pgx.Tx, messages []webhook.Messag
 	if len(uids) == 0 {
 		return nil
 	}
-	_, err := tx.Exec(ctx, `WITH stuck AS (
-			SELECT e.uid FROM webhook.endpoint e WHERE e.uid = ANY ($2::uuid[]) AND e.failures > 0 AND (
-				SELECT count(*) FROM (SELECT FROM webhook.delivery d WHERE d.endpoint_uid = e.uid AND d.state = 'PENDING' LIMIT $8) p) >= $8)
-		INSERT INTO webhook.delivery (uid, endpoint_uid, source, revision, key, type, body, next_time, state, last_failure)
+	_, err := tx.Exec(ctx, `INSERT INTO webhook.delivery (uid, endpoint_uid, source, revision, key, type, body, next_time, state, last_failure)
 		SELECT u.uid, u.endpoint, u.source, u.revision, u.key, u.type, u.body, now(),
-			CASE WHEN s.uid IS NULL THEN 'PENDING' ELSE 'DEAD' END, CASE WHEN s.uid IS NULL THEN '' ELSE 'BACKLOG' END
+			CASE WHEN e.stuck AND e.failures > 0 THEN 'DEAD' ELSE 'PENDING' END,
+			CASE WHEN e.stuck AND e.failures > 0 THEN 'BACKLOG' ELSE '' END
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[])
-			AS u(uid, endpoint, source, revision, key, type, body) LEFT JOIN stuck s ON s.uid = u.endpoint
+			AS u(uid, endpoint, source, revision, key, type, body) JOIN webhook.endpoint e ON e.uid = u.endpoint
 		ON CONFLICT (source, revision, key, endpoint_uid) DO NOTHING`,
-		uids, endpoints, sources, revisions, keys, types, bodies, maxPending)
+		uids, endpoints, sources, revisions, keys, types, bodies)
 	if err != nil {
 		return err
 	}
@@ -227,13 +282,16 @@ func (s *Queue) take(ctx context.Context, tx pgx.Tx, endpoints map[string]*endpo
 		return nil, err
 	}
 	// An endpoint that is full is looked at when something ends, or when a lease does because its holder crashed.
+	// How much waits for one that fails is counted here, where only the slow wait for it, and not with each event.
 	_, err = tx.Exec(ctx, `UPDATE webhook.endpoint e SET served_time = now(),
+			stuck = CASE WHEN e.failures = 0 THEN false ELSE (SELECT count(*) FROM (
+				SELECT FROM webhook.delivery d WHERE d.endpoint_uid = e.uid AND d.state = 'PENDING' LIMIT $3) p) >= $3 END,
 			due_time = greatest(e.pause_until, coalesce(least(f.ends, CASE WHEN f.n < $2 THEN (
 				SELECT min(d.next_time) FROM webhook.delivery d
 				WHERE d.endpoint_uid = e.uid AND d.state = 'PENDING' AND (d.lease_until IS NULL OR d.lease_until <= now())) END), 'infinity'))
 		FROM unnest($1::uuid[]) AS u(uid) CROSS JOIN LATERAL (
 			SELECT count(*) AS n, min(l.lease_until) AS ends FROM webhook.delivery l WHERE l.endpoint_uid = u.uid AND l.lease_until > now()) f
-		WHERE e.uid = u.uid`, uids, most)
+		WHERE e.uid = u.uid`, uids, most, maxPending)
 	return tasks, err
 }
 

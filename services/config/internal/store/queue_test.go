@@ -459,3 +459,52 @@ func TestMeasures(t *testing.T) {
 		t.Errorf("with a message that waits and a dead one: %+v, %v", m, err)
 	}
 }
+
+// Whoever serves an endpoint that is not fast holds its row. The events of others do not wait for that, and its own come when it
+// is free.
+func TestARowThatIsHeldKeepsNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.endpoint(good, "e", "https://good.dev")
+	h.exec(`UPDATE webhook.endpoint SET fast = true`)
+	h.endpoint(bad, "e", "https://hang.dev")
+	holder, err := h.super.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := holder.Exec(t.Context(), `SELECT FROM webhook.endpoint WHERE tenant_uid = $1 FOR NO KEY UPDATE`, bad); err != nil {
+		t.Fatal(err)
+	}
+	h.happen(bad, 1, 1)
+	h.happen(good, 2, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := h.queue.FanOut(ctx, 10); err != nil || h.count("PENDING") != 1 {
+		t.Fatalf("FanOut: %v, %d messages wait", err, h.count("PENDING"))
+	}
+	if err := holder.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.queue.FanOut(ctx, 10); err != nil || h.count("PENDING") != 2 {
+		t.Errorf("FanOut when it is free: %v, %d messages wait", err, h.count("PENDING"))
+	}
+	if n, err := h.queue.FanOut(ctx, 10); err != nil || n != 0 {
+		t.Errorf("FanOut of nothing: %d, %v", n, err)
+	}
+}
+
+func TestABacklogOfOneThatFailsEnds(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.endpoint(bad, "e", "https://fail.dev")
+	h.exec(`UPDATE webhook.endpoint SET failures = 1, due_time = now()`)
+	h.exec(`INSERT INTO webhook.delivery (uid, endpoint_uid, source, revision, key, type, body, next_time, state)
+		SELECT gen_random_uuid(), e.uid, 'config', i, 'x', 'x', '{}', now(), 'PENDING' FROM webhook.endpoint e, generate_series(1, 10000) AS i`)
+	if _, err := h.queue.Claim(t.Context(), 10, false); err != nil {
+		t.Fatal(err)
+	}
+	h.happen(bad, 20_000, 1)
+	if _, err := h.queue.FanOut(t.Context(), 10); err != nil || h.count("DEAD") != 1 {
+		t.Errorf("FanOut: %v, %d are dead", err, h.count("DEAD"))
+	}
+}
