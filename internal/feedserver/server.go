@@ -26,6 +26,10 @@ const (
 	defaultHistory = 16 << 20
 	relistenAfter  = time.Second
 	reopenLimit    = 2 * time.Second
+	// phases are the moments of each interval at which bookmarks are sent. A phase has phaseSize watchers before the next
+	// one is used: a thousand bookmarks at once would keep everybody's changes waiting for as long as they take.
+	phases    = 16
+	phaseSize = 32
 )
 
 // Config is what a Server needs.
@@ -170,24 +174,41 @@ func (s *Server) signal() {
 }
 
 func (s *Server) poll(ctx context.Context) {
-	tick := time.NewTicker(s.cfg.Every)
+	slot := max(s.cfg.Every/phases, 1)
+	tick := time.NewTicker(slot)
 	defer tick.Stop()
-	s.step(ctx, true)
-	for {
+	s.step(ctx, allPhases)
+	for start, told := time.Now(), 0; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
-			s.step(ctx, false)
+			s.step(ctx, 0)
 		case <-tick.C:
-			s.step(ctx, true)
+			// By the clock, since a step that takes long costs ticks.
+			now := int(time.Since(start) / slot)
+			due := phasesBetween(told, now)
+			told = now
+			if due.has(0) || s.watched(due) {
+				s.step(ctx, due)
+			}
 		}
 	}
 }
 
-// step brings the feeds up to date and, when bookmark is set, tells all watchers where they are. A bookmark promises
-// that nothing older is missing, so there is none when the database could not be asked.
-func (s *Server) step(ctx context.Context, bookmark bool) {
+// watched reports whether a watcher of any feed is in one of the phases.
+func (s *Server) watched(due phaseSet) bool {
+	for _, f := range s.feeds {
+		if f.watched(due) {
+			return true
+		}
+	}
+	return false
+}
+
+// step brings the feeds up to date and tells the watchers of the phases that are due where they are. A bookmark
+// promises that nothing older is missing, so there is none when the database could not be asked.
+func (s *Server) step(ctx context.Context, due phaseSet) {
 	ctx, cancel := context.WithTimeout(ctx, 5*s.cfg.Every+time.Second)
 	defer cancel()
 	if err := s.refresh(ctx); err != nil {
@@ -196,11 +217,11 @@ func (s *Server) step(ctx context.Context, bookmark bool) {
 		}
 		return
 	}
-	if !bookmark {
+	if due == 0 {
 		return
 	}
 	for _, f := range s.feeds {
-		f.bookmarkAll(s.cfg.Clock())
+		f.bookmarkAll(due, s.cfg.Clock())
 	}
 }
 

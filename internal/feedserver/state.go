@@ -30,6 +30,7 @@ type feedState struct {
 	history  []delta // oldest first
 	bytes    int
 	watchers map[*watcher]struct{}
+	phases   [phases]int   // how many watchers are in each
 	polled   chan struct{} // closed and replaced by each successful poll
 	ended    error         // why no more watchers are taken
 }
@@ -144,17 +145,19 @@ func (f *feedState) nextPoll() <-chan struct{} {
 	return f.polled
 }
 
-// bookmarkAll sends one signed bookmark to all watchers. Each has everything up to it in its queue.
-func (f *feedState) bookmarkAll(now time.Time) {
+// bookmarkAll sends one signed bookmark to all watchers of some phases. Each has everything up to it in its queue.
+func (f *feedState) bookmarkAll(due phaseSet, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.watchers) == 0 {
+	if !f.watchedLocked(due) {
 		return
 	}
 	frame := f.bookmark(now)
 	size := proto.Size(frame)
 	for w := range f.watchers {
-		w.push(frame, size)
+		if due.has(w.phase) {
+			w.push(frame, size)
+		}
 	}
 }
 
@@ -187,7 +190,7 @@ func (f *feedState) open(token string) (*watcher, *opening, error) {
 	o.whole = token == ""
 	o.bookmark = f.bookmark(f.server.cfg.Clock())
 	w := newWatcher(f.server.cfg.MaxLag)
-	f.watchers[w] = struct{}{}
+	f.enter(w)
 	return w, o, nil
 }
 
@@ -218,7 +221,7 @@ func (f *feedState) resume(token string, o *opening) error {
 func (f *feedState) close(w *watcher) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.watchers, w)
+	f.leave(w)
 }
 
 // end cuts all watchers off and takes no more.

@@ -15,6 +15,7 @@ import (
 // and the stream ends with WATCH_TOO_SLOW as soon as its send returns.
 type watcher struct {
 	maxLag int
+	phase  int // when it gets its bookmarks
 	signal chan struct{}
 
 	mu     sync.Mutex

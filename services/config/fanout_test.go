@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -175,6 +176,29 @@ func BenchmarkFanout(b *testing.B) {
 	b.ReportMetric(at(calls, 0.5), "ms-call-p50")
 	b.ReportMetric(at(calls, 0.99), "ms-call-p99")
 	b.ReportMetric(at(again, 0.99), "ms-resend-p99")
+}
+
+// BenchmarkDelivery tells the CPU time that one delivery takes, of the service and of the client together, which other
+// work on the machine disturbs little. A hundred clients are few enough for bookmarks not to count.
+func BenchmarkDelivery(b *testing.B) {
+	const clients, warm, longest = 100, 20, 20 * time.Second
+	c := gather(b, clients)
+	writes, used := 0, time.Duration(0)
+	for began := time.Now(); writes < 500 && time.Since(began) < longest; writes++ {
+		if writes == warm {
+			used = cpu(b)
+		}
+		c.write(b, "tenants/acme/config/notes", writes+1)
+	}
+	b.ReportMetric(float64((cpu(b)-used).Microseconds())/float64(clients*(writes-warm)), "cpu-us/delivery")
+}
+
+// cpu is the CPU time of this process, which has the service and its clients.
+func cpu(tb testing.TB) time.Duration {
+	tb.Helper()
+	var u syscall.Rusage
+	must(tb, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
