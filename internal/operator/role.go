@@ -120,7 +120,7 @@ func operatorPermissions() []string {
 		"config.clientKeys.create", "config.clientKeys.delete",
 		"config.brandAssets.create", "config.brandAssets.delete",
 		"config.brandDrafts.delete", "config.brandDrafts.preview", "config.brandDrafts.publish", "config.brandDrafts.update",
-		"config.documents.delete", "config.documents.update", "config.flags.kill",
+		"config.documents.delete", "config.documents.update", "config.flags.kill", "config.settings.kill",
 		"config.webhooks.create", "config.webhooks.delete", "config.webhooks.redeliver", "config.webhooks.rotate",
 		"config.webhooks.test", "config.webhooks.update",
 		"quota.limits.delete", "quota.limits.update",
@@ -142,7 +142,7 @@ func placerPermissions() []string {
 func securityPermissions() []string {
 	return []string{
 		"audit.chains.verify", "audit.events.get", "audit.events.list",
-		"config.flags.kill",
+		"config.flags.kill", "config.settings.kill",
 		"tenancy.contextKeys.list", "tenancy.contextKeys.revoke",
 		"tenancy.tenants.resume", "tenancy.tenants.suspend",
 	}

@@ -36,6 +36,7 @@ type tenantEnvironment struct {
 type common struct {
 	plan, region string
 	parent       tenant.UID
+	kills        string
 }
 
 func newNamespace() *namespace {
@@ -51,16 +52,17 @@ func (n *namespace) forget() {
 	n.cache.clear()
 }
 
-// view finds the layers of a reader with this parent.
-func (n *namespace) view(r Reader, parent tenant.UID) *view {
+// view finds the layers of a reader with this parent and these kills.
+func (n *namespace) view(r Reader, parent tenant.UID, kills []Kill) *view {
 	own, env := n.tenants[r.UID], n.environments[tenantEnvironment{r.UID, r.Environment}]
 	if own != nil || env != nil {
 		return &view{
 			schema: n.schema, platform: n.platform, plan: n.plans[r.Plan], region: n.regions[r.Region],
 			parent: n.tenants[parent], tenant: own, env: env, name: r.name(), environment: r.Environment,
+			kills: kills,
 		}
 	}
-	var c common
+	c := common{kills: killsText(kills)}
 	if n.plans[r.Plan] != nil {
 		c.plan = r.Plan
 	}
@@ -74,14 +76,28 @@ func (n *namespace) view(r Reader, parent tenant.UID) *view {
 	if v == nil {
 		v = &view{
 			schema: n.schema, platform: n.platform, plan: n.plans[c.plan], region: n.regions[c.region], parent: n.tenants[c.parent],
+			kills: kills,
 		}
 		n.shared[c] = v
 	}
 	return v
 }
 
-func (n *namespace) empty() bool {
-	return n.schema == nil && n.platform == nil && len(n.plans)+len(n.regions)+len(n.tenants)+len(n.environments) == 0
+func (n *namespace) empty() bool { return n.schema == nil && n.bare() }
+
+// bare reports whether there are no documents.
+func (n *namespace) bare() bool {
+	return n.platform == nil && len(n.plans)+len(n.regions)+len(n.tenants)+len(n.environments) == 0
+}
+
+// killsOf finds what is killed for a reader in one of the namespaces.
+func killsOf(index map[string]*namespace, r Reader, parent tenant.UID, name string) ([]Kill, error) {
+	n := index[KillsNamespace]
+	if n == nil || n.bare() || name == KillsNamespace {
+		return nil, nil
+	}
+	e, err := n.view(r, parent, nil).merge()
+	return KillsOf(e, name), err
 }
 
 // OnChange has fn called after each revision that was applied, when readers see it. fn must be quick: the feed waits
@@ -157,6 +173,9 @@ func (s *Store) apply(change feed.Change, edits []edit) []func() {
 			news[e.namespace] = new(Change)
 		}
 		e.concerns(news[e.namespace])
+		if e.namespace == KillsNamespace {
+			e.kills(index, news)
+		}
 	}
 	if change.Reset && before != nil {
 		for name := range *before {
@@ -178,6 +197,19 @@ func (s *Store) apply(change feed.Change, edits []edit) []func() {
 }
 
 var errKey = errors.New("not the key of a namespace or a document")
+
+// kills has all namespaces collected anew, and tells whoever the edit of a layer's kills concerns.
+func (e edit) kills(index map[string]*namespace, news map[string]*Change) {
+	for name, n := range index {
+		n.forget()
+		if news[name] == nil {
+			news[name] = new(Change)
+		}
+		if name != KillsNamespace {
+			e.concerns(news[name])
+		}
+	}
+}
 
 // decode reads an entry.
 func (s *Store) decode(e feed.Entry) (edit, error) {

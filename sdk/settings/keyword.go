@@ -67,6 +67,8 @@ type rule struct {
 	beneath  Level // the widest lock here or below
 	clamp    *clamp
 	editable bool
+	killable bool
+	safe     any // the value once it is killed
 	members  map[string]*rule
 	others   *rule
 }
@@ -84,6 +86,9 @@ func readRule(schema Object) *rule {
 		r.clamp = readClamp(c)
 	}
 	r.editable = schema[keywordEditable] == true
+	if k, ok := schema[keywordKill].(Object); ok {
+		r.safe, r.killable = k["value"], true
+	}
 	r.beneath = r.lock
 	properties, _ := schema["properties"].(Object)
 	for name, p := range properties {
@@ -110,7 +115,7 @@ func readRule(schema Object) *rule {
 			}
 		}
 	}
-	if r.manner == deep && r.lock == LevelEnvironment && r.clamp == nil && !r.editable && r.members == nil && r.others == nil {
+	if r.manner == deep && r.lock == LevelEnvironment && r.clamp == nil && !r.editable && !r.killable && r.members == nil && r.others == nil {
 		return nil
 	}
 	return r
@@ -172,7 +177,7 @@ func (r *rule) merges(v any) bool {
 // decides that, for writers and for readers.
 func (r *rule) refuses(l Level, v any) string {
 	switch {
-	case r == nil || l == LevelSchema:
+	case r == nil || l == LevelSchema || l == levelKill:
 		return ""
 	case l > r.lock:
 		return keywordLock
@@ -250,7 +255,7 @@ func (c *clamp) allows(v any) bool {
 // keywordsOf is a schema without all that merging does not read.
 func keywordsOf(schema Object) Object {
 	out := Object{}
-	for _, name := range []string{keywordMerge, keywordLock, keywordClamp, keywordEditable} {
+	for _, name := range []string{keywordMerge, keywordLock, keywordClamp, keywordEditable, keywordKill} {
 		if v, ok := schema[name]; ok {
 			out[name] = v
 		}

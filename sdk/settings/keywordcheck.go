@@ -27,6 +27,7 @@ func (c *keywordCheck) acting(pointer string, schema Object, lock Level) {
 	how := c.manner(pointer, schema)
 	lock = min(lock, c.lock(pointer, schema))
 	c.clamp(pointer, schema, how)
+	c.kill(pointer, schema)
 	if v, ok := schema[keywordEditable]; ok {
 		if _, isBool := v.(bool); !isBool {
 			c.addf(pointer, keywordEditable, "must be true or false")
@@ -136,7 +137,7 @@ func (c *keywordCheck) idle(pointer, name string, v any) {
 // dead is a schema in which our keywords do not act.
 func (c *keywordCheck) dead(pointer string, v any) {
 	schema, _ := v.(Object)
-	for _, name := range []string{keywordMerge, keywordLock, keywordClamp, keywordEditable} {
+	for _, name := range []string{keywordMerge, keywordLock, keywordClamp, keywordEditable, keywordKill} {
 		if _, ok := schema[name]; ok {
 			c.addf(pointer, name, `acts only where "properties" and "additionalProperties" lead from the root, above a value that is merged deep`)
 		}

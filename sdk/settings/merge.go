@@ -38,6 +38,8 @@ type Origin struct {
 	Shadowed []string
 	// Lock is the narrowest level that may set it, empty for any; Clamp is the schema's "x-clamp" for it, as JSON.
 	Lock, Clamp string
+	// Kill is why the schema's safe value holds here; nil without a kill. The layer is then that of the kill, and "/kill".
+	Kill *Kill
 }
 
 // Effective is what holds.
@@ -61,6 +63,8 @@ type Stack struct {
 	// parent's own layer, not what holds for the parent. Environment is what the tenant sets for one environment: that
 	// of the reader's registration.
 	Platform, Plan, Region, Parent, Tenant, Environment *Layer
+	// Kills are over all layers; see [KillsOf].
+	Kills []Kill
 }
 
 // Layers returns the layers that there are, the widest first.
@@ -77,7 +81,7 @@ func (s Stack) Layers() []Layer {
 }
 
 // Effective merges the layers as the schema's keywords say.
-func (s Stack) Effective() Effective { return merge(s.Schema, s.Layers()) }
+func (s Stack) Effective() Effective { return merge(s.Schema, s.Layers(), s.Kills...) }
 
 // Names of layers; the others are [LayerPlan], [LayerRegion], [LayerTenant] and [LayerEnvironment].
 const (
@@ -109,7 +113,11 @@ func (e Effective) Etag() string { return `"` + e.Version + `"` }
 // last layer that sets it. null is a value. An empty object or an array is a leaf.
 func Merge(layers ...Layer) Effective { return merge(nil, layers) }
 
-func merge(s *Schema, layers []Layer) Effective {
+func merge(s *Schema, layers []Layer, kills ...Kill) Effective {
+	digest := version(s, layers, kills)
+	if l, ok := s.killed(kills); ok {
+		layers = append(slices.Clip(layers), l)
+	}
 	m := &merger{layers: layers}
 	vs := make([]set, len(layers))
 	for i, l := range layers {
@@ -123,7 +131,7 @@ func merge(s *Schema, layers []Layer) Effective {
 	byPointer := func(a, b Origin) int { return strings.Compare(a.Pointer, b.Pointer) }
 	slices.SortFunc(m.origins, byPointer)
 	slices.SortFunc(m.absent, byPointer)
-	return Effective{Object: object, Origins: m.origins, Absent: m.absent, Version: version(s, layers)}
+	return Effective{Object: object, Origins: m.origins, Absent: m.absent, Version: digest}
 }
 
 // set is a value that a layer sets at some place. One that is out does not hold and is only told of.
@@ -174,6 +182,9 @@ func (m *merger) merge(at place, vs []set) (any, bool) {
 	}
 	if !at.rule.merges(vs[last].value) {
 		m.leaf(at, vs, last)
+		if f, ok := vs[last].value.(forced); ok {
+			return f.value, true
+		}
 		return vs[last].value, true
 	}
 	switch how, key := at.rule.how(); how {
@@ -303,6 +314,9 @@ func (m *merger) origin(at place, vs []set, one int) Origin {
 	if one >= 0 {
 		from := m.layers[vs[one].layer]
 		o.Layer, o.Revision = from.Name, from.Revision
+		if f, ok := vs[one].value.(forced); ok {
+			o.Layer, o.Revision, o.Kill = f.kill.Layer+"/kill", f.kill.Revision, f.kill
+		}
 	}
 	for _, layer := range slices.Backward(slices.Compact(slices.Sorted(slices.Values(hidden)))) {
 		o.Shadowed = append(o.Shadowed, m.layers[layer].Name)
@@ -327,8 +341,8 @@ func memberNames(vs []set) []string {
 	return slices.Compact(names)
 }
 
-// version digests the merge code's version, the schema's defaults and keywords, and each layer's name and content.
-func version(s *Schema, layers []Layer) string {
+// version digests the merge code's version, the schema's defaults and keywords, each layer's name and content, and kills.
+func version(s *Schema, layers []Layer, kills []Kill) string {
 	h := sha256.New()
 	h.Write([]byte{mergeVersion})
 	put := func(b []byte) {
@@ -349,6 +363,9 @@ func version(s *Schema, layers []Layer) string {
 		if l.Revision == 0 {
 			put(Canonical(l.Object))
 		}
+	}
+	if len(kills) > 0 {
+		put([]byte(killsText(kills)))
 	}
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }

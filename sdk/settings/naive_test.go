@@ -197,6 +197,30 @@ func layObject(schema settings.Object, below *node, layer string, o settings.Obj
 	return out
 }
 
+// kill puts the safe value of the schema where a path leads, if there is one.
+func kill(schema settings.Object, below *node, path []string, layer string) *node {
+	if len(path) == 0 {
+		if k, ok := schema["x-kill"].(settings.Object); ok {
+			return &node{layer: layer, leaf: k["value"]}
+		}
+		return below
+	}
+	if schema == nil || schema["x-merge"] != nil && schema["x-merge"] != "deep" {
+		return below
+	}
+	out := &node{layer: layer, members: map[string]*node{}}
+	if below != nil {
+		maps.Copy(out.members, below.members)
+	}
+	old := out.members[path[0]]
+	v := kill(child(schema, path[0]), old, path[1:], layer)
+	if v == old {
+		return below
+	}
+	out.members[path[0]] = v
+	return out
+}
+
 // spread writes a node as a value and, by pointers, the layers of its leaves.
 func spread(n *node, pointer string, layers map[string]string) any {
 	switch {
@@ -268,6 +292,8 @@ func (g generator) schema(depth int) settings.Object {
 		if g.IntN(4) == 0 {
 			s["additionalProperties"] = g.schema(depth + 1)
 		}
+	case how == 7 && depth > 0:
+		s["x-kill"] = settings.Object{"value": g.value(nil, 3, false)}
 	case how == 6:
 		s["x-clamp"] = g.one(settings.Object{"min": 1.0}, settings.Object{"max": 1.0}, settings.Object{"enum": []any{1.0, "x", []any{}}})
 	}
@@ -362,6 +388,7 @@ type scene struct {
 	raw       settings.Object
 	schema    *settings.Schema
 	documents [7][2]*settings.Layer
+	kills     []settings.Kill
 }
 
 func (w *scene) change(i int) {
@@ -372,6 +399,13 @@ func (w *scene) change(i int) {
 			return strings.Contains(p.Text, "a whole")
 		}) {
 			panic(fmt.Sprint(w.raw, found))
+		}
+	}
+	w.kills = nil
+	if w.IntN(3) == 0 {
+		for range w.IntN(4) {
+			pointer := fmt.Sprint(w.one("/a", "/b", "/c", "/d", "/a/a", "/a/b", "/b/a", "/b/c/a", "/d/d", "/c/b"))
+			w.kills = append(w.kills, settings.Kill{Pointer: pointer, Layer: fmt.Sprint(w.one("platform", "plans/p")), Revision: int64(i)})
 		}
 	}
 	level, owner := 1+w.IntN(6), w.IntN(2)
@@ -392,6 +426,7 @@ func (w *scene) compare(t *testing.T, what string) {
 	}
 	stack := settings.Stack{
 		Schema: w.schema, Platform: layers[1], Plan: layers[2], Region: layers[3], Parent: layers[4], Tenant: layers[5], Environment: layers[6],
+		Kills: w.kills,
 	}
 	e := stack.Effective()
 	n := &node{members: map[string]*node{}}
@@ -410,6 +445,9 @@ func (w *scene) compare(t *testing.T, what string) {
 		if n = lay(w.raw, n, l.Name, v); n == nil {
 			n = &node{members: map[string]*node{}}
 		}
+	}
+	for _, k := range slices.SortedFunc(slices.Values(w.kills), func(a, b settings.Kill) int { return len(b.Pointer) - len(a.Pointer) }) {
+		n = kill(w.raw, n, strings.Split(k.Pointer, "/")[1:], k.Layer+"/kill")
 	}
 	want := map[string]string{}
 	value := spread(n, "", want)

@@ -196,11 +196,16 @@ func (s *Store) collect(r Reader, name string, families uint64) (*view, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := (*s.index.Load())[name]
+	index := *s.index.Load()
+	n := index[name]
 	if n == nil || n.schema == nil {
 		return nil, unknown(name)
 	}
-	v := n.view(r, parent)
+	kills, err := killsOf(index, r, parent, name)
+	if err != nil {
+		return nil, err
+	}
+	v := n.view(r, parent, kills)
 	n.cache.keep(&slot{reader: r, parent: parent, families: families, view: v})
 	return v, nil
 }

@@ -36,6 +36,7 @@ type view struct {
 	platform, plan, region *Layer
 	parent, tenant, env    document
 	name, environment      string // of the reader; a view without own documents needs none
+	kills                  []Kill
 	made                   atomic.Pointer[made]
 }
 
@@ -44,7 +45,7 @@ func (v *view) own() bool { return v.tenant != nil || v.env != nil }
 
 // merge merges the layers.
 func (v *view) merge() (Effective, error) {
-	s := Stack{Schema: v.schema, Platform: v.platform, Plan: v.plan, Region: v.region}
+	s := Stack{Schema: v.schema, Platform: v.platform, Plan: v.plan, Region: v.region, Kills: v.kills}
 	var err error
 	if s.Parent, err = v.parent.layer(LayerParent); err != nil {
 		return Effective{}, fmt.Errorf("%s: %w", LayerParent, err)

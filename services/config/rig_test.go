@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -57,6 +58,7 @@ type tenancy struct {
 
 	private ed25519.PrivateKey
 	entries []*apiv1.FeedEntry
+	root    [32]byte
 	events  *events
 }
 
@@ -76,29 +78,29 @@ func (s *tenancy) ReportApplied(context.Context, *tenancyv1.ReportAppliedRequest
 func (s *tenancy) WatchTenants(
 	_ *tenancyv1.WatchTenantsRequest, stream grpc.ServerStreamingServer[tenancyv1.WatchTenantsResponse],
 ) error {
-	chunk := &apiv1.FeedChunk{Revision: 1, Last: true, Entries: s.entries}
-	digest := feed.NewDigest()
-	for _, e := range s.entries {
-		digest.Set(e.GetKey(), e.GetValue())
-	}
-	root := digest.Root()
-	frame := &apiv1.FeedFrame{Kind: &apiv1.FeedFrame_Chunk{Chunk: chunk}}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
+	root := s.root
+	chunks := slices.Collect(slices.Chunk(s.entries, 5000))
+	for i, entries := range chunks {
+		chunk := &apiv1.FeedChunk{Revision: 1, Index: int32(i), Last: i == len(chunks)-1, Entries: entries}
+		frame := &apiv1.FeedFrame{Kind: &apiv1.FeedFrame_Chunk{Chunk: chunk}}
 		if err := stream.Send(&tenancyv1.WatchTenantsResponse{Frame: frame}); err != nil {
 			return err
 		}
-		if frame.GetBookmark() != nil {
-			select {
-			case <-tick.C:
-			case <-stream.Context().Done():
-				return stream.Context().Err()
-			}
-		}
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
 		b := &apiv1.FeedBookmark{Revision: 1, Root: root[:], ServerTime: timestamppb.Now(), ResumeToken: "x"}
 		feed.Sign(s.private, trust.FeedName, b)
-		frame = &apiv1.FeedFrame{Kind: &apiv1.FeedFrame_Bookmark{Bookmark: b}}
+		frame := &apiv1.FeedFrame{Kind: &apiv1.FeedFrame_Bookmark{Bookmark: b}}
+		if err := stream.Send(&tenancyv1.WatchTenantsResponse{Frame: frame}); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		}
 	}
 }
 
@@ -156,8 +158,8 @@ func newRig(tb testing.TB) *rig {
 	return newRigWith(tb, func(*config.Config) {})
 }
 
-// newRigWith is newRig with another configuration.
-func newRigWith(tb testing.TB, configure func(*config.Config)) *rig {
+// newRigWith is newRig with another configuration, and more tenants, of the plan "business".
+func newRigWith(tb testing.TB, configure func(*config.Config), more ...string) *rig {
 	tb.Helper()
 	r := &rig{tb: tb, dir: tb.TempDir(), issuer: tenanttest.NewIssuer(tb, nil), log: &logBuffer{}, events: newEvents()}
 	r.db = pgdbtest.New(tb, pg.Database{Name: config.Database, Migrations: config.Migrations()})
@@ -179,7 +181,7 @@ func newRigWith(tb testing.TB, configure func(*config.Config)) *rig {
 			Identity: serve.IdentityFiles{Cert: p("id/cert.pem"), Key: p("id/key.pem"), Roots: p("id/roots.pem")},
 		},
 		Replica: "config-1", Database: p("db.dsn"), FeedKey: p("feed.key"), TrustRoots: p("trust.pub"), State: p("state"),
-		Tenancy: follower.Tenancy{Address: "passthrough:///" + r.serveTenancy(), Identity: r.service("tenancy"), FeedKeys: p("tenancy.pub")},
+		Tenancy: follower.Tenancy{Address: "passthrough:///" + r.serveTenancy(more), Identity: r.service("tenancy"), FeedKeys: p("tenancy.pub")},
 	}
 	must(tb, keyfile.NewSecret(r.path("config.kek"), rand.Reader))
 	r.config.KEK = p("config.kek")
@@ -232,15 +234,19 @@ func (r *rig) source(id identity.ID) *identity.Source {
 	return s
 }
 
-// serveTenancy serves the stand-in and returns its address.
-func (r *rig) serveTenancy() string {
+// serveTenancy serves the stand-in, which knows more tenants than all rigs have, and returns its address.
+func (r *rig) serveTenancy(more []string) string {
 	r.tb.Helper()
 	private, err := keyfile.Private(r.path("tenancy.key"))
 	must(r.tb, err)
 	root, err := keyfile.Private(r.path("trust.key"))
 	must(r.tb, err)
 	s := &tenancy{private: private, events: r.events}
-	for id, plan := range plans() {
+	known := plans()
+	for _, id := range more {
+		known[id] = "business"
+	}
+	for id, plan := range known {
 		state := r.issuer.Tenant(r.tb, id)
 		s.add(r.tb, "tenant/"+state.UID.String(), &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Tenant{Tenant: &tenancyv1.TenantRoute{
 			Uid: state.UID[:], TenantId: id, Plan: plan, State: tenancyv1.TenantState_TENANT_STATE_ACTIVE,
@@ -257,6 +263,11 @@ func (r *rig) serveTenancy() string {
 	})
 	listen, err := new(net.ListenConfig).Listen(r.tb.Context(), "tcp", "127.0.0.1:0")
 	must(r.tb, err)
+	digest := feed.NewDigest()
+	for _, e := range s.entries {
+		digest.Set(e.GetKey(), e.GetValue())
+	}
+	s.root = digest.Root()
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(r.source(r.service("tenancy")).ServerTLS())))
 	tenancyv1.RegisterRoutingServiceServer(server, s)
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())

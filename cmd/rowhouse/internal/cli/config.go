@@ -16,6 +16,7 @@ import (
 const documentService = "rowhouse.config.v1.DocumentService"
 
 func configs() noun {
+	killed := []field{{"name", configForm}, {"pointer", "{pointer}"}}
 	revision := []flag{{path: "revision", usage: "the revision whose content is wanted", required: true}}
 	return noun{
 		name: "config", short: "Settings by layer: platform, plans, regions, tenants, environments", service: documentService,
@@ -70,6 +71,17 @@ func configs() noun {
 				long: "Show what holds for a tenant, and where each value comes from. With tenants/<tenant>/environments/<environment>:\n" +
 					"what readers get that are registered for the environment.",
 				example: "rowhouse config explain acme portal\nrowhouse config explain tenants/acme/environments/staging portal",
+			},
+			{
+				name: "kill", rpc: "KillSetting", short: "Give a setting its safe value, whatever any layer says, until it is lifted",
+				fields: killed, columns: "SETTING=pointer KILLED=layer BY=author REASON=reason",
+				long: "Give a setting the value that the schema's \"x-kill\" has for it, for all tenants below a layer and whatever any\n" +
+					"document says. It stays so until it is lifted. The setting is written as a JSON pointer.",
+				example: "rowhouse config kill platform portal /banner --reason \"the banner breaks the page\"",
+			},
+			{
+				name: "lift", rpc: "LiftSetting", short: "End a kill, at the layer where it was made", fields: killed,
+				example: "rowhouse config lift platform portal /banner --reason \"repaired in 1.4.2\"",
 			},
 		},
 	}
@@ -218,6 +230,9 @@ func showEffective(a *app, c *cobra.Command, i *invocation) error {
 		row := p.cells(leaf)
 		source := sources[leaf.GetLayer()]
 		row[1], row[4], row[5] = value, printable(source.GetAuthor()), printable(source.GetReason())
+		if k := leaf.GetKill(); k != nil {
+			row[4], row[5] = printable(k.GetAuthor()), printable(k.GetReason())
+		}
 		if format == formatTSV {
 			p.tsv(row...)
 		}

@@ -70,7 +70,7 @@ func placeValue(place, before, arg string) (string, error) {
 		return "", fmt.Errorf("<%s> is empty", place)
 	case place == "layer":
 		return layer(arg)
-	case place == "host" || place == "key":
+	case place == "host" || place == "key" || place == "pointer":
 		return arg, nil
 	}
 	id := strings.TrimPrefix(arg, before)

@@ -138,7 +138,8 @@ type Provenance struct {
 	// JSON pointer (RFC 6901) of the leaf.
 	Pointer string `protobuf:"bytes,1,opt,name=pointer,proto3" json:"pointer,omitempty"`
 	// The layer: "platform", "plans/{plan}", "regions/{region}", "parent", "tenants/{tenant}"
-	// or "tenants/{tenant}/environments/{environment}"; "schema" for a default.
+	// or "tenants/{tenant}/environments/{environment}"; "schema" for a default. Of a setting
+	// that was killed it is the layer where that was done, and "/kill".
 	Layer string `protobuf:"bytes,2,opt,name=layer,proto3" json:"layer,omitempty"`
 	// The revision that set it; 0 for a default.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -152,7 +153,9 @@ type Provenance struct {
 	// The schema's default at the pointer, as JSON; empty for none.
 	Default string `protobuf:"bytes,7,opt,name=default,proto3" json:"default,omitempty"`
 	// Whether the tenant itself may set it, by UpdateSettings.
-	Editable      bool `protobuf:"varint,8,opt,name=editable,proto3" json:"editable,omitempty"`
+	Editable bool `protobuf:"varint,8,opt,name=editable,proto3" json:"editable,omitempty"`
+	// Why the schema's safe value holds; absent unless the setting was killed.
+	Kill          *SettingKill `protobuf:"bytes,20,opt,name=kill,proto3" json:"kill,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -241,6 +244,13 @@ func (x *Provenance) GetEditable() bool {
 		return x.Editable
 	}
 	return false
+}
+
+func (x *Provenance) GetKill() *SettingKill {
+	if x != nil {
+		return x.Kill
+	}
+	return nil
 }
 
 // LayerSource tells of one layer of an effective value who wrote it.
@@ -497,7 +507,7 @@ var File_rowhouse_config_v1_document_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\n" +
-	"!rowhouse/config/v1/document.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n" +
+	"!rowhouse/config/v1/document.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%rowhouse/config/v1/setting_kill.proto\"\x87\x02\n" +
 	"\bDocument\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12#\n" +
 	"\acontent\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x10R\acontent\x12\x1b\n" +
@@ -505,7 +515,7 @@ const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tB\x03\xe0A\x03R\x06reason\x12D\n" +
 	"\rrevision_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\frevisionTime\x12\x1f\n" +
 	"\brevision\x18# \x01(\x03B\x03\xe0A\x03R\brevision\x12\x1c\n" +
-	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"\xd4\x01\n" +
+	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"\x89\x02\n" +
 	"\n" +
 	"Provenance\x12\x18\n" +
 	"\apointer\x18\x01 \x01(\tR\apointer\x12\x14\n" +
@@ -515,7 +525,8 @@ const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\x04lock\x18\x05 \x01(\tR\x04lock\x12\x14\n" +
 	"\x05clamp\x18\x06 \x01(\tR\x05clamp\x12\x18\n" +
 	"\adefault\x18\a \x01(\tR\adefault\x12\x1a\n" +
-	"\beditable\x18\b \x01(\bR\beditable\"\xcc\x01\n" +
+	"\beditable\x18\b \x01(\bR\beditable\x123\n" +
+	"\x04kill\x18\x14 \x01(\v2\x1f.rowhouse.config.v1.SettingKillR\x04kill\"\xcc\x01\n" +
 	"\vLayerSource\x12\x14\n" +
 	"\x05layer\x18\x01 \x01(\tR\x05layer\x12\x1a\n" +
 	"\bdocument\x18\x02 \x01(\tR\bdocument\x12\x1a\n" +
@@ -558,17 +569,19 @@ var file_rowhouse_config_v1_document_proto_goTypes = []any{
 	(*Effective)(nil),             // 3: rowhouse.config.v1.Effective
 	(*SettingsEntry)(nil),         // 4: rowhouse.config.v1.SettingsEntry
 	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*SettingKill)(nil),           // 6: rowhouse.config.v1.SettingKill
 }
 var file_rowhouse_config_v1_document_proto_depIdxs = []int32{
 	5, // 0: rowhouse.config.v1.Document.revision_time:type_name -> google.protobuf.Timestamp
-	5, // 1: rowhouse.config.v1.LayerSource.revision_time:type_name -> google.protobuf.Timestamp
-	1, // 2: rowhouse.config.v1.Effective.provenance:type_name -> rowhouse.config.v1.Provenance
-	1, // 3: rowhouse.config.v1.Effective.absent:type_name -> rowhouse.config.v1.Provenance
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	6, // 1: rowhouse.config.v1.Provenance.kill:type_name -> rowhouse.config.v1.SettingKill
+	5, // 2: rowhouse.config.v1.LayerSource.revision_time:type_name -> google.protobuf.Timestamp
+	1, // 3: rowhouse.config.v1.Effective.provenance:type_name -> rowhouse.config.v1.Provenance
+	1, // 4: rowhouse.config.v1.Effective.absent:type_name -> rowhouse.config.v1.Provenance
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_config_v1_document_proto_init() }
@@ -576,6 +589,7 @@ func file_rowhouse_config_v1_document_proto_init() {
 	if File_rowhouse_config_v1_document_proto != nil {
 		return
 	}
+	file_rowhouse_config_v1_setting_kill_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1060,11 +1060,262 @@ func (x *ExplainSettingsResponse) GetLayers() []*LayerSource {
 	return nil
 }
 
+// KillSettingRequest names a layer and a setting.
+type KillSettingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Layer and namespace, "{layer}/config/{namespace}", where the layer is "platform",
+	// "plans/{plan}", "regions/{region}", "tenants/{tenant}" or
+	// "tenants/{tenant}/environments/{environment}". No document need be there.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// UUID chosen by the caller; a repeat within 24 h gives the first answer.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Whether to check everything and change nothing.
+	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Why, 10 to 500 characters.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// JSON pointer (RFC 6901) of the setting.
+	Pointer       string `protobuf:"bytes,10,opt,name=pointer,proto3" json:"pointer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KillSettingRequest) Reset() {
+	*x = KillSettingRequest{}
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KillSettingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KillSettingRequest) ProtoMessage() {}
+
+func (x *KillSettingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KillSettingRequest.ProtoReflect.Descriptor instead.
+func (*KillSettingRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *KillSettingRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KillSettingRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *KillSettingRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *KillSettingRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *KillSettingRequest) GetPointer() string {
+	if x != nil {
+		return x.Pointer
+	}
+	return ""
+}
+
+// KillSettingResponse holds the kill.
+type KillSettingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kill that holds now.
+	Kill          *SettingKill `protobuf:"bytes,1,opt,name=kill,proto3" json:"kill,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KillSettingResponse) Reset() {
+	*x = KillSettingResponse{}
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KillSettingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KillSettingResponse) ProtoMessage() {}
+
+func (x *KillSettingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KillSettingResponse.ProtoReflect.Descriptor instead.
+func (*KillSettingResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *KillSettingResponse) GetKill() *SettingKill {
+	if x != nil {
+		return x.Kill
+	}
+	return nil
+}
+
+// LiftSettingRequest names a layer and a killed setting.
+type LiftSettingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Layer and namespace, "{layer}/config/{namespace}", where the layer is "platform",
+	// "plans/{plan}", "regions/{region}", "tenants/{tenant}" or
+	// "tenants/{tenant}/environments/{environment}". No document need be there.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// UUID chosen by the caller; a repeat within 24 h gives the first answer.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Whether to check everything and change nothing.
+	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Why, 10 to 500 characters.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// JSON pointer (RFC 6901) of the setting.
+	Pointer       string `protobuf:"bytes,10,opt,name=pointer,proto3" json:"pointer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiftSettingRequest) Reset() {
+	*x = LiftSettingRequest{}
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiftSettingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiftSettingRequest) ProtoMessage() {}
+
+func (x *LiftSettingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiftSettingRequest.ProtoReflect.Descriptor instead.
+func (*LiftSettingRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LiftSettingRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LiftSettingRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *LiftSettingRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *LiftSettingRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LiftSettingRequest) GetPointer() string {
+	if x != nil {
+		return x.Pointer
+	}
+	return ""
+}
+
+// LiftSettingResponse is empty.
+type LiftSettingResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiftSettingResponse) Reset() {
+	*x = LiftSettingResponse{}
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiftSettingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiftSettingResponse) ProtoMessage() {}
+
+func (x *LiftSettingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_document_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiftSettingResponse.ProtoReflect.Descriptor instead.
+func (*LiftSettingResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_document_service_proto_rawDescGZIP(), []int{20}
+}
+
 var File_rowhouse_config_v1_document_service_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"\n" +
-	")rowhouse/config/v1/document_service.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1crowhouse/api/v1/method.proto\x1a!rowhouse/config/v1/document.proto\"\xc0\x01\n" +
+	")rowhouse/config/v1/document_service.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1crowhouse/api/v1/method.proto\x1a!rowhouse/config/v1/document.proto\x1a%rowhouse/config/v1/setting_kill.proto\"\xc0\x01\n" +
 	"\x12GetDocumentRequest\x12\xa9\x01\n" +
 	"\x04name\x18\x01 \x01(\tB\x94\x01\xbaH\x90\x01r\x8d\x01\x18\xc8\x012\x87\x01^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config/[a-z](-?[a-z0-9])*$R\x04name\"O\n" +
 	"\x13GetDocumentResponse\x128\n" +
@@ -1139,7 +1390,32 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tBc\xbaH`r^\x18\xc8\x012Y^tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?/config/[a-z](-?[a-z0-9])*$R\x04name\"\x8f\x01\n" +
 	"\x17ExplainSettingsResponse\x12;\n" +
 	"\teffective\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.EffectiveR\teffective\x127\n" +
-	"\x06layers\x18\x02 \x03(\v2\x1f.rowhouse.config.v1.LayerSourceR\x06layers2\xd3\t\n" +
+	"\x06layers\x18\x02 \x03(\v2\x1f.rowhouse.config.v1.LayerSourceR\x06layers\"\xdb\x02\n" +
+	"\x12KillSettingRequest\x12\xa9\x01\n" +
+	"\x04name\x18\x01 \x01(\tB\x94\x01\xbaH\x90\x01r\x8d\x01\x18\xc8\x012\x87\x01^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config/[a-z](-?[a-z0-9])*$R\x04name\x12*\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\"\n" +
+	"\x06reason\x18\x05 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\n" +
+	"\x18\xf4\x03R\x06reason\x12$\n" +
+	"\apointer\x18\n" +
+	" \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apointer\"J\n" +
+	"\x13KillSettingResponse\x123\n" +
+	"\x04kill\x18\x01 \x01(\v2\x1f.rowhouse.config.v1.SettingKillR\x04kill\"\xdb\x02\n" +
+	"\x12LiftSettingRequest\x12\xa9\x01\n" +
+	"\x04name\x18\x01 \x01(\tB\x94\x01\xbaH\x90\x01r\x8d\x01\x18\xc8\x012\x87\x01^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config/[a-z](-?[a-z0-9])*$R\x04name\x12*\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\"\n" +
+	"\x06reason\x18\x05 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\n" +
+	"\x18\xf4\x03R\x06reason\x12$\n" +
+	"\apointer\x18\n" +
+	" \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apointer\"\x15\n" +
+	"\x13LiftSettingResponse2\xe5\v\n" +
 	"\x0fDocumentService\x12\x89\x01\n" +
 	"\vGetDocument\x12&.rowhouse.config.v1.GetDocumentRequest\x1a'.rowhouse.config.v1.GetDocumentResponse\")\x8a\xb2\x19\"\b\x02\x12\x14config.documents.get\x18\x02 \x01*\x04name\x90\x02\x01\x12\x92\x01\n" +
 	"\rListDocuments\x12(.rowhouse.config.v1.ListDocumentsRequest\x1a).rowhouse.config.v1.ListDocumentsResponse\",\x8a\xb2\x19%\b\x02\x12\x15config.documents.list\x18\x02 \x01*\x06parent\x90\x02\x01\x12\x9b\x01\n" +
@@ -1148,7 +1424,9 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"\x15ListDocumentRevisions\x120.rowhouse.config.v1.ListDocumentRevisionsRequest\x1a1.rowhouse.config.v1.ListDocumentRevisionsResponse\"+\x8a\xb2\x19$\b\x02\x12\x14config.documents.get\x18\x02 \x01*\x06parent\x90\x02\x01\x12\x98\x01\n" +
 	"\x10RollbackDocument\x12+.rowhouse.config.v1.RollbackDocumentRequest\x1a,.rowhouse.config.v1.RollbackDocumentResponse\")\x8a\xb2\x19%\b\x02\x12\x17config.documents.update\x18\x03 \x02*\x04name\x12\x8c\x01\n" +
 	"\fDiffDocument\x12'.rowhouse.config.v1.DiffDocumentRequest\x1a(.rowhouse.config.v1.DiffDocumentResponse\")\x8a\xb2\x19\"\b\x02\x12\x14config.documents.get\x18\x02 \x01*\x04name\x90\x02\x01\x12\x95\x01\n" +
-	"\x0fExplainSettings\x12*.rowhouse.config.v1.ExplainSettingsRequest\x1a+.rowhouse.config.v1.ExplainSettingsResponse\")\x8a\xb2\x19\"\b\x02\x12\x14config.documents.get\x18\x02 \x01*\x04name\x90\x02\x01B\xdf\x01\n" +
+	"\x0fExplainSettings\x12*.rowhouse.config.v1.ExplainSettingsRequest\x1a+.rowhouse.config.v1.ExplainSettingsResponse\")\x8a\xb2\x19\"\b\x02\x12\x14config.documents.get\x18\x02 \x01*\x04name\x90\x02\x01\x12\x86\x01\n" +
+	"\vKillSetting\x12&.rowhouse.config.v1.KillSettingRequest\x1a'.rowhouse.config.v1.KillSettingResponse\"&\x8a\xb2\x19\"\b\x02\x12\x14config.settings.kill\x18\x03 \x02*\x04name\x12\x86\x01\n" +
+	"\vLiftSetting\x12&.rowhouse.config.v1.LiftSettingRequest\x1a'.rowhouse.config.v1.LiftSettingResponse\"&\x8a\xb2\x19\"\b\x02\x12\x14config.settings.kill\x18\x03 \x02*\x04nameB\xdf\x01\n" +
 	"\x16com.rowhouse.config.v1B\x14DocumentServiceProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
 var (
@@ -1163,7 +1441,7 @@ func file_rowhouse_config_v1_document_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_config_v1_document_service_proto_rawDescData
 }
 
-var file_rowhouse_config_v1_document_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_rowhouse_config_v1_document_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_rowhouse_config_v1_document_service_proto_goTypes = []any{
 	(*GetDocumentRequest)(nil),            // 0: rowhouse.config.v1.GetDocumentRequest
 	(*GetDocumentResponse)(nil),           // 1: rowhouse.config.v1.GetDocumentResponse
@@ -1182,43 +1460,53 @@ var file_rowhouse_config_v1_document_service_proto_goTypes = []any{
 	(*LeafDifference)(nil),                // 14: rowhouse.config.v1.LeafDifference
 	(*ExplainSettingsRequest)(nil),        // 15: rowhouse.config.v1.ExplainSettingsRequest
 	(*ExplainSettingsResponse)(nil),       // 16: rowhouse.config.v1.ExplainSettingsResponse
-	(*Document)(nil),                      // 17: rowhouse.config.v1.Document
-	(*fieldmaskpb.FieldMask)(nil),         // 18: google.protobuf.FieldMask
-	(*Effective)(nil),                     // 19: rowhouse.config.v1.Effective
-	(*LayerSource)(nil),                   // 20: rowhouse.config.v1.LayerSource
+	(*KillSettingRequest)(nil),            // 17: rowhouse.config.v1.KillSettingRequest
+	(*KillSettingResponse)(nil),           // 18: rowhouse.config.v1.KillSettingResponse
+	(*LiftSettingRequest)(nil),            // 19: rowhouse.config.v1.LiftSettingRequest
+	(*LiftSettingResponse)(nil),           // 20: rowhouse.config.v1.LiftSettingResponse
+	(*Document)(nil),                      // 21: rowhouse.config.v1.Document
+	(*fieldmaskpb.FieldMask)(nil),         // 22: google.protobuf.FieldMask
+	(*Effective)(nil),                     // 23: rowhouse.config.v1.Effective
+	(*LayerSource)(nil),                   // 24: rowhouse.config.v1.LayerSource
+	(*SettingKill)(nil),                   // 25: rowhouse.config.v1.SettingKill
 }
 var file_rowhouse_config_v1_document_service_proto_depIdxs = []int32{
-	17, // 0: rowhouse.config.v1.GetDocumentResponse.document:type_name -> rowhouse.config.v1.Document
-	17, // 1: rowhouse.config.v1.ListDocumentsResponse.documents:type_name -> rowhouse.config.v1.Document
-	17, // 2: rowhouse.config.v1.UpdateDocumentRequest.document:type_name -> rowhouse.config.v1.Document
-	18, // 3: rowhouse.config.v1.UpdateDocumentRequest.update_mask:type_name -> google.protobuf.FieldMask
-	17, // 4: rowhouse.config.v1.UpdateDocumentResponse.document:type_name -> rowhouse.config.v1.Document
-	17, // 5: rowhouse.config.v1.ListDocumentRevisionsResponse.documents:type_name -> rowhouse.config.v1.Document
-	17, // 6: rowhouse.config.v1.RollbackDocumentResponse.document:type_name -> rowhouse.config.v1.Document
+	21, // 0: rowhouse.config.v1.GetDocumentResponse.document:type_name -> rowhouse.config.v1.Document
+	21, // 1: rowhouse.config.v1.ListDocumentsResponse.documents:type_name -> rowhouse.config.v1.Document
+	21, // 2: rowhouse.config.v1.UpdateDocumentRequest.document:type_name -> rowhouse.config.v1.Document
+	22, // 3: rowhouse.config.v1.UpdateDocumentRequest.update_mask:type_name -> google.protobuf.FieldMask
+	21, // 4: rowhouse.config.v1.UpdateDocumentResponse.document:type_name -> rowhouse.config.v1.Document
+	21, // 5: rowhouse.config.v1.ListDocumentRevisionsResponse.documents:type_name -> rowhouse.config.v1.Document
+	21, // 6: rowhouse.config.v1.RollbackDocumentResponse.document:type_name -> rowhouse.config.v1.Document
 	14, // 7: rowhouse.config.v1.DiffDocumentResponse.differences:type_name -> rowhouse.config.v1.LeafDifference
-	19, // 8: rowhouse.config.v1.ExplainSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
-	20, // 9: rowhouse.config.v1.ExplainSettingsResponse.layers:type_name -> rowhouse.config.v1.LayerSource
-	0,  // 10: rowhouse.config.v1.DocumentService.GetDocument:input_type -> rowhouse.config.v1.GetDocumentRequest
-	2,  // 11: rowhouse.config.v1.DocumentService.ListDocuments:input_type -> rowhouse.config.v1.ListDocumentsRequest
-	4,  // 12: rowhouse.config.v1.DocumentService.UpdateDocument:input_type -> rowhouse.config.v1.UpdateDocumentRequest
-	6,  // 13: rowhouse.config.v1.DocumentService.DeleteDocument:input_type -> rowhouse.config.v1.DeleteDocumentRequest
-	8,  // 14: rowhouse.config.v1.DocumentService.ListDocumentRevisions:input_type -> rowhouse.config.v1.ListDocumentRevisionsRequest
-	10, // 15: rowhouse.config.v1.DocumentService.RollbackDocument:input_type -> rowhouse.config.v1.RollbackDocumentRequest
-	12, // 16: rowhouse.config.v1.DocumentService.DiffDocument:input_type -> rowhouse.config.v1.DiffDocumentRequest
-	15, // 17: rowhouse.config.v1.DocumentService.ExplainSettings:input_type -> rowhouse.config.v1.ExplainSettingsRequest
-	1,  // 18: rowhouse.config.v1.DocumentService.GetDocument:output_type -> rowhouse.config.v1.GetDocumentResponse
-	3,  // 19: rowhouse.config.v1.DocumentService.ListDocuments:output_type -> rowhouse.config.v1.ListDocumentsResponse
-	5,  // 20: rowhouse.config.v1.DocumentService.UpdateDocument:output_type -> rowhouse.config.v1.UpdateDocumentResponse
-	7,  // 21: rowhouse.config.v1.DocumentService.DeleteDocument:output_type -> rowhouse.config.v1.DeleteDocumentResponse
-	9,  // 22: rowhouse.config.v1.DocumentService.ListDocumentRevisions:output_type -> rowhouse.config.v1.ListDocumentRevisionsResponse
-	11, // 23: rowhouse.config.v1.DocumentService.RollbackDocument:output_type -> rowhouse.config.v1.RollbackDocumentResponse
-	13, // 24: rowhouse.config.v1.DocumentService.DiffDocument:output_type -> rowhouse.config.v1.DiffDocumentResponse
-	16, // 25: rowhouse.config.v1.DocumentService.ExplainSettings:output_type -> rowhouse.config.v1.ExplainSettingsResponse
-	18, // [18:26] is the sub-list for method output_type
-	10, // [10:18] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	23, // 8: rowhouse.config.v1.ExplainSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
+	24, // 9: rowhouse.config.v1.ExplainSettingsResponse.layers:type_name -> rowhouse.config.v1.LayerSource
+	25, // 10: rowhouse.config.v1.KillSettingResponse.kill:type_name -> rowhouse.config.v1.SettingKill
+	0,  // 11: rowhouse.config.v1.DocumentService.GetDocument:input_type -> rowhouse.config.v1.GetDocumentRequest
+	2,  // 12: rowhouse.config.v1.DocumentService.ListDocuments:input_type -> rowhouse.config.v1.ListDocumentsRequest
+	4,  // 13: rowhouse.config.v1.DocumentService.UpdateDocument:input_type -> rowhouse.config.v1.UpdateDocumentRequest
+	6,  // 14: rowhouse.config.v1.DocumentService.DeleteDocument:input_type -> rowhouse.config.v1.DeleteDocumentRequest
+	8,  // 15: rowhouse.config.v1.DocumentService.ListDocumentRevisions:input_type -> rowhouse.config.v1.ListDocumentRevisionsRequest
+	10, // 16: rowhouse.config.v1.DocumentService.RollbackDocument:input_type -> rowhouse.config.v1.RollbackDocumentRequest
+	12, // 17: rowhouse.config.v1.DocumentService.DiffDocument:input_type -> rowhouse.config.v1.DiffDocumentRequest
+	15, // 18: rowhouse.config.v1.DocumentService.ExplainSettings:input_type -> rowhouse.config.v1.ExplainSettingsRequest
+	17, // 19: rowhouse.config.v1.DocumentService.KillSetting:input_type -> rowhouse.config.v1.KillSettingRequest
+	19, // 20: rowhouse.config.v1.DocumentService.LiftSetting:input_type -> rowhouse.config.v1.LiftSettingRequest
+	1,  // 21: rowhouse.config.v1.DocumentService.GetDocument:output_type -> rowhouse.config.v1.GetDocumentResponse
+	3,  // 22: rowhouse.config.v1.DocumentService.ListDocuments:output_type -> rowhouse.config.v1.ListDocumentsResponse
+	5,  // 23: rowhouse.config.v1.DocumentService.UpdateDocument:output_type -> rowhouse.config.v1.UpdateDocumentResponse
+	7,  // 24: rowhouse.config.v1.DocumentService.DeleteDocument:output_type -> rowhouse.config.v1.DeleteDocumentResponse
+	9,  // 25: rowhouse.config.v1.DocumentService.ListDocumentRevisions:output_type -> rowhouse.config.v1.ListDocumentRevisionsResponse
+	11, // 26: rowhouse.config.v1.DocumentService.RollbackDocument:output_type -> rowhouse.config.v1.RollbackDocumentResponse
+	13, // 27: rowhouse.config.v1.DocumentService.DiffDocument:output_type -> rowhouse.config.v1.DiffDocumentResponse
+	16, // 28: rowhouse.config.v1.DocumentService.ExplainSettings:output_type -> rowhouse.config.v1.ExplainSettingsResponse
+	18, // 29: rowhouse.config.v1.DocumentService.KillSetting:output_type -> rowhouse.config.v1.KillSettingResponse
+	20, // 30: rowhouse.config.v1.DocumentService.LiftSetting:output_type -> rowhouse.config.v1.LiftSettingResponse
+	21, // [21:31] is the sub-list for method output_type
+	11, // [11:21] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_config_v1_document_service_proto_init() }
@@ -1227,13 +1515,14 @@ func file_rowhouse_config_v1_document_service_proto_init() {
 		return
 	}
 	file_rowhouse_config_v1_document_proto_init()
+	file_rowhouse_config_v1_setting_kill_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_config_v1_document_service_proto_rawDesc), len(file_rowhouse_config_v1_document_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

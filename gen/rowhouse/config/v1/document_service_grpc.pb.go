@@ -27,6 +27,8 @@ const (
 	DocumentService_RollbackDocument_FullMethodName      = "/rowhouse.config.v1.DocumentService/RollbackDocument"
 	DocumentService_DiffDocument_FullMethodName          = "/rowhouse.config.v1.DocumentService/DiffDocument"
 	DocumentService_ExplainSettings_FullMethodName       = "/rowhouse.config.v1.DocumentService/ExplainSettings"
+	DocumentService_KillSetting_FullMethodName           = "/rowhouse.config.v1.DocumentService/KillSetting"
+	DocumentService_LiftSetting_FullMethodName           = "/rowhouse.config.v1.DocumentService/LiftSetting"
 )
 
 // DocumentServiceClient is the client API for DocumentService service.
@@ -63,6 +65,15 @@ type DocumentServiceClient interface {
 	// ExplainSettings tells what holds for a tenant and where each leaf comes from.
 	// Errors: RESOURCE_NOT_FOUND.
 	ExplainSettings(ctx context.Context, in *ExplainSettingsRequest, opts ...grpc.CallOption) (*ExplainSettingsResponse, error)
+	// KillSetting gives a setting that the schema marks with "x-kill" its safe value, for all
+	// tenants below a layer and whatever documents say, until it is lifted. It waits for no
+	// other write in the namespace, nor for approval or schedule. Killing a killed setting
+	// changes nothing.
+	// Errors: RESOURCE_NOT_FOUND for the namespace or the tenant; SETTING_NOT_KILLABLE.
+	KillSetting(ctx context.Context, in *KillSettingRequest, opts ...grpc.CallOption) (*KillSettingResponse, error)
+	// LiftSetting ends a kill at the layer where it was made.
+	// Errors: RESOURCE_NOT_FOUND if the setting was not killed there.
+	LiftSetting(ctx context.Context, in *LiftSettingRequest, opts ...grpc.CallOption) (*LiftSettingResponse, error)
 }
 
 type documentServiceClient struct {
@@ -153,6 +164,26 @@ func (c *documentServiceClient) ExplainSettings(ctx context.Context, in *Explain
 	return out, nil
 }
 
+func (c *documentServiceClient) KillSetting(ctx context.Context, in *KillSettingRequest, opts ...grpc.CallOption) (*KillSettingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KillSettingResponse)
+	err := c.cc.Invoke(ctx, DocumentService_KillSetting_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *documentServiceClient) LiftSetting(ctx context.Context, in *LiftSettingRequest, opts ...grpc.CallOption) (*LiftSettingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LiftSettingResponse)
+	err := c.cc.Invoke(ctx, DocumentService_LiftSetting_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DocumentServiceServer is the server API for DocumentService service.
 // All implementations must embed UnimplementedDocumentServiceServer
 // for forward compatibility.
@@ -187,6 +218,15 @@ type DocumentServiceServer interface {
 	// ExplainSettings tells what holds for a tenant and where each leaf comes from.
 	// Errors: RESOURCE_NOT_FOUND.
 	ExplainSettings(context.Context, *ExplainSettingsRequest) (*ExplainSettingsResponse, error)
+	// KillSetting gives a setting that the schema marks with "x-kill" its safe value, for all
+	// tenants below a layer and whatever documents say, until it is lifted. It waits for no
+	// other write in the namespace, nor for approval or schedule. Killing a killed setting
+	// changes nothing.
+	// Errors: RESOURCE_NOT_FOUND for the namespace or the tenant; SETTING_NOT_KILLABLE.
+	KillSetting(context.Context, *KillSettingRequest) (*KillSettingResponse, error)
+	// LiftSetting ends a kill at the layer where it was made.
+	// Errors: RESOURCE_NOT_FOUND if the setting was not killed there.
+	LiftSetting(context.Context, *LiftSettingRequest) (*LiftSettingResponse, error)
 	mustEmbedUnimplementedDocumentServiceServer()
 }
 
@@ -220,6 +260,12 @@ func (UnimplementedDocumentServiceServer) DiffDocument(context.Context, *DiffDoc
 }
 func (UnimplementedDocumentServiceServer) ExplainSettings(context.Context, *ExplainSettingsRequest) (*ExplainSettingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainSettings not implemented")
+}
+func (UnimplementedDocumentServiceServer) KillSetting(context.Context, *KillSettingRequest) (*KillSettingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KillSetting not implemented")
+}
+func (UnimplementedDocumentServiceServer) LiftSetting(context.Context, *LiftSettingRequest) (*LiftSettingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LiftSetting not implemented")
 }
 func (UnimplementedDocumentServiceServer) mustEmbedUnimplementedDocumentServiceServer() {}
 func (UnimplementedDocumentServiceServer) testEmbeddedByValue()                         {}
@@ -386,6 +432,42 @@ func _DocumentService_ExplainSettings_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DocumentService_KillSetting_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KillSettingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DocumentServiceServer).KillSetting(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DocumentService_KillSetting_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DocumentServiceServer).KillSetting(ctx, req.(*KillSettingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DocumentService_LiftSetting_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LiftSettingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DocumentServiceServer).LiftSetting(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DocumentService_LiftSetting_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DocumentServiceServer).LiftSetting(ctx, req.(*LiftSettingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DocumentService_ServiceDesc is the grpc.ServiceDesc for DocumentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -424,6 +506,14 @@ var DocumentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ExplainSettings",
 			Handler:    _DocumentService_ExplainSettings_Handler,
+		},
+		{
+			MethodName: "KillSetting",
+			Handler:    _DocumentService_KillSetting_Handler,
+		},
+		{
+			MethodName: "LiftSetting",
+			Handler:    _DocumentService_LiftSetting_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -51,6 +51,9 @@ const (
 	// PERMISSION_DENIED: the tenant itself may not set this: the schema does not mark it with "x-tenant-editable". Each
 	// violation of BadRequest names "content" and the JSON pointer as its field.
 	Reason_REASON_SETTING_NOT_EDITABLE Reason = 13
+	// FAILED_PRECONDITION: the schema does not mark the setting with "x-kill", so there is no safe value for it; or the
+	// new schema takes that away from a setting that is killed.
+	Reason_REASON_SETTING_NOT_KILLABLE Reason = 14
 	// INVALID_ARGUMENT: an uploaded file is not what it is said to be, or holds what is not allowed. The violation of
 	// BadRequest says what, with line and column, and names the rule as its reason; metadata: rule.
 	Reason_REASON_UPLOAD_REFUSED Reason = 20
@@ -86,6 +89,7 @@ var (
 		11: "REASON_SETTING_CLAMPED",
 		12: "REASON_PATCH_TEST_FAILED",
 		13: "REASON_SETTING_NOT_EDITABLE",
+		14: "REASON_SETTING_NOT_KILLABLE",
 		20: "REASON_UPLOAD_REFUSED",
 		21: "REASON_BRAND_ASSETS_FULL",
 		22: "REASON_BRAND_ASSET_IN_USE",
@@ -107,6 +111,7 @@ var (
 		"REASON_SETTING_CLAMPED":      11,
 		"REASON_PATCH_TEST_FAILED":    12,
 		"REASON_SETTING_NOT_EDITABLE": 13,
+		"REASON_SETTING_NOT_KILLABLE": 14,
 		"REASON_UPLOAD_REFUSED":       20,
 		"REASON_BRAND_ASSETS_FULL":    21,
 		"REASON_BRAND_ASSET_IN_USE":   22,
@@ -150,7 +155,7 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\x9b\x04\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xbc\x04\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
@@ -162,7 +167,8 @@ const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\x12\x1a\n" +
 	"\x16REASON_SETTING_CLAMPED\x10\v\x12\x1c\n" +
 	"\x18REASON_PATCH_TEST_FAILED\x10\f\x12\x1f\n" +
-	"\x1bREASON_SETTING_NOT_EDITABLE\x10\r\x12\x19\n" +
+	"\x1bREASON_SETTING_NOT_EDITABLE\x10\r\x12\x1f\n" +
+	"\x1bREASON_SETTING_NOT_KILLABLE\x10\x0e\x12\x19\n" +
 	"\x15REASON_UPLOAD_REFUSED\x10\x14\x12\x1c\n" +
 	"\x18REASON_BRAND_ASSETS_FULL\x10\x15\x12\x1d\n" +
 	"\x19REASON_BRAND_ASSET_IN_USE\x10\x16\x12\x13\n" +

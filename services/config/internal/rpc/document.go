@@ -283,8 +283,8 @@ func (s *documentService) open(ctx context.Context, tx *change.Tx, field, name, 
 	if err != nil {
 		return nil, err
 	}
-	if p.Namespace == sdk.FlagKillsNamespace {
-		return nil, refuse(fault.FailedPrecondition, namespaceInUse, "only KillFlag and LiftFlag write in namespaces/%s", p.Namespace)
+	if p.Namespace == sdk.FlagKillsNamespace || p.Namespace == sdk.KillsNamespace {
+		return nil, refuse(fault.FailedPrecondition, namespaceInUse, "only kills and lifts write in namespaces/%s", p.Namespace)
 	}
 	w, err := s.begin(ctx, tx, p, n)
 	if err != nil {

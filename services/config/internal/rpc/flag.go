@@ -197,7 +197,7 @@ func (h held) provenance(key string) (out []*configv1.Provenance) {
 // KillFlag implements rowhouse.config.v1.FlagService.
 func (s *flagService) KillFlag(ctx context.Context, req *configv1.KillFlagRequest) (*configv1.KillFlagResponse, error) {
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.KillFlagResponse, error) {
-		w, err := s.openKills(ctx, tx, req.GetParent())
+		w, err := s.openKills(ctx, tx, req.GetParent(), sdk.FlagKillsNamespace)
 		if err != nil {
 			return nil, err
 		}
@@ -219,7 +219,7 @@ func (s *flagService) KillFlag(ctx context.Context, req *configv1.KillFlagReques
 // LiftFlag implements rowhouse.config.v1.FlagService.
 func (s *flagService) LiftFlag(ctx context.Context, req *configv1.LiftFlagRequest) (*configv1.LiftFlagResponse, error) {
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.LiftFlagResponse, error) {
-		w, err := s.openKills(ctx, tx, req.GetParent())
+		w, err := s.openKills(ctx, tx, req.GetParent(), sdk.FlagKillsNamespace)
 		if err != nil {
 			return nil, err
 		}
@@ -229,24 +229,6 @@ func (s *flagService) LiftFlag(ctx context.Context, req *configv1.LiftFlagReques
 		delete(w.object, req.GetKey())
 		return &configv1.LiftFlagResponse{}, s.writeKills(ctx, tx, w, req.GetReason())
 	})
-}
-
-// openKills locks the kills of a layer. The lock is not that of the flags: a kill waits for no check of a large write.
-func (s *flagService) openKills(ctx context.Context, tx *change.Tx, parent string) (*write, error) {
-	p, _, err := s.named(ctx, tx, "parent", parent+"/config/"+sdk.FlagKillsNamespace, store.LockNamespace)
-	if err != nil {
-		return nil, err
-	}
-	w := &write{place: p}
-	w.document, err = store.ReadDocument(ctx, tx, p)
-	if fault.KindOf(err) == fault.NotFound {
-		w.document, err = &configv1.Document{Name: p.String(), Content: "{}"}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	w.object, err = sdk.Parse([]byte(w.document.GetContent()))
-	return w, err
 }
 
 // exists refuses to kill what is not there: a slip of the pen would be taken for a kill.
@@ -270,17 +252,4 @@ func (s *flagService) exists(ctx context.Context, tx *change.Tx, parent, key str
 		return noFlag(key, parent)
 	}
 	return nil
-}
-
-// writeKills writes and publishes the kills of a layer.
-func (s *flagService) writeKills(ctx context.Context, tx *change.Tx, w *write, reason string) error {
-	var err error
-	if w.object, w.document.Content, err = settings.Content(string(sdk.Canonical(w.object))); err != nil {
-		return malformedField("key", err)
-	}
-	tx.Audit(w.place.String(), "content")
-	if tx.Call().ValidateOnly {
-		return nil
-	}
-	return w.commit(ctx, tx, reason)
 }

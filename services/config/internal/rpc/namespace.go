@@ -146,6 +146,9 @@ func (s *namespaceService) UpdateNamespace(
 		if err != nil || len(paths) == 0 {
 			return &configv1.UpdateNamespaceResponse{Namespace: n}, err
 		}
+		if err := keepsKills(ctx, tx, id, n.GetSchema()); err != nil {
+			return nil, err
+		}
 		tx.Audit(n.GetName(), paths...)
 		n.UpdateTime = timestamppb.New(tx.Now())
 		if err := number(ctx, tx, n); err != nil {
@@ -203,6 +206,9 @@ func (s *namespaceService) DeleteNamespace(
 		if err := etag.Check(req.GetEtag(), n.GetEtag()); err != nil {
 			return nil, err
 		}
+		if err := keepsKills(ctx, tx, id, "{}"); err != nil {
+			return nil, err
+		}
 		gone, err := store.DeleteNamespace(ctx, tx, n.GetUid())
 		if err != nil {
 			return nil, err
@@ -254,6 +260,7 @@ func (f *Furnisher) Run(ctx context.Context) error {
 func builtIn() map[string]string {
 	return map[string]string{
 		sdk.BrandNamespace: sdk.BrandSchema(), sdk.FlagsNamespace: flags.Schema(), sdk.FlagKillsNamespace: flags.KillSchema(),
+		sdk.KillsNamespace: sdk.KillSchema(),
 	}
 }
 

@@ -81,6 +81,7 @@ const (
 	settingClamped  = "SETTING_CLAMPED"
 	patchTestFailed = "PATCH_TEST_FAILED"
 	notEditable     = "SETTING_NOT_EDITABLE"
+	notKillable     = "SETTING_NOT_KILLABLE"
 	clientKeyLimit  = "CLIENT_KEY_LIMIT"
 	uploadRefused   = "UPLOAD_REFUSED"
 	brandAssetsFull = "BRAND_ASSETS_FULL"
@@ -368,7 +369,8 @@ func stackOf(
 			l.Name, stack.Environment = sdk.LayerEnvironment(tenantID.String(), r.Environment), l
 		}
 	}
-	return stack, found, nil
+	stack.Kills, err = killsOf(ctx, q, n, stack.Schema, r, tenantID)
+	return stack, found, err
 }
 
 // effectiveOf is an effective value on the wire.
@@ -391,6 +393,9 @@ func provenanceOf(o sdk.Origin, schema *sdk.Schema) *configv1.Provenance {
 	p := &configv1.Provenance{
 		Pointer: o.Pointer, Layer: o.Layer, Revision: o.Revision, Shadowed: o.Shadowed, Lock: o.Lock, Clamp: o.Clamp,
 		Editable: schema.Editable(o.Pointer),
+	}
+	if o.Kill != nil {
+		p.Kill = settingKilled(*o.Kill)
 	}
 	if v, ok := sdk.At(schema.Defaults(), o.Pointer); ok {
 		p.Default = string(sdk.Canonical(v))

@@ -74,6 +74,9 @@ func Compile(namespace, text string) (*Schema, error) {
 	if found := s.Check(sdk.Stack{Schema: s.Merge}.Effective()); len(found) > 0 {
 		return nil, fmt.Errorf("%w: its defaults are not valid: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
 	}
+	if err := s.checkSafe(c, o); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
