@@ -42,6 +42,7 @@ type disk struct {
 	name    string
 	saved   *apiv1.FeedBookmark // what the newest file holds, or the one that is being written
 	savedAt time.Time
+	guard   *crashGuard
 
 	writing sync.WaitGroup
 	busy    atomic.Bool // a file is being written
@@ -80,6 +81,9 @@ func (d *disk) due(now time.Time, every time.Duration, b *apiv1.FeedBookmark) bo
 // deltas have moved on from it, or that comes while another is being written, is written at the next one.
 func (f *Feed) save() {
 	s, d := &f.state, f.disk
+	if f.guard.holdsBack() {
+		return // the next process is to begin where this one did
+	}
 	if s.bookmark == nil || s.bookmark.GetRevision() != s.revision || s.matches(s.bookmark) != nil ||
 		d.saved.GetRevision() == s.revision && bytes.Equal(d.saved.GetKeyId(), s.bookmark.GetKeyId()) || !d.busy.CompareAndSwap(false, true) {
 		return
@@ -129,16 +133,25 @@ func (d *disk) write(k kept) error {
 	if err != nil {
 		return err
 	}
+	d.guard.saved(k.bookmark.GetRevision())
 	return d.prune()
 }
 
-// prune raises the floor and removes what is below it.
+// prune raises the floor and removes what is below it, and what nobody needs above it.
 func (d *disk) prune() error {
 	revisions, err := d.revisions()
 	if err != nil || len(revisions) == 0 {
 		return err
 	}
-	floor := revisions[min(keptFiles, len(revisions))-1]
+	var floor int64
+	var old []int64
+	for i, r := range revisions {
+		if i < keptFiles || d.guard.pinned(r) {
+			floor = r
+		} else {
+			old = append(old, r)
+		}
+	}
 	err = d.replace(d.floorFile(), func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s%d\n", floorMagic, floor)
 		return err
@@ -146,7 +159,7 @@ func (d *disk) prune() error {
 	if err != nil {
 		return err
 	}
-	for _, r := range revisions[min(keptFiles, len(revisions)):] {
+	for _, r := range old {
 		if err := os.Remove(d.file(r)); err != nil {
 			return err
 		}

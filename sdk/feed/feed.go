@@ -83,6 +83,12 @@ type Config struct {
 	Keys []ed25519.PublicKey
 	// Dir holds the last good state; empty keeps none. It is made if missing.
 	Dir string
+	// Hold, where there is a Dir, keeps a process from dying of the same changes again and again: when two processes ended
+	// without [Feed.Close] within a minute of applying what came after a state, the next one begins with that state, and
+	// with what came after it in quarantine, until its keys get other values or a process was closed in order.
+	Hold bool
+	// Urgent names keys that are never held back. Optional.
+	Urgent func(key string) bool
 	// Clock is used for Status and for the pace of writes to Dir. Default time.Now.
 	Clock func() time.Time
 	// Jitter picks a wait up to most. Default uniformly random.
@@ -121,6 +127,9 @@ type Status struct {
 	Age time.Duration
 	// Source is where the state came from.
 	Source Source
+	// Held is the revision up to which changes are held back, because processes died soon after they applied them; 0 for
+	// none. Those changes are among the quarantined.
+	Held int64
 	// Quarantined names the keys whose newest value was refused, and why.
 	Quarantined map[string]string
 	// Err is why the last stream or write to disk failed; empty while all is well.
@@ -131,6 +140,7 @@ type Status struct {
 type Feed struct {
 	cfg    Config
 	disk   *disk
+	guard  *crashGuard
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	ready  chan struct{}
@@ -161,10 +171,20 @@ func Start(ctx context.Context, cfg Config) (*Feed, error) {
 			return nil, fmt.Errorf("feed %s: %w", cfg.Name, err)
 		}
 		f.disk = d
+		if cfg.Hold {
+			f.guard, err = openCrashGuard(cfg.Dir, cfg.Name, func(err error) {
+				cfg.Log.WarnContext(ctx, "feed: cannot mark what is applied", "error", err)
+			})
+			if err != nil {
+				return nil, fmt.Errorf("feed %s: %w", cfg.Name, err)
+			}
+			d.guard = f.guard
+		}
 		f.load(ctx)
 	}
 	var err error
 	if f.unmeasure, err = f.measure(); err != nil {
+		f.guard.end()
 		return nil, fmt.Errorf("feed %s: %w", cfg.Name, err)
 	}
 	ctx, f.cancel = context.WithCancel(ctx)
@@ -221,21 +241,31 @@ func (f *Feed) report(change func(*Status)) {
 	change(&f.status)
 }
 
-// load applies the newest sound file.
+// load applies the newest sound file, or the one that changes are held back after.
 func (f *Feed) load(ctx context.Context) {
+	base, bounded := f.guard.upTo()
 	for image, err := range f.disk.images(f.cfg.Keys) {
+		if err == nil && bounded && image.bookmark.GetRevision() > base {
+			continue
+		}
 		if err == nil {
 			err = f.adoptFile(image)
 		}
 		if err == nil {
-			f.report(func(s *Status) { s.Source, f.whole = SourceDisk, image.bookmark.GetServerTime().AsTime() })
+			held := f.guard.loaded(image.bookmark.GetRevision())
+			f.report(func(s *Status) { s.Source, f.whole, s.Held = SourceDisk, image.bookmark.GetServerTime().AsTime(), held })
 			f.disk.saved = image.bookmark
+			f.guard.saved(image.bookmark.GetRevision())
 			f.tell(image.bookmark, SourceDisk)
+			if held > 0 {
+				f.cfg.Log.ErrorContext(ctx, "feed: processes died of the newest changes; they are held back", "base", base, "held", held)
+			}
 			return
 		}
 		f.cfg.Log.WarnContext(ctx, "feed: passing over a file of the last good state", "error", err)
 		f.report(func(s *Status) { s.Err = err.Error() })
 	}
+	f.guard.loaded(0)
 }
 
 // adoptFile is adopt for the first state: what was the last good value of a key is it still.
@@ -277,6 +307,7 @@ func (f *Feed) run(ctx context.Context) {
 		f.save()
 		f.disk.writing.Wait()
 	}
+	f.guard.end()
 }
 
 var errSilent = errors.New("the stream fell silent")
@@ -343,6 +374,9 @@ func (f *Feed) bookmark(pending *snapshot, b *apiv1.FeedBookmark) error {
 	now := f.cfg.Clock()
 	f.outage.over(f.cfg.Log, now)
 	f.report(func(s *Status) { s.LastBookmark, s.Source, s.Err, f.whole = now, SourceLive, "", now })
+	if f.guard.confirmed() {
+		f.report(func(s *Status) { s.Held = 0 })
+	}
 	f.tell(b, SourceLive)
 	if f.disk != nil && f.disk.due(now, f.cfg.SaveEvery, b) {
 		f.save()
@@ -361,8 +395,10 @@ func (f *Feed) adopt(image *image) error {
 	if r := image.bookmark.GetRevision(); r < f.state.highest {
 		return fmt.Errorf("%w: revision %d after %d", errRollback, r, f.state.highest)
 	}
-	good, bad := f.sift(image.entries, true)
-	change := Change{Reset: true, Revision: image.bookmark.GetRevision(), Entries: good}
+	change := Change{Reset: true, Revision: image.bookmark.GetRevision(), Entries: image.entries}
+	good, bad := f.sift(change)
+	change.Entries = good
+	f.guard.applying(change.Revision)
 	if err := guard(func() error { return f.cfg.Apply(change) }); err != nil {
 		return fmt.Errorf("apply the snapshot of revision %d: %w", change.Revision, err)
 	}
@@ -381,8 +417,10 @@ func (f *Feed) delta(pending *snapshot, d *apiv1.FeedDelta) error {
 			f.state.revision)
 	}
 	entries := entriesOf(d.GetChanges())
-	good, bad := f.sift(entries, false)
-	change := Change{Revision: d.GetRevision(), Entries: good}
+	change := Change{Revision: d.GetRevision(), Entries: entries}
+	good, bad := f.sift(change)
+	change.Entries = good
+	f.guard.applying(change.Revision)
 	if err := guard(func() error { return f.cfg.Apply(change) }); err != nil {
 		f.singly(change, bad)
 	}
@@ -399,31 +437,6 @@ func (f *Feed) singly(change Change, bad map[string]string) {
 			bad[e.Key] = err.Error()
 		}
 	}
-}
-
-// sift parts entries into those to apply and the reasons of those to quarantine. In a whole image the last good value
-// stands in for a refused one.
-func (f *Feed) sift(entries []Entry, whole bool) ([]Entry, map[string]string) {
-	bad := make(map[string]string)
-	if f.cfg.Check == nil {
-		return entries, bad
-	}
-	good := make([]Entry, 0, len(entries))
-	for _, e := range entries {
-		err := error(nil)
-		if !e.Deleted {
-			err = guard(func() error { return f.cfg.Check(e.Key, e.Value) })
-		}
-		if err == nil {
-			good = append(good, e)
-			continue
-		}
-		bad[e.Key] = err.Error()
-		if last, ok := f.state.lastGood(e.Key); ok && whole {
-			good = append(good, Entry{Key: e.Key, Value: last})
-		}
-	}
-	return good, bad
 }
 
 func (f *Feed) applied(revision int64) {

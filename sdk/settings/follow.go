@@ -55,7 +55,7 @@ func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
 	}
 	f, err := feed.Start(ctx, feed.Config{
 		Name: FeedName, Open: open, Check: Check, Apply: c.Store.Apply, Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log,
-		Metrics: c.Metrics,
+		Metrics: c.Metrics, Hold: true, Urgent: isKill,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("follow the settings: %w", err)
