@@ -194,8 +194,9 @@ func (h *house) exampleFiles(t *testing.T) map[string][]byte {
 		t.Fatal(err)
 	}
 	return map[string][]byte{
-		"app.yaml": []byte("display_name: Customers\n"), "schema.json": []byte(`{"type": "object"}`), "portal.json": []byte(`{"title": "Ours"}`),
-		"notes.dsn": of("notes"), "managed.dsn": of("managed"), "app.password": []byte(passwords["notes"]),
+		"app.yaml": []byte("display_name: Customers\n"), "portal.json": []byte(`{"title": "Ours"}`),
+		"schema.json": []byte(`{"type": "object", "properties": {"banner": {"x-kill": {"value": false}}}}`),
+		"notes.dsn":   of("notes"), "managed.dsn": of("managed"), "app.password": []byte(passwords["notes"]),
 		"cell.json": []byte(`{"cell": {"name": "cells/cell-1", "capacity": 10000}, "updateMask": "capacity"}`), "acme.png": logo.Bytes(),
 		"flags.flagd.json": []byte(`{"flags": {"note-count": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}}`),
 		"brand.json":       []byte(`{"light": {"primary": "#0f766e"}}`),
