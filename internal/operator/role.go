@@ -93,7 +93,7 @@ func (r Roles) grant(roles, permissions []string) (map[string]bool, error) {
 func viewerPermissions() []string {
 	return []string{
 		"config.clientKeys.list",
-		"config.brandAssets.get", "config.brandAssets.list", "config.brandDrafts.get",
+		"config.brandAssets.get", "config.brandAssets.list", "config.brandDrafts.get", "config.brandMails.preview",
 		"config.documents.get", "config.documents.list",
 		"config.namespaces.get", "config.namespaces.list",
 		"config.hooks.get", "config.hooks.list",

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/authority"
+	"github.com/rowhouse-platform/rowhouse/sdk/mail"
 )
 
 // BrandNamespace is the namespace of brands, which exists from the start.
@@ -70,6 +71,10 @@ type Brand struct {
 	// [Brand.Term] find the right one.
 	Locale       string
 	Texts, Terms map[string]map[string]string
+	// MailKinds are the kinds of mails that products declare; Mails are the templates by language and kind. [Brand.Mail] and
+	// [MailFor] make mails of them.
+	MailKinds map[string]mail.Kind
+	Mails     map[string]map[string]mail.Template
 }
 
 // Palette holds colours by their roles, each "#rrggbb" or empty. The name of a role in
@@ -167,13 +172,13 @@ func onDomain(o Object, host string) Object {
 	return out
 }
 
-// CheckBrand says what [BrandOn] would refuse, on any domain.
+// CheckBrand says what [BrandOn] would refuse, on any domain, and what is wrong with templates of mails.
 func CheckBrand(o Object) []Problem {
-	_, problems := readBrand(onDomain(o, ""))
-	return append(problems, EachDomain(o, func(b Object) []Problem {
-		_, found := readBrand(b)
-		return found
-	})...)
+	check := func(o Object) []Problem {
+		b, found := readBrand(o)
+		return append(found, checkMails(b)...)
+	}
+	return append(check(onDomain(o, "")), EachDomain(o, check)...)
 }
 
 // EachDomain checks the object that holds on each domain with something of its own, and puts what is wrong there in its
@@ -217,9 +222,10 @@ func readBrand(o Object) (Brand, []Problem) {
 	r.palette(o, "dark-contrast", &b.DarkContrast)
 	r.files(o, &b)
 	r.typography(o, &b.Typography)
-	b.Links = r.lines(o, "", "links", checkLink)
+	b.Links = r.lines(o, "", "links", mail.CheckLink)
 	b.Exceptions = r.lines(o, "", "exceptions", checkText)
 	r.languages(o, &b)
+	r.mails(o, &b)
 	return b, r.problems
 }
 

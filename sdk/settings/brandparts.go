@@ -1,17 +1,16 @@
 package settings
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"math"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/mail"
 )
 
 // BrandPath is where the gateway serves what a brand consists of, on the tenant's own domains: "brand.css",
@@ -244,21 +243,11 @@ func (r *brandReader) pixels(o Object, name string, least, most int) *int {
 	return new(int(n))
 }
 
-// checkLink takes an absolute https URL.
-func checkLink(s string) error {
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Opaque != "" || strings.ContainsFunc(s, unseen) ||
-		strings.ContainsAny(s, " \"'<>\\") {
-		return errors.New("is not an https address")
-	}
-	return nil
-}
-
 // checkText takes text of some lines with nothing in it that is not seen or turns the direction of what follows.
 func checkText(s string) error {
 	const most = 2000
 	if strings.TrimSpace(s) == "" || utf8.RuneCountInString(s) > most ||
-		strings.ContainsFunc(strings.ReplaceAll(s, "\n", ""), unseen) {
+		strings.ContainsFunc(strings.ReplaceAll(s, "\n", ""), mail.Unseen) {
 		return fmt.Errorf("is not text of at most %d characters", most)
 	}
 	return nil
@@ -270,11 +259,4 @@ func checkTerm(s string) error {
 		return fmt.Errorf("is not a line of at most %d characters", maxBrandName)
 	}
 	return nil
-}
-
-// unseen reports a character that has no shape or changes the direction of what follows. The joiners are let through in
-// texts: some scripts need them.
-func unseen(r rune) bool {
-	const nonJoiner, joiner = '\u200c', '\u200d'
-	return r != nonJoiner && r != joiner && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co)
 }

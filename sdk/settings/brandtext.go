@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -24,6 +25,8 @@ func platformTexts() map[string]string {
 		"error.title": "This does not work right now", "error.text": "It is not your fault. Please try again in a moment.",
 		"sign-in.title": "Please sign in again", "sign-in.text": "Your sign-in is missing or no longer valid.",
 		"busy.title": "Too many requests", "busy.text": "Please wait a moment and try again.",
+		"link.home": "Home", "link.support": "Support", "link.imprint": "Imprint", "link.privacy": "Privacy", "link.terms": "Terms",
+		"link.accessibility": "Accessibility",
 	}
 }
 
@@ -72,7 +75,7 @@ const maxPrefer = 200
 
 // said looks a key up in the languages that fit, the best first.
 func (b Brand) said(table map[string]map[string]string, key, prefer string) (text, tag string, ok bool) {
-	for _, tag := range b.chain(table, prefer) {
+	for _, tag := range chain(b.Locale, table, prefer) {
 		if text := table[tag][key]; text != "" {
 			return text, tag, true
 		}
@@ -80,34 +83,36 @@ func (b Brand) said(table map[string]map[string]string, key, prefer string) (tex
 	return "", "", false
 }
 
-// chain lists the languages of a table that may answer a reader, the best first.
-func (b Brand) chain(table map[string]map[string]string, prefer string) []string {
+// chain lists the languages of a table that may answer a reader, the best first; own is the brand's, or "".
+func chain[V any](own string, table map[string]V, prefer string) []string {
 	if len(table) == 0 {
 		return nil
 	}
-	own := b.Locale
-	if own == "" {
-		own = fallback
-	}
+	own = cmp.Or(own, fallback)
 	tags := []language.Tag{language.Make(own)} // what nobody fits falls to the first
 	for _, tag := range slices.Sorted(maps.Keys(table)) {
 		if tag != own {
 			tags = append(tags, language.Make(tag))
 		}
 	}
-	if len(prefer) > maxPrefer {
-		prefer = prefer[:strings.LastIndexAny(prefer[:maxPrefer], ",;")+1]
-	}
-	wanted, _, err := language.ParseAcceptLanguage(strings.TrimRight(prefer, ",;"))
-	if err != nil {
-		wanted = nil
-	}
-	_, best, _ := language.NewMatcher(tags).Match(wanted...)
+	_, best, _ := language.NewMatcher(tags).Match(preferred(prefer)...)
 	var chain []string
 	for t := tags[best]; t != language.Und; t = t.Parent() {
 		chain = append(chain, t.String())
 	}
 	return append(chain, own)
+}
+
+// preferred reads what a reader prefers, nothing of what cannot be read.
+func preferred(prefer string) []language.Tag {
+	if len(prefer) > maxPrefer {
+		prefer = prefer[:strings.LastIndexAny(prefer[:maxPrefer], ",;")+1]
+	}
+	wanted, _, err := language.ParseAcceptLanguage(strings.TrimRight(prefer, ",;"))
+	if err != nil {
+		return nil
+	}
+	return wanted
 }
 
 // languages reads texts and terms.

@@ -195,6 +195,41 @@ func TestIcons(t *testing.T) {
 	refused(t, "too small", err, codes.InvalidArgument, "UPLOAD_REFUSED")
 }
 
+// One SVG is the whole set: itself, and what it looks like.
+func TestIconsOfSVG(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.as("operator")
+	req := upload("tenants/acme", "image/svg+xml", []byte(svgLogo))
+	req.Icons = true
+	resp, err := a.CreateBrandAsset(t.Context(), req)
+	must(t, err)
+	var icons []string
+	for _, i := range resp.GetBrandAssets() {
+		icons = append(icons, i.GetIcon())
+		_, name, _ := strings.Cut(i.GetName(), "/brandAssets/")
+		if content := r.content(name); i.GetIcon() == "512" {
+			m, err := png.Decode(bytes.NewReader(content))
+			must(t, err)
+			if c := color.NRGBAModel.Convert(m.At(256, 256)); c != (color.NRGBA{0xb9, 0x1c, 0x1c, 0xff}) {
+				t.Errorf("it is drawn in %v", c)
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{"svg", "ico", "32", "180", "192", "512", "maskable"}, icons); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	patch := setting("tenants/acme/config/brand", resp.GetPatch())
+	patch.MergePatch = true
+	_, err = a.UpdateDocument(t.Context(), patch)
+	must(t, err)
+	for _, inside := range []string{`<text>x</text>`, `<path d="M0 0h1" stroke="red" stroke-dasharray="1e-9"/>`, `<script/>`} {
+		req.Content = []byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 2">` + inside + `</svg>`)
+		_, err = a.CreateBrandAsset(t.Context(), req)
+		refused(t, inside, err, codes.InvalidArgument, "UPLOAD_REFUSED")
+	}
+}
+
 // few is one attack of n, and all in a long run.
 func few(all []brandtest.Attack, n int) (some []brandtest.Attack) {
 	if os.Getenv("ROWHOUSE_TEST_LONG") != "" {

@@ -388,6 +388,7 @@ type api struct {
 	configv1.ClientKeyServiceClient
 	configv1.BrandAssetServiceClient
 	configv1.BrandDraftServiceClient
+	configv1.BrandMailServiceClient
 	configv1.FlagServiceClient
 	configv1.WebhookServiceClient
 	configv1.HookServiceClient
@@ -398,7 +399,7 @@ func apiOf(conn *grpc.ClientConn) api {
 	return api{
 		configv1.NewNamespaceServiceClient(conn), configv1.NewDocumentServiceClient(conn), configv1.NewSettingsServiceClient(conn),
 		configv1.NewClientKeyServiceClient(conn),
-		configv1.NewBrandAssetServiceClient(conn), configv1.NewBrandDraftServiceClient(conn),
+		configv1.NewBrandAssetServiceClient(conn), configv1.NewBrandDraftServiceClient(conn), configv1.NewBrandMailServiceClient(conn),
 		configv1.NewFlagServiceClient(conn),
 		configv1.NewWebhookServiceClient(conn), configv1.NewHookServiceClient(conn), auditv1.NewAuditServiceClient(conn),
 	}

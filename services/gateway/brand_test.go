@@ -293,8 +293,18 @@ func TestPreview(t *testing.T) {
 	if css := get("acme", wellKnown+"brand.css", with(good)...); !strings.Contains(css.body, "Preview: ") {
 		t.Errorf("no banner: %v", css)
 	}
-	if p := get("acme", wellKnown+"b/"+secret, with(good)...); p.status != 200 {
+	if p := get("acme", wellKnown+"b/"+secret, with(good)...); p.status != 200 || p.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("the draft's asset: %v", p)
+	}
+	// The app's pages are not those that everybody sees, either, nor are those that say that there is none.
+	for _, path := range []string{"/", wellKnown + "none"} {
+		app := get("acme", path, append(with(good), "Accept", "text/html")...)
+		if h := app.header; h.Get("Cache-Control") != "no-store" || h.Get("X-Robots-Tag") != "noindex" || h.Get("Referrer-Policy") != "no-referrer" {
+			t.Errorf("%s in a preview: %v", path, app)
+		}
+	}
+	if app := get("acme", "/"); app.header.Get("X-Robots-Tag") != "" || app.header.Get("Referrer-Policy") != "" {
+		t.Errorf("the app without a preview: %v", app)
 	}
 	if p := get("acme", wellKnown+"b/"+secret); p.status != 404 {
 		t.Errorf("the draft's asset without the link: %v", p)

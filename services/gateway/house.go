@@ -28,6 +28,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/trust"
+	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/brands"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/front"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/mint"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/routes"
@@ -246,8 +247,9 @@ func (h *house) openDoors(ctx context.Context) error {
 		Services: tenant.AudienceConfig | tenant.AudienceQuota | tenant.AudienceGateway | tenant.AudienceTenancy,
 		Changed:  h.trust.Watch, Standing: h.standing,
 		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand, Own: h.looks.serve,
-		Flags:  h.flags,
-		Tracer: h.p.Telemetry.TracerProvider().Tracer(scope), Log: h.p.Log,
+		Preview: front.Preview{Cookie: brands.Cookie, Private: brands.Private},
+		Flags:   h.flags,
+		Tracer:  h.p.Telemetry.TracerProvider().Tracer(scope), Log: h.p.Log,
 		Meter: h.p.Telemetry.MeterProvider().Meter(scope),
 	})
 	if err != nil {

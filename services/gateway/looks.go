@@ -84,7 +84,7 @@ func (l *looks) brand(q *http.Request, r edge.Route) *faces.Brand {
 	}
 	b := look.Brand
 	face := &faces.Brand{
-		Name: b.Name, Say: b.Text,
+		Name: b.Name, Say: b.Text, Links: b.Links,
 		CSS:  template.CSS(b.CSS()), //nolint:gosec // colours that were checked, by names of ours
 		Logo: template.URL(b.Logo),  //nolint:gosec // a data URI of a checked PNG image
 	}

@@ -24,7 +24,7 @@ type Side struct {
 // Of completes a brand: the sides "light" and "dark" always, those with more contrast where the brand says something of
 // them. What the brand leaves open is derived from what it says, or else the platform's.
 func Of(b settings.Brand) []Side {
-	light := complete("light", b.Light, platformLight(), settings.Palette{}, 1)
+	light := complete("light", b.Light, settings.PlatformLight(), settings.Palette{}, 1)
 	dark := complete("dark", b.Dark, platformDark(), b.Light, 1)
 	sides := []Side{light, dark}
 	if b.LightContrast != (settings.Palette{}) {
@@ -38,13 +38,6 @@ func Of(b settings.Brand) []Side {
 
 // more is by what the contrast of sides with more contrast exceeds that of the others: 7:1 for text, as WCAG's level AAA.
 const more = 7.0 / 4.5
-
-func platformLight() settings.Palette {
-	return settings.Palette{
-		Primary: "#1c1917", Background: "#ffffff", Surface: "#f5f5f4", Border: "#d6d3d1", Text: "#1c1917", TextMuted: "#57534e",
-		Link: "#1d4ed8", Success: "#166534", Warning: "#92400e", Error: "#b91c1c",
-	}
-}
 
 func platformDark() settings.Palette {
 	return settings.Palette{

@@ -80,6 +80,7 @@ func TestWhatIsSent(t *testing.T) {
 		"icons":             {[]string{"brand", "assets", "put", "plans/free", "--file", logo, "--icons", "--ground", "#112233"}, `config BrandAssetService/CreateBrandAsset {"parent":"plans/free","media_type":"image/png","content":"iVBORw0KGgpyZXN0","icons":true,"ground":"#112233"}`},
 		"draft":             {[]string{"brand", "draft", "set", "acme", "--set", "light.primary=#112233", "--reason", "new"}, `config BrandDraftService/UpdateBrandDraft {"brand_draft":{"name":"tenants/acme/brandDraft","content":"{\"light\":{\"primary\":\"#112233\"}}"},` + id + `,"merge_patch":true,"reason":"new"}`},
 		"preview":           {[]string{"brand", "draft", "preview", "acme", "--host", "a.example", "--ttl", "1h"}, `config BrandDraftService/CreateBrandPreview {"name":"tenants/acme/brandDraft","host":"a.example","ttl":"3600s"}`},
+		"mail":              {[]string{"brand", "mails", "preview", "acme", "notice", "--draft", "--locale", "de", "--values", "title=Hi"}, `config BrandMailService/PreviewBrandMail {"name":"tenants/acme/brandDraft","kind":"notice","locale":"de","values":{"title":"Hi"}}`},
 		"publish":           {[]string{"brand", "draft", "publish", "acme"}, `config BrandDraftService/PublishBrandDraft {"name":"tenants/acme/brandDraft",` + id + `}`},
 		"show brand":        {[]string{"brand", "explain", "acme"}, `config DocumentService/ExplainSettings {"name":"tenants/acme/config/brand"}`},
 		"flags":             {[]string{"flags", "list", "acme"}, `config FlagService/ListFlags {"parent":"tenants/acme","page_size":1000}`},

@@ -32,7 +32,8 @@ type CreateBrandAssetRequest struct {
 	MediaType string `protobuf:"bytes,2,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
 	// The file: images at most 5 MiB and 4096 pixels a side, typefaces 1 MiB, SVG and CSS 64 KiB.
 	Content []byte `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
-	// Whether to make the set of icons of a raster image, instead of keeping it as it is.
+	// Whether to make the set of icons of a picture, instead of keeping it as it is. Of an SVG that is the file itself and
+	// what it looks like drawn: paths, shapes, strokes, gradients, clips and masks; one with text, patterns or blending is refused.
 	Icons bool `protobuf:"varint,4,opt,name=icons,proto3" json:"icons,omitempty"`
 	// The opaque colour on which icons stand that are cut by their system, "#rrggbb". Default white.
 	Ground string `protobuf:"bytes,5,opt,name=ground,proto3" json:"ground,omitempty"`

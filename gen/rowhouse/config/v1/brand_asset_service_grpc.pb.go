@@ -33,7 +33,7 @@ const (
 // BrandAssetService manages the files of brands.
 type BrandAssetServiceClient interface {
 	// CreateBrandAsset takes a file in. Uploading the same file again gives the same asset.
-	// Of one raster picture of at least 512 pixels it can make the whole set of icons.
+	// Of one raster picture of at least 512 pixels, or of an SVG that needs no typeface, it can make the whole set of icons.
 	// Errors: UPLOAD_REFUSED; BRAND_ASSETS_FULL; RESOURCE_NOT_FOUND for the tenant.
 	CreateBrandAsset(ctx context.Context, in *CreateBrandAssetRequest, opts ...grpc.CallOption) (*CreateBrandAssetResponse, error)
 	// GetBrandAsset returns what is known of an asset, without its content.
@@ -118,7 +118,7 @@ func (c *brandAssetServiceClient) ReadBrandAsset(ctx context.Context, in *ReadBr
 // BrandAssetService manages the files of brands.
 type BrandAssetServiceServer interface {
 	// CreateBrandAsset takes a file in. Uploading the same file again gives the same asset.
-	// Of one raster picture of at least 512 pixels it can make the whole set of icons.
+	// Of one raster picture of at least 512 pixels, or of an SVG that needs no typeface, it can make the whole set of icons.
 	// Errors: UPLOAD_REFUSED; BRAND_ASSETS_FULL; RESOURCE_NOT_FOUND for the tenant.
 	CreateBrandAsset(context.Context, *CreateBrandAssetRequest) (*CreateBrandAssetResponse, error)
 	// GetBrandAsset returns what is known of an asset, without its content.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"image"
 	"image/color"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ type Upload struct {
 	// MediaType is what it is said to be.
 	MediaType string
 	Content   []byte
-	// Icons asks for the set of icons of a raster image, those that a system cuts on Ground, "#rrggbb" or "" for white.
+	// Icons asks for the set of icons of a picture, those that a system cuts on Ground, "#rrggbb" or "" for white.
 	Icons  bool
 	Ground string
 	// Own says which assets a style sheet may load.
@@ -121,9 +122,25 @@ func sheet(u Upload) ([]File, error) {
 	return []File{f}, nil
 }
 
+// source is the picture from which icons are made; of an SVG the file itself is one of them.
+func source(u Upload) (image.Image, []File, error) {
+	if u.MediaType != "image/svg+xml" {
+		p, err := picture.Read(u.Content, picture.Type(u.MediaType))
+		return p.Image, nil, err
+	}
+	clean, err := svg.Sanitise(u.Content)
+	if err != nil {
+		return nil, nil, err
+	}
+	drawn, err := svg.Draw(clean, picture.MinIcon)
+	f := file("svg", clean)
+	f.Icon = "svg"
+	return drawn, []File{f}, err
+}
+
 // icons makes the set of one picture.
 func icons(u Upload) ([]File, error) {
-	p, err := picture.Read(u.Content, picture.Type(u.MediaType))
+	from, files, err := source(u)
 	if err != nil {
 		return nil, err
 	}
@@ -133,11 +150,10 @@ func icons(u Upload) ([]File, error) {
 			return nil, &brand.Refusal{Rule: "ground", Text: err.Error()}
 		}
 	}
-	set, err := picture.Icons(p.Image, color.NRGBA{R: ground.R, G: ground.G, B: ground.B, A: ground.A})
+	set, err := picture.Icons(from, color.NRGBA{R: ground.R, G: ground.G, B: ground.B, A: ground.A})
 	if err != nil {
 		return nil, err
 	}
-	var files []File
 	for _, icon := range set {
 		kind, side, known := iconKind(icon.Name)
 		if !known {

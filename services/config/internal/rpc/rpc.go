@@ -66,6 +66,7 @@ func Register(s *grpc.Server, c Config) {
 	configv1.RegisterClientKeyServiceServer(s, &clientKeyService{Config: c})
 	configv1.RegisterBrandAssetServiceServer(s, newBrandAssetService(c))
 	configv1.RegisterBrandDraftServiceServer(s, &brandDraftService{Config: c, documents: &documentService{Config: c}})
+	configv1.RegisterBrandMailServiceServer(s, &brandMailService{Config: c, documents: documents})
 	configv1.RegisterWebhookServiceServer(s, &webhookService{Config: c})
 	configv1.RegisterHookServiceServer(s, &hookService{Config: c})
 }

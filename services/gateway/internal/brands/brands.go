@@ -157,7 +157,7 @@ func (b *Brands) Serve(w http.ResponseWriter, r *http.Request, who Who) (served 
 		h.Set("Cache-Control", "no-cache") // asked for again each time, and answered by 304: what is published shows at once
 		h.Set("Vary", "Cookie")
 		if l.Preview {
-			private(h)
+			Private(h)
 		}
 		send(w, r, p)
 		return true, nil
@@ -182,9 +182,12 @@ func (b *Brands) serveAsset(w http.ResponseWriter, r *http.Request, l *Look, nam
 		return false, err
 	}
 	h := w.Header()
-	h.Set("Cache-Control", "public, max-age=31536000, immutable") // its name is its content, in a preview too
+	h.Set("Cache-Control", "public, max-age=31536000, immutable") // its name is its content
 	if r.URL.Path == "/favicon.ico" {
 		h.Set("Cache-Control", "no-cache")
+	}
+	if l.Preview {
+		Private(h) // no cache on the way may show it to others
 	}
 	h.Set("Content-Security-Policy", policy)
 	send(w, r, page{content, mediaType(a), `"` + string(a)[:2*sha256.Size] + `"`})
@@ -212,8 +215,8 @@ func mediaType(a settings.Asset) string {
 	}[a.Extension()]
 }
 
-// private keeps what is not published out of caches and indexes.
-func private(h http.Header) {
+// Private keeps what is not published out of caches and indexes, and its address to itself.
+func Private(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Robots-Tag", "noindex")
 	h.Set("Referrer-Policy", "no-referrer")

@@ -13,8 +13,8 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
 
-// cookie holds the token of a preview. Its prefix binds it to the one host that set it, over https.
-const cookie = "__Host-rh-preview"
+// Cookie holds the token of a preview. Its prefix binds it to the one host that set it, over https.
+const Cookie = "__Host-rh-preview"
 
 // Bounds of previews.
 const (
@@ -56,7 +56,7 @@ func (p *Previews) serve(w http.ResponseWriter, r *http.Request, who Who, token 
 	if r.Method != http.MethodGet {
 		return false, fault.New(fault.Unimplemented, fault.ReasonMethodUnknown, "this method is not served here")
 	}
-	c := &http.Cookie{Name: cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: -1}
+	c := &http.Cookie{Name: Cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: -1}
 	if token != "end" {
 		t, err := preview.Read(token, p.Keys, p.Clock())
 		if err != nil || !p.read(token, who) {
@@ -64,7 +64,7 @@ func (p *Previews) serve(w http.ResponseWriter, r *http.Request, who Who, token 
 		}
 		c.Value, c.MaxAge = token, int(t.Expires.Sub(p.Clock()).Seconds())
 	}
-	private(w.Header())
+	Private(w.Header())
 	http.SetCookie(w, c)
 	w.Header().Set("Location", "/")
 	w.WriteHeader(http.StatusSeeOther)
@@ -74,10 +74,10 @@ func (p *Previews) serve(w http.ResponseWriter, r *http.Request, who Who, token 
 // look returns what the request's preview shows, nil without one. A link that is not good here, or has ended, or cannot be
 // looked up, shows what is published.
 func (p *Previews) look(r *http.Request, who Who) *Look {
-	if !strings.Contains(r.Header.Get("Cookie"), cookie) {
+	if !strings.Contains(r.Header.Get("Cookie"), Cookie) {
 		return nil
 	}
-	c, err := r.Cookie(cookie)
+	c, err := r.Cookie(Cookie)
 	if err != nil || !p.read(c.Value, who) {
 		return nil
 	}

@@ -36,6 +36,9 @@ type Brand struct {
 	Logo, LogoDark template.URL
 	// Sheet is the address of the tenant's style sheet; empty where it is not served.
 	Sheet string
+	// Links are addresses of the tenant's own pages, each https; the page shows those about who is behind it. See
+	// [settings.Brand.Links].
+	Links map[string]string
 	// Say returns a text of the brand in a language that the reader prefers; see [settings.Brand.Text]. Default: the
 	// platform's texts.
 	Say func(key, prefer string) (text, tag string)
@@ -108,6 +111,21 @@ type face struct {
 	RequestID string
 	Language  string
 	Brand     Brand
+	Foot      []link
+}
+
+// link is one of the foot.
+type link struct{ Label, URL string }
+
+// foot lists the links that a page shows, in the words of the brand.
+func foot(b Brand, prefer string) (all []link) {
+	for _, name := range []string{"home", "support", "imprint", "privacy", "terms", "accessibility"} {
+		if address := b.Links[name]; address != "" {
+			label, _ := b.Say("link."+name, prefer)
+			all = append(all, link{label, address})
+		}
+	}
+	return all
 }
 
 func (f *Writer) writeHTML(w http.ResponseWriter, r *http.Request, a Refusal) {
@@ -119,6 +137,7 @@ func (f *Writer) writeHTML(w http.ResponseWriter, r *http.Request, a Refusal) {
 		v.Brand.Say = settings.Brand{}.Text
 	}
 	v.Title, v.Text, v.Language = words(v.Status, v.Reason, v.Brand.Say, r.Header.Get("Accept-Language"))
+	v.Foot = foot(v.Brand, r.Header.Get("Accept-Language"))
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "+

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/faces"
 )
 
@@ -61,6 +62,26 @@ func TestPagesEscape(t *testing.T) {
 		if logo != "" && !strings.Contains(body, `src="data:image/png;base64,AAAA"`) {
 			t.Errorf("the page has no logo:\n%s", body)
 		}
+	}
+}
+
+// Who is behind a page stands at its foot, in the words of the brand.
+func TestPagesHaveTheBrandsLinks(t *testing.T) {
+	t.Parallel()
+	w := write("text/html", faces.Refusal{
+		Err: fault.New(fault.PermissionDenied, fault.ReasonTenantSuspended, "x"),
+		Brand: &faces.Brand{
+			Links: map[string]string{"imprint": "https://acme.example/i?a&b", "privacy": "javascript:alert(1)"},
+			Say:   settings.Brand{Texts: map[string]map[string]string{"en": {"link.imprint": "<Legal>"}}}.Text,
+		},
+	})
+	for _, want := range []string{`<a href="https://acme.example/i?a&amp;b" rel="noreferrer">&lt;Legal&gt;</a>`, ">Privacy</a>"} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("it lacks %s:\n%s", want, w.Body)
+		}
+	}
+	if strings.Contains(w.Body.String(), "javascript:") {
+		t.Errorf("it has a script:\n%s", w.Body)
 	}
 }
 

@@ -102,6 +102,11 @@ func (v *visit) outgoing(ctx context.Context) (*http.Request, error) {
 			out.Header[name] = values
 		}
 	}
+	if v.h.c.Preview.has(in) {
+		if out.Header["Cookie"] = v.h.c.Preview.without(in.Header["Cookie"]); out.Header["Cookie"] == nil {
+			delete(out.Header, "Cookie")
+		}
+	}
 	v.identifyUs(ctx, out.Header)
 	if v.grpc {
 		out.Header["Te"] = []string{"trailers"}
@@ -160,6 +165,7 @@ func (v *visit) answer(ctx context.Context, res *http.Response) {
 		}
 	}
 	v.rebase(h)
+	v.mark(h)
 	v.w.WriteHeader(res.StatusCode)
 	if err := v.copyBody(res); err != nil {
 		v.span.RecordError(err)

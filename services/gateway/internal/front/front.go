@@ -79,6 +79,8 @@ type Config struct {
 	// Own answers what the gateway itself serves on tenants' own hosts. It is false for what is the app's; then an error
 	// refuses the request. Optional.
 	Own func(w http.ResponseWriter, r *http.Request, route edge.Route) (served bool, err error)
+	// Preview is how browsers that look at drafts of brands are told apart. Optional.
+	Preview Preview
 	// Flags answers what is asked of flags on tenants' own hosts; nil for nobody.
 	Flags Flags
 	// Tracer makes spans, Meter measures requests. Without a Meter nothing is measured.
@@ -371,6 +373,7 @@ func (v *visit) refuse(err error) {
 		v.w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	}
 	v.dismiss()
+	v.mark(v.w.Header())
 	v.h.faces.Write(v.w, v.r, a)
 }
 
