@@ -142,7 +142,8 @@ func (l Look) frame(title, body string) string {
 		under += `<br>` + strings.Join(foot, ` &middot; `)
 	}
 	table := func(style, rows string) string { // programs that show mails lay out by tables
-		return `<table role="presentation" width="100%" cellpadding="0" cellspacing="0" style="` + style + "\"><tbody>\n" + rows + "</tbody></table>"
+		return `<table role="presentation" width="100%" cellpadding="0" cellspacing="0" style="` + style + "\"><tbody>\n" +
+			rows + "</tbody></table>"
 	}
 	row := func(style, inside string) string { return `<tr><td style="` + style + `">` + inside + "</td></tr>\n" }
 	sheet := table("max-width:600px;background:"+l.Surface+";border-top:4px solid "+l.Primary,

@@ -29,7 +29,7 @@ func brandMails() noun {
 					{path: "values", usage: "values of variables, name=value"},
 				},
 				more: mailFlags, before: askForDraft, show: showMail,
-				example: "rowhouse brand mails preview acme invitation --draft --locale de\n" +
+				example: "rowhouse brand mails preview acme invitation --locale de\n" +
 					"rowhouse brand mails preview acme invitation --host notes.acme.localhost --values inviter=Ann --html > mail.html",
 			},
 		},
