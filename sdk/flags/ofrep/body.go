@@ -24,14 +24,14 @@ const (
 func readContext(w http.ResponseWriter, r *http.Request, who flags.Who) (*flagset.Context, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, refusal{http.StatusRequestEntityTooLarge, "", fmt.Sprintf("the body is larger than %d bytes", maxBody)}
+		return nil, refusal{status: http.StatusRequestEntityTooLarge, details: fmt.Sprintf("the body is larger than %d bytes", maxBody)}
 	}
 	if err != nil {
 		return nil, fault.New(fault.DeadlineExceeded, fault.ReasonRequestTimeout, "the request's body did not come").WithCause(err)
 	}
 	var body map[string]json.RawMessage
 	if err := json.Unmarshal(text, &body); err != nil || body == nil {
-		return nil, refusal{http.StatusBadRequest, codeParse, "the body is not a JSON object"}
+		return nil, refusal{status: http.StatusBadRequest, code: codeParse, details: "the body is not a JSON object"}
 	}
 	attributes, err := attributesOf(body["context"])
 	if err != nil {
@@ -48,7 +48,7 @@ func readContext(w http.ResponseWriter, r *http.Request, who flags.Who) (*flagse
 }
 
 func badContext(what string) error {
-	return refusal{http.StatusBadRequest, codeContext, "the context " + what}
+	return refusal{status: http.StatusBadRequest, code: codeContext, details: "the context " + what}
 }
 
 func attributesOf(text json.RawMessage) (map[string]any, error) {

@@ -2,6 +2,7 @@ package ofrep
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -51,6 +52,10 @@ func answerOf(key string, r flagset.Result) (status int, answer any) {
 // single answers for one flag.
 func (h *Handler) single(w http.ResponseWriter, r *http.Request, v door.Visit, key string) error {
 	view, c, err := h.ask(w, r, v)
+	if own, ok := errors.AsType[refusal](err); ok && own.status == http.StatusBadRequest {
+		own.key = key // the protocol wants it with each failure of a single flag
+		return own
+	}
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return h.preflight(w, r)
 	case r.Method != method:
 		w.Header().Set("Allow", method+", OPTIONS")
-		return refusal{http.StatusMethodNotAllowed, "", "the method must be " + method}
+		return refusal{status: http.StatusMethodNotAllowed, details: "the method must be " + method}
 	case path == pathEvents:
 		return h.events(w, r)
 	}
@@ -95,10 +95,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if !single {
 		return h.bulk(w, r, v)
 	}
-	if key, err = url.PathUnescape(key); err != nil {
-		return refusal{http.StatusBadRequest, codeGeneral, "the key in the path is not escaped properly"}
+	named, err := url.PathUnescape(key)
+	if err != nil {
+		return refusal{status: http.StatusBadRequest, key: key, code: codeGeneral, details: "the key in the path is not escaped properly"}
 	}
-	return h.single(w, r, v, key)
+	return h.single(w, r, v, named)
 }
 
 // head sets what every answer has.
@@ -157,8 +158,8 @@ const (
 
 // refusal is an error with a status and a code of the protocol's own.
 type refusal struct {
-	status        int
-	code, details string
+	status             int
+	key, code, details string
 }
 
 // Error implements error.
@@ -177,7 +178,7 @@ type failure struct {
 func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	h.head(w, r)
 	if own, ok := errors.AsType[refusal](err); ok {
-		writeJSON(w, own.status, failure{Code: own.code, Details: own.details})
+		writeJSON(w, own.status, failure{Key: own.key, Code: own.code, Details: own.details})
 		return
 	}
 	f, ok := fault.As(err)
