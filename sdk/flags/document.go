@@ -29,12 +29,12 @@ func KillSchema() string { return killSchema }
 
 // Check says what must not be published: what [flagset.Validate] finds, a layer that changes what belongs to the layer
 // that defines a flag, and a set that is too large. It is for the effective value of the namespace "flags".
-func Check(e settings.Effective) []settings.Problem {
+func Check(e settings.Effective, with ...flagset.Option) []settings.Problem {
 	document := whole(e.Object)
 	if _, list := document["flags"].([]any); list {
 		return []settings.Problem{{Pointer: "/flags", Rule: "type", Text: "is a list; layers merge flags by their keys, in an object"}}
 	}
-	found, err := flagset.Validate(document)
+	found, err := flagset.Validate(document, with...)
 	if err != nil {
 		return []settings.Problem{{Pointer: pointerOf(err), Rule: "type", Text: strings.TrimPrefix(err.Error(), "flagset: ")}}
 	}

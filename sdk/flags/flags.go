@@ -22,6 +22,7 @@ import (
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/flagset"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/jsonlogic"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
@@ -35,6 +36,9 @@ type Config struct {
 	// Metrics gets rowhouse.flags.failures, which counts evaluations that gave the caller's default because something
 	// was wrong, by OpenFeature's error code. Default: none.
 	Metrics metric.MeterProvider
+	// Conditions evaluates conditions in CEL, {"cel": "…"}; package sdk/flags/cel makes one. Default: none, and flags that have
+	// a condition fail with PARSE_ERROR.
+	Conditions jsonlogic.Conditions
 }
 
 // Client answers for all tenants. It is safe for concurrent use and holds nothing that must be closed.
@@ -42,6 +46,7 @@ type Client struct {
 	store  *settings.Store
 	clock  func() time.Time
 	failed metric.Int64Counter
+	with   flagset.Option
 
 	known atomic.Pointer[known]
 
@@ -59,7 +64,7 @@ func New(c Config) (*Client, error) {
 		c.Metrics = noop.NewMeterProvider()
 	}
 	client := &Client{
-		store: c.Store, clock: c.Clock,
+		store: c.Store, clock: c.Clock, with: flagset.WithConditions(c.Conditions),
 		subscriptions: make(map[*Subscription]bool), watches: make(map[*Watch]bool),
 	}
 	var err error
@@ -170,7 +175,7 @@ func (c *Client) For(w Who) (*View, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	set, err := k.set(e, kills, base, c.clock)
+	set, err := k.set(e, kills, base, c)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +185,7 @@ func (c *Client) For(w Who) (*View, error) {
 }
 
 // set returns the compiled set of effective values. The caller holds the lock, so that each is made once.
-func (k *known) set(e, kills settings.Effective, base *Set, now func() time.Time) (*Set, error) {
+func (k *known) set(e, kills settings.Effective, base *Set, c *Client) (*Set, error) {
 	at := e.Version + kills.Version
 	if s := k.sets[at]; s != nil {
 		return s, nil
@@ -189,7 +194,7 @@ func (k *known) set(e, kills settings.Effective, base *Set, now func() time.Time
 	if base != nil {
 		over = base.Set
 	}
-	compiled, err := flagset.CompileOver(over, Killed(e.Object, kills.Object), now)
+	compiled, err := flagset.CompileOver(over, Killed(e.Object, kills.Object), c.clock, c.with)
 	if err != nil {
 		return nil, err
 	}

@@ -233,3 +233,28 @@ func TestKills(t *testing.T) {
 		}
 	}
 }
+
+// A condition in CEL is checked when it is written, and answers are explained with it.
+func TestConditionsOfFlags(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.as("operator"), t.Context()
+	flag := func(condition string) string {
+		return `{"flags":{"beta":{"state":"ENABLED","variants":{"on":true,"off":false},"defaultVariant":"off","targeting":{"if":[{"cel":` + condition + `},"on"]}}}}`
+	}
+	for name, condition := range map[string]string{"no CEL": `"plan =="`, "no such variable": `"config.x"`, "no truth value": `"plan"`, "no text": `{"var":"x"}`} {
+		_, err := a.UpdateDocument(ctx, setting("platform/config/flags", flag(condition)))
+		refused(t, name, err, codes.InvalidArgument, "SCHEMA_VIOLATION")
+		if err != nil && !strings.Contains(fmt.Sprint(status.Convert(err).Details()), "document.content/flags/beta/targeting/if/0") {
+			t.Errorf("%s: %v", name, status.Convert(err).Details())
+		}
+	}
+	r.set(a, "platform/config/flags", flag(`"plan == 'business' && context.age >= 18.0"`))
+	for tenant, want := range map[string]string{"acme": "on TARGETING_MATCH ", "globex": "off DEFAULT "} {
+		e, err := a.ExplainFlag(ctx, &configv1.ExplainFlagRequest{Parent: "tenants/" + tenant, Key: "beta", Context: `{"age":18,"plan":"business"}`})
+		must(t, err)
+		if got := strings.Join([]string{e.GetVariant(), e.GetReason(), e.GetErrorCode()}, " "); got != want {
+			t.Errorf("%s: %q, want %q", tenant, got, want)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/rule"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/cel"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/clientkey"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/door"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/flagd"
@@ -36,7 +37,13 @@ func (h *house) followClientKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := flags.New(flags.Config{Store: &h.looks.settings, Clock: h.p.Clock, Metrics: h.p.Telemetry.MeterProvider()})
+	conditions, err := cel.New()
+	if err != nil {
+		return err
+	}
+	client, err := flags.New(flags.Config{
+		Store: &h.looks.settings, Clock: h.p.Clock, Metrics: h.p.Telemetry.MeterProvider(), Conditions: conditions,
+	})
 	if err != nil {
 		return err
 	}

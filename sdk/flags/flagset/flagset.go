@@ -29,9 +29,10 @@ var ErrDocument = errors.New("flagset: not a document of flags")
 // Set is a compiled document. It is immutable and safe for concurrent use.
 type Set struct {
 	flags    map[string]*flag
-	base     *Set     // has the flags that are not in flags; nil if there are no others
-	keys     []string // of all flags, in order
-	timed    []string // those of flags whose rules read the time
+	base     *Set            // has the flags that are not in flags; nil if there are no others
+	keys     []string        // of all flags, in order
+	timed    []string        // those of flags whose rules read the time
+	private  map[string]bool // shared rules that have conditions
 	metadata map[string]any
 	shared   map[string]any // $evaluators
 	now      func() time.Time
@@ -47,6 +48,7 @@ type flag struct {
 	unknown  bool     // a default variant is named and does not exist
 	rule     *jsonlogic.Rule
 	times    jsonlogic.Times
+	private  bool // its rule has conditions, which other evaluators do not know
 	metadata map[string]any
 	digest   [sha256.Size]byte // of raw
 }
@@ -70,20 +72,27 @@ type variant struct {
 
 // Compile compiles a document as encoding/json decodes it: a whole file, or one merged of several layers. It keeps parts
 // of it, which must not change. The clock is asked by flags whose rules read $flagd.timestamp.
-func Compile(document map[string]any, now func() time.Time) (*Set, error) {
-	return CompileOver(nil, document, now)
+func Compile(document map[string]any, now func() time.Time, with ...Option) (*Set, error) {
+	return CompileOver(nil, document, now, with...)
 }
+
+// Option is a choice for [Compile] and [Validate].
+type Option func(*compiler)
+
+// WithConditions has rules hold conditions in another language, {"cel": "…"}. Without it a flag that has one, in whatever
+// branch of its rule, is broken: it fails alone, and always.
+func WithConditions(c jsonlogic.Conditions) Option { return func(k *compiler) { k.rules.Accept(c) } }
 
 // CompileOver is Compile for a document that differs little from that of base: what does not differ is base's, so that a
 // thousand such sets are little more than one. A nil base has nothing.
-func CompileOver(base *Set, document map[string]any, now func() time.Time) (*Set, error) {
-	c, err := newCompiler(document)
+func CompileOver(base *Set, document map[string]any, now func() time.Time, with ...Option) (*Set, error) {
+	c, err := newCompiler(document, with)
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{flags: make(map[string]*flag), metadata: c.metadata, shared: c.shared, now: now}
+	s := &Set{flags: make(map[string]*flag), metadata: c.metadata, shared: c.shared, now: now, private: c.private()}
 	if base.covers(c) {
-		s.base, s.metadata, s.shared = base, base.metadata, base.shared
+		s.base, s.metadata, s.shared, s.private = base, base.metadata, base.shared, base.private
 	}
 	for _, d := range c.flags {
 		f := s.base.flag(d.key)
@@ -105,6 +114,19 @@ func CompileOver(base *Set, document map[string]any, now func() time.Time) (*Set
 		s.timed = base.timed
 	}
 	return s, nil
+}
+
+// private are the shared rules with conditions, nil for none.
+func (c *compiler) private() (found map[string]bool) {
+	for name, rule := range c.shared {
+		if c.rules.HasCondition(rule) {
+			if found == nil {
+				found = make(map[string]bool)
+			}
+			found[name] = true
+		}
+	}
+	return found
 }
 
 // covers reports whether the set's flags mean the same in the compiler's document, and it has all of them.
@@ -149,7 +171,7 @@ type definition struct {
 }
 
 // newCompiler reads the outside of a document.
-func newCompiler(document map[string]any) (*compiler, error) {
+func newCompiler(document map[string]any, with []Option) (*compiler, error) {
 	c := &compiler{metadata: map[string]any{}}
 	var ok bool
 	if raw, exists := document["metadata"]; exists && raw != nil {
@@ -163,6 +185,9 @@ func newCompiler(document map[string]any) (*compiler, error) {
 		}
 	}
 	c.rules = jsonlogic.NewLibrary(c.shared)
+	for _, option := range with {
+		option(c)
+	}
 	return c, c.list(document["flags"])
 }
 
@@ -216,7 +241,10 @@ func (c *compiler) flag(d definition) *flag {
 	f.state = static
 	if rule, ok := targeting.(map[string]any); exists && !(ok && len(rule) == 0) {
 		f.state, f.rule = targeted, c.rules.Compile(targeting, append(slices.Clone(d.path), "targeting")...)
-		f.times = c.rules.Times(targeting)
+		f.times, f.private = c.rules.Times(targeting), c.rules.HasCondition(targeting)
+		if !c.rules.Evaluates(targeting) {
+			f.state = broken
+		}
 	}
 	switch members["state"] {
 	case "ENABLED":
@@ -307,15 +335,23 @@ func digestOf(v any) [sha256.Size]byte {
 // Has reports whether there is a flag with the key.
 func (s *Set) Has(key string) bool { return s.flag(key) != nil }
 
-// Document returns the flags as a document by which another evaluator gives the same answers. Do not change it.
+// Document returns the flags as a document by which another evaluator gives the same answers. What it could not evaluate
+// is left out: flags and shared rules that have conditions in CEL. Do not change it.
 func (s *Set) Document() map[string]any {
 	flags := make(map[string]any, len(s.flags))
 	for _, key := range s.keys {
-		flags[key] = s.flag(key).raw
+		if f := s.flag(key); !f.private {
+			flags[key] = f.raw
+		}
 	}
 	out := map[string]any{"flags": flags}
-	if len(s.shared) > 0 {
-		out["$evaluators"] = s.shared
+	shared := s.shared
+	if len(s.private) > 0 {
+		shared = maps.Clone(shared)
+		maps.DeleteFunc(shared, func(name string, _ any) bool { return s.private[name] })
+	}
+	if len(shared) > 0 {
+		out["$evaluators"] = shared
 	}
 	if len(s.metadata) > 0 {
 		out["metadata"] = s.metadata

@@ -14,11 +14,11 @@ import (
 type Problem = jsonlogic.Problem
 
 // Validate returns all that is wrong with a document: flags that cannot be read, a default or a result of targeting that
-// names no variant, references to rules that do not exist or go in a circle, operators that do not exist, weights that
-// are no integers or too large together, rules that are nested too deep, and rules that do too much whatever they are
-// evaluated over. Nothing means that it may be published.
-func Validate(document map[string]any) ([]Problem, error) {
-	c, err := newCompiler(document)
+// names no variant, references to rules that do not exist or go in a circle, operators that do not exist, conditions that
+// are none, weights that are no integers or too large together, rules that are nested too deep, and rules that do too much
+// whatever they are evaluated over. Nothing means that it may be published.
+func Validate(document map[string]any, with ...Option) ([]Problem, error) {
+	c, err := newCompiler(document, with)
 	if err != nil {
 		return nil, err
 	}

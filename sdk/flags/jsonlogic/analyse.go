@@ -228,7 +228,7 @@ func (a *analysis) results(rule any, path []string) {
 			}
 		}
 	case "==", "!=", "===", "!==", "<", "<=", ">", ">=", "!", "!!", "in", "all", "some", "none", "exists", "starts_with",
-		"ends_with", "sem_ver":
+		"ends_with", "sem_ver", conditionOperator:
 		a.note(true, path)
 		a.note(false, path)
 	}

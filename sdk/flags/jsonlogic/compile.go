@@ -26,6 +26,8 @@ type Library struct {
 	compiled map[string]node
 	open     map[string]bool // being compiled: who refers to it here goes in a circle
 	problems []Problem
+
+	conditions Conditions // nil for none
 }
 
 // NewLibrary returns a library of shared rules, which are what [Of] takes. It keeps the map.
@@ -198,6 +200,8 @@ func (c *compiler) operation(name string, raw any) node {
 		return c.reference(raw)
 	case "preserve":
 		return c.literal(raw)
+	case conditionOperator:
+		return c.condition(raw)
 	}
 	op, ok := operators[name]
 	if !ok {

@@ -130,7 +130,11 @@ func (s *flagService) ExplainFlag(ctx context.Context, req *configv1.ExplainFlag
 		if err != nil {
 			return nil, err
 		}
-		set, err := flagset.Compile(document, s.Clock)
+		conditions, err := settings.Conditions()
+		if err != nil {
+			return nil, err
+		}
+		set, err := flagset.Compile(document, s.Clock, flagset.WithConditions(conditions))
 		if err != nil {
 			return nil, fmt.Errorf("the stored flags: %w", err)
 		}

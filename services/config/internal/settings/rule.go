@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/rowhouse-platform/rowhouse/internal/predicate"
+	"github.com/rowhouse-platform/rowhouse/sdk/predicate"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
 

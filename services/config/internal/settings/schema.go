@@ -6,11 +6,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/flags"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/cel"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/flagset"
+	"github.com/rowhouse-platform/rowhouse/sdk/flags/jsonlogic"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
 
@@ -34,6 +38,8 @@ type Schema struct {
 	namespace string
 	compiled  *jsonschema.Schema
 	rules     []rule
+	// conditions are those of flags.
+	conditions jsonlogic.Conditions
 }
 
 // Compile reads the schema of a namespace. It refuses other dialects, references that
@@ -68,6 +74,11 @@ func Compile(namespace, text string) (*Schema, error) {
 		return nil, err
 	}
 	s := &Schema{Merge: sdk.NewSchema(o), Text: canonical, namespace: namespace, compiled: compiled, rules: rules}
+	if namespace == sdk.FlagsNamespace {
+		if s.conditions, err = Conditions(); err != nil {
+			return nil, err
+		}
+	}
 	if found := s.Merge.Refused(sdk.LevelSchema, s.Merge.Defaults()); len(found) > 0 {
 		return nil, fmt.Errorf("%w: its defaults cannot be merged: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
 	}
@@ -79,6 +90,9 @@ func Compile(namespace, text string) (*Schema, error) {
 	}
 	return s, nil
 }
+
+// Conditions evaluates the conditions of flags in CEL. It is made once, and keeps what it compiled.
+var Conditions = sync.OnceValues(cel.New) //nolint:gochecknoglobals // it never changes
 
 func quotePointer(pointer string) string { return strconv.Quote(pointer) }
 
@@ -109,7 +123,7 @@ func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
 		found = append(found, sdk.CheckBrand(e.Object)...)
 		found = append(found, contrast(e.Object)...)
 	case sdk.FlagsNamespace:
-		found = append(found, flags.Check(e)...)
+		found = append(found, flags.Check(e, flagset.WithConditions(s.conditions))...)
 	}
 	for _, r := range s.rules {
 		if p, broken := r.problem(e.Object); broken {

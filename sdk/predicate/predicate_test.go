@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rowhouse-platform/rowhouse/internal/predicate"
+	"github.com/rowhouse-platform/rowhouse/sdk/predicate"
 )
 
 func scope(tb testing.TB) *predicate.Scope {
