@@ -45,3 +45,39 @@ func TestSealOpensInItsPlaceAlone(t *testing.T) {
 		t.Error("a short key was taken")
 	}
 }
+
+// While a key is replaced both open, and the first alone seals.
+func TestAKeyIsReplaced(t *testing.T) {
+	t.Parallel()
+	box := func(keys ...byte) *seal.Box {
+		var all [][]byte
+		for _, k := range keys {
+			all = append(all, bytes.Repeat([]byte{k}, seal.KeySize))
+		}
+		b, err := seal.New(all...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	before, between, after := box(1), box(2, 1), box(2)
+	old, fresh := before.Seal([]byte("x"), "here"), between.Seal([]byte("x"), "here")
+	if _, err := between.Open(old, "here"); err != nil {
+		t.Errorf("what the old key sealed: %v", err)
+	}
+	if _, err := after.Open(fresh, "here"); err != nil {
+		t.Errorf("what was sealed while both were there: %v", err)
+	}
+	if _, err := after.Open(old, "here"); err == nil {
+		t.Error("what the old key sealed opens without it")
+	}
+	if _, err := between.Open(old, "there"); err == nil {
+		t.Error("it opens in another place")
+	}
+	if before.ID() == after.ID() || between.ID() != after.ID() {
+		t.Errorf("the keys are named %s, %s and %s", before.ID(), between.ID(), after.ID())
+	}
+	if _, err := seal.New(); err == nil {
+		t.Error("a box without a key was made")
+	}
+}

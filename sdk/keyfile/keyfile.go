@@ -82,6 +82,31 @@ func Secret(path string) ([]byte, error) {
 	return key, nil
 }
 
+// maxSecrets bounds the keys of one file.
+const maxSecrets = 8
+
+// Secrets reads symmetric keys of 32 bytes, one to a line: the current one first, and behind it those that are still to
+// be read with while they are being replaced.
+func Secrets(path string) ([][]byte, error) {
+	b, err := guarded(path)
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.Fields(string(b))
+	if len(lines) == 0 || len(lines) > maxSecrets {
+		return nil, fmt.Errorf("%s: not one to %d lines of 64 hex digits", path, maxSecrets)
+	}
+	keys := make([][]byte, 0, len(lines))
+	for i, line := range lines {
+		key, err := hex.DecodeString(line)
+		if err != nil || len(key) != SecretSize {
+			return nil, fmt.Errorf("%s: line %d is not 64 hex digits", path, i+1)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
 // NewPair writes a fresh private key to path+".key" and its public key to
 // path+".pub". It does not touch files that exist: with both there the error is
 // [fs.ErrExist]. A private key that stands alone, as a call that was stopped

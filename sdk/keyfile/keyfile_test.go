@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
@@ -109,6 +110,32 @@ func TestRefusals(t *testing.T) {
 	} {
 		if read() == nil {
 			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
+func TestSecrets(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "kek")
+	write := func(content string) {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one, two := strings.Repeat("1a", keyfile.SecretSize), strings.Repeat("2b", keyfile.SecretSize)
+	for content, want := range map[string]int{
+		one: 1, one + "\n": 1, two + "\n" + one + "\n": 2, "": 0, one + "\nx": 0, one + two: 0, strings.Repeat(one+"\n", 9): 0,
+	} {
+		write(content)
+		keys, err := keyfile.Secrets(path)
+		if len(keys) != want || (err == nil) != (want > 0) {
+			t.Errorf("Secrets of %d bytes = %d keys, %v; want %d", len(content), len(keys), err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), one[:8]) {
+			t.Errorf("the error shows the key: %v", err)
+		}
+		if want == 2 && (keys[0][0] != 0x2b || keys[1][0] != 0x1a) {
+			t.Error("the first line is not the first key")
 		}
 	}
 }

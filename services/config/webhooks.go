@@ -77,10 +77,10 @@ func (c Config) webhooks() (rpc.Webhooks, error) {
 	if err != nil || c.KEK == "" {
 		return rpc.Webhooks{Client: client, Hooks: hooks}, err
 	}
-	key, err := keyfile.Secret(string(c.KEK))
+	keys, err := keyfile.Secrets(string(c.KEK))
 	if err != nil {
 		return rpc.Webhooks{}, fmt.Errorf("kek: %w", err)
 	}
-	box, err := seal.New(key)
+	box, err := seal.New(keys...)
 	return rpc.Webhooks{Client: client, Hooks: hooks, Box: box}, err
 }
