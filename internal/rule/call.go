@@ -32,7 +32,8 @@ type Call struct {
 	Peer string
 	// TraceID is the W3C trace id in hex; empty when the call is not traced.
 	TraceID string
-	// Request is the request; nil until the request of a stream was read. Nobody changes it.
+	// Request is the request without the fields that are marked debug_redact; nil until the request of a stream was read.
+	// Nobody changes it.
 	Request proto.Message
 }
 

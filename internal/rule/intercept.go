@@ -120,7 +120,9 @@ func callOf(ctx context.Context) *Call {
 
 // read takes from the request what the call's record holds.
 func (m *method) read(msg proto.Message, call *Call) {
-	call.Request = msg
+	if call.Request = msg; m.redacts {
+		call.Request = withoutSecrets(msg)
+	}
 	reflected := msg.ProtoReflect()
 	if m.requestID != nil {
 		call.RequestID = reflected.Get(m.requestID).String()

@@ -39,6 +39,7 @@ type method struct {
 	change       bool
 	clientStream bool
 	serverStream bool
+	redacts      bool
 	target       []protoreflect.FieldDescriptor
 	requestID    protoreflect.FieldDescriptor
 	reason       protoreflect.FieldDescriptor
@@ -203,6 +204,7 @@ func newMethod(md protoreflect.MethodDescriptor, r *apiv1.MethodRule) *method {
 		change:       r.GetIdempotency() != apiv1.Idempotency_IDEMPOTENCY_SAFE,
 		clientStream: md.IsStreamingClient(),
 		serverStream: md.IsStreamingServer(),
+		redacts:      redacts(md.Input()),
 		requestID:    ofKind(fields.ByName(fieldRequestID), protoreflect.StringKind),
 		reason:       ofKind(fields.ByName(fieldReason), protoreflect.StringKind),
 		validateOnly: ofKind(fields.ByName(fieldValidateOnly), protoreflect.BoolKind),
