@@ -58,6 +58,9 @@ func TestConfigurationsLoad(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				if kek := reflect.ValueOf(loaded).FieldByName("KEK"); kek.IsValid() && kek.IsZero() {
+					t.Error("the configuration names no key-encryption key: it is optional, and without it the service does less")
+				}
 				files := paths(reflect.ValueOf(loaded))
 				if len(files) == 0 {
 					t.Error("the configuration names no file")
