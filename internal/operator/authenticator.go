@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
@@ -166,6 +167,11 @@ func (a *Authenticator) Environment(id identity.ID) string {
 		return ""
 	}
 	return a.workloads.now()[id].environment
+}
+
+// ReadsSecrets reports whether the workload is registered to read the secrets of a namespace.
+func (a *Authenticator) ReadsSecrets(id identity.ID, namespace string) bool {
+	return a.workloads != nil && slices.Contains(a.workloads.now()[id].secrets, namespace)
 }
 
 func invalid(cause error) error {

@@ -63,6 +63,8 @@ type PeerEntry struct {
 	// Environment is where the workload runs, "staging": a lower-case label of at most 32 characters. What tenants set for
 	// that environment holds in what it reads. Default none.
 	Environment string `yaml:"environment,omitempty"`
+	// Secrets are the namespaces whose secrets the workload may read, for the tenants whose contexts it presents.
+	Secrets []string `yaml:"secrets,omitempty"`
 }
 
 // NewToken makes a static token for an operator. Give the person the token and put the hash into operators.yaml.
@@ -176,6 +178,7 @@ type workload struct {
 	principal   Principal
 	mayPresent  bool
 	environment string
+	secrets     []string
 }
 
 // maxEnvironment bounds the name of an environment.
@@ -214,6 +217,9 @@ func (w workloads) add(entry PeerEntry, roles Roles) error {
 	if e := entry.Environment; e != "" && (len(e) > maxEnvironment || !regexp.MustCompile(`^[a-z](-?[a-z0-9])*$`).MatchString(e)) {
 		return fmt.Errorf("%s: %q is no name for an environment", entry.Identity, e)
 	}
+	if err := checkSecrets(entry); err != nil {
+		return fmt.Errorf("%s: %w", entry.Identity, err)
+	}
 	kind := KindWorkload
 	if entry.Identity.Kind() == identity.KindOperator {
 		kind = KindOperator
@@ -223,7 +229,21 @@ func (w workloads) add(entry PeerEntry, roles Roles) error {
 			Kind: kind, Name: entry.Identity.String(),
 			Roles: slices.Sorted(slices.Values(entry.Roles)), granted: granted,
 		},
-		mayPresent: entry.MayPresent, environment: entry.Environment,
+		mayPresent: entry.MayPresent, environment: entry.Environment, secrets: slices.Clone(entry.Secrets),
+	}
+	return nil
+}
+
+// checkSecrets refuses what would give no right or another one than was meant: there are no patterns.
+func checkSecrets(entry PeerEntry) error {
+	const most = 63
+	for _, namespace := range entry.Secrets {
+		if len(namespace) > most || !regexp.MustCompile(`^[a-z](-?[a-z0-9])*$`).MatchString(namespace) {
+			return fmt.Errorf("%q is no name for a namespace", namespace)
+		}
+	}
+	if len(entry.Secrets) > 0 && !entry.MayPresent {
+		return errors.New("secrets are read for tenants, so it needs may_present")
 	}
 	return nil
 }

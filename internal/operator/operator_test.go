@@ -233,6 +233,8 @@ func TestFilesThatKeepFromStarting(t *testing.T) {
 		"wildcard":             {"", "peers: [{identity: 'spiffe://d/cell/c/app/a', permissions: ['tenancy.*']}]", "unknown permission"},
 		"unparsable identity":  {"", "peers: [{identity: 'https://d/app/a', permissions: [tenancy.tenants.watch]}]", "does not start with spiffe://"},
 		"no identity":          {"", "peers: [{permissions: [tenancy.tenants.watch]}]", "identity is missing"},
+		"no namespace":         {"", "peers: [{identity: 'spiffe://d/cell/c/app/a', may_present: true, secrets: ['*']}]", "no name for a namespace"},
+		"secrets of nobody":    {"", "peers: [{identity: 'spiffe://d/cell/c/app/a', roles: [app], secrets: [portal]}]", "needs may_present"},
 		"same identity":        {"", "peers: [{identity: 'spiffe://d/cell/c/app/a', roles: [app]}, {identity: 'spiffe://d/cell/c/app/a', may_present: true}]", "named twice"},
 		"identity without use": {"", "peers: [{identity: 'spiffe://d/cell/c/app/a'}]", "may do nothing"},
 	}
@@ -310,5 +312,24 @@ func TestRemovedPeerLosesItsRightsWithinASecond(t *testing.T) {
 	}
 	if len(reports) != 2 || reports[0] != nil || reports[1] == nil {
 		t.Errorf("reports = %v, want one success and one error", reports)
+	}
+}
+
+// A workload reads the secrets of the namespaces that its line names, and of no others.
+func TestReadsSecrets(t *testing.T) {
+	t.Parallel()
+	const app, other = "spiffe://d/cell/c/app/a", "spiffe://d/cell/c/app/b"
+	a := mustNew(t, operator.Config{PeersFile: write(t, "peers.yaml",
+		"peers: [{identity: '"+app+"', may_present: true, secrets: [portal, mailer]}, {identity: '"+other+"', may_present: true}]")})
+	for _, test := range []struct {
+		id, namespace string
+		may           bool
+	}{{app, "portal", true}, {app, "mailer", true}, {app, "brand", false}, {app, "", false}, {other, "portal", false}, {"spiffe://d/cell/c/app/x", "portal", false}} {
+		if got := a.ReadsSecrets(mustParse(t, test.id), test.namespace); got != test.may {
+			t.Errorf("ReadsSecrets(%s, %q) = %t", test.id, test.namespace, got)
+		}
+	}
+	if mustNew(t, operator.Config{}).ReadsSecrets(mustParse(t, app), "portal") {
+		t.Error("without a file somebody may")
 	}
 }

@@ -97,6 +97,7 @@ func viewerPermissions() []string {
 		"config.documents.get", "config.documents.list",
 		"config.namespaces.get", "config.namespaces.list",
 		"config.hooks.get", "config.hooks.list",
+		"config.secrets.list",
 		"config.webhooks.get", "config.webhooks.list",
 		"quota.limits.get", "quota.limits.list",
 		"tenancy.apps.get", "tenancy.apps.list",
@@ -121,6 +122,7 @@ func operatorPermissions() []string {
 		"config.brandAssets.create", "config.brandAssets.delete",
 		"config.brandDrafts.delete", "config.brandDrafts.preview", "config.brandDrafts.publish", "config.brandDrafts.update",
 		"config.documents.delete", "config.documents.update", "config.flags.kill", "config.settings.kill",
+		"config.secrets.delete", "config.secrets.destroy", "config.secrets.put",
 		"config.webhooks.create", "config.webhooks.delete", "config.webhooks.redeliver", "config.webhooks.rotate",
 		"config.webhooks.test", "config.webhooks.update",
 		"quota.limits.delete", "quota.limits.update",
@@ -143,6 +145,7 @@ func securityPermissions() []string {
 	return []string{
 		"audit.chains.verify", "audit.events.get", "audit.events.list",
 		"config.flags.kill", "config.settings.kill",
+		"config.secrets.destroy", "config.secrets.list", "config.secrets.rewrap",
 		"tenancy.contextKeys.list", "tenancy.contextKeys.revoke",
 		"tenancy.tenants.resume", "tenancy.tenants.suspend",
 	}
@@ -157,7 +160,7 @@ func auditorPermissions() []string {
 func ownerPermissions() []string {
 	return []string{
 		"config.hooks.create", "config.hooks.delete", "config.hooks.rotate", "config.hooks.skip", "config.hooks.test", "config.hooks.update",
-		"config.namespaces.create", "config.namespaces.delete", "config.namespaces.update",
+		"config.namespaces.create", "config.namespaces.delete", "config.namespaces.update", "config.tenants.erase",
 		"tenancy.plans.create", "tenancy.plans.delete", "tenancy.plans.update",
 	}
 }

@@ -111,7 +111,7 @@ func copyBinary(t *testing.T) string {
 	t.Helper()
 	self := must(os.ReadFile(os.Args[0]))(t)
 	path := filepath.Join(folder(t), "child")
-	if err := pgserver.WriteProgram(path, self); err != nil {
+	if err := os.WriteFile(path, self, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return path

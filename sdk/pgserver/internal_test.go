@@ -17,19 +17,11 @@ func fakeBinaries(t *testing.T, version string) string {
 	dir := t.TempDir()
 	for _, name := range []string{"postgres", "initdb"} {
 		script := "#!/bin/sh\necho 'postgres (PostgreSQL) " + version + "'\n"
-		if err := WriteProgram(filepath.Join(dir, name), []byte(script)); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return dir
-}
-
-// WriteProgram writes a file that is run at once. A process that another test starts meanwhile would have inherited
-// the open file until it runs a program of its own, and the kernel runs no file that anybody may write to (ETXTBSY).
-func WriteProgram(path string, b []byte) error {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	return os.WriteFile(path, b, 0o755)
 }
 
 func from(name string, explicit bool, dirs ...string) source {

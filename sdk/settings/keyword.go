@@ -22,10 +22,18 @@ const (
 	keywordClamp = "x-clamp"
 	// keywordEditable, true, lets the tenant itself set what is at this place and below it.
 	keywordEditable = "x-tenant-editable"
+	// keywordSecret, true, on a text: what stands here is not the text but a reference to it; see [Reference]. Anything else
+	// does not hold, so that no value of a secret is ever served from a document.
+	keywordSecret = "x-secret"
 	// memberUnset, true and alone in an object, stands where a layer takes away what wider layers set, defaults
 	// included. An element of a mapped array has it beside its key.
 	memberUnset = "$unset"
 )
+
+// keywords are all of ours that act on one place.
+func keywords() []string {
+	return []string{keywordMerge, keywordLock, keywordClamp, keywordEditable, keywordKill, keywordSecret}
+}
 
 // Level is how narrow a layer is.
 type Level int
@@ -69,6 +77,7 @@ type rule struct {
 	editable bool
 	killable bool
 	safe     any // the value once it is killed
+	secret   bool
 	members  map[string]*rule
 	others   *rule
 }
@@ -88,6 +97,9 @@ func readRule(schema Object) *rule {
 	r.editable = schema[keywordEditable] == true
 	if k, ok := schema[keywordKill].(Object); ok {
 		r.safe, r.killable = k["value"], true
+	}
+	if r.secret = schema[keywordSecret] == true; r.secret {
+		r.manner = replace // a reference is one value, not two members that layers set apart
 	}
 	r.beneath = r.lock
 	properties, _ := schema["properties"].(Object)
@@ -115,7 +127,8 @@ func readRule(schema Object) *rule {
 			}
 		}
 	}
-	if r.manner == deep && r.lock == LevelEnvironment && r.clamp == nil && !r.editable && !r.killable && r.members == nil && r.others == nil {
+	said := r.lock != LevelEnvironment || r.clamp != nil || r.editable || r.killable || r.secret
+	if r.manner == deep && !said && r.members == nil && r.others == nil {
 		return nil
 	}
 	return r
@@ -179,6 +192,8 @@ func (r *rule) refuses(l Level, v any) string {
 	switch {
 	case r == nil || l == LevelSchema || l == levelKill:
 		return ""
+	case r.secret && !isUnset(v) && !isReference(v):
+		return keywordSecret
 	case l > r.lock:
 		return keywordLock
 	case l > r.beneath && !(r.manner == deep && r.merges(v)):
@@ -255,7 +270,7 @@ func (c *clamp) allows(v any) bool {
 // keywordsOf is a schema without all that merging does not read.
 func keywordsOf(schema Object) Object {
 	out := Object{}
-	for _, name := range []string{keywordMerge, keywordLock, keywordClamp, keywordEditable, keywordKill} {
+	for _, name := range keywords() {
 		if v, ok := schema[name]; ok {
 			out[name] = v
 		}
@@ -282,7 +297,7 @@ func keywordsOf(schema Object) Object {
 }
 
 // Refused tells what of a layer's document would not hold because a lock or a clamp is against it, and where it says
-// what cannot be merged. The rules are "x-lock", "x-clamp", "x-merge" and "$unset".
+// what cannot be merged or is no reference to a secret. The rules are "x-lock", "x-clamp", "x-merge", "$unset" and "x-secret".
 func (s *Schema) Refused(l Level, document Object) []Problem {
 	w := &walk{level: l}
 	if isUnset(document) {
@@ -317,6 +332,9 @@ func (w *walk) value(r *rule, pointer string, v any) {
 		return
 	case keywordClamp:
 		w.add(pointer, keywordClamp, "is not within what layers narrower than the platform may set: "+r.clamp.text)
+		return
+	case keywordSecret:
+		w.add(pointer, keywordSecret, referenceText)
 		return
 	}
 	if isUnset(v) {

@@ -28,6 +28,7 @@ func (c *keywordCheck) acting(pointer string, schema Object, lock Level) {
 	lock = min(lock, c.lock(pointer, schema))
 	c.clamp(pointer, schema, how)
 	c.kill(pointer, schema)
+	c.secret(pointer, schema)
 	if v, ok := schema[keywordEditable]; ok {
 		if _, isBool := v.(bool); !isBool {
 			c.addf(pointer, keywordEditable, "must be true or false")
@@ -137,7 +138,7 @@ func (c *keywordCheck) idle(pointer, name string, v any) {
 // dead is a schema in which our keywords do not act.
 func (c *keywordCheck) dead(pointer string, v any) {
 	schema, _ := v.(Object)
-	for _, name := range []string{keywordMerge, keywordLock, keywordClamp, keywordEditable, keywordKill} {
+	for _, name := range keywords() {
 		if _, ok := schema[name]; ok {
 			c.addf(pointer, name, `acts only where "properties" and "additionalProperties" lead from the root, above a value that is merged deep`)
 		}

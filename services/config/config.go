@@ -27,6 +27,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/ask"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/rpc"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/secret"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/webhook"
 )
@@ -42,7 +43,8 @@ type Config struct {
 	// Config is what every follower of tenancy configures.
 	follower.Config `yaml:",inline"`
 
-	// KEK is a key of 64 hex digits that seals the secrets of webhooks and hooks; replicas share it. Without it there are none.
+	// KEK is a file of keys of 64 hex digits, one to a line, that replicas share: the first wraps the data keys of secrets and
+	// seals the keys of webhooks and hooks, and all open. Without it there are none of these.
 	KEK yamlfile.Path `yaml:"kek,omitempty"`
 	// Egress bounds where webhooks and hooks may be.
 	Egress Egress `yaml:"egress,omitempty"`
@@ -68,7 +70,10 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 	return follower.Run(ctx, kind, c.Config, func(b *follower.Base) follower.Parts {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Environment: b.Callers.Environment, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
-			PreviewKey: b.FeedKey, Webhooks: webhooks, Meters: b.Telemetry.MeterProvider(),
+			PreviewKey: b.FeedKey, Webhooks: webhooks, Meters: b.Telemetry.MeterProvider(), ReadsSecrets: b.Callers.ReadsSecrets,
+		}
+		if webhooks.Box != nil {
+			api.Secrets.KEK = secret.Local{Box: webhooks.Box}
 		}
 		api.Ask = ask.New(ask.Config{Poster: webhooks.Hooks, Clock: b.Clock, Log: b.Log, Meters: api.Meters})
 		known := hook.NewStore()

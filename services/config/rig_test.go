@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -117,6 +118,18 @@ func plans() map[string]string {
 	return map[string]string{"acme": "business", "globex": "free", "initech": "free", "umbrella": "business"}
 }
 
+// gone is a tenant that was deleted.
+const gone = "defunct"
+
+// states are all tenants that a rig knows.
+func states() map[string]tenancyv1.TenantState {
+	out := map[string]tenancyv1.TenantState{gone: tenancyv1.TenantState_TENANT_STATE_DELETED}
+	for id := range plans() {
+		out[id] = tenancyv1.TenantState_TENANT_STATE_ACTIVE
+	}
+	return out
+}
+
 // parents are the parents of the tenants that have one.
 func parents() map[string]string { return map[string]string{"initech": "umbrella"} }
 
@@ -216,7 +229,7 @@ func (r *rig) writePolicies() {
 		fmt.Fprintf(&people, "  - {name: %s, token_sha256: %s, roles: [%s]}\n", role, sum, role)
 	}
 	r.write("operators.yaml", people.String())
-	r.write("peers.yaml", fmt.Sprintf("peers:\n  - {identity: %q, roles: [gateway], may_present: true}\n"+
+	r.write("peers.yaml", fmt.Sprintf("peers:\n  - {identity: %q, roles: [gateway], may_present: true, secrets: [portal]}\n"+
 		"  - {identity: %q, may_present: true, environment: staging}\n  - {identity: %q, roles: [tenancy]}\n",
 		r.issuer.Gateway(), r.service("stage"), r.service("tenancy")))
 }
@@ -242,14 +255,14 @@ func (r *rig) serveTenancy(more []string) string {
 	root, err := keyfile.Private(r.path("trust.key"))
 	must(r.tb, err)
 	s := &tenancy{private: private, events: r.events}
-	known := plans()
+	known := states()
 	for _, id := range more {
-		known[id] = "business"
+		known[id] = tenancyv1.TenantState_TENANT_STATE_ACTIVE
 	}
-	for id, plan := range known {
+	for id, is := range known {
 		state := r.issuer.Tenant(r.tb, id)
 		s.add(r.tb, "tenant/"+state.UID.String(), &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Tenant{Tenant: &tenancyv1.TenantRoute{
-			Uid: state.UID[:], TenantId: id, Plan: plan, State: tenancyv1.TenantState_TENANT_STATE_ACTIVE,
+			Uid: state.UID[:], TenantId: id, Plan: cmp.Or(plans()[id], "business"), State: is,
 			Generation: state.Generation, PlacementGeneration: state.PlacementGeneration,
 			LossPolicy: tenancyv1.LossPolicy_LOSS_POLICY_SERVE, Region: tenanttest.Region, ParentUid: parentUID(id),
 		}}})
@@ -392,6 +405,7 @@ type api struct {
 	configv1.FlagServiceClient
 	configv1.WebhookServiceClient
 	configv1.HookServiceClient
+	configv1.SecretServiceClient
 	auditv1.AuditServiceClient
 }
 
@@ -401,7 +415,8 @@ func apiOf(conn *grpc.ClientConn) api {
 		configv1.NewClientKeyServiceClient(conn),
 		configv1.NewBrandAssetServiceClient(conn), configv1.NewBrandDraftServiceClient(conn), configv1.NewBrandMailServiceClient(conn),
 		configv1.NewFlagServiceClient(conn),
-		configv1.NewWebhookServiceClient(conn), configv1.NewHookServiceClient(conn), auditv1.NewAuditServiceClient(conn),
+		configv1.NewWebhookServiceClient(conn), configv1.NewHookServiceClient(conn), configv1.NewSecretServiceClient(conn),
+		auditv1.NewAuditServiceClient(conn),
 	}
 }
 

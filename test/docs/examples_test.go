@@ -33,7 +33,7 @@ func (e example) stage() int {
 		return 2 // it is of what is published then
 	case e.verb == "export":
 		return 2 // other examples read the files
-	case e.verb == "set", e.verb == "suspend":
+	case e.verb == "set", e.verb == "suspend", e.noun == "config secrets" && e.verb == "put":
 		return 1
 	case e.verb == "delete":
 		return 4
@@ -57,6 +57,7 @@ var answers = map[string]string{
 	"brand assets delete ": "RESOURCE_NOT_FOUND",
 	"config diff ":         "RESOURCE_NOT_FOUND",
 	"config drift ":        "files and house differ", // by what other examples apply
+	"config erase ":        "WRONG_STATE",            // the tenant is served
 	"keys revoke ":         "RESOURCE_NOT_FOUND",
 	"webhooks redeliver ":  "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
 	"clientkeys delete ":   "RESOURCE_NOT_FOUND",
@@ -200,6 +201,7 @@ func (h *house) exampleFiles(t *testing.T) map[string][]byte {
 		"cell.json": []byte(`{"cell": {"name": "cells/cell-1", "capacity": 10000}, "updateMask": "capacity"}`), "acme.png": logo.Bytes(),
 		"flags.flagd.json": []byte(`{"flags": {"note-count": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}}`),
 		"brand.json":       []byte(`{"light": {"primary": "#0f766e"}}`),
+		"stripe.key":       []byte("sk_example\n"),
 		"sheet.css":        []byte(".rh-button { border-radius: 0; }"),
 		"free.json":        []byte(`{"flags": {"note-count": {"defaultVariant": "off"}}}`),
 		"logo.svg":         []byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><rect width="1" height="1"/></svg>`),

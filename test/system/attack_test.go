@@ -39,6 +39,8 @@ var targets = map[string]func(*testing.T, neighbours) apiattack.Target{
 			"rowhouse.config.v1.GetSettingsRequest.namespace":    "brand",
 			"rowhouse.config.v1.UpdateSettingsRequest.namespace": own,
 			"rowhouse.config.v1.UpdateSettingsRequest.content":   `{"title":"ours"}`,
+			"rowhouse.config.v1.ReadSecretRequest.namespace":     app,
+			"rowhouse.config.v1.ReadSecretRequest.pointer":       "/key",
 		}
 		target.Victim.Plant = func(ctx context.Context, secret string) ([]string, error) {
 			_, err := configv1.NewDocumentServiceClient(n.h.operator(t, "config")).UpdateDocument(ctx, &configv1.UpdateDocumentRequest{
@@ -46,6 +48,9 @@ var targets = map[string]func(*testing.T, neighbours) apiattack.Target{
 				AllowMissing: true, Reason: "a test of isolation",
 			})
 			if err != nil {
+				return nil, err
+			}
+			if err := errors.Join(n.keep(ctx, t, n.a, secret), n.keep(ctx, t, n.b, "of the attacker")); err != nil {
 				return nil, err
 			}
 			settings := configv1.NewSettingsServiceClient(n.h.as(t, app, "config"))

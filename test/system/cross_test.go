@@ -128,6 +128,18 @@ var crossings = map[string]func(context.Context, *testing.T, neighbours) error{
 		}
 		return n.contrast(ctx, ask, mark)
 	},
+	readSecret: func(ctx context.Context, t *testing.T, n neighbours) error {
+		const mark = "a secret of A alone"
+		if err := errors.Join(n.keep(ctx, t, n.a, mark), n.keep(ctx, t, n.b, "of B")); err != nil {
+			return err
+		}
+		settings := configv1.NewSettingsServiceClient(n.h.as(t, app, "config"))
+		ask := func(host string) (string, error) {
+			got, err := settings.ReadSecret(presenting(ctx, n.h.steal(t, host)), &configv1.ReadSecretRequest{Namespace: app, Pointer: "/key"})
+			return string(got.GetValue()), err
+		}
+		return n.contrast(ctx, ask, mark)
+	},
 	"/rowhouse.quota.v1.UsageService/ListLimitUsage": func(ctx context.Context, t *testing.T, n neighbours) error {
 		const mark = 54321
 		_, err := quotav1.NewLimitServiceClient(n.h.operator(t, "quota")).UpdateLimit(ctx, &quotav1.UpdateLimitRequest{
@@ -164,6 +176,30 @@ var crossings = map[string]func(context.Context, *testing.T, neighbours) error{
 		}
 		return errors.Join(errs...)
 	},
+}
+
+const readSecret = "/rowhouse.config.v1.SettingsService/ReadSecret"
+
+// keep gives a tenant a secret that the app reads at "/key" of its own namespace.
+func (n neighbours) keep(ctx context.Context, t *testing.T, tenant, value string) error {
+	admin := n.h.operator(t, "config")
+	_, err := configv1.NewNamespaceServiceClient(admin).CreateNamespace(ctx, &configv1.CreateNamespaceRequest{
+		NamespaceId: app, Namespace: &configv1.Namespace{Schema: `{"properties":{"key":{"type":"string","x-secret":true}}}`},
+	})
+	if got := verdict(err); got != "OK" && got != "AlreadyExists RESOURCE_EXISTS" {
+		return err
+	}
+	document := "tenants/" + tenant + "/config/" + app
+	put, err := configv1.NewSecretServiceClient(admin).PutSecret(ctx, &configv1.PutSecretRequest{Name: document + "/secrets/mine", Value: []byte(value)})
+	if err != nil {
+		return err
+	}
+	_, err = configv1.NewDocumentServiceClient(admin).UpdateDocument(ctx, &configv1.UpdateDocumentRequest{
+		Document: &configv1.Document{
+			Name: document, Content: fmt.Sprintf(`{"key":{"$secret":"mine","version":%d}}`, put.GetSecret().GetVersions()[0].GetVersion()),
+		}, AllowMissing: true,
+	})
+	return err
 }
 
 func crossed(err error, yes bool) error {
@@ -320,7 +356,8 @@ func (n neighbours) leak(t *testing.T, full string) {
 
 // Each case finds that nothing keeps tenants apart any more: of the app's a table that lost its row security, of config's
 // and quota's an answer from another tenant's layer. The renewal of contexts has no look-up that could lose its filter;
-// its case changes the bytes that are signed.
+// its case changes the bytes that are signed. Nor is a secret to be had by one: what is sealed for A opens for nobody else, which
+// services/config TestNoTenantReadsAnothersSecret shows.
 func TestCasesFindAMissingFilter(t *testing.T) {
 	t.Parallel()
 	h := start(t, plan{bin: hostile})
@@ -330,7 +367,7 @@ func TestCasesFindAMissingFilter(t *testing.T) {
 	}
 	const signed = "/rowhouse.tenancy.v1.ContextRenewalService/RefreshContext"
 	for i, full := range slices.Sorted(maps.Keys(crossings)) {
-		if full == signed {
+		if full == signed || full == readSecret {
 			continue
 		}
 		n := meet(t, h, inShared, fmt.Sprintf("bare-a-%d", i), fmt.Sprintf("bare-b-%d", i))

@@ -83,6 +83,7 @@ func configs() noun {
 				name: "lift", rpc: "LiftSetting", short: "End a kill, at the layer where it was made", fields: killed,
 				example: "rowhouse config lift platform portal /banner --reason \"repaired in 1.4.2\"",
 			},
+			eraseTenant(),
 		},
 	}
 }

@@ -103,7 +103,7 @@ func message(d protoreflect.MessageDescriptor) proto.Message {
 
 // destructive says whether a method takes away what people may need: its caller must confirm.
 func destructive(m protoreflect.MethodDescriptor) bool {
-	for _, verb := range []string{"Delete", "Suspend", "Revoke"} {
+	for _, verb := range []string{"Delete", "Suspend", "Revoke", "Destroy", "Erase"} {
 		if strings.HasPrefix(string(m.Name()), verb) {
 			return true
 		}

@@ -68,9 +68,11 @@ func (w writer) peers() operator.PeersFile {
 	}
 	var f operator.PeersFile
 	for _, s := range services() {
-		f.Peers = append(f.Peers, operator.PeerEntry{
-			Identity: w.ids[s], Roles: []string{roles[s]}, MayPresent: s == "gateway" || s == appName,
-		})
+		entry := operator.PeerEntry{Identity: w.ids[s], Roles: []string{roles[s]}, MayPresent: s == "gateway" || s == appName}
+		if s == appName {
+			entry.Secrets = []string{appName} // of the namespace that it has for itself
+		}
+		f.Peers = append(f.Peers, entry)
 	}
 	return f
 }

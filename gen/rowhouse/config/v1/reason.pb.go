@@ -74,6 +74,20 @@ const (
 	Reason_REASON_WEBHOOKS_OFF Reason = 53
 	// FAILED_PRECONDITION: there are as many hooks as there may be.
 	Reason_REASON_HOOK_LIMIT Reason = 54
+	// INVALID_ARGUMENT: where the schema says "x-secret" stands something else than a reference to a secret, most likely its
+	// value. The value is not repeated. Violations are those of SCHEMA_VIOLATION, with the reason X_SECRET.
+	Reason_REASON_SECRET_IN_CLEAR Reason = 90
+	// FAILED_PRECONDITION: the document would refer to a secret, or a version, that its layer does not have in the namespace,
+	// or that is destroyed. Each violation of BadRequest names the place.
+	Reason_REASON_SECRET_UNKNOWN Reason = 91
+	// FAILED_PRECONDITION: the layer's document refers to the secret.
+	Reason_REASON_SECRET_IN_USE Reason = 92
+	// FAILED_PRECONDITION: the version was destroyed.
+	Reason_REASON_SECRET_DESTROYED Reason = 93
+	// RESOURCE_EXHAUSTED: the owner has as many secrets in the namespace, or the secret as many versions, as there may be.
+	Reason_REASON_SECRET_LIMIT Reason = 94
+	// FAILED_PRECONDITION: the installation has no key to keep secrets under ("kek"), so there are none.
+	Reason_REASON_SECRETS_OFF Reason = 95
 )
 
 // Enum value maps for Reason.
@@ -99,6 +113,12 @@ var (
 		52: "REASON_WEBHOOK_DISABLED",
 		53: "REASON_WEBHOOKS_OFF",
 		54: "REASON_HOOK_LIMIT",
+		90: "REASON_SECRET_IN_CLEAR",
+		91: "REASON_SECRET_UNKNOWN",
+		92: "REASON_SECRET_IN_USE",
+		93: "REASON_SECRET_DESTROYED",
+		94: "REASON_SECRET_LIMIT",
+		95: "REASON_SECRETS_OFF",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -121,6 +141,12 @@ var (
 		"REASON_WEBHOOK_DISABLED":     52,
 		"REASON_WEBHOOKS_OFF":         53,
 		"REASON_HOOK_LIMIT":           54,
+		"REASON_SECRET_IN_CLEAR":      90,
+		"REASON_SECRET_UNKNOWN":       91,
+		"REASON_SECRET_IN_USE":        92,
+		"REASON_SECRET_DESTROYED":     93,
+		"REASON_SECRET_LIMIT":         94,
+		"REASON_SECRETS_OFF":          95,
 	}
 )
 
@@ -155,7 +181,7 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xbc\x04\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xdb\x05\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
@@ -177,7 +203,13 @@ const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\x14REASON_WEBHOOK_LIMIT\x103\x12\x1b\n" +
 	"\x17REASON_WEBHOOK_DISABLED\x104\x12\x17\n" +
 	"\x13REASON_WEBHOOKS_OFF\x105\x12\x15\n" +
-	"\x11REASON_HOOK_LIMIT\x106B\xd6\x01\n" +
+	"\x11REASON_HOOK_LIMIT\x106\x12\x1a\n" +
+	"\x16REASON_SECRET_IN_CLEAR\x10Z\x12\x19\n" +
+	"\x15REASON_SECRET_UNKNOWN\x10[\x12\x18\n" +
+	"\x14REASON_SECRET_IN_USE\x10\\\x12\x1b\n" +
+	"\x17REASON_SECRET_DESTROYED\x10]\x12\x17\n" +
+	"\x13REASON_SECRET_LIMIT\x10^\x12\x16\n" +
+	"\x12REASON_SECRETS_OFF\x10_B\xd6\x01\n" +
 	"\x16com.rowhouse.config.v1B\vReasonProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
 var (

@@ -262,6 +262,126 @@ func (x *UpdateSettingsResponse) GetEffective() *Effective {
 	return nil
 }
 
+// ReadSecretRequest names a place in what holds for the calling tenant.
+type ReadSecretRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the namespace.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// JSON pointer (RFC 6901) of the place, at most 1,024 bytes; the schema must mark it with "x-secret".
+	Pointer string `protobuf:"bytes,2,opt,name=pointer,proto3" json:"pointer,omitempty"`
+	// The version, for a reader whose copy of the settings may be a moment older or newer than ours. Default: the one that is
+	// referred to now.
+	Version       int32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadSecretRequest) Reset() {
+	*x = ReadSecretRequest{}
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadSecretRequest) ProtoMessage() {}
+
+func (x *ReadSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadSecretRequest.ProtoReflect.Descriptor instead.
+func (*ReadSecretRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ReadSecretRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ReadSecretRequest) GetPointer() string {
+	if x != nil {
+		return x.Pointer
+	}
+	return ""
+}
+
+func (x *ReadSecretRequest) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// ReadSecretResponse holds the value.
+type ReadSecretResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The value.
+	Value []byte `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	// Its version.
+	Version       int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadSecretResponse) Reset() {
+	*x = ReadSecretResponse{}
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadSecretResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadSecretResponse) ProtoMessage() {}
+
+func (x *ReadSecretResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadSecretResponse.ProtoReflect.Descriptor instead.
+func (*ReadSecretResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReadSecretResponse) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *ReadSecretResponse) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // WatchSettingsRequest opens the feed "settings".
 type WatchSettingsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -275,7 +395,7 @@ type WatchSettingsRequest struct {
 
 func (x *WatchSettingsRequest) Reset() {
 	*x = WatchSettingsRequest{}
-	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[4]
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +407,7 @@ func (x *WatchSettingsRequest) String() string {
 func (*WatchSettingsRequest) ProtoMessage() {}
 
 func (x *WatchSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[4]
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +420,7 @@ func (x *WatchSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSettingsRequest.ProtoReflect.Descriptor instead.
 func (*WatchSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{4}
+	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchSettingsRequest) GetResumeToken() []byte {
@@ -328,7 +448,7 @@ type WatchSettingsResponse struct {
 
 func (x *WatchSettingsResponse) Reset() {
 	*x = WatchSettingsResponse{}
-	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[5]
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +460,7 @@ func (x *WatchSettingsResponse) String() string {
 func (*WatchSettingsResponse) ProtoMessage() {}
 
 func (x *WatchSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[5]
+	mi := &file_rowhouse_config_v1_settings_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +473,7 @@ func (x *WatchSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSettingsResponse.ProtoReflect.Descriptor instead.
 func (*WatchSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{5}
+	return file_rowhouse_config_v1_settings_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchSettingsResponse) GetFrame() *v1.FeedFrame {
@@ -385,16 +505,25 @@ const file_rowhouse_config_v1_settings_service_proto_rawDesc = "" +
 	"\x06reason\x18\n" +
 	" \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"U\n" +
 	"\x16UpdateSettingsResponse\x12;\n" +
-	"\teffective\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.EffectiveR\teffective\"i\n" +
+	"\teffective\x18\x01 \x01(\v2\x1d.rowhouse.config.v1.EffectiveR\teffective\"\xad\x01\n" +
+	"\x11ReadSecretRequest\x12;\n" +
+	"\tnamespace\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\tnamespace\x128\n" +
+	"\apointer\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19(\x80\b2\x14^(/([^~/]|~[01])*)+$R\apointer\x12!\n" +
+	"\aversion\x18\x03 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aversion\"I\n" +
+	"\x12ReadSecretResponse\x12\x19\n" +
+	"\x05value\x18\x01 \x01(\fB\x03\x80\x01\x01R\x05value\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\"i\n" +
 	"\x14WatchSettingsRequest\x12+\n" +
 	"\fresume_token\x18\x01 \x01(\fB\b\xbaH\x05z\x03\x18\x80\x04R\vresumeToken\x12$\n" +
 	"\areplica\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\areplica\"I\n" +
 	"\x15WatchSettingsResponse\x120\n" +
-	"\x05frame\x18\x01 \x01(\v2\x1a.rowhouse.api.v1.FeedFrameR\x05frame2\x88\x03\n" +
+	"\x05frame\x18\x01 \x01(\v2\x1a.rowhouse.api.v1.FeedFrameR\x05frame2\xf6\x03\n" +
 	"\x0fSettingsService\x12o\n" +
 	"\vGetSettings\x12&.rowhouse.config.v1.GetSettingsRequest\x1a'.rowhouse.config.v1.GetSettingsResponse\"\x0f\x8a\xb2\x19\b\b\x01\x18\x01 \x010\x01\x90\x02\x01\x12u\n" +
-	"\x0eUpdateSettings\x12).rowhouse.config.v1.UpdateSettingsRequest\x1a*.rowhouse.config.v1.UpdateSettingsResponse\"\f\x8a\xb2\x19\b\b\x01\x18\x03 \x020\x01\x12\x8c\x01\n" +
+	"\x0eUpdateSettings\x12).rowhouse.config.v1.UpdateSettingsRequest\x1a*.rowhouse.config.v1.UpdateSettingsResponse\"\f\x8a\xb2\x19\b\b\x01\x18\x03 \x020\x01\x12l\n" +
+	"\n" +
+	"ReadSecret\x12%.rowhouse.config.v1.ReadSecretRequest\x1a&.rowhouse.config.v1.ReadSecretResponse\"\x0f\x8a\xb2\x19\b\b\x01\x18\x02 \x010\x01\x90\x02\x01\x12\x8c\x01\n" +
 	"\rWatchSettings\x12(.rowhouse.config.v1.WatchSettingsRequest\x1a).rowhouse.config.v1.WatchSettingsResponse\"$\x8a\xb2\x19\x1d\b\x03\x12\x15config.settings.watch\x18\x05 \x01\x90\x02\x010\x01B\xdf\x01\n" +
 	"\x16com.rowhouse.config.v1B\x14SettingsServiceProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
@@ -410,29 +539,33 @@ func file_rowhouse_config_v1_settings_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_config_v1_settings_service_proto_rawDescData
 }
 
-var file_rowhouse_config_v1_settings_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_rowhouse_config_v1_settings_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_rowhouse_config_v1_settings_service_proto_goTypes = []any{
 	(*GetSettingsRequest)(nil),     // 0: rowhouse.config.v1.GetSettingsRequest
 	(*GetSettingsResponse)(nil),    // 1: rowhouse.config.v1.GetSettingsResponse
 	(*UpdateSettingsRequest)(nil),  // 2: rowhouse.config.v1.UpdateSettingsRequest
 	(*UpdateSettingsResponse)(nil), // 3: rowhouse.config.v1.UpdateSettingsResponse
-	(*WatchSettingsRequest)(nil),   // 4: rowhouse.config.v1.WatchSettingsRequest
-	(*WatchSettingsResponse)(nil),  // 5: rowhouse.config.v1.WatchSettingsResponse
-	(*Effective)(nil),              // 6: rowhouse.config.v1.Effective
-	(*v1.FeedFrame)(nil),           // 7: rowhouse.api.v1.FeedFrame
+	(*ReadSecretRequest)(nil),      // 4: rowhouse.config.v1.ReadSecretRequest
+	(*ReadSecretResponse)(nil),     // 5: rowhouse.config.v1.ReadSecretResponse
+	(*WatchSettingsRequest)(nil),   // 6: rowhouse.config.v1.WatchSettingsRequest
+	(*WatchSettingsResponse)(nil),  // 7: rowhouse.config.v1.WatchSettingsResponse
+	(*Effective)(nil),              // 8: rowhouse.config.v1.Effective
+	(*v1.FeedFrame)(nil),           // 9: rowhouse.api.v1.FeedFrame
 }
 var file_rowhouse_config_v1_settings_service_proto_depIdxs = []int32{
-	6, // 0: rowhouse.config.v1.GetSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
-	6, // 1: rowhouse.config.v1.UpdateSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
-	7, // 2: rowhouse.config.v1.WatchSettingsResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
+	8, // 0: rowhouse.config.v1.GetSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
+	8, // 1: rowhouse.config.v1.UpdateSettingsResponse.effective:type_name -> rowhouse.config.v1.Effective
+	9, // 2: rowhouse.config.v1.WatchSettingsResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
 	0, // 3: rowhouse.config.v1.SettingsService.GetSettings:input_type -> rowhouse.config.v1.GetSettingsRequest
 	2, // 4: rowhouse.config.v1.SettingsService.UpdateSettings:input_type -> rowhouse.config.v1.UpdateSettingsRequest
-	4, // 5: rowhouse.config.v1.SettingsService.WatchSettings:input_type -> rowhouse.config.v1.WatchSettingsRequest
-	1, // 6: rowhouse.config.v1.SettingsService.GetSettings:output_type -> rowhouse.config.v1.GetSettingsResponse
-	3, // 7: rowhouse.config.v1.SettingsService.UpdateSettings:output_type -> rowhouse.config.v1.UpdateSettingsResponse
-	5, // 8: rowhouse.config.v1.SettingsService.WatchSettings:output_type -> rowhouse.config.v1.WatchSettingsResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
+	4, // 5: rowhouse.config.v1.SettingsService.ReadSecret:input_type -> rowhouse.config.v1.ReadSecretRequest
+	6, // 6: rowhouse.config.v1.SettingsService.WatchSettings:input_type -> rowhouse.config.v1.WatchSettingsRequest
+	1, // 7: rowhouse.config.v1.SettingsService.GetSettings:output_type -> rowhouse.config.v1.GetSettingsResponse
+	3, // 8: rowhouse.config.v1.SettingsService.UpdateSettings:output_type -> rowhouse.config.v1.UpdateSettingsResponse
+	5, // 9: rowhouse.config.v1.SettingsService.ReadSecret:output_type -> rowhouse.config.v1.ReadSecretResponse
+	7, // 10: rowhouse.config.v1.SettingsService.WatchSettings:output_type -> rowhouse.config.v1.WatchSettingsResponse
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
 	3, // [3:3] is the sub-list for extension extendee
 	0, // [0:3] is the sub-list for field type_name
@@ -450,7 +583,7 @@ func file_rowhouse_config_v1_settings_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_config_v1_settings_service_proto_rawDesc), len(file_rowhouse_config_v1_settings_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	SettingsService_GetSettings_FullMethodName    = "/rowhouse.config.v1.SettingsService/GetSettings"
 	SettingsService_UpdateSettings_FullMethodName = "/rowhouse.config.v1.SettingsService/UpdateSettings"
+	SettingsService_ReadSecret_FullMethodName     = "/rowhouse.config.v1.SettingsService/ReadSecret"
 	SettingsService_WatchSettings_FullMethodName  = "/rowhouse.config.v1.SettingsService/WatchSettings"
 )
 
@@ -42,9 +43,17 @@ type SettingsServiceClient interface {
 	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; CONTEXT_MISSING; CONTEXT_INVALID;
 	// CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	UpdateSettings(ctx context.Context, in *UpdateSettingsRequest, opts ...grpc.CallOption) (*UpdateSettingsResponse, error)
+	// ReadSecret returns the value that the effective value of a namespace refers to at a place, for the calling tenant.
+	// The caller's line in peers.yaml must name the namespace among its "secrets". Each read is audited in the tenant's
+	// chain. What is asked for is a place and never a secret's name: a workload reads what holds for the tenant of its
+	// context, and nothing else.
+	// Errors: RESOURCE_NOT_FOUND for the namespace, or where no secret is referred to; PERMISSION_MISSING; SECRET_DESTROYED;
+	// SECRETS_OFF; CONTEXT_MISSING; CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
+	ReadSecret(ctx context.Context, in *ReadSecretRequest, opts ...grpc.CallOption) (*ReadSecretResponse, error)
 	// WatchSettings streams all namespaces and documents to services that merge locally:
 	// whoever may watch reads the settings of every tenant in every namespace. Settings
-	// are therefore no place for secrets, nor for what one app must keep from another.
+	// are therefore no place for what one app must keep from another. Of secrets ("x-secret")
+	// they hold references alone.
 	// Values are SettingsEntry messages; the feed's name is "settings".
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchSettings(ctx context.Context, in *WatchSettingsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSettingsResponse], error)
@@ -72,6 +81,16 @@ func (c *settingsServiceClient) UpdateSettings(ctx context.Context, in *UpdateSe
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UpdateSettingsResponse)
 	err := c.cc.Invoke(ctx, SettingsService_UpdateSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *settingsServiceClient) ReadSecret(ctx context.Context, in *ReadSecretRequest, opts ...grpc.CallOption) (*ReadSecretResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadSecretResponse)
+	err := c.cc.Invoke(ctx, SettingsService_ReadSecret_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -115,9 +134,17 @@ type SettingsServiceServer interface {
 	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; CONTEXT_MISSING; CONTEXT_INVALID;
 	// CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	UpdateSettings(context.Context, *UpdateSettingsRequest) (*UpdateSettingsResponse, error)
+	// ReadSecret returns the value that the effective value of a namespace refers to at a place, for the calling tenant.
+	// The caller's line in peers.yaml must name the namespace among its "secrets". Each read is audited in the tenant's
+	// chain. What is asked for is a place and never a secret's name: a workload reads what holds for the tenant of its
+	// context, and nothing else.
+	// Errors: RESOURCE_NOT_FOUND for the namespace, or where no secret is referred to; PERMISSION_MISSING; SECRET_DESTROYED;
+	// SECRETS_OFF; CONTEXT_MISSING; CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
+	ReadSecret(context.Context, *ReadSecretRequest) (*ReadSecretResponse, error)
 	// WatchSettings streams all namespaces and documents to services that merge locally:
 	// whoever may watch reads the settings of every tenant in every namespace. Settings
-	// are therefore no place for secrets, nor for what one app must keep from another.
+	// are therefore no place for what one app must keep from another. Of secrets ("x-secret")
+	// they hold references alone.
 	// Values are SettingsEntry messages; the feed's name is "settings".
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchSettings(*WatchSettingsRequest, grpc.ServerStreamingServer[WatchSettingsResponse]) error
@@ -136,6 +163,9 @@ func (UnimplementedSettingsServiceServer) GetSettings(context.Context, *GetSetti
 }
 func (UnimplementedSettingsServiceServer) UpdateSettings(context.Context, *UpdateSettingsRequest) (*UpdateSettingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateSettings not implemented")
+}
+func (UnimplementedSettingsServiceServer) ReadSecret(context.Context, *ReadSecretRequest) (*ReadSecretResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadSecret not implemented")
 }
 func (UnimplementedSettingsServiceServer) WatchSettings(*WatchSettingsRequest, grpc.ServerStreamingServer[WatchSettingsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchSettings not implemented")
@@ -197,6 +227,24 @@ func _SettingsService_UpdateSettings_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SettingsService_ReadSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SettingsServiceServer).ReadSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SettingsService_ReadSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SettingsServiceServer).ReadSecret(ctx, req.(*ReadSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SettingsService_WatchSettings_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchSettingsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -222,6 +270,10 @@ var SettingsService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateSettings",
 			Handler:    _SettingsService_UpdateSettings_Handler,
+		},
+		{
+			MethodName: "ReadSecret",
+			Handler:    _SettingsService_ReadSecret_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -154,8 +154,21 @@ func (c Config) queue() *store.Queue {
 		OpenKey: func(uid string, version int32, s webhook.Signing, sealed []byte) (webhook.Key, error) {
 			return OpenWebhookKey(c.Webhooks.Box, uid, version, s, sealed)
 		},
-		Gone: c.gone,
+		Served: c.served, Gone: c.gone,
 	}
+}
+
+// served says whether a tenant's webhooks are called: not after it was deleted. What a suspended one is told may be why it
+// is. Before tenancy was ever heard nobody is known, and everybody's are.
+func (c Config) served(tenantUID string) bool {
+	if tenantUID == "" {
+		return true // the platform
+	}
+	t, ok := c.tenant(tenantUID)
+	if !ok {
+		return c.Trust.Silence() == math.MaxInt64
+	}
+	return t.State != tenant.StateDeleted
 }
 
 // gone disables a webhook whose receiver said that it is gone.

@@ -359,7 +359,10 @@ func (w *write) put(ctx context.Context, tx *change.Tx, reason string) error {
 	if err := judgeAssets(ctx, tx, w.place, w.object); err != nil {
 		return err
 	}
-	if err := w.judge(&sdk.Layer{Object: w.object}); err != nil || tx.Call().ValidateOnly {
+	if err := w.judge(&sdk.Layer{Object: w.object}); err != nil {
+		return err
+	}
+	if err := w.judgeReferences(ctx, tx); err != nil || tx.Call().ValidateOnly {
 		return err
 	}
 	if w.place.Namespace == sdk.BrandNamespace && settings.HasExceptions(w.object) {
@@ -428,9 +431,11 @@ func (s *documentService) ExplainSettings(
 		if err != nil {
 			return nil, err
 		}
-		return &configv1.ExplainSettingsResponse{
-			Effective: effectiveOf(p.Namespace, stack, true), Layers: s.sources(p, stack, found),
-		}, nil
+		effective := effectiveOf(p.Namespace, stack, true)
+		if effective.Content, err = explained(stack.Schema, effective.GetContent()); err != nil {
+			return nil, err
+		}
+		return &configv1.ExplainSettingsResponse{Effective: effective, Layers: s.sources(p, stack, found)}, nil
 	})
 }
 

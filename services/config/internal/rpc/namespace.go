@@ -214,7 +214,7 @@ func (s *namespaceService) DeleteNamespace(
 			return nil, err
 		}
 		if !gone {
-			return nil, refuse(fault.FailedPrecondition, namespaceInUse, "documents exist in namespaces/%s", id)
+			return nil, refuse(fault.FailedPrecondition, namespaceInUse, "documents or secrets exist in namespaces/%s", id)
 		}
 		return &configv1.DeleteNamespaceResponse{}, tx.Publish(sdk.FeedName, sdk.NamespaceKey(id), nil)
 	})

@@ -25,6 +25,7 @@ import (
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/ask"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/secret"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
 )
@@ -37,6 +38,8 @@ type Config struct {
 	Pool *pgxpool.Pool
 	// Trust knows the tenants by name, and their plans.
 	Trust *tenant.Trust
+	// ReadsSecrets says whether a workload is registered to read the secrets of a namespace.
+	ReadsSecrets func(id identity.ID, namespace string) bool
 	// Environment is the environment that a workload is registered for, "" for none.
 	Environment func(identity.ID) string
 	// Feeds serves the feed of settings.
@@ -52,6 +55,8 @@ type Config struct {
 	Hooks *hook.Asker
 	// Meters makes the metrics of webhooks.
 	Meters metric.MeterProvider
+	// Secrets seals what settings refer to. Without a key there are no secrets.
+	Secrets secret.Keeper
 	// Log gets what no caller is told.
 	Log *slog.Logger
 }
@@ -69,6 +74,7 @@ func Register(s *grpc.Server, c Config) {
 	configv1.RegisterBrandMailServiceServer(s, &brandMailService{Config: c, documents: documents})
 	configv1.RegisterWebhookServiceServer(s, &webhookService{Config: c})
 	configv1.RegisterHookServiceServer(s, &hookService{Config: c})
+	configv1.RegisterSecretServiceServer(s, &secretService{Config: c, documents: documents})
 }
 
 // Domain and reasons of our own, see rowhouse.config.v1.Reason.
@@ -131,10 +137,13 @@ func judgeWith(c settings.Change, shadow bool) error {
 	byRule := make(map[string][]settings.Finding)
 	for _, f := range c.Refusals() {
 		rule := f.Rule
-		if rule != lockRule && rule != clampRule {
+		if rule != lockRule && rule != clampRule && rule != secretRule {
 			rule = "" // what cannot be merged breaks the schema
 		}
 		byRule[rule] = append(byRule[rule], f)
+	}
+	if found := byRule[secretRule]; len(found) > 0 {
+		return violated(refuse(fault.InvalidArgument, secretInClear, "%d secrets would stand in clear", len(found)), found)
 	}
 	if found := byRule[lockRule]; len(found) > 0 && !shadow {
 		return violated(refuse(fault.FailedPrecondition, settingLocked, "locks of the schema are against %d values", len(found)), found)
@@ -155,8 +164,9 @@ func judgeWith(c settings.Change, shadow bool) error {
 
 // Rules of [sdk.Schema.Refused] that have a reason of their own.
 const (
-	lockRule  = "x-lock"
-	clampRule = "x-clamp"
+	lockRule   = "x-lock"
+	clampRule  = "x-clamp"
+	secretRule = "x-secret"
 )
 
 // violated tells of findings in a refusal.

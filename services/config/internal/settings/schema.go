@@ -59,7 +59,7 @@ func Compile(namespace, text string) (*Schema, error) {
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.UseLoader(noLoader{})
-	if err := c.AddResource(base, o); err != nil {
+	if err := c.AddResource(base, sdk.WithReferences(o)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
 	}
 	compiled, err := c.Compile(base)

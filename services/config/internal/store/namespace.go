@@ -85,10 +85,15 @@ func UpdateNamespace(ctx context.Context, q Querier, n *configv1.Namespace) erro
 	return nil
 }
 
-// DeleteNamespace removes a namespace. It is false when documents exist in it.
+// DeleteNamespace removes a namespace. It is false when documents or secrets exist in it.
 func DeleteNamespace(ctx context.Context, q Querier, uid string) (bool, error) {
+	// What is left of deleted secrets goes with it: another namespace of that name has another uid.
+	if _, err := q.Exec(ctx, `DELETE FROM secret.secret WHERE namespace_uid = $1 AND delete_time IS NOT NULL`, uid); err != nil {
+		return false, fmt.Errorf("delete a namespace: %w", err)
+	}
 	tag, err := q.Exec(ctx, `DELETE FROM settings.namespace n WHERE uid = $1
-		AND NOT EXISTS (SELECT FROM settings.document d WHERE d.namespace_uid = n.uid)`, uid)
+		AND NOT EXISTS (SELECT FROM settings.document d WHERE d.namespace_uid = n.uid)
+		AND NOT EXISTS (SELECT FROM secret.secret s WHERE s.namespace_uid = n.uid)`, uid)
 	if err != nil {
 		return false, fmt.Errorf("delete a namespace: %w", err)
 	}

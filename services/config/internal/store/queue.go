@@ -20,6 +20,8 @@ const (
 	keepDelivered = 3 * 24 * time.Hour
 	keepDead      = 30 * 24 * time.Hour
 	sweepBatch    = 10_000
+	// parkFor is for how long nobody looks at an endpoint whose tenant is not served.
+	parkFor = 30 * time.Second
 )
 
 // Queue is the queue of webhooks. It is safe for concurrent use, in any number of processes.
@@ -34,6 +36,8 @@ type Queue struct {
 	NewUID func() (string, error)
 	// OpenKey opens a sealed key of an endpoint.
 	OpenKey func(endpointUID string, version int32, s webhook.Signing, sealed []byte) (webhook.Key, error)
+	// Served says whether a tenant's endpoints are called now; nil for all. The messages of others wait.
+	Served func(tenantUID string) bool
 	// Gone disables an endpoint that answered 410, which is audited.
 	Gone func(ctx context.Context, endpointUID string) error
 }
@@ -194,6 +198,9 @@ func (s *Queue) insert(ctx context.Context, tx pgx.Tx, messages []webhook.Messag
 func (s *Queue) Claim(ctx context.Context, n int, fast bool) (tasks []webhook.Task, err error) {
 	err = pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
 		endpoints, err := lockDue(ctx, tx, n, fast)
+		if err == nil {
+			err = s.park(ctx, tx, endpoints)
+		}
 		if err != nil || len(endpoints) == 0 {
 			return err
 		}
@@ -293,6 +300,22 @@ func (s *Queue) take(ctx context.Context, tx pgx.Tx, endpoints map[string]*endpo
 			SELECT count(*) AS n, min(l.lease_until) AS ends FROM webhook.delivery l WHERE l.endpoint_uid = u.uid AND l.lease_until > now()) f
 		WHERE e.uid = u.uid`, uids, most, maxPending)
 	return tasks, err
+}
+
+// park takes out the endpoints of tenants that are not served, and has them looked at again a while later.
+func (s *Queue) park(ctx context.Context, tx pgx.Tx, endpoints map[string]*endpoint) error {
+	var parked []string
+	for uid, e := range endpoints {
+		if s.Served != nil && !s.Served(e.tenantUID) {
+			parked = append(parked, uid)
+			delete(endpoints, uid)
+		}
+	}
+	if len(parked) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `UPDATE webhook.endpoint SET due_time = now() + $2::interval WHERE uid = ANY ($1::uuid[])`, parked, parkFor)
+	return err
 }
 
 // openKeys opens the keys that sign now, the newest first. An endpoint none of whose keys opens has none.
