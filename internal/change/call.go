@@ -12,13 +12,19 @@ import (
 // NewJob returns a context for work that no call began, such as a step of an operation. It is audited as a change by
 // the service itself, with "job/<name>" for its method.
 func NewJob(ctx context.Context, service, name string) context.Context {
+	return newJob(ctx, service, name, apiv1.AuditClass_AUDIT_CLASS_CHANGE)
+}
+
+// NewBookkeeping is [NewJob] for what ends a change that is on record already, and is therefore not audited by itself.
+func NewBookkeeping(ctx context.Context, service, name string) context.Context {
+	return newJob(ctx, service, name, apiv1.AuditClass_AUDIT_CLASS_NONE)
+}
+
+func newJob(ctx context.Context, service, name string, audit apiv1.AuditClass) context.Context {
 	return rule.NewContext(ctx, rule.Call{
 		Method:    "job/" + name,
 		Principal: operator.NewPrincipal(operator.KindWorkload, "service:"+service),
-		Rule: &apiv1.MethodRule{
-			Plane: apiv1.Plane_PLANE_ADMIN,
-			Audit: apiv1.AuditClass_AUDIT_CLASS_CHANGE,
-		},
+		Rule:      &apiv1.MethodRule{Plane: apiv1.Plane_PLANE_ADMIN, Audit: audit},
 	})
 }
 

@@ -324,10 +324,8 @@ func (h *holder) await(ctx context.Context) error {
 		return h.wait(ctx)
 	}
 	t.Operation = ""
-	job := change.NewJob(ctx, service, "operation."+h.o.Verb)
+	job := change.NewBookkeeping(ctx, service, "operation."+h.o.Verb)
 	_, err = h.w.cfg.Kernel.Change(job, func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
-		tx.Tenant(t.UID.String())
-		tx.Audit("operations/" + h.o.ID)
 		h.done(tx, t, nil)
 		m := wire.Tenant(t)
 		return m, h.end(ctx, tx, m, nil)
