@@ -112,15 +112,21 @@ func compareNames(a, b string) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b))
 }
 
+// holdsKills says whether a namespace is written by kills alone.
+func holdsKills(namespace string) bool {
+	return namespace == settings.FlagKillsNamespace || namespace == settings.KillsNamespace
+}
+
 // ours says whether something in a house is not for files: kills are made in an emergency and have commands of their own,
 // and a schema that comes with the release is the release's as long as nobody changed it.
 func ours(i Item) bool {
 	_, namespace := split(i.Name)
 	if !isSchema(i.Name) {
-		return namespace == settings.FlagKillsNamespace
+		return holdsKills(namespace)
 	}
 	given := map[string]func() string{
 		settings.BrandNamespace: settings.BrandSchema, settings.FlagsNamespace: flags.Schema, settings.FlagKillsNamespace: flags.KillSchema,
+		settings.KillsNamespace: settings.KillSchema,
 	}[namespace]
 	if given == nil {
 		return false

@@ -110,6 +110,8 @@ func sample() *house {
 	h.put("namespaces/portal", `{"type":"object"}`)
 	h.put("namespaces/flags", flags.Schema())
 	h.put("namespaces/flag-kills", flags.KillSchema())
+	h.put("namespaces/setting-kills", settings.KillSchema())
+	h.put("plans/free/config/setting-kills", `{"x":{}}`)
 	h.put("platform/config/portal", `{"title":"Notes","page":{"size":50}}`)
 	h.put("platform/config/flags", `{"flags":{"a":{"state":"ENABLED","variants":{"on":true,"off":false},"defaultVariant":"off"}}}`)
 	h.put("platform/config/flag-kills", `{"a":{"reason":"wrong","by":"x","at":"2026-01-01T00:00:00Z"}}`)

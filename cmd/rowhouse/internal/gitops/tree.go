@@ -95,7 +95,7 @@ func (t *Tree) add(root *os.Root, dir, at string) error {
 	if err != nil {
 		return err
 	}
-	if _, namespace := split(name); namespace == settings.FlagKillsNamespace {
+	if _, namespace := split(name); holdsKills(namespace) {
 		return fmt.Errorf("%s: kills are not kept in files; see rowhouse flags kill --help", shown)
 	}
 	t.Items[name] = Item{Name: name, Content: content, File: at}
@@ -225,7 +225,7 @@ func write(root *os.Root, at string, text []byte) error {
 // One is a tree of a single document.
 func One(layer, namespace, file string, text []byte) (Tree, error) {
 	name := layer + "/config/" + namespace
-	if !names.MatchString(name) || namespace == settings.FlagKillsNamespace {
+	if !names.MatchString(name) || holdsKills(namespace) {
 		return Tree{}, fmt.Errorf("%s is not the name of a document that files can hold", name)
 	}
 	content, err := Decode(file, text)
