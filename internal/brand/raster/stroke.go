@@ -186,7 +186,8 @@ func (s *stroker) join(a, b, c Point) error {
 	if math.Abs(cross) < 1e-6 && dot > 0 {
 		return nil
 	}
-	if s.pen.Join == "round" {
+	const smooth = 0.95 // chords of a curve: a disc there would reach beyond the end of a short dash
+	if s.pen.Join == "round" && dot < smooth {
 		return s.round(b)
 	}
 	side := -s.half
@@ -195,7 +196,7 @@ func (s *stroker) join(a, b, c Point) error {
 	}
 	p, q := b.plus(in.left().times(side)), b.plus(out.left().times(side))
 	// The ratio of a miter's length to the width is 1/sin(θ/2), where θ is the angle between the lines.
-	if sine := math.Sqrt(max(0, (1+dot)/2)); s.pen.Join != "bevel" && sine > 1e-6 && 1/sine <= s.pen.Miter {
+	if sine := math.Sqrt(max(0, (1+dot)/2)); (s.pen.Join != "bevel" || dot >= smooth) && sine > 1e-6 && 1/sine <= s.pen.Miter {
 		tip := in.left().plus(out.left())
 		tip = tip.times(side / sine / max(tip.length(), 1e-9))
 		return s.polygon(b, p, b.plus(tip), q)
