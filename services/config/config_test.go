@@ -39,7 +39,7 @@ const notesSchema = `{"properties":{
 func mask(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }
 
 // builtIn is how many namespaces exist from the start.
-const builtIn = 3
+const builtIn = 4
 
 func TestBrandExistsFromTheStart(t *testing.T) {
 	t.Parallel()
@@ -140,7 +140,7 @@ func TestNamespaces(t *testing.T) {
 		}
 	}
 	if !slices.Equal(names, []string{
-		"namespaces/brand", "namespaces/flag-kills", "namespaces/flags", "namespaces/notes", "namespaces/tasks",
+		"namespaces/brand", "namespaces/flag-kills", "namespaces/flags", "namespaces/notes", "namespaces/setting-kills", "namespaces/tasks",
 	}) {
 		t.Errorf("listed %v", names)
 	}
