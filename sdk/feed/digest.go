@@ -22,7 +22,7 @@ const (
 // change costs its bucket and twelve nodes. It is not safe for concurrent use; the zero value is not ready, see
 // [NewDigest].
 type Digest struct {
-	buckets [][]digestEntry
+	buckets map[int][]digestEntry
 	nodes   [][sha256.Size]byte // heap order: 1 is the root, Buckets+i is leaf i
 	dirty   map[int]struct{}
 	n       int
@@ -36,7 +36,7 @@ type digestEntry struct {
 // NewDigest returns the digest of the empty state.
 func NewDigest() *Digest {
 	d := &Digest{
-		buckets: make([][]digestEntry, Buckets),
+		buckets: make(map[int][]digestEntry),
 		nodes:   make([][sha256.Size]byte, 2*Buckets),
 		dirty:   make(map[int]struct{}),
 	}

@@ -11,10 +11,8 @@ package settings
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"slices"
@@ -73,14 +71,12 @@ func ParseValue(text []byte) (any, error) {
 	if err := checkEscapes(text); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDocument, err)
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	p := &parser{d: d}
+	p := &parser{text: text}
 	v, err := p.value(0, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDocument, err)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+	if p.peek() != 0 {
 		return nil, fmt.Errorf("%w: something follows the value", ErrDocument)
 	}
 	return v, nil
@@ -118,94 +114,13 @@ func below(name string, err error) error {
 	return &placed{pointer: pointer, why: err}
 }
 
-// parser reads tokens and counts.
-type parser struct {
-	d      *json.Decoder
-	leaves int
-}
-
-// value reads a value that depth containers hold, at the end of a path of so many bytes.
-func (p *parser) value(depth, path int) (any, error) {
-	t, err := p.d.Token()
-	if err != nil {
-		return nil, errors.New("broken JSON")
-	}
-	if _, opens := t.(json.Delim); opens && depth >= MaxDepth {
-		return nil, fmt.Errorf("deeper than %d", MaxDepth)
-	}
-	switch v := t.(type) {
-	case json.Delim:
-		if v == '{' {
-			return p.object(depth, path)
-		}
-		return p.array(depth, path)
-	case json.Number:
-		f, err := number(v)
-		return f, errors.Join(err, p.leaf())
-	default: // string, bool or nil
-		return v, p.leaf()
-	}
-}
-
-func (p *parser) leaf() error {
-	if p.leaves++; p.leaves > MaxLeaves {
-		return fmt.Errorf("more than %d values", MaxLeaves)
-	}
-	return nil
-}
-
-// end reads the delimiter that closes a container.
-func (p *parser) end(empty bool) error {
-	if _, err := p.d.Token(); err != nil {
-		return errors.New("broken JSON")
-	}
-	if empty {
-		return p.leaf()
-	}
-	return nil
-}
-
-func (p *parser) object(depth, path int) (any, error) {
-	o := make(Object)
-	for p.d.More() {
-		t, err := p.d.Token()
-		name, ok := t.(string)
-		if err != nil || !ok {
-			return nil, errors.New("broken JSON")
-		}
-		if _, twice := o[name]; twice {
-			return nil, below(name, errors.New("a member stands twice"))
-		}
-		path := path + 1 + len(name)
-		if path > MaxPath {
-			return nil, fmt.Errorf("a path of more than %d bytes", MaxPath)
-		}
-		if o[name], err = p.value(depth+1, path); err != nil {
-			return nil, below(name, err)
-		}
-	}
-	return o, p.end(len(o) == 0)
-}
-
-func (p *parser) array(depth, path int) (any, error) {
-	a := []any{}
-	for p.d.More() {
-		v, err := p.value(depth+1, path)
-		if err != nil {
-			return nil, below(strconv.Itoa(len(a)), err)
-		}
-		a = append(a, v)
-	}
-	return a, p.end(len(a) == 0)
-}
-
 // number refuses what another reader could take for another number.
-func number(n json.Number) (float64, error) {
-	f, err := strconv.ParseFloat(n.String(), 64)
+func number(n string) (float64, error) {
+	f, err := strconv.ParseFloat(n, 64)
 	if err != nil || math.Abs(f) > maxNumber {
 		return 0, errors.New("a number beyond 2^53-1")
 	}
-	mantissa, _, _ := strings.Cut(strings.ToLower(n.String()), "e")
+	mantissa, _, _ := strings.Cut(strings.ToLower(n), "e")
 	if f == 0 && strings.ContainsAny(mantissa, "123456789") {
 		return 0, errors.New("a number too small to tell from 0")
 	}
