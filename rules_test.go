@@ -116,6 +116,7 @@ var layers = []struct {
 var domains = []string{
 	"services/tenancy/internal/registry",
 	"services/config/internal/settings",
+	"services/config/internal/governance",
 	"services/quota/internal/meter",
 	"services/gateway/internal/edge",
 }

@@ -142,7 +142,7 @@ func names(known []Known) []string {
 func (a *Asker) decide(ctx context.Context, call rule.Call, q *configv1.HookQuestion, known []Known) error {
 	asked, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	resp, err := a.cfg.Decide(asked, &configv1.DecideHooksRequest{Question: q, RequestId: requestID(call)})
+	resp, err := a.cfg.Decide(asked, &configv1.DecideHooksRequest{Question: q, RequestId: requestID(call, q)})
 	if err == nil {
 		warn(ctx, resp.GetDecisions())
 		return Refusal(resp.GetDecisions())
@@ -162,12 +162,12 @@ func (a *Asker) decide(ctx context.Context, call rule.Call, q *configv1.HookQues
 	return nil
 }
 
-// requestID is one id for a call and all its repeats, and another for any other call, whoever makes it.
-func requestID(call rule.Call) string {
+// requestID is one id for a question of a call and of all its repeats, and another for any other one, whoever asks.
+func requestID(call rule.Call, q *configv1.HookQuestion) string {
 	if call.RequestID == "" {
 		return ""
 	}
-	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(call.Principal.Name+"\x00"+call.Method+"\x00"+call.RequestID)).String()
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(call.Principal.Name+"\x00"+call.Method+"\x00"+call.RequestID+"\x00"+q.GetDocument())).String()
 }
 
 // Refusal is the error of a step that hooks refused, nil for one that none did.

@@ -92,7 +92,7 @@ func (r Roles) grant(roles, permissions []string) (map[string]bool, error) {
 
 func viewerPermissions() []string {
 	return []string{
-		"config.clientKeys.list",
+		"config.changes.get", "config.changes.list", "config.clientKeys.list",
 		"config.brandAssets.get", "config.brandAssets.list", "config.brandDrafts.get", "config.brandMails.preview",
 		"config.documents.get", "config.documents.list",
 		"config.namespaces.get", "config.namespaces.list",
@@ -118,6 +118,7 @@ func supportPermissions() []string {
 
 func operatorPermissions() []string {
 	return []string{
+		"config.changes.approve", "config.changes.create", "config.changes.publish", "config.changes.update",
 		"config.clientKeys.create", "config.clientKeys.delete",
 		"config.brandAssets.create", "config.brandAssets.delete",
 		"config.brandDrafts.delete", "config.brandDrafts.preview", "config.brandDrafts.publish", "config.brandDrafts.update",

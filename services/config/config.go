@@ -80,7 +80,7 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		api = api.WithHooks(known)
 		furnisher := rpc.NewFurnisher(api)
 		background := []func(context.Context) error{
-			furnisher.Run, func(ctx context.Context) error { return followHooks(ctx, api, known) },
+			furnisher.Run, rpc.NewScheduler(api).Run, func(ctx context.Context) error { return followHooks(ctx, api, known) },
 		}
 		if tenancy := rpc.NewTenancy(api); tenancy != nil {
 			background = append(background, tenancy.Run, func(ctx context.Context) error { return c.followTenancy(ctx, b, tenancy) })

@@ -222,11 +222,11 @@ func (r *rig) writePolicies() {
 	r.tokens = make(map[string]string)
 	var people strings.Builder
 	people.WriteString("operators:\n")
-	for _, role := range []string{"viewer", "operator", "owner", "auditor"} {
+	for _, name := range []string{"viewer", "operator", "owner", "auditor", "operator2", "operator3"} {
 		token, sum, err := operator.NewToken(rand.Reader)
 		must(r.tb, err)
-		r.tokens[role] = token
-		fmt.Fprintf(&people, "  - {name: %s, token_sha256: %s, roles: [%s]}\n", role, sum, role)
+		r.tokens[name] = token
+		fmt.Fprintf(&people, "  - {name: %s, token_sha256: %s, roles: [%s]}\n", name, sum, strings.TrimRight(name, "23"))
 	}
 	r.write("operators.yaml", people.String())
 	r.write("peers.yaml", fmt.Sprintf("peers:\n  - {identity: %q, roles: [gateway], may_present: true, secrets: [portal]}\n"+
@@ -406,6 +406,7 @@ type api struct {
 	configv1.WebhookServiceClient
 	configv1.HookServiceClient
 	configv1.SecretServiceClient
+	configv1.ChangeServiceClient
 	auditv1.AuditServiceClient
 }
 
@@ -416,6 +417,7 @@ func apiOf(conn *grpc.ClientConn) api {
 		configv1.NewBrandAssetServiceClient(conn), configv1.NewBrandDraftServiceClient(conn), configv1.NewBrandMailServiceClient(conn),
 		configv1.NewFlagServiceClient(conn),
 		configv1.NewWebhookServiceClient(conn), configv1.NewHookServiceClient(conn), configv1.NewSecretServiceClient(conn),
+		configv1.NewChangeServiceClient(conn),
 		auditv1.NewAuditServiceClient(conn),
 	}
 }

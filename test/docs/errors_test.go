@@ -150,7 +150,9 @@ func TestReasonsInPagesExist(t *testing.T) {
 		"UNAVAILABLE": true, "RESOURCE_EXHAUSTED": true, "INVALID_ARGUMENT": true, "PLANE_PEER": true, "PLANE_DATA": true,
 		"NEEDS_ATTENTION": true, "AUDIT_CLASS_NONE": true, "BEGIN": true, "EXECUTE": true, "PUBLIC": true, "CHECKPOINT": true,
 		"DISABLED": true, "STALE": true, "ERROR": true, "TYPE_MISMATCH": true, // OpenFeature's
-		"GONE": true, "PRIVATE_ADDRESS": true, "TIMEOUT": true, "BAD_CERTIFICATE": true, // of deliveries of webhooks
+		"DRAFT": true, "SUBMITTED": true, "APPROVED": true, "SCHEDULED": true, "LIVE": true, "REJECTED": true, "HALTED": true,
+		"CANCELLED": true,                                                                    // of changes
+		"GONE":      true, "PRIVATE_ADDRESS": true, "TIMEOUT": true, "BAD_CERTIFICATE": true, // of deliveries of webhooks
 	}
 	reasons, seen := known(t), 0
 	for _, p := range pages(t) {

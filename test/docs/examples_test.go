@@ -27,6 +27,8 @@ type example struct {
 // stage orders examples so that what one needs another has made before. Within a stage they come as in the help.
 func (e example) stage() int {
 	switch {
+	case e.noun == "config changes" && e.verb == "create":
+		return 2 // it is of what is set then
 	case e.verb == "create":
 		return 0
 	case e.noun == "brand drafts" && e.verb == "set":
@@ -59,9 +61,15 @@ var answers = map[string]string{
 	"config drift ":        "files and house differ", // by what other examples apply
 	"config erase ":        "WRONG_STATE",            // the tenant is served
 	"keys revoke ":         "RESOURCE_NOT_FOUND",
-	"webhooks redeliver ":  "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
-	"clientkeys delete ":   "RESOURCE_NOT_FOUND",
-	"namespaces delete ":   "NAMESPACE_IN_USE", // by what other examples set
+	// In a house with one operator nobody can approve; the change is live when these come.
+	"config changes approve ":  "WRONG_STATE",
+	"config changes reject ":   "WRONG_STATE",
+	"config changes schedule ": "WRONG_STATE",
+	"config changes submit ":   "WRONG_STATE",
+	"config changes update ":   "WRONG_STATE",
+	"webhooks redeliver ":      "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
+	"clientkeys delete ":       "RESOURCE_NOT_FOUND",
+	"namespaces delete ":       "NAMESPACE_IN_USE", // by what other examples set
 }
 
 // refused says what is wrong with how an example ended.
@@ -203,8 +211,10 @@ func (h *house) exampleFiles(t *testing.T) map[string][]byte {
 		"brand.json":       []byte(`{"light": {"primary": "#0f766e"}}`),
 		"stripe.key":       []byte("sk_example\n"),
 		"sheet.css":        []byte(".rh-button { border-radius: 0; }"),
-		"free.json":        []byte(`{"flags": {"note-count": {"defaultVariant": "off"}}}`),
-		"logo.svg":         []byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><rect width="1" height="1"/></svg>`),
+		"change.yaml": []byte("reason: New prices from the first of December\n" +
+			"edits:\n- {name: plans/free/config/portal, form: merge-patch, content: {price: 12}}\n"),
+		"free.json": []byte(`{"flags": {"note-count": {"defaultVariant": "off"}}}`),
+		"logo.svg":  []byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><rect width="1" height="1"/></svg>`),
 	}
 }
 

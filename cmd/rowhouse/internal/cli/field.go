@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // fieldAt finds the field at a path like "tenant.placement.cell" of a message type, or nil.
@@ -98,7 +99,7 @@ func parseValue(fd protoreflect.FieldDescriptor, text string) (protoreflect.Valu
 	case protoreflect.EnumKind:
 		return parseEnum(fd.Enum(), text)
 	case protoreflect.MessageKind:
-		return parseDuration(fd, text)
+		return parseMessage(fd, text)
 	default:
 		return none, errors.New("cannot be set here; use --file")
 	}
@@ -111,8 +112,16 @@ func notNumber(text string, err error) error {
 	return fmt.Errorf("%q is not a whole number in range", text)
 }
 
-func parseDuration(fd protoreflect.FieldDescriptor, text string) (protoreflect.Value, error) {
-	if fd.Message().FullName() != (*durationpb.Duration)(nil).ProtoReflect().Descriptor().FullName() {
+// parseMessage reads a duration or a time.
+func parseMessage(fd protoreflect.FieldDescriptor, text string) (protoreflect.Value, error) {
+	switch {
+	case isTime(fd):
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return protoreflect.Value{}, fmt.Errorf("%q is no time; write 2026-12-01T08:00:00Z or 2026-12-01T08:00:00+01:00", text)
+		}
+		return protoreflect.ValueOfMessage(timestamppb.New(at).ProtoReflect()), nil
+	case fd.Message().FullName() != (*durationpb.Duration)(nil).ProtoReflect().Descriptor().FullName():
 		return protoreflect.Value{}, errors.New("cannot be set here; use --file")
 	}
 	d, err := time.ParseDuration(text)
@@ -120,6 +129,10 @@ func parseDuration(fd protoreflect.FieldDescriptor, text string) (protoreflect.V
 		return protoreflect.Value{}, fmt.Errorf("%q is no duration; write 500ms, 5s, 10m or 24h", text)
 	}
 	return protoreflect.ValueOfMessage(durationpb.New(d).ProtoReflect()), nil
+}
+
+func isTime(fd protoreflect.FieldDescriptor) bool {
+	return fd.Message().FullName() == (*timestamppb.Timestamp)(nil).ProtoReflect().Descriptor().FullName()
 }
 
 func parseEnum(d protoreflect.EnumDescriptor, text string) (protoreflect.Value, error) {
@@ -199,6 +212,8 @@ func (v *flagValue) Type() string {
 		return "key=value,…"
 	case v.fd.Kind() == protoreflect.EnumKind:
 		return strings.Join(enumNames(v.fd.Enum()), "|")
+	case v.fd.Kind() == protoreflect.MessageKind && isTime(v.fd):
+		return "time"
 	case v.fd.Kind() == protoreflect.MessageKind:
 		return "duration"
 	case v.fd.Kind() == protoreflect.BoolKind:

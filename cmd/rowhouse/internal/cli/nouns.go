@@ -82,7 +82,7 @@ func nouns() []noun {
 	return []noun{
 		tenants(), domains(), plans(), apps(), migrations(), cells(), placements(), configs(), namespaces(), brands(),
 		brandAssets(), brandDrafts(), clientKeys(), limits(), audits(), operations(), routes(), consumers(), keys(), featureFlags(),
-		webhooks(), hooks(), brandMails(), configSecrets(),
+		webhooks(), hooks(), brandMails(), configSecrets(), changes(),
 	}
 }
 
@@ -317,11 +317,16 @@ func namespaces() noun {
 	n.verbs = standard(standards{
 		noun: "Namespace", one: "namespace", form: "namespaces/{namespace}", known: "brand", id: "portal",
 		create: "--schema-file schema.json", change: "--schema-file schema.json",
-		verbs: "list get create update delete", more: schemaFlag, before: readSchema,
+		verbs: "list get create update delete", more: schemaFlag, before: readSchema, flags: []flag{
+			{path: "namespace.approval.layers", name: "approval-layers", usage: "whose documents need approval: platform, plan, region, tenant, " +
+				"environment, environments/<environment>; empty for none"},
+			{path: "namespace.approval.count", name: "approval-count", usage: "how many must approve, 1 to 3 (default 1)"},
+		},
 	})
 	for i, v := range n.verbs {
 		if v.name == "update" {
-			n.verbs[i].flags = []flag{{path: "overrides", usage: "what becomes of values that a new lock or clamp is against (default refuse)"}}
+			n.verbs[i].flags = append(slices.Clone(v.flags),
+				flag{path: "overrides", usage: "what becomes of values that a new lock or clamp is against (default refuse)"})
 		}
 	}
 	return n

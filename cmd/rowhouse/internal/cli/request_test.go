@@ -31,6 +31,8 @@ func TestWhatIsSent(t *testing.T) {
 	flagList := write(t, "list.json", `{"flags":[{"key":"a","state":"ENABLED"}]}`)
 	logo := write(t, "logo.png", "\x89PNG\r\n\x1a\nrest")
 	svg := write(t, "logo.svg", "<svg/>")
+	change := write(t, "change.yaml", "reason: a good reason\nedits:\n- {name: plans/free/config/notes, form: merge-patch, content: {page: {size: 5}}}\n"+
+		"- {name: platform/config/notes, form: delete}\n")
 	for name, tt := range map[string]struct {
 		args []string
 		want string // "service Service/Method request"
@@ -78,6 +80,13 @@ func TestWhatIsSent(t *testing.T) {
 		"a number as name":  {[]string{"brand", "set", "acme", "--name", "42", "--primary="}, `config DocumentService/UpdateDocument {"document":{"name":"tenants/acme/config/brand","content":"{\"light\":{\"primary\":null},\"name\":\"42\"}"},"allow_missing":true,` + id + `,"merge_patch":true}`},
 		"upload":            {[]string{"brand", "asset", "put", "acme", "--file", svg, "--reason", "new logo"}, `config BrandAssetService/CreateBrandAsset {"parent":"tenants/acme","media_type":"image/svg+xml","content":"PHN2Zy8+","reason":"new logo"}`},
 		"icons":             {[]string{"brand", "assets", "put", "plans/free", "--file", logo, "--icons", "--ground", "#112233"}, `config BrandAssetService/CreateBrandAsset {"parent":"plans/free","media_type":"image/png","content":"iVBORw0KGgpyZXN0","icons":true,"ground":"#112233"}`},
+		"change by file":    {[]string{"config", "changes", "create", "c1", "--file", change}, `config ChangeService/CreateChange {"change_id":"c1","change":{"reason":"a good reason","edits":[{"name":"plans/free/config/notes","content":"{\"page\":{\"size\":5}}","form":"CHANGE_EDIT_FORM_MERGE_PATCH"},{"name":"platform/config/notes","form":"CHANGE_EDIT_FORM_DELETE"}]},` + id + `}`},
+		"change by flags":   {[]string{"config", "changes", "create", "c1", "--document", "plans/free/config/notes", "--set", "a.b=1", "--reason", "a good reason"}, `config ChangeService/CreateChange {"change_id":"c1","change":{"reason":"a good reason","edits":[{"name":"plans/free/config/notes","content":"{\"a\":{\"b\":1}}","form":"CHANGE_EDIT_FORM_MERGE_PATCH"}]},` + id + `}`},
+		"change again":      {[]string{"config", "changes", "update", "c1", "--reason", "a good reason", "--document", "platform/config/notes", "--delete"}, `config ChangeService/UpdateChange {"change":{"name":"changes/c1","reason":"a good reason","edits":[{"name":"platform/config/notes","form":"CHANGE_EDIT_FORM_DELETE"}]},"update_mask":"reason,edits",` + id + `}`},
+		"approve a change":  {[]string{"config", "changes", "approve", "c1", "--digest", "ab"}, `config ChangeService/ApproveChange {"name":"changes/c1",` + id + `,"digest":"ab"}`},
+		"schedule a change": {[]string{"config", "changes", "schedule", "c1", "--at", "2026-12-01T08:00:00+01:00"}, `config ChangeService/ScheduleChange {"name":"changes/c1",` + id + `,"not_before":"2026-12-01T07:00:00Z"}`},
+		"changes of a kind": {[]string{"config", "changes", "list", "--state", "halted", "--namespace", "notes"}, `config ChangeService/ListChanges {"page_size":50,"state":"CHANGE_STATE_HALTED","namespace":"namespaces/notes"}`},
+		"approval rule":     {[]string{"namespaces", "update", "notes", "--approval-layers", "platform,plan", "--approval-count", "2"}, `config NamespaceService/UpdateNamespace {"namespace":{"name":"namespaces/notes","approval":{"layers":["platform","plan"],"count":2}},"update_mask":"approval.count,approval.layers",` + id + `}`},
 		"draft":             {[]string{"brand", "draft", "set", "acme", "--set", "light.primary=#112233", "--reason", "new"}, `config BrandDraftService/UpdateBrandDraft {"brand_draft":{"name":"tenants/acme/brandDraft","content":"{\"light\":{\"primary\":\"#112233\"}}"},` + id + `,"merge_patch":true,"reason":"new"}`},
 		"preview":           {[]string{"brand", "draft", "preview", "acme", "--host", "a.example", "--ttl", "1h"}, `config BrandDraftService/CreateBrandPreview {"name":"tenants/acme/brandDraft","host":"a.example","ttl":"3600s"}`},
 		"mail":              {[]string{"brand", "mails", "preview", "acme", "notice", "--draft", "--locale", "de", "--values", "title=Hi"}, `config BrandMailService/PreviewBrandMail {"name":"tenants/acme/brandDraft","kind":"notice","locale":"de","values":{"title":"Hi"}}`},

@@ -84,6 +84,9 @@ func readSchema(_ *app, c *cobra.Command, r *call) error {
 		r.Namespace.Schema = string(schema)
 	case *configv1.UpdateNamespaceRequest:
 		r.Namespace.Schema = string(schema)
+		if mask := r.GetUpdateMask(); mask != nil {
+			mask.Paths = append(mask.GetPaths(), "schema")
+		}
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ type BrandDraftServiceClient interface {
 	// PublishBrandDraft makes the draft the document, as a new revision, and drops it with its preview links. Every gateway
 	// shows it within a moment.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH, also when the document changed since the draft was written;
-	// SCHEMA_VIOLATION; CONTRAST.
+	// SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED.
 	PublishBrandDraft(ctx context.Context, in *PublishBrandDraftRequest, opts ...grpc.CallOption) (*PublishBrandDraftResponse, error)
 	// CreateBrandPreview makes a link by which whoever has it sees a tenant's draft, as it is now, on one of the tenant's
 	// domains. It ends with its time, or when the draft is changed, published or dropped.
@@ -144,7 +144,7 @@ type BrandDraftServiceServer interface {
 	// PublishBrandDraft makes the draft the document, as a new revision, and drops it with its preview links. Every gateway
 	// shows it within a moment.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH, also when the document changed since the draft was written;
-	// SCHEMA_VIOLATION; CONTRAST.
+	// SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED.
 	PublishBrandDraft(context.Context, *PublishBrandDraftRequest) (*PublishBrandDraftResponse, error)
 	// CreateBrandPreview makes a link by which whoever has it sees a tenant's draft, as it is now, on one of the tenant's
 	// domains. It ends with its time, or when the draft is changed, published or dropped.

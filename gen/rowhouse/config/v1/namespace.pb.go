@@ -55,6 +55,10 @@ type Namespace struct {
 	// In documents, {"$unset": true} takes away what wider layers set at its place, defaults
 	// included, and so does {"id": …, "$unset": true} for an element of a mapped array.
 	Schema string `protobuf:"bytes,3,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Whose documents nobody changes alone. Absent: everybody who may write documents may. Once it is set, the schema and
+	// what makes this less strict go by a change that is approved (ChangeService), and so does taking it away; making it
+	// stricter does not.
+	Approval *NamespaceApproval `protobuf:"bytes,4,opt,name=approval,proto3" json:"approval,omitempty"`
 	// When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it last changed.
@@ -118,6 +122,13 @@ func (x *Namespace) GetSchema() string {
 	return ""
 }
 
+func (x *Namespace) GetApproval() *NamespaceApproval {
+	if x != nil {
+		return x.Approval
+	}
+	return nil
+}
+
 func (x *Namespace) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
@@ -146,21 +157,83 @@ func (x *Namespace) GetEtag() string {
 	return ""
 }
 
+// NamespaceApproval says which documents of a namespace change only by an approved change. Kills, rollbacks and what
+// tenants set themselves by UpdateSettings need no approval; a rollback says so in the audit record, as the changed path
+// "content.unapproved".
+type NamespaceApproval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The layers: "platform", "plan", "region", "tenant", "environment" for all environments of all tenants, or
+	// "environments/{environment}" for one. Required.
+	Layers []string `protobuf:"bytes,1,rep,name=layers,proto3" json:"layers,omitempty"`
+	// How many people must approve, none of whom wrote the change; 1 to 3. Default 1.
+	Count         int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamespaceApproval) Reset() {
+	*x = NamespaceApproval{}
+	mi := &file_rowhouse_config_v1_namespace_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamespaceApproval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamespaceApproval) ProtoMessage() {}
+
+func (x *NamespaceApproval) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_namespace_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamespaceApproval.ProtoReflect.Descriptor instead.
+func (*NamespaceApproval) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_namespace_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *NamespaceApproval) GetLayers() []string {
+	if x != nil {
+		return x.Layers
+	}
+	return nil
+}
+
+func (x *NamespaceApproval) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 var File_rowhouse_config_v1_namespace_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_namespace_proto_rawDesc = "" +
 	"\n" +
-	"\"rowhouse/config/v1/namespace.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x02\n" +
+	"\"rowhouse/config/v1/namespace.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x02\n" +
 	"\tNamespace\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12!\n" +
-	"\x06schema\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\bR\x06schema\x12@\n" +
+	"\x06schema\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\bR\x06schema\x12A\n" +
+	"\bapproval\x18\x04 \x01(\v2%.rowhouse.config.v1.NamespaceApprovalR\bapproval\x12@\n" +
 	"\vcreate_time\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12@\n" +
 	"\vupdate_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"updateTime\x12\x1f\n" +
 	"\brevision\x18# \x01(\x03B\x03\xe0A\x03R\brevision\x12\x1c\n" +
-	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etagB\xd9\x01\n" +
+	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"\xab\x01\n" +
+	"\x11NamespaceApproval\x12u\n" +
+	"\x06layers\x18\x01 \x03(\tB]\xbaHZ\x92\x01W\x10\x14\x18\x01\"QrO\x18-2K^(platform|plan|region|tenant|environment|environments/[a-z](-?[a-z0-9])*)$R\x06layers\x12\x1f\n" +
+	"\x05count\x18\x02 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\x03(\x00R\x05countB\xd9\x01\n" +
 	"\x16com.rowhouse.config.v1B\x0eNamespaceProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
 var (
@@ -175,19 +248,21 @@ func file_rowhouse_config_v1_namespace_proto_rawDescGZIP() []byte {
 	return file_rowhouse_config_v1_namespace_proto_rawDescData
 }
 
-var file_rowhouse_config_v1_namespace_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_rowhouse_config_v1_namespace_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_rowhouse_config_v1_namespace_proto_goTypes = []any{
 	(*Namespace)(nil),             // 0: rowhouse.config.v1.Namespace
-	(*timestamppb.Timestamp)(nil), // 1: google.protobuf.Timestamp
+	(*NamespaceApproval)(nil),     // 1: rowhouse.config.v1.NamespaceApproval
+	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
 }
 var file_rowhouse_config_v1_namespace_proto_depIdxs = []int32{
-	1, // 0: rowhouse.config.v1.Namespace.create_time:type_name -> google.protobuf.Timestamp
-	1, // 1: rowhouse.config.v1.Namespace.update_time:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	1, // 0: rowhouse.config.v1.Namespace.approval:type_name -> rowhouse.config.v1.NamespaceApproval
+	2, // 1: rowhouse.config.v1.Namespace.create_time:type_name -> google.protobuf.Timestamp
+	2, // 2: rowhouse.config.v1.Namespace.update_time:type_name -> google.protobuf.Timestamp
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_config_v1_namespace_proto_init() }
@@ -201,7 +276,7 @@ func file_rowhouse_config_v1_namespace_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_config_v1_namespace_proto_rawDesc), len(file_rowhouse_config_v1_namespace_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

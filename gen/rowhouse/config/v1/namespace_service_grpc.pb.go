@@ -41,14 +41,14 @@ type NamespaceServiceClient interface {
 	// CreateNamespace makes a namespace.
 	// Errors: RESOURCE_EXISTS; SCHEMA_INVALID.
 	CreateNamespace(ctx context.Context, in *CreateNamespaceRequest, opts ...grpc.CallOption) (*CreateNamespaceResponse, error)
-	// UpdateNamespace changes the schema. A schema that the existing documents break is
+	// UpdateNamespace changes the schema or the approval rule. A schema that the existing documents break is
 	// refused; of new locks and clamps that are against what documents set, the caller says
 	// what becomes of that.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_INVALID; SCHEMA_VIOLATION; SETTING_LOCKED;
-	// SETTING_CLAMPED; FIELD_MASK_INVALID.
+	// SETTING_CLAMPED; FIELD_MASK_INVALID; APPROVAL_REQUIRED.
 	UpdateNamespace(ctx context.Context, in *UpdateNamespaceRequest, opts ...grpc.CallOption) (*UpdateNamespaceResponse, error)
-	// DeleteNamespace removes a namespace without documents.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; NAMESPACE_IN_USE.
+	// DeleteNamespace removes a namespace without documents, and without an approval rule.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; NAMESPACE_IN_USE; APPROVAL_REQUIRED.
 	DeleteNamespace(ctx context.Context, in *DeleteNamespaceRequest, opts ...grpc.CallOption) (*DeleteNamespaceResponse, error)
 }
 
@@ -125,14 +125,14 @@ type NamespaceServiceServer interface {
 	// CreateNamespace makes a namespace.
 	// Errors: RESOURCE_EXISTS; SCHEMA_INVALID.
 	CreateNamespace(context.Context, *CreateNamespaceRequest) (*CreateNamespaceResponse, error)
-	// UpdateNamespace changes the schema. A schema that the existing documents break is
+	// UpdateNamespace changes the schema or the approval rule. A schema that the existing documents break is
 	// refused; of new locks and clamps that are against what documents set, the caller says
 	// what becomes of that.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_INVALID; SCHEMA_VIOLATION; SETTING_LOCKED;
-	// SETTING_CLAMPED; FIELD_MASK_INVALID.
+	// SETTING_CLAMPED; FIELD_MASK_INVALID; APPROVAL_REQUIRED.
 	UpdateNamespace(context.Context, *UpdateNamespaceRequest) (*UpdateNamespaceResponse, error)
-	// DeleteNamespace removes a namespace without documents.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; NAMESPACE_IN_USE.
+	// DeleteNamespace removes a namespace without documents, and without an approval rule.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; NAMESPACE_IN_USE; APPROVAL_REQUIRED.
 	DeleteNamespace(context.Context, *DeleteNamespaceRequest) (*DeleteNamespaceResponse, error)
 	mustEmbedUnimplementedNamespaceServiceServer()
 }

@@ -64,6 +64,11 @@ const (
 	// FAILED_PRECONDITION: pairs of colours of a brand would be hard to tell apart (WCAG 2.2 AA). Each violation of
 	// BadRequest names the colour's place, the pair with its ratio, and the nearest colour that passes.
 	Reason_REASON_CONTRAST Reason = 23
+	// FAILED_PRECONDITION: the namespace says that this changes only by a change that others have approved, as many as the
+	// metadata "required" says. Make a change of it (ChangeService), or have it approved.
+	Reason_REASON_APPROVAL_REQUIRED Reason = 30
+	// PERMISSION_DENIED: whoever wrote a change may not approve it.
+	Reason_REASON_SELF_APPROVAL Reason = 31
 	// INVALID_ARGUMENT: a webhook's address is not one that we call. The metadata "class" says why: "PRIVATE_ADDRESS".
 	Reason_REASON_WEBHOOK_URL_REFUSED Reason = 50
 	// FAILED_PRECONDITION: the platform or the tenant has as many webhooks as it may have.
@@ -108,6 +113,8 @@ var (
 		21: "REASON_BRAND_ASSETS_FULL",
 		22: "REASON_BRAND_ASSET_IN_USE",
 		23: "REASON_CONTRAST",
+		30: "REASON_APPROVAL_REQUIRED",
+		31: "REASON_SELF_APPROVAL",
 		50: "REASON_WEBHOOK_URL_REFUSED",
 		51: "REASON_WEBHOOK_LIMIT",
 		52: "REASON_WEBHOOK_DISABLED",
@@ -136,6 +143,8 @@ var (
 		"REASON_BRAND_ASSETS_FULL":    21,
 		"REASON_BRAND_ASSET_IN_USE":   22,
 		"REASON_CONTRAST":             23,
+		"REASON_APPROVAL_REQUIRED":    30,
+		"REASON_SELF_APPROVAL":        31,
 		"REASON_WEBHOOK_URL_REFUSED":  50,
 		"REASON_WEBHOOK_LIMIT":        51,
 		"REASON_WEBHOOK_DISABLED":     52,
@@ -181,7 +190,7 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xdb\x05\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\x93\x06\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
@@ -198,7 +207,9 @@ const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_UPLOAD_REFUSED\x10\x14\x12\x1c\n" +
 	"\x18REASON_BRAND_ASSETS_FULL\x10\x15\x12\x1d\n" +
 	"\x19REASON_BRAND_ASSET_IN_USE\x10\x16\x12\x13\n" +
-	"\x0fREASON_CONTRAST\x10\x17\x12\x1e\n" +
+	"\x0fREASON_CONTRAST\x10\x17\x12\x1c\n" +
+	"\x18REASON_APPROVAL_REQUIRED\x10\x1e\x12\x18\n" +
+	"\x14REASON_SELF_APPROVAL\x10\x1f\x12\x1e\n" +
 	"\x1aREASON_WEBHOOK_URL_REFUSED\x102\x12\x18\n" +
 	"\x14REASON_WEBHOOK_LIMIT\x103\x12\x1b\n" +
 	"\x17REASON_WEBHOOK_DISABLED\x104\x12\x17\n" +

@@ -242,6 +242,7 @@ func (s *documentService) RollbackDocument(
 			return nil, malformedField("revision", err)
 		}
 		tx.Audit(w.place.String(), "content")
+		w.restores = true
 		err = w.put(ctx, tx, req.GetReason())
 		return &configv1.RollbackDocumentResponse{Document: w.document}, err
 	})
@@ -275,6 +276,19 @@ type write struct {
 	// document is what stands now, and then what shall; without a revision it is new.
 	document *configv1.Document
 	object   sdk.Object
+	// required is how many must approve what is written here; restores says that it was live before.
+	required int
+	restores bool
+	// author, unless it is the caller.
+	author string
+}
+
+// writable refuses documents that are written in other ways.
+func writable(p store.Place) error {
+	if p.Namespace == sdk.FlagKillsNamespace || p.Namespace == sdk.KillsNamespace {
+		return refuse(fault.FailedPrecondition, namespaceInUse, "only kills and lifts write in namespaces/%s", p.Namespace)
+	}
+	return nil
 }
 
 // open locks what a write is about. A document that is missing is an empty one.
@@ -283,8 +297,8 @@ func (s *documentService) open(ctx context.Context, tx *change.Tx, field, name, 
 	if err != nil {
 		return nil, err
 	}
-	if p.Namespace == sdk.FlagKillsNamespace || p.Namespace == sdk.KillsNamespace {
-		return nil, refuse(fault.FailedPrecondition, namespaceInUse, "only kills and lifts write in namespaces/%s", p.Namespace)
+	if err := writable(p); err != nil {
+		return nil, err
 	}
 	w, err := s.begin(ctx, tx, p, n)
 	if err != nil {
@@ -294,16 +308,31 @@ func (s *documentService) open(ctx context.Context, tx *change.Tx, field, name, 
 }
 
 // begin reads what a write at p is about, in a namespace that is locked.
-func (c Config) begin(ctx context.Context, tx *change.Tx, p store.Place, n *configv1.Namespace) (w *write, err error) {
-	w = &write{place: p}
+func (c Config) begin(ctx context.Context, tx *change.Tx, p store.Place, n *configv1.Namespace) (*write, error) {
+	r, err := ruleOf(n)
+	if err != nil {
+		return nil, err
+	}
+	before, err := c.around(ctx, tx, n, p)
+	if err != nil {
+		return nil, err
+	}
+	w, err := c.beginIn(ctx, tx, p, before)
+	if err != nil {
+		return nil, err
+	}
+	w.required = r.Needs(p.Owner)
+	return w, nil
+}
+
+// beginIn is begin where it is known what the write is judged by.
+func (c Config) beginIn(ctx context.Context, tx *change.Tx, p store.Place, before settings.State) (w *write, err error) {
+	w = &write{place: p, before: before}
 	w.document, err = store.ReadDocument(ctx, tx, p)
 	if fault.KindOf(err) == fault.NotFound {
 		w.document, err = p.Missing(), nil
 	}
 	if err != nil {
-		return nil, err
-	}
-	if w.before, err = c.around(ctx, tx, n, p); err != nil {
 		return nil, err
 	}
 	if p.Owner.Kind == settings.Tenant {
@@ -349,25 +378,53 @@ func (w *write) edit(req *configv1.UpdateDocumentRequest) (changed bool, err err
 	return len(paths) > 0, nil
 }
 
+// as is the write as its namespace sees it; without a layer the document is removed.
+func (w *write) as(layer *sdk.Layer) settings.Change {
+	return settings.Change{Before: w.before, Owner: w.place.Owner, Layer: layer, Tenant: w.tenant}
+}
+
 // judge refuses the write if it would break an effective value.
-func (w *write) judge(layer *sdk.Layer) error {
-	return judge(settings.Change{Before: w.before, Owner: w.place.Owner, Layer: layer, Tenant: w.tenant})
+func (w *write) judge(layer *sdk.Layer) error { return judge(w.as(layer)) }
+
+// check refuses a document that may not be live, or one that may not be gone. Whether somebody must approve it is not
+// asked here.
+func (w *write) check(ctx context.Context, tx *change.Tx, layer *sdk.Layer) error {
+	if layer != nil {
+		if err := judgeAssets(ctx, tx, w.place, layer.Object); err != nil {
+			return err
+		}
+	}
+	if err := w.judge(layer); err != nil || layer == nil {
+		return err
+	}
+	return w.judgeReferences(ctx, tx)
+}
+
+// agreed refuses a write that somebody else must approve. What was live once may come back, and that is on record.
+func (w *write) agreed(tx *change.Tx) error {
+	if w.required > 0 && w.restores {
+		tx.Audit(w.place.String(), "content.unapproved")
+		return nil
+	}
+	return needsChange(w.place.String(), w.required)
+}
+
+// remark puts on record who lets colours pass that are hard to read.
+func (w *write) remark(tx *change.Tx) {
+	if w.place.Namespace == sdk.BrandNamespace && settings.HasExceptions(w.object) {
+		tx.Audit(w.place.String(), "content.exceptions")
+	}
 }
 
 // put checks, writes and publishes the document.
 func (w *write) put(ctx context.Context, tx *change.Tx, reason string) error {
-	if err := judgeAssets(ctx, tx, w.place, w.object); err != nil {
+	if err := w.check(ctx, tx, &sdk.Layer{Object: w.object}); err != nil {
 		return err
 	}
-	if err := w.judge(&sdk.Layer{Object: w.object}); err != nil {
+	if err := w.agreed(tx); err != nil || tx.Call().ValidateOnly {
 		return err
 	}
-	if err := w.judgeReferences(ctx, tx); err != nil || tx.Call().ValidateOnly {
-		return err
-	}
-	if w.place.Namespace == sdk.BrandNamespace && settings.HasExceptions(w.object) {
-		tx.Audit(w.place.String(), "content.exceptions") // who lets colours pass that are hard to read is on record
-	}
+	w.remark(tx)
 	return w.commit(ctx, tx, reason)
 }
 
@@ -377,7 +434,7 @@ func (w *write) commit(ctx context.Context, tx *change.Tx, reason string) error 
 	if err != nil {
 		return err
 	}
-	w.document.Author, w.document.Reason = tx.Call().Principal.Name, reason
+	w.document.Author, w.document.Reason = cmp.Or(w.author, tx.Call().Principal.Name), reason
 	if err := store.Put(ctx, tx, w.place, w.document, revision, tx.Now()); err != nil {
 		return err
 	}
@@ -386,17 +443,27 @@ func (w *write) commit(ctx context.Context, tx *change.Tx, reason string) error 
 
 // remove checks, deletes and publishes that.
 func (w *write) remove(ctx context.Context, tx *change.Tx) error {
-	if err := w.judge(nil); err != nil || tx.Call().ValidateOnly {
+	if err := w.check(ctx, tx, nil); err != nil {
 		return err
 	}
+	if err := w.agreed(tx); err != nil || tx.Call().ValidateOnly {
+		return err
+	}
+	_, err := w.drop(ctx, tx)
+	return err
+}
+
+// drop deletes the document, publishes that and returns the revision.
+func (w *write) drop(ctx context.Context, tx *change.Tx) (int64, error) {
 	revision, err := store.Tick(ctx, tx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := store.Delete(ctx, tx, w.place, tx.Call().Principal.Name, revision, tx.Now()); err != nil {
-		return err
+	author := cmp.Or(w.author, tx.Call().Principal.Name)
+	if err := store.Delete(ctx, tx, w.place, author, revision, tx.Now()); err != nil {
+		return 0, err
 	}
-	return tx.Publish(sdk.FeedName, w.key(), nil)
+	return revision, tx.Publish(sdk.FeedName, w.key(), nil)
 }
 
 // key is the document's key in the feed.

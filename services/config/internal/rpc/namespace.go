@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"maps"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/flags"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/governance"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
 )
@@ -85,14 +88,18 @@ func (s *namespaceService) CreateNamespace(
 	ctx context.Context, req *configv1.CreateNamespaceRequest,
 ) (*configv1.CreateNamespaceResponse, error) {
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateNamespaceResponse, error) {
-		n, err := s.create(ctx, tx, req.GetNamespaceId(), req.GetNamespace().GetSchema())
+		n, err := s.create(ctx, tx, req.GetNamespaceId(), req.GetNamespace())
 		return &configv1.CreateNamespaceResponse{Namespace: n}, err
 	})
 }
 
-func (c Config) create(ctx context.Context, tx *change.Tx, id, text string) (*configv1.Namespace, error) {
+func (c Config) create(ctx context.Context, tx *change.Tx, id string, given *configv1.Namespace) (*configv1.Namespace, error) {
 	tx.Audit("namespaces/" + id)
-	schema, err := compile(id, text)
+	schema, err := compile(id, given.GetSchema())
+	if err != nil {
+		return nil, err
+	}
+	r, err := ruleIn(given)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +108,9 @@ func (c Config) create(ctx context.Context, tx *change.Tx, id, text string) (*co
 		return nil, err
 	}
 	now := timestamppb.New(tx.Now())
-	n := &configv1.Namespace{Name: "namespaces/" + id, Uid: uid.String(), Schema: schema.Text, CreateTime: now, UpdateTime: now}
+	n := &configv1.Namespace{
+		Name: "namespaces/" + id, Uid: uid.String(), Schema: schema.Text, Approval: approvalOf(r), CreateTime: now, UpdateTime: now,
+	}
 	if err := number(ctx, tx, n); err != nil {
 		return nil, err
 	}
@@ -161,7 +170,7 @@ func (s *namespaceService) UpdateNamespace(
 	})
 }
 
-// reschema gives n the schema that the request wants and returns what changed.
+// reschema gives n the schema and the approval rule that the request wants and returns what changed.
 func (s *namespaceService) reschema(
 	ctx context.Context, tx *change.Tx, id string, n *configv1.Namespace, req *configv1.UpdateNamespaceRequest,
 ) ([]string, error) {
@@ -169,19 +178,59 @@ func (s *namespaceService) reschema(
 	if err != nil {
 		return nil, err
 	}
+	old, err := ruleOf(n)
+	if err != nil {
+		return nil, err
+	}
 	if paths, err := mask.Apply(n, req.GetNamespace(), req.GetUpdateMask()); err != nil || len(paths) == 0 {
 		return nil, err
 	}
+	r, err := ruleIn(n)
+	if err != nil {
+		return nil, err
+	}
+	n.Approval = approvalOf(r)
 	schema, err := compile(id, n.GetSchema())
 	if err != nil {
 		return nil, err
 	}
 	n.Schema = schema.Text
-	if schema.Text == before.Schema.Text {
-		return nil, nil // another way to write the same
+	var paths []string
+	if schema.Text != before.Schema.Text { // and not another way to write the same
+		paths = append(paths, "schema")
+		shadow := req.GetOverrides() == configv1.OverridePolicy_OVERRIDE_POLICY_SHADOW
+		if err := judgeWith(settings.Change{Before: before, Schema: schema}, shadow); err != nil {
+			return nil, err
+		}
 	}
-	shadow := req.GetOverrides() == configv1.OverridePolicy_OVERRIDE_POLICY_SHADOW
-	return []string{"schema"}, judgeWith(settings.Change{Before: before, Schema: schema}, shadow)
+	if len(paths) > 0 || r.Weaker(old) {
+		if err := needsChange(n.GetName(), old.Count); err != nil {
+			return nil, err
+		}
+	}
+	if !reflect.DeepEqual(r, old) {
+		paths = append(paths, "approval")
+	}
+	return paths, nil
+}
+
+// ruleIn is the approval rule that a request gives a namespace.
+func ruleIn(n *configv1.Namespace) (governance.Rule, error) {
+	r, err := governance.NewRule(n.GetApproval().GetLayers(), int(n.GetApproval().GetCount()))
+	if err != nil {
+		return r, badField("namespace.approval", "is not acceptable: "+err.Error())
+	}
+	return r, nil
+}
+
+// needsChange refuses what is done directly and needs approvals.
+func needsChange(name string, required int) error {
+	if required == 0 {
+		return nil
+	}
+	return refuse(fault.FailedPrecondition, governance.ReasonApprovalRequired,
+		"%s changes only by a change that is approved by %d people who did not write it", name, required).
+		WithMetadata("required", strconv.Itoa(required))
 }
 
 // DeleteNamespace implements rowhouse.config.v1.NamespaceService.
@@ -207,6 +256,10 @@ func (s *namespaceService) DeleteNamespace(
 			return nil, err
 		}
 		if err := keepsKills(ctx, tx, id, "{}"); err != nil {
+			return nil, err
+		}
+		// Else it could be made anew without its rule.
+		if err := needsChange(n.GetName(), int(n.GetApproval().GetCount())); err != nil {
 			return nil, err
 		}
 		gone, err := store.DeleteNamespace(ctx, tx, n.GetUid())
@@ -283,7 +336,7 @@ func (f *Furnisher) furnishOne(ctx context.Context, id, schema string) error {
 	}
 	ctx = change.NewJob(ctx, "config", "furnish")
 	_, err = change.Do(ctx, f.config.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateNamespaceResponse, error) {
-		n, err := f.config.create(ctx, tx, id, schema)
+		n, err := f.config.create(ctx, tx, id, &configv1.Namespace{Schema: schema})
 		return &configv1.CreateNamespaceResponse{Namespace: n}, err
 	})
 	if fault.KindOf(err) == fault.AlreadyExists {

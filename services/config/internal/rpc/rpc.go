@@ -75,6 +75,7 @@ func Register(s *grpc.Server, c Config) {
 	configv1.RegisterWebhookServiceServer(s, &webhookService{Config: c})
 	configv1.RegisterHookServiceServer(s, &hookService{Config: c})
 	configv1.RegisterSecretServiceServer(s, &secretService{Config: c, documents: documents})
+	configv1.RegisterChangeServiceServer(s, &changeService{Config: c, documents: documents})
 }
 
 // Domain and reasons of our own, see rowhouse.config.v1.Reason.

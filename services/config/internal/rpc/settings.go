@@ -102,7 +102,12 @@ func (s *settingsService) ofTenant(ctx context.Context, tx *change.Tx, tc tenant
 		Namespace: strings.TrimPrefix(n.GetName(), "namespaces/"), NamespaceUID: n.GetUid(),
 	}
 	tx.Audit(p.String())
-	return s.begin(ctx, tx, p, n)
+	w, err := s.begin(ctx, tx, p, n)
+	if err != nil {
+		return nil, err
+	}
+	w.required = 0 // what operators must agree on is not what the schema lets tenants set
+	return w, nil
 }
 
 // change applies what a tenant wants to its document. Without a difference there is no object.

@@ -54,7 +54,7 @@ type Finding struct {
 // Findings says what the change would break. What is broken already, and stays as it is,
 // does not count: it must not stand in the way of other changes.
 func (c Change) Findings() []Finding {
-	after := c.after()
+	after := c.After()
 	found := make(findings)
 	for _, g := range after.groups(c) {
 		if wrongs := after.check(g); len(wrongs) > 0 {
@@ -64,8 +64,8 @@ func (c Change) Findings() []Finding {
 	return found.sorted()
 }
 
-// after is the state that the change would make.
-func (c Change) after() State {
+// After is the state that the change would make.
+func (c Change) After() State {
 	s := c.Before
 	if c.Schema != nil {
 		s.Schema = c.Schema

@@ -15,14 +15,17 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 )
 
-const namespaceColumns = `id, uid::text, schema, create_time, update_time, revision`
+const namespaceColumns = `id, uid::text, schema, approval_layers, approval_count, create_time, update_time, revision`
 
 func scanNamespace(row pgx.Row) (*configv1.Namespace, error) {
 	var id string
 	var created, updated time.Time
-	n := new(configv1.Namespace)
-	if err := row.Scan(&id, &n.Uid, &n.Schema, &created, &updated, &n.Revision); err != nil {
+	n, a := new(configv1.Namespace), new(configv1.NamespaceApproval)
+	if err := row.Scan(&id, &n.Uid, &n.Schema, &a.Layers, &a.Count, &created, &updated, &n.Revision); err != nil {
 		return nil, err
+	}
+	if a.GetCount() > 0 {
+		n.Approval = a
 	}
 	n.Name = "namespaces/" + id
 	n.CreateTime, n.UpdateTime = timestamppb.New(created), timestamppb.New(updated)
@@ -63,9 +66,11 @@ func ListNamespaces(ctx context.Context, q Querier, after string, n int) ([]*con
 
 // InsertNamespace makes a namespace. One that exists is a fault RESOURCE_EXISTS.
 func InsertNamespace(ctx context.Context, q Querier, id string, n *configv1.Namespace) error {
-	_, err := q.Exec(ctx, `INSERT INTO settings.namespace (uid, id, schema, create_time, update_time, revision)
-		VALUES ($1, $2, $3, $4, $5, $6)`,
-		n.GetUid(), id, n.GetSchema(), n.GetCreateTime().AsTime(), n.GetUpdateTime().AsTime(), n.GetRevision())
+	_, err := q.Exec(ctx, `INSERT INTO settings.namespace
+			(uid, id, schema, create_time, update_time, revision, approval_layers, approval_count)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		n.GetUid(), id, n.GetSchema(), n.GetCreateTime().AsTime(), n.GetUpdateTime().AsTime(), n.GetRevision(),
+		layersOf(n), n.GetApproval().GetCount())
 	if pg.Code(err) == pg.CodeUniqueViolation {
 		return fault.New(fault.AlreadyExists, fault.ReasonResourceExists, "namespaces/%s exists", id)
 	}
@@ -75,10 +80,16 @@ func InsertNamespace(ctx context.Context, q Querier, id string, n *configv1.Name
 	return nil
 }
 
-// UpdateNamespace writes a namespace's schema, time and revision.
+// layersOf are the layers that need approval, never NULL.
+func layersOf(n *configv1.Namespace) []string {
+	return append([]string{}, n.GetApproval().GetLayers()...)
+}
+
+// UpdateNamespace writes a namespace's schema, approval rule, time and revision.
 func UpdateNamespace(ctx context.Context, q Querier, n *configv1.Namespace) error {
-	_, err := q.Exec(ctx, `UPDATE settings.namespace SET schema = $2, update_time = $3, revision = $4 WHERE uid = $1`,
-		n.GetUid(), n.GetSchema(), n.GetUpdateTime().AsTime(), n.GetRevision())
+	_, err := q.Exec(ctx, `UPDATE settings.namespace SET schema = $2, update_time = $3, revision = $4, approval_layers = $5,
+			approval_count = $6 WHERE uid = $1`,
+		n.GetUid(), n.GetSchema(), n.GetUpdateTime().AsTime(), n.GetRevision(), layersOf(n), n.GetApproval().GetCount())
 	if err != nil {
 		return fmt.Errorf("update a namespace: %w", err)
 	}

@@ -1,0 +1,64 @@
+package rpc
+
+import (
+	"context"
+	"strings"
+	"sync"
+
+	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/change"
+	"github.com/rowhouse-platform/rowhouse/internal/hook"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
+)
+
+// asked is what hooks said of a change as it was then.
+type asked struct {
+	digest   string
+	verdicts []hook.Verdict
+}
+
+// ask asks hooks about each document that a change would write, side by side. As with direct writes, what removes a
+// document asks nobody.
+func (s *changeService) ask(ctx context.Context, name string) (asked, error) {
+	c, err := store.ReadChange(ctx, s.Pool, strings.TrimPrefix(name, changePrefix))
+	if fault.KindOf(err) == fault.NotFound {
+		return asked{}, nil // the unit of work says so
+	}
+	if err != nil {
+		return asked{}, pg.Fault(err)
+	}
+	a := asked{digest: c.GetDigest()}
+	var documents []string
+	for _, e := range c.Edits {
+		if e.Layer != "" && e.Content != nil {
+			documents = append(documents, e.Name)
+		}
+	}
+	a.verdicts = make([]hook.Verdict, len(documents))
+	var asking sync.WaitGroup
+	for i, d := range documents {
+		asking.Go(func() { a.verdicts[i] = s.askDocument(ctx, d) })
+	}
+	asking.Wait()
+	return a, nil
+}
+
+// settle ends the step if hooks refused it, or were asked about another content.
+func (a asked) settle(tx *change.Tx, c *store.Change) error {
+	if a.digest != c.GetDigest() {
+		return fault.New(fault.Aborted, fault.ReasonEtagMismatch, "the change was written anew this moment: read it again")
+	}
+	for _, v := range a.verdicts {
+		if err := v.Settle(tx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publication is the request in whose name a scheduled change becomes live.
+func publication(name string) *configv1.PublishChangeRequest {
+	return &configv1.PublishChangeRequest{Name: name}
+}
