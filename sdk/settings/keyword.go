@@ -95,9 +95,7 @@ func readRule(schema Object) *rule {
 		r.clamp = readClamp(c)
 	}
 	r.editable = schema[keywordEditable] == true
-	if k, ok := schema[keywordKill].(Object); ok {
-		r.safe, r.killable = k["value"], true
-	}
+	r.safe, r.killable = readSafe(schema)
 	if r.secret = schema[keywordSecret] == true; r.secret {
 		r.manner = replace // a reference is one value, not two members that layers set apart
 	}

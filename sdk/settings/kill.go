@@ -97,6 +97,12 @@ func (s *Schema) Safe(pointer string) (any, bool) {
 	return r.safe, r.killable
 }
 
+// readSafe is the safe value of a schema; false when it has none.
+func readSafe(schema Object) (any, bool) {
+	k, ok := schema[keywordKill].(Object)
+	return k["value"], ok
+}
+
 // Killable reports whether any place may be killed.
 func (s *Schema) Killable() bool { return s.rules().kills() }
 
