@@ -80,6 +80,7 @@ type app struct {
 	db        *tenantdb.DB
 	look      func(ctx context.Context) Look
 	settings  func(ctx context.Context) Settings
+	observe   grpc.UnaryServerInterceptor
 	closers   []func()
 }
 
@@ -185,7 +186,8 @@ func (a *app) serve(ctx context.Context) error {
 	config := tenantgrpc.ServerConfig{
 		Verifier: a.verifier, Refresher: a.refresher, Clock: a.clock, Log: a.telemetry.Logger(),
 	}
-	api := grpc.NewServer(append(a.telemetry.ServerOptions(config), grpc.Creds(credentials.NewTLS(a.source.ServerTLS())))...)
+	api := grpc.NewServer(append(a.telemetry.ServerOptions(config), grpc.Creds(credentials.NewTLS(a.source.ServerTLS())),
+		grpc.ChainUnaryInterceptor(a.observe))...)
 	Register(api, notes)
 	if err := tenantgrpc.Check(api, config); err != nil {
 		return err
@@ -266,6 +268,7 @@ func (a *app) configure(ctx context.Context) error {
 		return err
 	}
 	a.closers = append(a.closers, follower.Close)
+	a.observe = store.UnaryObserver() // so that rollouts of settings halt when tenants fare worse with them
 	features, err := flags.New(flags.Config{Store: store, Clock: a.clock, Metrics: a.telemetry.MeterProvider()})
 	if err != nil {
 		return err

@@ -98,6 +98,7 @@ func viewerPermissions() []string {
 		"config.namespaces.get", "config.namespaces.list",
 		"config.hooks.get", "config.hooks.list",
 		"config.secrets.list",
+		"config.rollouts.get", "config.rollouts.list",
 		"config.webhooks.get", "config.webhooks.list",
 		"quota.limits.get", "quota.limits.list",
 		"tenancy.apps.get", "tenancy.apps.list",
@@ -124,6 +125,7 @@ func operatorPermissions() []string {
 		"config.brandDrafts.delete", "config.brandDrafts.preview", "config.brandDrafts.publish", "config.brandDrafts.update",
 		"config.documents.delete", "config.documents.update", "config.flags.kill", "config.settings.kill",
 		"config.secrets.delete", "config.secrets.destroy", "config.secrets.put",
+		"config.rollouts.advance", "config.rollouts.create", "config.rollouts.halt",
 		"config.webhooks.create", "config.webhooks.delete", "config.webhooks.redeliver", "config.webhooks.rotate",
 		"config.webhooks.test", "config.webhooks.update",
 		"quota.limits.delete", "quota.limits.update",
@@ -145,7 +147,7 @@ func placerPermissions() []string {
 func securityPermissions() []string {
 	return []string{
 		"audit.chains.verify", "audit.events.get", "audit.events.list",
-		"config.flags.kill", "config.settings.kill",
+		"config.flags.kill", "config.rollouts.halt", "config.settings.kill",
 		"config.secrets.destroy", "config.secrets.list", "config.secrets.rewrap",
 		"tenancy.contextKeys.list", "tenancy.contextKeys.revoke",
 		"tenancy.tenants.resume", "tenancy.tenants.suspend",
@@ -169,12 +171,13 @@ func ownerPermissions() []string {
 func workloadPermissions() map[string][]string {
 	return map[string][]string{
 		RoleGateway: {
-			"config.brands.serve", "config.clientKeys.watch", "config.settings.watch", "quota.leases.grant", "quota.limits.watch",
+			"config.brands.serve", "config.clientKeys.watch", "config.rollouts.report", "config.settings.watch",
+			"quota.leases.grant", "quota.limits.watch",
 			"tenancy.contextKeys.certify", "tenancy.contexts.refresh", "tenancy.routes.watch", "tenancy.tenants.watch",
 		},
 		RoleConfig:  {"tenancy.events.watch", "tenancy.tenants.watch"},
 		RoleQuota:   {"tenancy.tenants.watch"},
-		RoleApp:     {"config.settings.watch", "tenancy.contexts.refresh", "tenancy.tenants.watch"},
-		RoleTenancy: {"config.hooks.decide", "config.hooks.watch", "config.settings.watch"},
+		RoleApp:     {"config.rollouts.report", "config.settings.watch", "tenancy.contexts.refresh", "tenancy.tenants.watch"},
+		RoleTenancy: {"config.hooks.decide", "config.hooks.watch", "config.rollouts.report", "config.settings.watch"},
 	}
 }

@@ -79,6 +79,8 @@ type Config struct {
 	// Bookmark is told each time the publisher confirmed that nothing is missing, and after a load from disk when it
 	// last had. Optional.
 	Bookmark func(Bookmark)
+	// Beside runs beside the feed until ctx ends, and Close waits for it. Optional.
+	Beside func(ctx context.Context, f *Feed)
 	// Keys are the public keys whose bookmarks are trusted.
 	Keys []ed25519.PublicKey
 	// Dir holds the last good state; empty keeps none. It is made if missing.
@@ -189,6 +191,9 @@ func Start(ctx context.Context, cfg Config) (*Feed, error) {
 	}
 	ctx, f.cancel = context.WithCancel(ctx)
 	f.done.Go(func() { f.run(ctx) })
+	if cfg.Beside != nil {
+		f.done.Go(func() { cfg.Beside(ctx, f) })
+	}
 	return f, nil
 }
 

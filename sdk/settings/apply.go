@@ -20,6 +20,7 @@ type namespace struct {
 	plans, regions map[string]*Layer
 	tenants        map[tenant.UID]document
 	environments   map[tenantEnvironment]document
+	rollout        *live // nil while none runs
 
 	shared map[common]*view // by what tenants without documents of their own have in common
 	cache  cache
@@ -32,11 +33,13 @@ type tenantEnvironment struct {
 }
 
 // common is what decides which layers hold for a tenant without documents of its own. Plans, regions and parents that
-// have no document are one.
+// have no document are one. Tenants that a rollout concerns are apart, and those of them that have its content: rolling
+// is the level at which they have it.
 type common struct {
-	plan, region string
-	parent       tenant.UID
-	kills        string
+	plan, region  string
+	parent        tenant.UID
+	kills         string
+	rolling, next Level
 }
 
 func newNamespace() *namespace {
@@ -55,14 +58,21 @@ func (n *namespace) forget() {
 // view finds the layers of a reader with this parent and these kills.
 func (n *namespace) view(r Reader, parent tenant.UID, kills []Kill) *view {
 	own, env := n.tenants[r.UID], n.environments[tenantEnvironment{r.UID, r.Environment}]
+	rolling := n.rolling().For(r, parent)
 	if own != nil || env != nil {
 		return &view{
 			schema: n.schema, platform: n.platform, plan: n.plans[r.Plan], region: n.regions[r.Region],
 			parent: n.tenants[parent], tenant: own, env: env, name: r.name(), environment: r.Environment,
-			kills: kills,
+			kills: kills, rolling: rolling, live: n.rollout,
 		}
 	}
 	c := common{kills: killsText(kills)}
+	if rolling != nil {
+		c.rolling = rolling.level
+		if rolling.Next {
+			c.next = rolling.level
+		}
+	}
 	if n.plans[r.Plan] != nil {
 		c.plan = r.Plan
 	}
@@ -76,14 +86,14 @@ func (n *namespace) view(r Reader, parent tenant.UID, kills []Kill) *view {
 	if v == nil {
 		v = &view{
 			schema: n.schema, platform: n.platform, plan: n.plans[c.plan], region: n.regions[c.region], parent: n.tenants[c.parent],
-			kills: kills,
+			kills: kills, rolling: rolling, live: n.rollout,
 		}
 		n.shared[c] = v
 	}
 	return v
 }
 
-func (n *namespace) empty() bool { return n.schema == nil && n.bare() }
+func (n *namespace) empty() bool { return n.schema == nil && n.rollout == nil && n.bare() }
 
 // bare reports whether there are no documents.
 func (n *namespace) bare() bool {
@@ -188,6 +198,7 @@ func (s *Store) apply(change feed.Change, edits []edit) []func() {
 	if copied {
 		s.index.Store(&index)
 	}
+	s.setRollouts(index)
 	for w := range s.watchers {
 		if c := news[w.namespace]; c != nil {
 			w.tell(c)
@@ -217,8 +228,11 @@ func (s *Store) decode(e feed.Entry) (edit, error) {
 	if len(parts) < 2 || parts[1] == "" {
 		return edit{}, errKey
 	}
-	if len(parts) == 2 && parts[0] == "namespace" {
+	switch {
+	case len(parts) == 2 && parts[0] == "namespace":
 		return decodeNamespace(parts[1], e)
+	case len(parts) == 2 && parts[0] == "rollout":
+		return decodeRollout(parts[1], e)
 	}
 	if parts[0] != "doc" || len(parts) < 3 {
 		return edit{}, errKey

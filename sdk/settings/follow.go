@@ -40,7 +40,8 @@ type FollowConfig struct {
 // Follow keeps a store up to date from config's feed, beginning with the last good
 // state on disk. An entry that cannot be read is quarantined: its key keeps its last
 // good value, and all others go on. How old the settings are is the feed's
-// [feed.Status]. The caller closes the feed.
+// [feed.Status]. While a rollout runs it reports every few seconds how this process
+// fares with it; see [Store.Observe]. The caller closes the feed.
 func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
 	service := configv1.NewSettingsServiceClient(c.Config)
 	open := func(ctx context.Context, token string) (feed.Stream, error) {
@@ -53,9 +54,10 @@ func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
 			return res.GetFrame(), err
 		}), nil
 	}
+	r := newReporter(c)
 	f, err := feed.Start(ctx, feed.Config{
-		Name: FeedName, Open: open, Check: Check, Apply: c.Store.Apply, Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log,
-		Metrics: c.Metrics, Hold: true, Urgent: isKill,
+		Name: FeedName, Open: open, Check: r.check, Apply: c.Store.Apply, Applied: r.applied, Beside: r.run,
+		Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log, Metrics: c.Metrics, Hold: true, Urgent: isKill,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("follow the settings: %w", err)

@@ -21,3 +21,6 @@ func RegionKey(namespace, region string) string { return "doc/" + namespace + "/
 func EnvironmentKey(namespace, uid, environment string) string {
 	return "doc/" + namespace + "/environment/" + uid + "/" + environment
 }
+
+// RolloutKey is the key, in the feed, of the rollout that runs in a namespace.
+func RolloutKey(namespace string) string { return "rollout/" + namespace }

@@ -22,6 +22,8 @@ type Layer struct {
 	Revision int64
 	// Object is its document.
 	Object Object
+	// Rollout is the id of the rollout whose new content it is; empty for a document's own.
+	Rollout string
 
 	level Level
 }
@@ -33,6 +35,8 @@ type Origin struct {
 	// Layer and Revision set it.
 	Layer    string
 	Revision int64
+	// Rollout is the id of the rollout whose content the layer has, empty for a document's own.
+	Rollout string
 	// Shadowed names the layers whose values do not hold, nearest first: those that it hides, and narrower ones that a
 	// lock or a clamp keeps out.
 	Shadowed []string
@@ -65,12 +69,16 @@ type Stack struct {
 	Platform, Plan, Region, Parent, Tenant, Environment *Layer
 	// Kills are over all layers; see [KillsOf].
 	Kills []Kill
+	// Rolling is the rollout that runs of one of these documents, nil if none does.
+	Rolling *Rolling
 }
 
 // Layers returns the layers that there are, the widest first.
 func (s Stack) Layers() []Layer {
 	layers := []Layer{{Name: LayerSchema, Object: s.Schema.Defaults()}}
-	for i, l := range []*Layer{s.Platform, s.Plan, s.Region, s.Parent, s.Tenant, s.Environment} {
+	documents := []*Layer{s.Platform, s.Plan, s.Region, s.Parent, s.Tenant, s.Environment}
+	s.Rolling.put(documents)
+	for i, l := range documents {
 		if l != nil {
 			leveled := *l
 			leveled.level = LevelPlatform + Level(i)
@@ -313,9 +321,9 @@ func (m *merger) origin(at place, vs []set, one int) Origin {
 	o := Origin{Pointer: at.pointer}
 	if one >= 0 {
 		from := m.layers[vs[one].layer]
-		o.Layer, o.Revision = from.Name, from.Revision
+		o.Layer, o.Revision, o.Rollout = from.Name, from.Revision, from.Rollout
 		if f, ok := vs[one].value.(forced); ok {
-			o.Layer, o.Revision, o.Kill = f.kill.Layer+"/kill", f.kill.Revision, f.kill
+			o.Layer, o.Revision, o.Rollout, o.Kill = f.kill.Layer+"/kill", f.kill.Revision, "", f.kill
 		}
 	}
 	for _, layer := range slices.Backward(slices.Compact(slices.Sorted(slices.Values(hidden)))) {
@@ -342,6 +350,7 @@ func memberNames(vs []set) []string {
 }
 
 // version digests the merge code's version, the schema's defaults and keywords, each layer's name and content, and kills.
+// What a rollout brings counts as another content than the same one in a document.
 func version(s *Schema, layers []Layer, kills []Kill) string {
 	h := sha256.New()
 	h.Write([]byte{mergeVersion})
@@ -362,6 +371,9 @@ func version(s *Schema, layers []Layer, kills []Kill) string {
 		put(revision[:])
 		if l.Revision == 0 {
 			put(Canonical(l.Object))
+		}
+		if l.Rollout != "" {
+			put([]byte(l.Rollout))
 		}
 	}
 	if len(kills) > 0 {

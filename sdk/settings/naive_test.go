@@ -1,8 +1,10 @@
 package settings_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
+	"math/big"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -13,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
 // The naive merge reads the schema's JSON and lays one whole document over another. It shares no code with the real one,
@@ -381,7 +384,7 @@ func TestEffectiveEqualsNaive(t *testing.T) {
 	}
 }
 
-// scene is a schema and the documents of two owners of each kind.
+// scene is a schema, the documents of two owners of each kind, and perhaps a rollout of one of them.
 type scene struct {
 	generator
 
@@ -389,6 +392,61 @@ type scene struct {
 	schema    *settings.Schema
 	documents [7][2]*settings.Layer
 	kills     []settings.Kill
+
+	rollout *settings.Rollout
+	level   int // of the rolling document, 0 without one; owner is whose it is
+	owner   int
+}
+
+// tenantOf is the uid of one of the two tenants, or with level 4 of the two parents.
+func tenantOf(level, owner int) tenant.UID { return uidOf(fmt.Sprintf("tenant-%d-%d", level, owner)) }
+
+// roll begins a rollout, has it grow or ends it.
+func (w *scene) roll(i int) {
+	if w.rollout != nil && w.IntN(2) == 0 {
+		grown := *w.rollout
+		grown.Share = min(grown.Share+w.IntN(40), 100)
+		w.rollout = &grown
+		return
+	}
+	w.rollout, w.level, w.owner = nil, 1+w.IntN(5), w.IntN(2)
+	if w.level == 1 {
+		w.owner = 0
+	}
+	if w.IntN(3) == 0 {
+		w.level = 0
+		return
+	}
+	w.rollout = &settings.Rollout{
+		ID: uidOf(fmt.Sprintf("rollout-%d", i)), Share: w.IntN(101), Revision: int64(i + 1), Object: w.object(w.raw, 0, true),
+		Canaries: map[tenant.UID]bool{tenantOf(5, w.IntN(8)): true},
+	}
+	switch r := w.rollout; w.level {
+	case 1:
+		r.Kind = settings.LevelPlatform
+	case 2:
+		r.Kind, r.Owner = settings.LevelPlan, strconv.Itoa(w.owner)
+	case 3:
+		r.Kind, r.Owner = settings.LevelRegion, strconv.Itoa(w.owner)
+	default:
+		r.Kind, r.Tenant = settings.LevelTenant, tenantOf(w.level, w.owner)
+	}
+}
+
+// rolled is the layer that a rollout puts in a document's place, by a count of its own of who has it; nil for nobody.
+func (w *scene) rolled(who tenant.UID, picked [7]int) *settings.Layer {
+	if w.level == 0 || w.level > 1 && picked[w.level] != w.owner {
+		return nil
+	}
+	sum := sha256.Sum256(append(append([]byte{}, w.rollout.ID[:]...), who[:]...))
+	at := new(big.Int).SetBytes(sum[:8]) // of 2^64: below share/100?
+	below := new(big.Int).Lsh(big.NewInt(int64(w.rollout.Share)), 64)
+	at.Mul(at, big.NewInt(100))
+	if !w.rollout.Canaries[who] && at.Cmp(below) >= 0 {
+		return nil
+	}
+	name := []string{"", "platform", "plans/" + strconv.Itoa(w.owner), "regions/" + strconv.Itoa(w.owner), "parent", "tenants/" + who.String()}
+	return &settings.Layer{Name: name[w.level], Revision: w.rollout.Revision, Object: w.rollout.Object}
 }
 
 func (w *scene) change(i int) {
@@ -409,6 +467,12 @@ func (w *scene) change(i int) {
 		}
 	}
 	level, owner := 1+w.IntN(6), w.IntN(2)
+	if level == 1 {
+		owner = 0
+	}
+	if w.IntN(4) == 0 {
+		w.roll(i)
+	}
 	if w.IntN(5) == 0 {
 		w.documents[level][owner] = nil
 		return
@@ -421,14 +485,23 @@ func (w *scene) change(i int) {
 func (w *scene) compare(t *testing.T, what string) {
 	t.Helper()
 	layers := [7]*settings.Layer{0: {Name: settings.LayerSchema, Object: w.schema.Defaults()}}
+	var picked [7]int
 	for level := 1; level < len(layers); level++ {
-		layers[level] = w.documents[level][w.IntN(2)]
+		if level > 1 {
+			picked[level] = w.IntN(2)
+		}
+		layers[level] = w.documents[level][picked[level]]
 	}
+	who := settings.Reader{UID: tenantOf(5, picked[5]), Plan: strconv.Itoa(picked[2]), Region: strconv.Itoa(picked[3])}
 	stack := settings.Stack{
+		Rolling: w.rollout.For(who, tenantOf(4, picked[4])), Kills: w.kills,
 		Schema: w.schema, Platform: layers[1], Plan: layers[2], Region: layers[3], Parent: layers[4], Tenant: layers[5], Environment: layers[6],
-		Kills: w.kills,
 	}
 	e := stack.Effective()
+	rolled := w.rolled(who.UID, picked)
+	if rolled != nil {
+		layers[w.level] = rolled
+	}
 	n := &node{members: map[string]*node{}}
 	for level, l := range layers {
 		if l == nil {
@@ -460,6 +533,9 @@ func (w *scene) compare(t *testing.T, what string) {
 		got[o.Pointer] = o.Layer
 		if lock := lockOn(w.raw, o.Pointer); o.Lock != lock || slices.Contains(o.Shadowed, o.Layer) {
 			t.Errorf("%s: %v, lock %q", what, o, lock)
+		}
+		if fromRollout := rolled != nil && o.Layer == rolled.Name; fromRollout != (o.Rollout != "") {
+			t.Errorf("%s: %v, of a rollout: %t", what, o, fromRollout)
 		}
 	}
 	if string(settings.Canonical(value)) != string(settings.Canonical(e.Object)) || !maps.Equal(want, got) || len(got) != len(e.Origins) {

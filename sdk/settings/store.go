@@ -31,6 +31,10 @@ type Store struct {
 
 	// index is the newest map of namespaces; nil before the first state. A new one is made when one comes or goes.
 	index atomic.Pointer[map[string]*namespace]
+	// rollouts are those that run; nil for none.
+	rollouts atomic.Pointer[[]*live]
+	// harmed wakes whoever reports on rollouts. It is set before the first state.
+	harmed func()
 
 	mu       sync.RWMutex // guards what is in namespaces
 	changed  []func()

@@ -37,6 +37,8 @@ type view struct {
 	parent, tenant, env    document
 	name, environment      string // of the reader; a view without own documents needs none
 	kills                  []Kill
+	rolling                *Rolling
+	live                   *live // the rollout, if one runs
 	made                   atomic.Pointer[made]
 }
 
@@ -45,7 +47,11 @@ func (v *view) own() bool { return v.tenant != nil || v.env != nil }
 
 // merge merges the layers.
 func (v *view) merge() (Effective, error) {
-	s := Stack{Schema: v.schema, Platform: v.platform, Plan: v.plan, Region: v.region, Kills: v.kills}
+	return v.mergeWith(v.rolling)
+}
+
+func (v *view) mergeWith(rolling *Rolling) (Effective, error) {
+	s := Stack{Schema: v.schema, Platform: v.platform, Plan: v.plan, Region: v.region, Kills: v.kills, Rolling: rolling}
 	var err error
 	if s.Parent, err = v.parent.layer(LayerParent); err != nil {
 		return Effective{}, fmt.Errorf("%s: %w", LayerParent, err)
@@ -92,6 +98,9 @@ func typedOf[T any](v *view, from func(Effective) (T, error)) (T, error) {
 	} else {
 		t.value, t.err = from(e)
 	}
+	if t.err != nil && v.rolling != nil && v.rolling.Next {
+		blame(v, t.err, from)
+	}
 	for {
 		if old, ok := kept[T](v); ok {
 			return old.value, old.err
@@ -100,6 +109,17 @@ func typedOf[T any](v *view, from func(Effective) (T, error)) (T, error) {
 		if v.made.CompareAndSwap(head, &made{value: t, next: head}) {
 			return t.value, t.err
 		}
+	}
+}
+
+// blame tells the rollout that its content cannot be read as some program reads it, if the document's could.
+func blame[T any](v *view, why error, from func(Effective) (T, error)) {
+	e, err := v.mergeWith(nil)
+	if err == nil {
+		_, err = from(e)
+	}
+	if err == nil {
+		v.live.refuse(why)
 	}
 }
 

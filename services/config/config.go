@@ -71,6 +71,7 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Environment: b.Callers.Environment, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
 			PreviewKey: b.FeedKey, Webhooks: webhooks, Meters: b.Telemetry.MeterProvider(), ReadsSecrets: b.Callers.ReadsSecrets,
+			Harm: make(chan struct{}, 1),
 		}
 		if webhooks.Box != nil {
 			api.Secrets.KEK = secret.Local{Box: webhooks.Box}
@@ -80,7 +81,8 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		api = api.WithHooks(known)
 		furnisher := rpc.NewFurnisher(api)
 		background := []func(context.Context) error{
-			furnisher.Run, rpc.NewScheduler(api).Run, func(ctx context.Context) error { return followHooks(ctx, api, known) },
+			furnisher.Run, rpc.NewScheduler(api).Run, rpc.NewRolloutWorker(api).Run,
+			func(ctx context.Context) error { return followHooks(ctx, api, known) },
 		}
 		if tenancy := rpc.NewTenancy(api); tenancy != nil {
 			background = append(background, tenancy.Run, func(ctx context.Context) error { return c.followTenancy(ctx, b, tenancy) })

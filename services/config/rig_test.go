@@ -407,6 +407,7 @@ type api struct {
 	configv1.HookServiceClient
 	configv1.SecretServiceClient
 	configv1.ChangeServiceClient
+	configv1.RolloutServiceClient
 	auditv1.AuditServiceClient
 }
 
@@ -418,7 +419,7 @@ func apiOf(conn *grpc.ClientConn) api {
 		configv1.NewFlagServiceClient(conn),
 		configv1.NewWebhookServiceClient(conn), configv1.NewHookServiceClient(conn), configv1.NewSecretServiceClient(conn),
 		configv1.NewChangeServiceClient(conn),
-		auditv1.NewAuditServiceClient(conn),
+		configv1.NewRolloutServiceClient(conn), auditv1.NewAuditServiceClient(conn),
 	}
 }
 

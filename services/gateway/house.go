@@ -248,8 +248,8 @@ func (h *house) openDoors(ctx context.Context) error {
 		Changed:  h.trust.Watch, Standing: h.standing,
 		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand, Own: h.looks.serve,
 		Preview: front.Preview{Cookie: brands.Cookie, Private: brands.Private},
-		Flags:   h.flags,
-		Tracer:  h.p.Telemetry.TracerProvider().Tracer(scope), Log: h.p.Log,
+		Flags:   h.flags, Observe: h.looks.observe,
+		Tracer: h.p.Telemetry.TracerProvider().Tracer(scope), Log: h.p.Log,
 		Meter: h.p.Telemetry.MeterProvider().Meter(scope),
 	})
 	if err != nil {

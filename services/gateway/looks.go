@@ -4,6 +4,7 @@ import (
 	"context"
 	"html/template"
 	"net/http"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/brands"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/edge"
@@ -64,6 +66,13 @@ func (h *house) followConfig(ctx context.Context) error {
 		},
 	})
 	return nil
+}
+
+// observe tells the rollouts of settings how a tenant's request ended.
+func (l *looks) observe(tc tenant.Context, status int, took time.Duration) {
+	l.settings.ObserveReader(settings.Reader{UID: tc.UID(), Plan: tc.Plan(), Region: tc.Region()}, settings.Outcome{
+		Failed: status >= http.StatusInternalServerError, Took: took,
+	})
 }
 
 // who is the tenant of a route, on its host.

@@ -153,6 +153,7 @@ func TestReasonsInPagesExist(t *testing.T) {
 		"DRAFT": true, "SUBMITTED": true, "APPROVED": true, "SCHEDULED": true, "LIVE": true, "REJECTED": true, "HALTED": true,
 		"CANCELLED": true,                                                                    // of changes
 		"GONE":      true, "PRIVATE_ADDRESS": true, "TIMEOUT": true, "BAD_CERTIFICATE": true, // of deliveries of webhooks
+		"QUARANTINE": true, "CRASH": true, "SILENCE": true, "ERRORS": true, "LATENCY": true, "OPERATOR": true, "CONFLICT": true, // of halts
 	}
 	reasons, seen := known(t), 0
 	for _, p := range pages(t) {

@@ -29,6 +29,8 @@ func (e example) stage() int {
 	switch {
 	case e.noun == "config changes" && e.verb == "create":
 		return 2 // it is of what is set then
+	case e.noun == "config rollouts" && e.verb == "create":
+		return 2 // its namespace is made by another example
 	case e.verb == "create":
 		return 0
 	case e.noun == "brand drafts" && e.verb == "set":
@@ -69,7 +71,16 @@ var answers = map[string]string{
 	"config changes update ":   "WRONG_STATE",
 	"webhooks redeliver ":      "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
 	"clientkeys delete ":       "RESOURCE_NOT_FOUND",
+	"namespaces delete ":       "NAMESPACE_IN_USE",   // by what other examples set
+	"webhooks redeliver ":      "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
+	"clientkeys delete ":       "RESOURCE_NOT_FOUND",
 	"namespaces delete ":       "NAMESPACE_IN_USE", // by what other examples set
+
+	"config rollouts get ":             "RESOURCE_NOT_FOUND",
+	"config rollouts wait ":            "RESOURCE_NOT_FOUND",
+	"config rollouts advance ":         "RESOURCE_NOT_FOUND",
+	"config rollouts halt ":            "RESOURCE_NOT_FOUND",
+	"config rollouts create platform ": "ROLLOUT_RUNNING", // the second example; the first one's runs
 }
 
 // refused says what is wrong with how an example ended.

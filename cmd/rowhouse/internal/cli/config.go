@@ -224,6 +224,14 @@ func showEffective(a *app, c *cobra.Command, i *invocation) error {
 	for _, l := range response.GetLayers() {
 		sources[l.GetLayer()] = l
 	}
+	if side := effective.GetRollout(); side != nil {
+		content := "old"
+		if side.GetNext() {
+			content = "new"
+		}
+		a.note(c.ErrOrStderr(), fmt.Sprintf("%s has reached %d %% of tenants; this one has the %s content", side.GetRollout(),
+			side.GetSharePercent(), content))
+	}
 	p := a.printer(c, "VALUE=pointer FROM=layer REVISION=revision BY=pointer REASON=pointer HIDES=shadowed LOCK=lock POINTER=pointer")
 	p.columns = append(p.columns[7:], p.columns[:7]...)
 	var rows [][]string

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +58,7 @@ func (e *callError) Unwrap() error { return e.err }
 type waitError struct {
 	operation string
 	stands    string // where it stood when the time was over
+	resume    string // how to wait on, unless it is an operation
 	cause     error
 }
 
@@ -68,7 +70,7 @@ func (e *waitError) Error() string {
 	if e.cause != nil && !errors.Is(e.cause, context.Canceled) {
 		why = "goes on, but waiting for it failed: " + Line(e.cause)
 	}
-	return fmt.Sprintf("%s %s; resume with: rowhouse operations wait %s", e.operation, why, e.operation)
+	return fmt.Sprintf("%s %s; resume with: %s", e.operation, why, cmp.Or(e.resume, "rowhouse operations wait "+e.operation))
 }
 
 func (e *waitError) Unwrap() error { return e.cause }

@@ -154,6 +154,8 @@ type Provenance struct {
 	Default string `protobuf:"bytes,7,opt,name=default,proto3" json:"default,omitempty"`
 	// Whether the tenant itself may set it, by UpdateSettings.
 	Editable bool `protobuf:"varint,8,opt,name=editable,proto3" json:"editable,omitempty"`
+	// The rollout whose content it is; empty for a document's.
+	Rollout string `protobuf:"bytes,9,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	// Why the schema's safe value holds; absent unless the setting was killed.
 	Kill          *SettingKill `protobuf:"bytes,20,opt,name=kill,proto3" json:"kill,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -244,6 +246,13 @@ func (x *Provenance) GetEditable() bool {
 		return x.Editable
 	}
 	return false
+}
+
+func (x *Provenance) GetRollout() string {
+	if x != nil {
+		return x.Rollout
+	}
+	return ""
 }
 
 func (x *Provenance) GetKill() *SettingKill {
@@ -359,7 +368,9 @@ type Effective struct {
 	Provenance []*Provenance `protobuf:"bytes,5,rep,name=provenance,proto3" json:"provenance,omitempty"`
 	// One entry for each place where layers set something and no value holds: the entry's
 	// layer took it away ("$unset"), or, if that is empty, all of them were kept out.
-	Absent        []*Provenance `protobuf:"bytes,6,rep,name=absent,proto3" json:"absent,omitempty"`
+	Absent []*Provenance `protobuf:"bytes,6,rep,name=absent,proto3" json:"absent,omitempty"`
+	// The running rollout that concerns the tenant; absent without one, and without provenance.
+	Rollout       *RolloutSide `protobuf:"bytes,7,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,18 +447,27 @@ func (x *Effective) GetAbsent() []*Provenance {
 	return nil
 }
 
+func (x *Effective) GetRollout() *RolloutSide {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
 // SettingsEntry is the value of one entry of the feed "settings". Keys:
 // "namespace/{namespace}", "doc/{namespace}/platform", "doc/{namespace}/plan/{plan}",
-// "doc/{namespace}/region/{region}", "doc/{namespace}/tenant/{uid}" and
-// "doc/{namespace}/environment/{uid}/{environment}".
+// "doc/{namespace}/region/{region}", "doc/{namespace}/tenant/{uid}",
+// "doc/{namespace}/environment/{uid}/{environment}" and "rollout/{namespace}".
 type SettingsEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The schema, in entries of namespaces.
 	Schema string `protobuf:"bytes,1,opt,name=schema,proto3" json:"schema,omitempty"`
-	// The document's JSON, in entries of documents.
+	// The document's JSON, in entries of documents; the new content in those of rollouts.
 	Content string `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
 	// The revision that wrote it.
-	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Who has the new content, in entries of rollouts. Without such an entry nobody has.
+	Rollout       *RolloutEntry `protobuf:"bytes,4,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -503,11 +523,18 @@ func (x *SettingsEntry) GetRevision() int64 {
 	return 0
 }
 
+func (x *SettingsEntry) GetRollout() *RolloutEntry {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
 var File_rowhouse_config_v1_document_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\n" +
-	"!rowhouse/config/v1/document.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%rowhouse/config/v1/setting_kill.proto\"\x87\x02\n" +
+	"!rowhouse/config/v1/document.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a rowhouse/config/v1/rollout.proto\x1a%rowhouse/config/v1/setting_kill.proto\"\x87\x02\n" +
 	"\bDocument\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12#\n" +
 	"\acontent\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x10R\acontent\x12\x1b\n" +
@@ -515,7 +542,7 @@ const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tB\x03\xe0A\x03R\x06reason\x12D\n" +
 	"\rrevision_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\frevisionTime\x12\x1f\n" +
 	"\brevision\x18# \x01(\x03B\x03\xe0A\x03R\brevision\x12\x1c\n" +
-	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"\x89\x02\n" +
+	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"\xa3\x02\n" +
 	"\n" +
 	"Provenance\x12\x18\n" +
 	"\apointer\x18\x01 \x01(\tR\apointer\x12\x14\n" +
@@ -525,7 +552,8 @@ const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\x04lock\x18\x05 \x01(\tR\x04lock\x12\x14\n" +
 	"\x05clamp\x18\x06 \x01(\tR\x05clamp\x12\x18\n" +
 	"\adefault\x18\a \x01(\tR\adefault\x12\x1a\n" +
-	"\beditable\x18\b \x01(\bR\beditable\x123\n" +
+	"\beditable\x18\b \x01(\bR\beditable\x12\x18\n" +
+	"\arollout\x18\t \x01(\tR\arollout\x123\n" +
 	"\x04kill\x18\x14 \x01(\v2\x1f.rowhouse.config.v1.SettingKillR\x04kill\"\xcc\x01\n" +
 	"\vLayerSource\x12\x14\n" +
 	"\x05layer\x18\x01 \x01(\tR\x05layer\x12\x1a\n" +
@@ -533,7 +561,7 @@ const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x16\n" +
 	"\x06author\x18\x04 \x01(\tR\x06author\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12?\n" +
-	"\rrevision_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\frevisionTime\"\xe9\x01\n" +
+	"\rrevision_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\frevisionTime\"\xa4\x02\n" +
 	"\tEffective\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\tR\acontent\x12\x18\n" +
@@ -542,11 +570,13 @@ const file_rowhouse_config_v1_document_proto_rawDesc = "" +
 	"\n" +
 	"provenance\x18\x05 \x03(\v2\x1e.rowhouse.config.v1.ProvenanceR\n" +
 	"provenance\x126\n" +
-	"\x06absent\x18\x06 \x03(\v2\x1e.rowhouse.config.v1.ProvenanceR\x06absent\"]\n" +
+	"\x06absent\x18\x06 \x03(\v2\x1e.rowhouse.config.v1.ProvenanceR\x06absent\x129\n" +
+	"\arollout\x18\a \x01(\v2\x1f.rowhouse.config.v1.RolloutSideR\arollout\"\x99\x01\n" +
 	"\rSettingsEntry\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\tR\acontent\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevisionB\xd8\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12:\n" +
+	"\arollout\x18\x04 \x01(\v2 .rowhouse.config.v1.RolloutEntryR\arolloutB\xd8\x01\n" +
 	"\x16com.rowhouse.config.v1B\rDocumentProtoP\x01ZEgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1;configv1\xa2\x02\x03RCX\xaa\x02\x12Rowhouse.Config.V1\xca\x02\x12Rowhouse\\Config\\V1\xe2\x02\x1eRowhouse\\Config\\V1\\GPBMetadata\xea\x02\x14Rowhouse::Config::V1b\x06proto3"
 
 var (
@@ -570,6 +600,8 @@ var file_rowhouse_config_v1_document_proto_goTypes = []any{
 	(*SettingsEntry)(nil),         // 4: rowhouse.config.v1.SettingsEntry
 	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 	(*SettingKill)(nil),           // 6: rowhouse.config.v1.SettingKill
+	(*RolloutSide)(nil),           // 7: rowhouse.config.v1.RolloutSide
+	(*RolloutEntry)(nil),          // 8: rowhouse.config.v1.RolloutEntry
 }
 var file_rowhouse_config_v1_document_proto_depIdxs = []int32{
 	5, // 0: rowhouse.config.v1.Document.revision_time:type_name -> google.protobuf.Timestamp
@@ -577,11 +609,13 @@ var file_rowhouse_config_v1_document_proto_depIdxs = []int32{
 	5, // 2: rowhouse.config.v1.LayerSource.revision_time:type_name -> google.protobuf.Timestamp
 	1, // 3: rowhouse.config.v1.Effective.provenance:type_name -> rowhouse.config.v1.Provenance
 	1, // 4: rowhouse.config.v1.Effective.absent:type_name -> rowhouse.config.v1.Provenance
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7, // 5: rowhouse.config.v1.Effective.rollout:type_name -> rowhouse.config.v1.RolloutSide
+	8, // 6: rowhouse.config.v1.SettingsEntry.rollout:type_name -> rowhouse.config.v1.RolloutEntry
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_config_v1_document_proto_init() }
@@ -589,6 +623,7 @@ func file_rowhouse_config_v1_document_proto_init() {
 	if File_rowhouse_config_v1_document_proto != nil {
 		return
 	}
+	file_rowhouse_config_v1_rollout_proto_init()
 	file_rowhouse_config_v1_setting_kill_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

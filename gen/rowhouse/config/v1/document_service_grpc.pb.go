@@ -47,17 +47,18 @@ type DocumentServiceClient interface {
 	// JSON Merge Patch (RFC 7396), with json_patch a JSON Patch (RFC 6902). Every tenant that it concerns must still have a valid
 	// effective value. It is seen by every watcher within a second.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
-	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED.
+	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
 	UpdateDocument(ctx context.Context, in *UpdateDocumentRequest, opts ...grpc.CallOption) (*UpdateDocumentResponse, error)
 	// DeleteDocument removes what a layer sets; its revisions stay readable.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; APPROVAL_REQUIRED.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
 	DeleteDocument(ctx context.Context, in *DeleteDocumentRequest, opts ...grpc.CallOption) (*DeleteDocumentResponse, error)
 	// ListDocumentRevisions lists the revisions of a document, newest first.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND.
 	ListDocumentRevisions(ctx context.Context, in *ListDocumentRevisionsRequest, opts ...grpc.CallOption) (*ListDocumentRevisionsResponse, error)
 	// RollbackDocument writes a new revision with the content of an old one. It needs no approval, whatever the namespace
 	// says: what was live once may come back at once.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED;
+	// ROLLOUT_RUNNING.
 	RollbackDocument(ctx context.Context, in *RollbackDocumentRequest, opts ...grpc.CallOption) (*RollbackDocumentResponse, error)
 	// DiffDocument tells in which leaves two revisions of a document differ, or a revision and
 	// the document now. A deleted document is an empty one.
@@ -201,17 +202,18 @@ type DocumentServiceServer interface {
 	// JSON Merge Patch (RFC 7396), with json_patch a JSON Patch (RFC 6902). Every tenant that it concerns must still have a valid
 	// effective value. It is seen by every watcher within a second.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
-	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED.
+	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
 	UpdateDocument(context.Context, *UpdateDocumentRequest) (*UpdateDocumentResponse, error)
 	// DeleteDocument removes what a layer sets; its revisions stay readable.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; APPROVAL_REQUIRED.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
 	DeleteDocument(context.Context, *DeleteDocumentRequest) (*DeleteDocumentResponse, error)
 	// ListDocumentRevisions lists the revisions of a document, newest first.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND.
 	ListDocumentRevisions(context.Context, *ListDocumentRevisionsRequest) (*ListDocumentRevisionsResponse, error)
 	// RollbackDocument writes a new revision with the content of an old one. It needs no approval, whatever the namespace
 	// says: what was live once may come back at once.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED;
+	// ROLLOUT_RUNNING.
 	RollbackDocument(context.Context, *RollbackDocumentRequest) (*RollbackDocumentResponse, error)
 	// DiffDocument tells in which leaves two revisions of a document differ, or a revision and
 	// the document now. A deleted document is an empty one.

@@ -48,7 +48,7 @@ type NamespaceServiceClient interface {
 	// SETTING_CLAMPED; FIELD_MASK_INVALID; APPROVAL_REQUIRED.
 	UpdateNamespace(ctx context.Context, in *UpdateNamespaceRequest, opts ...grpc.CallOption) (*UpdateNamespaceResponse, error)
 	// DeleteNamespace removes a namespace without documents, and without an approval rule.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; NAMESPACE_IN_USE; APPROVAL_REQUIRED.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; NAMESPACE_IN_USE; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
 	DeleteNamespace(ctx context.Context, in *DeleteNamespaceRequest, opts ...grpc.CallOption) (*DeleteNamespaceResponse, error)
 }
 
@@ -132,7 +132,7 @@ type NamespaceServiceServer interface {
 	// SETTING_CLAMPED; FIELD_MASK_INVALID; APPROVAL_REQUIRED.
 	UpdateNamespace(context.Context, *UpdateNamespaceRequest) (*UpdateNamespaceResponse, error)
 	// DeleteNamespace removes a namespace without documents, and without an approval rule.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; NAMESPACE_IN_USE; APPROVAL_REQUIRED.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; NAMESPACE_IN_USE; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
 	DeleteNamespace(context.Context, *DeleteNamespaceRequest) (*DeleteNamespaceResponse, error)
 	mustEmbedUnimplementedNamespaceServiceServer()
 }

@@ -79,6 +79,11 @@ const (
 	Reason_REASON_WEBHOOKS_OFF Reason = 53
 	// FAILED_PRECONDITION: there are as many hooks as there may be.
 	Reason_REASON_HOOK_LIMIT Reason = 54
+	// FAILED_PRECONDITION: a rollout of the namespace runs; metadata: rollout. Its document is not written otherwise before it
+	// is completed or halted, and no second rollout begins.
+	Reason_REASON_ROLLOUT_RUNNING Reason = 70
+	// FAILED_PRECONDITION: the rollout is completed, or was halted and its document changed since.
+	Reason_REASON_ROLLOUT_ENDED Reason = 71
 	// INVALID_ARGUMENT: where the schema says "x-secret" stands something else than a reference to a secret, most likely its
 	// value. The value is not repeated. Violations are those of SCHEMA_VIOLATION, with the reason X_SECRET.
 	Reason_REASON_SECRET_IN_CLEAR Reason = 90
@@ -120,6 +125,8 @@ var (
 		52: "REASON_WEBHOOK_DISABLED",
 		53: "REASON_WEBHOOKS_OFF",
 		54: "REASON_HOOK_LIMIT",
+		70: "REASON_ROLLOUT_RUNNING",
+		71: "REASON_ROLLOUT_ENDED",
 		90: "REASON_SECRET_IN_CLEAR",
 		91: "REASON_SECRET_UNKNOWN",
 		92: "REASON_SECRET_IN_USE",
@@ -150,6 +157,8 @@ var (
 		"REASON_WEBHOOK_DISABLED":     52,
 		"REASON_WEBHOOKS_OFF":         53,
 		"REASON_HOOK_LIMIT":           54,
+		"REASON_ROLLOUT_RUNNING":      70,
+		"REASON_ROLLOUT_ENDED":        71,
 		"REASON_SECRET_IN_CLEAR":      90,
 		"REASON_SECRET_UNKNOWN":       91,
 		"REASON_SECRET_IN_USE":        92,
@@ -190,7 +199,7 @@ var File_rowhouse_config_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\x93\x06\n" +
+	"\x1frowhouse/config/v1/reason.proto\x12\x12rowhouse.config.v1*\xc9\x06\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REASON_SCHEMA_VIOLATION\x10\x01\x12\x1d\n" +
@@ -215,6 +224,8 @@ const file_rowhouse_config_v1_reason_proto_rawDesc = "" +
 	"\x17REASON_WEBHOOK_DISABLED\x104\x12\x17\n" +
 	"\x13REASON_WEBHOOKS_OFF\x105\x12\x15\n" +
 	"\x11REASON_HOOK_LIMIT\x106\x12\x1a\n" +
+	"\x16REASON_ROLLOUT_RUNNING\x10F\x12\x18\n" +
+	"\x14REASON_ROLLOUT_ENDED\x10G\x12\x1a\n" +
 	"\x16REASON_SECRET_IN_CLEAR\x10Z\x12\x19\n" +
 	"\x15REASON_SECRET_UNKNOWN\x10[\x12\x18\n" +
 	"\x14REASON_SECRET_IN_USE\x10\\\x12\x1b\n" +

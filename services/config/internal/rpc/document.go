@@ -281,6 +281,10 @@ type write struct {
 	restores bool
 	// author, unless it is the caller.
 	author string
+	// running is the rollout that runs in the namespace, nil without one, and rolled what stands for tenants who have its
+	// content already.
+	running *store.Rollout
+	rolled  *settings.State
 }
 
 // writable refuses documents that are written in other ways.
@@ -339,7 +343,8 @@ func (c Config) beginIn(ctx context.Context, tx *change.Tx, p store.Place, befor
 		c.adopt(w.before, p.Tenant.UID) // its document may be the first
 	}
 	w.tenant = c.own(p.Tenant)
-	return w, nil
+	w.running, w.rolled, err = c.rolled(ctx, tx, &configv1.Namespace{Uid: p.NamespaceUID}, w.before)
+	return w, err
 }
 
 func (w *write) exists() bool { return w.document.GetRevision() > 0 }
@@ -383,12 +388,22 @@ func (w *write) as(layer *sdk.Layer) settings.Change {
 	return settings.Change{Before: w.before, Owner: w.place.Owner, Layer: layer, Tenant: w.tenant}
 }
 
-// judge refuses the write if it would break an effective value.
-func (w *write) judge(layer *sdk.Layer) error { return judge(w.as(layer)) }
+// judge refuses the write if it would break an effective value, on either side of a rollout.
+func (w *write) judge(layer *sdk.Layer) error {
+	c := w.as(layer)
+	if err := judge(c); err != nil || w.rolled == nil {
+		return err
+	}
+	c.Before = *w.rolled
+	return judge(c)
+}
 
 // check refuses a document that may not be live, or one that may not be gone. Whether somebody must approve it is not
 // asked here.
 func (w *write) check(ctx context.Context, tx *change.Tx, layer *sdk.Layer) error {
+	if err := w.rolling(); err != nil {
+		return err
+	}
 	if layer != nil {
 		if err := judgeAssets(ctx, tx, w.place, layer.Object); err != nil {
 			return err
@@ -467,18 +482,22 @@ func (w *write) drop(ctx context.Context, tx *change.Tx) (int64, error) {
 }
 
 // key is the document's key in the feed.
-func (w *write) key() string {
-	switch w.place.Owner.Kind {
+func (w *write) key() string { return feedKey(w.place.Owner.Kind, w.place.Namespace, w.place.ID) }
+
+// feedKey is the key in the feed of a document of a layer with this id.
+func feedKey(kind settings.Kind, namespace, id string) string {
+	switch kind {
 	case settings.Plan:
-		return sdk.PlanKey(w.place.Namespace, w.place.ID)
+		return sdk.PlanKey(namespace, id)
 	case settings.Region:
-		return sdk.RegionKey(w.place.Namespace, w.place.ID)
+		return sdk.RegionKey(namespace, id)
 	case settings.Tenant:
-		return sdk.TenantKey(w.place.Namespace, w.place.ID)
+		return sdk.TenantKey(namespace, id)
 	case settings.Environment:
-		return sdk.EnvironmentKey(w.place.Namespace, w.place.Tenant.UID.String(), w.place.Owner.Environment)
+		uid, environment := store.CutEnvironment(id)
+		return sdk.EnvironmentKey(namespace, uid, environment)
 	default:
-		return sdk.PlatformKey(w.place.Namespace)
+		return sdk.PlatformKey(namespace)
 	}
 }
 

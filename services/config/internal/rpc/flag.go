@@ -183,7 +183,8 @@ func (h held) provenance(key string) (out []*configv1.Provenance) {
 		if o.Pointer != at && !strings.HasPrefix(o.Pointer, at+"/") {
 			continue
 		}
-		p := &configv1.Provenance{Pointer: o.Pointer, Layer: o.Layer, Revision: o.Revision, Shadowed: o.Shadowed}
+		p := &configv1.Provenance{Pointer: o.Pointer, Layer: o.Layer, Revision: o.Revision, Shadowed: o.Shadowed,
+			Rollout: rolloutName(sdk.FlagsNamespace, o.Rollout)}
 		if o.Pointer == state.GetPointer() {
 			state = p
 		}

@@ -202,6 +202,13 @@ func (s *namespaceService) reschema(
 		if err := judgeWith(settings.Change{Before: before, Schema: schema}, shadow); err != nil {
 			return nil, err
 		}
+		_, rolled, err := s.rolled(ctx, tx, n, before)
+		if err == nil && rolled != nil {
+			err = judgeWith(settings.Change{Before: *rolled, Schema: schema}, shadow)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	if len(paths) > 0 || r.Weaker(old) {
 		if err := needsChange(n.GetName(), old.Count); err != nil {
@@ -268,6 +275,11 @@ func (s *namespaceService) DeleteNamespace(
 		}
 		if !gone {
 			return nil, refuse(fault.FailedPrecondition, namespaceInUse, "documents or secrets exist in namespaces/%s", id)
+		}
+		if r, err := store.RunningRollout(ctx, tx, n.GetUid()); err != nil {
+			return nil, err
+		} else if r != nil {
+			return nil, runs(r)
 		}
 		return &configv1.DeleteNamespaceResponse{}, tx.Publish(sdk.FeedName, sdk.NamespaceKey(id), nil)
 	})

@@ -57,6 +57,8 @@ type Config struct {
 	Meters metric.MeterProvider
 	// Secrets seals what settings refer to. Without a key there are no secrets.
 	Secrets secret.Keeper
+	// Harm, with one place, wakes the process's worker of rollouts. Optional.
+	Harm chan struct{}
 	// Log gets what no caller is told.
 	Log *slog.Logger
 }
@@ -76,6 +78,7 @@ func Register(s *grpc.Server, c Config) {
 	configv1.RegisterHookServiceServer(s, &hookService{Config: c})
 	configv1.RegisterSecretServiceServer(s, &secretService{Config: c, documents: documents})
 	configv1.RegisterChangeServiceServer(s, &changeService{Config: c, documents: documents})
+	configv1.RegisterRolloutServiceServer(s, &rolloutService{Config: c, documents: documents})
 }
 
 // Domain and reasons of our own, see rowhouse.config.v1.Reason.
@@ -95,6 +98,8 @@ const (
 	brandAssetsFull = "BRAND_ASSETS_FULL"
 	brandAssetInUse = "BRAND_ASSET_IN_USE"
 	contrast        = "CONTRAST"
+	rolloutRunning  = "ROLLOUT_RUNNING"
+	rolloutEnded    = "ROLLOUT_ENDED"
 )
 
 func refuse(kind fault.Kind, reason, format string, args ...any) *fault.Error {
@@ -381,6 +386,9 @@ func stackOf(
 			l.Name, stack.Environment = sdk.LayerEnvironment(tenantID.String(), r.Environment), l
 		}
 	}
+	if stack.Rolling, found, err = rollingOf(ctx, q, n, r, tenantID, found); err != nil {
+		return stack, found, err
+	}
 	stack.Kills, err = killsOf(ctx, q, n, stack.Schema, r, tenantID)
 	return stack, found, err
 }
@@ -393,18 +401,19 @@ func effectiveOf(namespace string, stack sdk.Stack, provenance bool) *configv1.E
 		return out
 	}
 	for _, o := range e.Origins {
-		out.Provenance = append(out.Provenance, provenanceOf(o, stack.Schema))
+		out.Provenance = append(out.Provenance, provenanceOf(namespace, o, stack.Schema))
 	}
 	for _, o := range e.Absent {
-		out.Absent = append(out.Absent, provenanceOf(o, stack.Schema))
+		out.Absent = append(out.Absent, provenanceOf(namespace, o, stack.Schema))
 	}
+	out.Rollout = sideOf(stack.Rolling)
 	return out
 }
 
-func provenanceOf(o sdk.Origin, schema *sdk.Schema) *configv1.Provenance {
+func provenanceOf(namespace string, o sdk.Origin, schema *sdk.Schema) *configv1.Provenance {
 	p := &configv1.Provenance{
 		Pointer: o.Pointer, Layer: o.Layer, Revision: o.Revision, Shadowed: o.Shadowed, Lock: o.Lock, Clamp: o.Clamp,
-		Editable: schema.Editable(o.Pointer),
+		Editable: schema.Editable(o.Pointer), Rollout: rolloutName(namespace, o.Rollout),
 	}
 	if o.Kill != nil {
 		p.Kill = settingKilled(*o.Kill)

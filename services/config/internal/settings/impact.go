@@ -90,6 +90,12 @@ func (c Change) After() State {
 	return s
 }
 
+// Rolled is the state of tenants who have a rollout's content already: of o's document, t being the owner if that is a
+// tenant.
+func (s State) Rolled(o Owner, l *sdk.Layer, t Own) State {
+	return Change{Before: s, Owner: o, Layer: l, Tenant: t}.After()
+}
+
 // own is what is written for the tenant that the change is of.
 func (c Change) own() Own {
 	if own, ok := c.Before.Tenants[c.Owner.Name]; ok {

@@ -112,10 +112,12 @@ func OwnAssets(ctx context.Context, q Querier, p Place) (map[sdk.Asset][]sdk.Ass
 	return all, nil
 }
 
-// AssetInUse reports whether a document of the namespace, a draft or a style sheet of the owner names an asset.
+// AssetInUse reports whether a document of the namespace, a rollout of it, a draft or a style sheet of the owner names an asset.
 func AssetInUse(ctx context.Context, q Querier, p Place, a sdk.Asset) (used bool, err error) {
 	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM settings.document
 			WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3 AND position($4 in content) > 0)
+		OR EXISTS (SELECT FROM settings.rollout
+			WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3 AND state = 'RUNNING' AND position($4 in content) > 0)
 		OR EXISTS (SELECT FROM settings.brand_draft WHERE layer = $2 AND layer_id = $3 AND position($4 in content) > 0)
 		OR EXISTS (SELECT FROM settings.brand_asset WHERE layer = $2 AND layer_id = $3 AND $4 = ANY (uses))`,
 		p.NamespaceUID, string(p.Owner.Kind), p.ID, string(a)).Scan(&used)

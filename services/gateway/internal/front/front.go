@@ -83,6 +83,8 @@ type Config struct {
 	Preview Preview
 	// Flags answers what is asked of flags on tenants' own hosts; nil for nobody.
 	Flags Flags
+	// Observe is told of each request that was admitted for a tenant how it ended. Optional.
+	Observe func(tc tenant.Context, status int, took time.Duration)
 	// Tracer makes spans, Meter measures requests. Without a Meter nothing is measured.
 	Tracer trace.Tracer
 	Meter  metric.Meter
@@ -383,7 +385,11 @@ func (v *visit) measure(status int, reason string) {
 	if v.route.App != nil {
 		k.app = v.route.App.ID
 	}
-	v.h.metrics.record(v.r.Context(), time.Since(v.began), k)
+	took := time.Since(v.began)
+	v.h.metrics.record(v.r.Context(), took, k)
+	if v.h.c.Observe != nil && v.token != "" {
+		v.h.c.Observe(v.tc, status, took)
+	}
 }
 
 // isGRPC reports whether a request is a gRPC call: "application/grpc", perhaps with
