@@ -128,8 +128,11 @@ func TestReadersObeyKills(t *testing.T) {
 	} {
 		apply(t, &s, feed.Change{Revision: int64(i + 2), Entries: []feed.Entry{docEntry(t, c.key, c.text, int64(i+3))}})
 		reads(fmt.Sprint("change ", i), c.want...)
-	}
-	if c := <-heard; !c.Plans["p"] || c.All {
-		t.Errorf("the first kill concerns %+v", c)
+		if i > 0 {
+			continue // callbacks hear as one what comes while they run
+		}
+		if c := <-heard; !c.Plans["p"] || c.All {
+			t.Errorf("the first kill concerns %+v", c)
+		}
 	}
 }

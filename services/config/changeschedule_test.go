@@ -98,7 +98,7 @@ func TestScheduledOnce(t *testing.T) {
 			t.Errorf("%s has the revisions %v", doc, revisions)
 		}
 	}
-	t.Logf("%d changes were live %v after their time", n, time.Since(start)) // what is promised, test/system measures alone on its machine
+	t.Logf("%d changes were live %v after their time", n, time.Since(start))
 	if got := a.content(t, "plans/free/config/portal"); got != "" {
 		t.Errorf("what was cancelled is live: %s", got)
 	}
