@@ -71,9 +71,6 @@ var answers = map[string]string{
 	"config changes update ":   "WRONG_STATE",
 	"webhooks redeliver ":      "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
 	"clientkeys delete ":       "RESOURCE_NOT_FOUND",
-	"namespaces delete ":       "NAMESPACE_IN_USE",   // by what other examples set
-	"webhooks redeliver ":      "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
-	"clientkeys delete ":       "RESOURCE_NOT_FOUND",
 	"namespaces delete ":       "NAMESPACE_IN_USE", // by what other examples set
 
 	"config rollouts get ":             "RESOURCE_NOT_FOUND",
