@@ -64,15 +64,14 @@ var answers = map[string]string{
 	"config erase ":        "WRONG_STATE",            // the tenant is served
 	"keys revoke ":         "RESOURCE_NOT_FOUND",
 	// In a house with one operator nobody can approve; the change is live when these come.
-	"config changes approve ":  "WRONG_STATE",
-	"config changes reject ":   "WRONG_STATE",
-	"config changes schedule ": "WRONG_STATE",
-	"config changes submit ":   "WRONG_STATE",
-	"config changes update ":   "WRONG_STATE",
-	"webhooks redeliver ":      "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
-	"clientkeys delete ":       "RESOURCE_NOT_FOUND",
-	"namespaces delete ":       "NAMESPACE_IN_USE", // by what other examples set
-
+	"config changes approve ":          "WRONG_STATE",
+	"config changes reject ":           "WRONG_STATE",
+	"config changes schedule ":         "WRONG_STATE",
+	"config changes submit ":           "WRONG_STATE",
+	"config changes update ":           "WRONG_STATE",
+	"webhooks redeliver ":              "RESOURCE_NOT_FOUND", // the second example; the first redelivers none
+	"clientkeys delete ":               "RESOURCE_NOT_FOUND",
+	"namespaces delete ":               "NAMESPACE_IN_USE", // by what other examples set
 	"config rollouts get ":             "RESOURCE_NOT_FOUND",
 	"config rollouts wait ":            "RESOURCE_NOT_FOUND",
 	"config rollouts advance ":         "RESOURCE_NOT_FOUND",
