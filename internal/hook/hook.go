@@ -167,7 +167,8 @@ func requestID(call rule.Call, q *configv1.HookQuestion) string {
 	if call.RequestID == "" {
 		return ""
 	}
-	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(call.Principal.Name+"\x00"+call.Method+"\x00"+call.RequestID+"\x00"+q.GetDocument())).String()
+	parts := []string{call.Principal.Name, call.Method, call.RequestID, q.GetDocument()}
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(strings.Join(parts, "\x00"))).String()
 }
 
 // Refusal is the error of a step that hooks refused, nil for one that none did.

@@ -183,10 +183,14 @@ const readSecret = "/rowhouse.config.v1.SettingsService/ReadSecret"
 // keep gives a tenant a secret that the app reads at "/key" of its own namespace.
 func (n neighbours) keep(ctx context.Context, t *testing.T, tenant, value string) error {
 	admin := n.h.operator(t, "config")
-	_, err := configv1.NewNamespaceServiceClient(admin).CreateNamespace(ctx, &configv1.CreateNamespaceRequest{
-		NamespaceId: app, Namespace: &configv1.Namespace{Schema: `{"properties":{"key":{"type":"string","x-secret":true}}}`},
-	})
-	if got := verdict(err); got != "OK" && got != "AlreadyExists RESOURCE_EXISTS" {
+	// `rowhouse dev` makes the app's namespace, before this or after it.
+	namespaces := configv1.NewNamespaceServiceClient(admin)
+	namespace := &configv1.Namespace{Name: "namespaces/" + app, Schema: `{"properties":{"key":{"type":"string","x-secret":true}}}`}
+	_, err := namespaces.CreateNamespace(ctx, &configv1.CreateNamespaceRequest{NamespaceId: app, Namespace: namespace})
+	if verdict(err) == "AlreadyExists RESOURCE_EXISTS" {
+		_, err = namespaces.UpdateNamespace(ctx, &configv1.UpdateNamespaceRequest{Namespace: namespace})
+	}
+	if err != nil {
 		return err
 	}
 	document := "tenants/" + tenant + "/config/" + app

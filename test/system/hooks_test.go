@@ -37,7 +37,7 @@ func TestHooksOfARealHouse(t *testing.T) {
 			plan = map[string]string{"plans/business": "plans/free", "plans/free": "plans/business"}[plan]
 		}
 		if got := verdict(err); got != "FailedPrecondition HOOK_UNAVAILABLE" || !strings.Contains(err.Error(), "hooks/contract") {
-			return fmt.Errorf("a change of plan: %s, %v", got, err)
+			return fmt.Errorf("a change of plan: %s: %w", got, err)
 		}
 		return nil
 	})
@@ -76,15 +76,16 @@ func TestEventsOfARealHouse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := func(id string) (types string) {
+	told := func(id string) string {
 		resp, err := webhooks.ListWebhookDeliveries(t.Context(), &configv1.ListWebhookDeliveriesRequest{Parent: "tenants/" + id + "/webhooks/mine"})
 		if err != nil {
 			t.Error(err)
 		}
+		var types []string
 		for _, d := range resp.GetDeliveries() {
-			types += d.GetEventType() + " "
+			types = append(types, d.GetEventType())
 		}
-		return types
+		return strings.Join(types, " ")
 	}
 	eventually(t, settle, func() error {
 		if got := told("eventful"); strings.Count(got, "tenant.suspended") != 1 || strings.Count(got, "operation.done") != 1 {
