@@ -24,7 +24,7 @@ func (t tier) limit() time.Duration {
 	if t.long || longTests() {
 		return 2 * time.Hour
 	}
-	return 15 * time.Minute
+	return 25 * time.Minute
 }
 
 // longTests reports whether tests run in their full length, as with make test-long.
