@@ -78,7 +78,9 @@ func isObject(variable string) bool { return variable == Config || variable == C
 type Predicate struct{ program cel.Program }
 
 // Compile checks an expression: that it is one of CEL, names only variables of the scope, is a truth value, and costs no
-// more than an evaluation may when each list, map and text has a hundred elements. The error wraps [ErrExpression].
+// more than an evaluation may when each list, map and text has a hundred elements. Patterns of matches stand in the
+// expression and have at most 200 instructions, and texts longer than 4 KiB match none: such an evaluation has no value.
+// The error wraps [ErrExpression].
 func (s *Scope) Compile(text string) (*Predicate, error) { return s.compile(text, uncounted) }
 
 // compile is Compile for expressions that are counted if they may cost more than free.
@@ -100,7 +102,7 @@ func (s *Scope) compile(text string, free uint64) (*Predicate, error) {
 	if cost.Max > CostLimit {
 		return nil, fmt.Errorf("%w: it may cost %d, more than %d", ErrExpression, cost.Max, CostLimit)
 	}
-	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
+	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(boundMatches)}
 	if worst, err := s.env.EstimateCost(ast, sizes{largestSize}); err != nil || worst.Max > free {
 		options = append(options, cel.CostLimit(CostLimit))
 	}

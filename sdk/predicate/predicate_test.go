@@ -162,3 +162,32 @@ func BenchmarkHolds(b *testing.B) {
 		})
 	}
 }
+
+// One match is bounded before it runs: by its pattern, which nobody sends, and by its text.
+func TestMatchesAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"config.t.matches(config.p)", "matches(config.t, plan)", "config.t.matches(config.on ? 'a' : 'b')",
+		"config.t.matches('Mozilla.{0,900}Mobile')", "matches(config.t, '" + strings.Repeat("[xy].{0,99}", 9) + "')", "config.t.matches('(')",
+	} {
+		if _, err := scope(t).Compile(text); !errors.Is(err, predicate.ErrExpression) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for _, text := range []string{`config.t.matches("^[a-z]{1,40}( [a-z]+)*$")`, `matches(config.t, "^[a-z]{1,40}( [a-z]+)*$")`} {
+		p, err := scope(t).Compile(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		long := strings.Repeat("abc ", 1023) + "ab"
+		for value, want := range map[string]error{long: nil, long + " a": nil, long + " ab": predicate.ErrValue} {
+			if _, err := p.Holds(values(t, `{"t":"`+value+`"}`)); !errors.Is(err, want) {
+				t.Errorf("%s of %d bytes: %v, want %v", text, len(value), err, want)
+			}
+		}
+		if got, err := p.Holds(values(t, `{"t":"abc def"}`)); !got || err != nil {
+			t.Errorf("%s: %t, %v", text, got, err)
+		}
+	}
+}
