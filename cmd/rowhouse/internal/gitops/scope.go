@@ -96,7 +96,15 @@ func (s Scope) And(other Scope) Scope {
 
 // ScopeOf is the scope of the tree in a folder, which may be missing, and whether it has a file that says so.
 func ScopeOf(dir string) (Scope, bool, error) {
-	text, err := os.ReadFile(filepath.Join(dir, ScopeFile))
+	root, err := os.OpenRoot(dir) // no link leads out of the tree
+	if errors.Is(err, fs.ErrNotExist) {
+		return DefaultScope(), false, nil
+	}
+	if err != nil {
+		return Scope{}, false, err
+	}
+	defer root.Close()
+	text, err := root.ReadFile(ScopeFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return DefaultScope(), false, nil
 	}
