@@ -47,7 +47,7 @@ func TestHooksAreNeverOnADataPath(t *testing.T) {
 		return true
 	})
 	slices.Sort(asking)
-	want := []string{"CreateDomain", "CreateTenant", "PublishBrandDraft", "PublishChange", "UpdateDocument", "UpdateTenant"}
+	want := []string{"CreateDomain", "CreateRollout", "CreateTenant", "PublishBrandDraft", "PublishChange", "UpdateDocument", "UpdateTenant"}
 	if !slices.Equal(asking, want) || methods < 100 {
 		t.Errorf("of %d methods %q may ask hooks, want %q", methods, asking, want)
 	}

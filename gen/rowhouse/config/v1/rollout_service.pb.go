@@ -40,7 +40,9 @@ type CreateRolloutRequest struct {
 	// Whether the content is a JSON Merge Patch (RFC 7396) to the document's.
 	MergePatch bool `protobuf:"varint,10,opt,name=merge_patch,json=mergePatch,proto3" json:"merge_patch,omitempty"`
 	// Whether the content is a JSON Patch (RFC 6902) to the document's. Not with merge_patch.
-	JsonPatch     bool `protobuf:"varint,12,opt,name=json_patch,json=jsonPatch,proto3" json:"json_patch,omitempty"`
+	JsonPatch bool `protobuf:"varint,12,opt,name=json_patch,json=jsonPatch,proto3" json:"json_patch,omitempty"`
+	// Why hooks are not asked about this step, 10 to 500 characters. Needs the permission config.hooks.skip, and is audited.
+	SkipHooks     string `protobuf:"bytes,40,opt,name=skip_hooks,json=skipHooks,proto3" json:"skip_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -122,6 +124,13 @@ func (x *CreateRolloutRequest) GetJsonPatch() bool {
 		return x.JsonPatch
 	}
 	return false
+}
+
+func (x *CreateRolloutRequest) GetSkipHooks() string {
+	if x != nil {
+		return x.SkipHooks
+	}
+	return ""
 }
 
 // CreateRolloutResponse holds the rollout.
@@ -925,7 +934,7 @@ var File_rowhouse_config_v1_rollout_service_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_rollout_service_proto_rawDesc = "" +
 	"\n" +
-	"(rowhouse/config/v1/rollout_service.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1crowhouse/api/v1/method.proto\x1a rowhouse/config/v1/rollout.proto\"\xb9\x02\n" +
+	"(rowhouse/config/v1/rollout_service.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1crowhouse/api/v1/method.proto\x1a rowhouse/config/v1/rollout.proto\"\xe7\x02\n" +
 	"\x14CreateRolloutRequest\x12=\n" +
 	"\arollout\x18\x01 \x01(\v2\x1b.rowhouse.config.v1.RolloutB\x06\xbaH\x03\xc8\x01\x01R\arollout\x12-\n" +
 	"\rdocument_etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fdocumentEtag\x12*\n" +
@@ -939,7 +948,11 @@ const file_rowhouse_config_v1_rollout_service_proto_rawDesc = "" +
 	" \x01(\bR\n" +
 	"mergePatch\x12\x1d\n" +
 	"\n" +
-	"json_patch\x18\f \x01(\bR\tjsonPatch\"N\n" +
+	"json_patch\x18\f \x01(\bR\tjsonPatch\x12,\n" +
+	"\n" +
+	"skip_hooks\x18( \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\tskipHooks\"N\n" +
 	"\x15CreateRolloutResponse\x125\n" +
 	"\arollout\x18\x01 \x01(\v2\x1b.rowhouse.config.v1.RolloutR\arollout\"h\n" +
 	"\x11GetRolloutRequest\x12S\n" +

@@ -37,8 +37,11 @@ type RolloutServiceClient interface {
 	// CreateRollout begins a rollout. Its content must be good for every tenant, as UpdateDocument
 	// demands. While it runs, its document cannot be written otherwise, and other writes in the
 	// namespace must be good for both sides.
+	// Needs config.documents.update too, and hooks are asked as for UpdateDocument. A document that
+	// needs approval is not rolled out.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; ROLLOUT_RUNNING; MALFORMED_DOCUMENT;
-	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED.
+	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED;
+	// HOOK_DENIED; HOOK_UNAVAILABLE.
 	CreateRollout(ctx context.Context, in *CreateRolloutRequest, opts ...grpc.CallOption) (*CreateRolloutResponse, error)
 	// GetRollout returns a rollout and what consumers say of it.
 	// Errors: RESOURCE_NOT_FOUND.
@@ -140,8 +143,11 @@ type RolloutServiceServer interface {
 	// CreateRollout begins a rollout. Its content must be good for every tenant, as UpdateDocument
 	// demands. While it runs, its document cannot be written otherwise, and other writes in the
 	// namespace must be good for both sides.
+	// Needs config.documents.update too, and hooks are asked as for UpdateDocument. A document that
+	// needs approval is not rolled out.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; ROLLOUT_RUNNING; MALFORMED_DOCUMENT;
-	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED.
+	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED;
+	// HOOK_DENIED; HOOK_UNAVAILABLE.
 	CreateRollout(context.Context, *CreateRolloutRequest) (*CreateRolloutResponse, error)
 	// GetRollout returns a rollout and what consumers say of it.
 	// Errors: RESOURCE_NOT_FOUND.

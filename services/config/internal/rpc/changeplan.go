@@ -296,6 +296,9 @@ func (s *changeService) oneNamespace(ctx context.Context, tx *change.Tx, p *plan
 	if err := judge(settings.Change{Before: before, Schema: schema}); err != nil {
 		return err
 	}
+	if err := s.besideRollout(ctx, tx, at.namespace, next, before, schema, judge); err != nil {
+		return err
+	}
 	before.Schema = schema
 	at.state, at.schema, at.namespace, st.namespace = &before, schema, next, next
 	return nil

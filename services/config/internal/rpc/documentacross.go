@@ -42,7 +42,7 @@ func (s *documentService) listAcross(
 	}
 	out := &configv1.ListDocumentsResponse{NextPageToken: next}
 	for _, d := range found {
-		if s.name(at[d]) {
+		if s.name(tx, at[d]) {
 			tx.Audit(d.GetName())
 			out.Documents = append(out.Documents, d)
 		}
@@ -50,8 +50,8 @@ func (s *documentService) listAcross(
 	return out, nil
 }
 
-// name gives a document its name. It has none when its tenant is gone for good.
-func (s *documentService) name(row store.Row) bool {
+// name gives a document its name, and a tenant's audit chain the record. It has none when its tenant is gone for good.
+func (s *documentService) name(tx *change.Tx, row store.Row) bool {
 	o := settings.Owner{Kind: row.Kind, Name: row.ID}
 	if o.OfTenant() {
 		uid, environment := store.CutEnvironment(row.ID)
@@ -59,6 +59,7 @@ func (s *documentService) name(row store.Row) bool {
 		if !ok {
 			return false
 		}
+		tx.Tenant(uid)
 		o.Name, o.Environment = t.ID.String(), environment
 	}
 	row.Document.Name = o.Document(row.Namespace)

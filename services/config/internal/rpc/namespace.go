@@ -202,11 +202,7 @@ func (s *namespaceService) reschema(
 		if err := judgeWith(settings.Change{Before: before, Schema: schema}, shadow); err != nil {
 			return nil, err
 		}
-		_, rolled, err := s.rolled(ctx, tx, n, before)
-		if err == nil && rolled != nil {
-			err = judgeWith(settings.Change{Before: *rolled, Schema: schema}, shadow)
-		}
-		if err != nil {
+		if err := s.besideRollout(ctx, tx, n, n, before, schema, func(c settings.Change) error { return judgeWith(c, shadow) }); err != nil {
 			return nil, err
 		}
 	}
@@ -216,6 +212,11 @@ func (s *namespaceService) reschema(
 		}
 	}
 	if !reflect.DeepEqual(r, old) {
+		if running, err := store.RunningRollout(ctx, tx, n.GetUid()); err != nil {
+			return nil, err
+		} else if running != nil {
+			return nil, runs(running) // else it would go on without those who have to approve
+		}
 		paths = append(paths, "approval")
 	}
 	return paths, nil

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -52,10 +53,18 @@ func parseRollout(name string) (namespace, uid string, err error) {
 func (s *rolloutService) CreateRollout(
 	ctx context.Context, req *configv1.CreateRolloutRequest,
 ) (*configv1.CreateRolloutResponse, error) {
+	from := req.GetRollout()
+	verdict := s.askDocument(ctx, from.GetDocument())
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateRolloutResponse, error) {
-		from := req.GetRollout()
+		// A rollout is no way around permissions.
+		if err := entitled(tx, []*configv1.ChangeEdit{{Name: from.GetDocument()}}); err != nil {
+			return nil, err
+		}
 		w, err := s.documents.open(ctx, tx, "rollout.document", from.GetDocument(), req.GetDocumentEtag())
 		if err != nil {
+			return nil, err
+		}
+		if err := verdict.Settle(tx); err != nil {
 			return nil, err
 		}
 		changed, err := w.edit(&configv1.UpdateDocumentRequest{
@@ -447,4 +456,23 @@ func sideOf(r *sdk.Rolling) *configv1.RolloutSide {
 		Rollout: rolloutName(r.Rollout.Namespace, r.Rollout.ID.String()), Document: document + "/config/" + r.Rollout.Namespace, Next: r.Next,
 		SharePercent: int32(r.Rollout.Share), //nolint:gosec // at most 100
 	}
+}
+
+// besideRollout judges a new schema of a namespace by what holds for the tenants on the new side of a rollout, and refuses
+// another approval rule while one runs.
+func (c Config) besideRollout(
+	ctx context.Context, q store.Querier, n, next *configv1.Namespace, before settings.State, schema *settings.Schema,
+	judge func(settings.Change) error,
+) error {
+	r, rolled, err := c.rolled(ctx, q, n, before)
+	if err != nil || r == nil {
+		return err
+	}
+	if !proto.Equal(n.GetApproval(), next.GetApproval()) {
+		return runs(r)
+	}
+	if rolled == nil {
+		return nil
+	}
+	return judge(settings.Change{Before: *rolled, Schema: schema})
 }

@@ -85,7 +85,10 @@ func (c Config) final(ctx context.Context, tx *change.Tx, n *configv1.Namespace,
 		return nil, runs(w.running)
 	}
 	w.running, w.rolled = nil, nil
-	return w, w.check(ctx, tx, &sdk.Layer{Object: w.object})
+	if err := w.check(ctx, tx, &sdk.Layer{Object: w.object}); err != nil {
+		return nil, err
+	}
+	return w, w.agreed(tx) // by a rule that may be younger than the rollout
 }
 
 // resume goes on with a halted rollout.
@@ -217,17 +220,28 @@ func (w *RolloutWorker) round(ctx context.Context) error {
 	if w.heard.IsZero() {
 		w.heard = now
 	}
+	type due struct {
+		rollout  *store.Rollout
+		decision rollout.Decision
+	}
+	var halts, others []due
 	for _, r := range found {
 		state, err := stateOfRollout(ctx, w.config.Pool, r, w.heard)
 		if err != nil {
 			return err
 		}
-		d := state.Decide(now)
-		if d.Action == rollout.Wait {
-			continue
+		switch d := (due{r, state.Decide(now)}); d.decision.Action {
+		case rollout.Wait:
+		case rollout.Halt:
+			halts = append(halts, d)
+		default:
+			others = append(others, d)
 		}
-		log := w.config.Log.With("name", rolloutName(r.Namespace, r.UID), "action", d.Action.String(), "detail", d.Detail)
-		if err := w.act(ctx, r, d); err != nil { // which keeps no other rollout waiting
+	}
+	for _, d := range append(halts, others...) { // a completion may wait for the namespace; no halt waits for it
+		log := w.config.Log.With("name", rolloutName(d.rollout.Namespace, d.rollout.UID), "action", d.decision.Action.String(),
+			"detail", d.decision.Detail)
+		if err := w.act(ctx, d.rollout, d.decision); err != nil { // which keeps no other rollout from what is due
 			log.WarnContext(ctx, "rollouts: cannot do what is due", "error", err)
 			continue
 		}
@@ -237,11 +251,16 @@ func (w *RolloutWorker) round(ctx context.Context) error {
 }
 
 // act does what was decided, unless somebody has changed the rollout since.
-func (w *RolloutWorker) act(ctx context.Context, seen *store.Rollout, d rollout.Decision) error {
+func (w *RolloutWorker) act(ctx context.Context, seen *store.Rollout, d rollout.Decision) (err error) {
+	defer func() { // one rollout that is poison ends no process
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
 	ctx = change.NewJob(ctx, "config", "rollout-"+d.Action.String())
 	call, _ := rule.CallFrom(ctx)
 	call.Reason = d.Detail
-	_, err := change.Do(rule.NewContext(ctx, call), w.config.Kernel,
+	_, err = change.Do(rule.NewContext(ctx, call), w.config.Kernel,
 		func(ctx context.Context, tx *change.Tx) (*configv1.HaltRolloutResponse, error) {
 			return &configv1.HaltRolloutResponse{}, w.apply(ctx, tx, seen, d)
 		})

@@ -282,6 +282,13 @@ func (s *secretService) unused(ctx context.Context, tx *change.Tx, n *configv1.N
 	if before.Refers(p.Owner, id, version) {
 		return refuse(fault.FailedPrecondition, secretInUse, "%s refers to it", p)
 	}
+	r, rolled, err := s.rolled(ctx, tx, n, before)
+	if err != nil || rolled == nil {
+		return err
+	}
+	if rolled.Refers(p.Owner, id, version) {
+		return refuse(fault.FailedPrecondition, secretInUse, "what %s brings to %s refers to it", rolloutName(r.Namespace, r.UID), p)
+	}
 	return nil
 }
 

@@ -102,6 +102,9 @@ func (s *settingsService) ofTenant(ctx context.Context, tx *change.Tx, tc tenant
 		Namespace: strings.TrimPrefix(n.GetName(), "namespaces/"), NamespaceUID: n.GetUid(),
 	}
 	tx.Audit(p.String())
+	if err := writable(p); err != nil {
+		return nil, err
+	}
 	w, err := s.begin(ctx, tx, p, n)
 	if err != nil {
 		return nil, err
