@@ -293,10 +293,11 @@ func (s *changeService) oneNamespace(ctx context.Context, tx *change.Tx, p *plan
 	if err != nil {
 		return err
 	}
-	if err := judge(settings.Change{Before: before, Schema: schema}); err != nil {
+	to := settings.Change{Before: before, Schema: schema}
+	if err := judge(to); err != nil {
 		return err
 	}
-	if err := s.besideRollout(ctx, tx, at.namespace, next, before, schema, judge); err != nil {
+	if err := s.besideRollout(ctx, tx, at.namespace, next, to, judge); err != nil {
 		return err
 	}
 	before.Schema = schema

@@ -202,7 +202,8 @@ func (s *namespaceService) reschema(
 		if err := judgeWith(settings.Change{Before: before, Schema: schema}, shadow); err != nil {
 			return nil, err
 		}
-		if err := s.besideRollout(ctx, tx, n, n, before, schema, func(c settings.Change) error { return judgeWith(c, shadow) }); err != nil {
+		to := settings.Change{Before: before, Schema: schema}
+		if err := s.besideRollout(ctx, tx, n, n, to, func(c settings.Change) error { return judgeWith(c, shadow) }); err != nil {
 			return nil, err
 		}
 	}

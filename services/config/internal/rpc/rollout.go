@@ -458,13 +458,12 @@ func sideOf(r *sdk.Rolling) *configv1.RolloutSide {
 	}
 }
 
-// besideRollout judges a new schema of a namespace by what holds for the tenants on the new side of a rollout, and refuses
+// besideRollout judges a change of a namespace's schema by what holds for the tenants on the new side of a rollout, and refuses
 // another approval rule while one runs.
 func (c Config) besideRollout(
-	ctx context.Context, q store.Querier, n, next *configv1.Namespace, before settings.State, schema *settings.Schema,
-	judge func(settings.Change) error,
+	ctx context.Context, q store.Querier, n, next *configv1.Namespace, to settings.Change, judge func(settings.Change) error,
 ) error {
-	r, rolled, err := c.rolled(ctx, q, n, before)
+	r, rolled, err := c.rolled(ctx, q, n, to.Before)
 	if err != nil || r == nil {
 		return err
 	}
@@ -474,5 +473,6 @@ func (c Config) besideRollout(
 	if rolled == nil {
 		return nil
 	}
-	return judge(settings.Change{Before: *rolled, Schema: schema})
+	to.Before = *rolled
+	return judge(to)
 }
