@@ -24,6 +24,7 @@ const (
 	pauseFirst = 5 * time.Millisecond
 	pauseMost  = 100 * time.Millisecond
 	fenceTotal = 2 * time.Second
+	enterMost  = 500 * time.Millisecond // the lock_timeout of enter.sql
 )
 
 // DB reaches the rows of the tenants of one app. It is safe for concurrent use.
@@ -206,10 +207,11 @@ func (db *DB) takeOff(ctx context.Context, at place, pro prologue) (flight, erro
 		case state == "RH004" && dirty == 0:
 			dirty++
 		case state == "RH002" || state == "55P03":
-			// The next try would take as long as this one: enter() waits for a lock itself.
+			// The next try would take as long as this one, whose wait for a lock enter() bounds: a
+			// connection that took longer to make is there by then.
 			pause := db.pause(waits)
 			waits++
-			if time.Now().Add(pause + time.Since(began)).After(end) {
+			if time.Now().Add(pause + min(time.Since(began), enterMost)).After(end) {
 				return flight{}, notReady().WithCause(errors.Join(ErrFenced, err))
 			}
 			if err := sleep(ctx, pause); err != nil {

@@ -106,16 +106,17 @@ func placementObeyed(t *testing.T, s *subject) {
 func fence(t *testing.T, s *subject) {
 	t.Helper()
 	ctx := s.In(t, "acme")
+	tries, answer := batches{make(chan error, 1)}, make(chan error, 1)
+	config := s.Config
+	config.Tracer = tries
+	db := s.Open(t, config)
+	wantTitles(ctx, t, db, "acme one", "acme two") // by a connection that is there when the fence is met
 	s.Place(t, "acme", func(p *cell.Placement) { p.State = cell.Fenced })
 	_, err := titles(ctx, s.DB)
 	wantRefusal(t, err, tenantdb.ErrFenced, fault.Unavailable, fault.ReasonTenantNotReady)
 	if f, _ := fault.As(err); f.RetryAfter == 0 {
 		t.Error("no RetryAfter")
 	}
-	tries, answer := batches{make(chan error, 1)}, make(chan error, 1)
-	config := s.Config
-	config.Tracer = tries
-	db := s.Open(t, config)
 	go func() {
 		answer <- db.Tx(ctx, func(tx *tenantdb.Tx) error { _, err := tx.Exec(ctx, renameAll); return err })
 	}()
