@@ -31,8 +31,9 @@ const (
 
 	// patience is how long config may take: its hooks take two seconds at most.
 	patience = 3 * time.Second
-	// loadPatience is how long the first state of the feed is waited for.
-	loadPatience = 2 * time.Second
+	// loadPatience is how long the first state of the feed is waited for, when the caller gives that long. Config starts
+	// after tenancy, which then needs some seconds at most to find it.
+	loadPatience = 8 * time.Second
 )
 
 // Config is what an Asker needs.

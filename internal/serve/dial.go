@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
@@ -25,10 +26,17 @@ import (
 )
 
 const (
-	clientPing    = 30 * time.Second
-	maxAttempts   = 3
-	maxAnswer     = 4 << 20
-	requestIDName = "request_id"
+	clientPing  = 30 * time.Second
+	maxAttempts = 3
+	maxAnswer   = 4 << 20
+	// The pauses between tries to connect, shorter than gRPC's own: services start side by side and follow each other's
+	// feeds, and one that is back is to be found before its silence is noticed.
+	firstReconnect   = 100 * time.Millisecond
+	lastReconnect    = 5 * time.Second
+	reconnectGrows   = 1.6
+	reconnectJitter  = 0.2
+	reconnectTimeout = 20 * time.Second
+	requestIDName    = "request_id"
 )
 
 // Dial opens a connection to the service that peer names and to nobody else. It does not wait for the connection.
@@ -60,6 +68,12 @@ func dial(
 		grpc.WithTransportCredentials(credentials.NewTLS(source.ClientTLS(peer))),
 		grpc.WithDefaultServiceConfig(config),
 		grpc.WithDisableServiceConfig(), // what DNS says about retries is nobody's business
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{
+				BaseDelay: firstReconnect, Multiplier: reconnectGrows, Jitter: reconnectJitter, MaxDelay: lastReconnect,
+			},
+			MinConnectTimeout: reconnectTimeout,
+		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: clientPing, Timeout: pingTimeout, PermitWithoutStream: true,
 		}),
