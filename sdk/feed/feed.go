@@ -89,8 +89,10 @@ type Config struct {
 	// without [Feed.Close] within a minute of applying what came after a state, the next one begins with that state, and
 	// with what came after it in quarantine, until its keys get other values or a process was closed in order.
 	Hold bool
-	// Urgent names keys that are never held back. Optional.
-	Urgent func(key string) bool
+	// Held is told of each change that is held back, before Applied is. Optional.
+	Held func(Entry)
+	// Urgent names changes that are never held back. Optional.
+	Urgent func(Entry) bool
 	// Clock is used for Status and for the pace of writes to Dir. Default time.Now.
 	Clock func() time.Time
 	// Jitter picks a wait up to most. Default uniformly random.
@@ -101,7 +103,7 @@ type Config struct {
 	SaveEvery time.Duration
 	// Log gets what goes wrong. Default slog.Default().
 	Log *slog.Logger
-	// Metrics gets rowhouse.feed.age and rowhouse.feed.quarantined, by the attribute "feed". Default: none.
+	// Metrics gets rowhouse.feed.age, rowhouse.feed.quarantined and rowhouse.feed.held, by the attribute "feed". Default: none.
 	Metrics metric.MeterProvider
 }
 

@@ -175,6 +175,7 @@ type rig struct {
 	con  *consumer
 	feed *feed.Feed
 	dir  string
+	told
 }
 
 func (r *rig) start(edit ...func(*feed.Config)) {

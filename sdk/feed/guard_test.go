@@ -1,12 +1,16 @@
 package feed_test
 
 import (
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 )
@@ -23,13 +27,22 @@ func (r *rig) die() {
 	r.dir = left
 }
 
+// told is what a process says of changes that are held back.
+type told struct {
+	held   []feed.Entry
+	reader *sdkmetric.ManualReader
+}
+
 // guarded starts a process whose keys "kill" are never held back.
 func (r *rig) guarded() {
 	r.Helper()
 	r.con = &consumer{}
+	r.told = told{reader: sdkmetric.NewManualReader()}
 	r.start(func(c *feed.Config) {
+		c.Metrics = sdkmetric.NewMeterProvider(sdkmetric.WithReader(r.reader))
 		c.Hold, c.SaveEvery = true, time.Nanosecond
-		c.Urgent = func(key string) bool { return key == "kill" }
+		c.Held = func(e feed.Entry) { r.held = append(r.held, e) }
+		c.Urgent = func(e feed.Entry) bool { return e.Key == "kill" }
 	})
 }
 
@@ -85,6 +98,16 @@ func TestTwoDeathsHoldChangesBack(t *testing.T) {
 		if s.Held != 2 || len(s.Quarantined) != 3 || !strings.Contains(s.Quarantined["gone"], "held back") {
 			t.Errorf("status %+v", s)
 		}
+		held := make(map[string]string)
+		for _, e := range r.held {
+			held[fmt.Sprint(e.Key, " ", e.Deleted)] = string(e.Value)
+		}
+		if want := map[string]string{"a false": "2", "new false": "2", "gone true": ""}; !maps.Equal(held, want) {
+			t.Errorf("told of %v, want %v", held, want)
+		}
+		if got := gauges(t, r.reader)["rowhouse.feed.held"]; got != 2 {
+			t.Errorf("the gauge says %v", got)
+		}
 		// What is new goes on, and another value of a key that is held back ends that.
 		c.send(r.pub.delta("b", "3"), r.pub.delta("a", "4", "gone", "4"))
 		r.want(map[string]string{"a": "4", "b": "3", "gone": "4", "kill": "on"}, 4)
@@ -95,6 +118,9 @@ func TestTwoDeathsHoldChangesBack(t *testing.T) {
 		r.want(r.pub.state, 5)
 		if s := r.feed.Status(); s.Held != 0 || len(s.Quarantined) != 0 {
 			t.Errorf("status %+v", s)
+		}
+		if got, ok := gauges(t, r.reader)["rowhouse.feed.held"]; got != 0 || !ok {
+			t.Errorf("the gauge says %v, %t", got, ok)
 		}
 	})
 }

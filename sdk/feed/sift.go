@@ -33,9 +33,12 @@ func (f *Feed) sift(c Change) ([]Entry, map[string]string) {
 
 // judge says why an entry is not to be applied.
 func (f *Feed) judge(e Entry, c Change) error {
-	if f.cfg.Urgent == nil || !f.cfg.Urgent(e.Key) {
+	if f.cfg.Urgent == nil || !f.cfg.Urgent(e) {
 		last, has := f.state.lastGood(e.Key)
 		if f.guard.holds(e, Entry{Key: e.Key, Value: last, Deleted: !has}, c) {
+			if f.cfg.Held != nil {
+				f.cfg.Held(e)
+			}
 			return errors.New(heldFor)
 		}
 	}

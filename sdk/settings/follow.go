@@ -33,7 +33,8 @@ type FollowConfig struct {
 	Dir   string
 	Clock func() time.Time
 	Log   *slog.Logger
-	// Metrics gets how old the settings are and how many documents are in quarantine, as [feed.Config] says. Default: none.
+	// Metrics gets how old the settings are, how many documents are in quarantine and whether changes are held back, as
+	// [feed.Config] says. Default: none.
 	Metrics metric.MeterProvider
 }
 
@@ -57,7 +58,7 @@ func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
 	r := newReporter(c)
 	f, err := feed.Start(ctx, feed.Config{
 		Name: FeedName, Open: open, Check: r.check, Apply: c.Store.Apply, Applied: r.applied, Beside: r.run,
-		Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log, Metrics: c.Metrics, Hold: true, Urgent: isKill,
+		Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log, Metrics: c.Metrics, Hold: true, Held: r.held, Urgent: urgent,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("follow the settings: %w", err)

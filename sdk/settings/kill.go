@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 )
 
 // KillsNamespace says which settings were killed, in all namespaces. It exists from the start. Only KillSetting and
@@ -25,9 +27,11 @@ var killSchema string
 // KillSchema is the JSON Schema of the namespace "setting-kills".
 func KillSchema() string { return killSchema }
 
-// isKill reports whether a key of the feed is that of kills, of settings or of flags.
-func isKill(key string) bool {
-	return strings.HasPrefix(key, "doc/"+KillsNamespace+"/") || strings.HasPrefix(key, "doc/"+FlagKillsNamespace+"/")
+// urgent reports whether a change of the feed may be the cure of what processes die of: kills, of settings or of flags, and
+// the end of a rollout.
+func urgent(e feed.Entry) bool {
+	return strings.HasPrefix(e.Key, "doc/"+KillsNamespace+"/") || strings.HasPrefix(e.Key, "doc/"+FlagKillsNamespace+"/") ||
+		e.Deleted && strings.HasPrefix(e.Key, RolloutKey(""))
 }
 
 // Kill says that a place has the safe value of its schema, whatever documents say.

@@ -41,7 +41,7 @@ type reporter struct {
 	wake     chan struct{}
 
 	mu      sync.Mutex
-	refused map[string]*configv1.RolloutReport // by namespace: what the feed put in quarantine
+	refused map[string]*configv1.RolloutReport // by namespace: what the feed put in quarantine, or holds back
 
 	// Touched by run only.
 	began    map[stepID]time.Time
@@ -100,15 +100,34 @@ func (r *reporter) note(namespace string, value []byte, err error, panicked any)
 		delete(r.refused, namespace)
 		return
 	}
-	report := &configv1.RolloutReport{Namespace: namespace, Quarantined: "it panics"}
-	if panicked == nil {
+	report := reportOf(namespace, value)
+	if report.Quarantined = "it panics"; panicked == nil {
 		report.Quarantined = short(err.Error())
 	}
+	r.refused[namespace] = report
+}
+
+// held notes a rollout whose entry the feed holds back, because processes died soon after they had applied it.
+func (r *reporter) held(e feed.Entry) {
+	namespace, ok := strings.CutPrefix(e.Key, RolloutKey(""))
+	if !ok || e.Deleted {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	report := reportOf(namespace, e.Value)
+	report.Crashed = true
+	r.refused[namespace] = report
+}
+
+// reportOf is a report on the rollout of an entry that is not applied, as far as the entry can be read.
+func reportOf(namespace string, value []byte) *configv1.RolloutReport {
+	report := &configv1.RolloutReport{Namespace: namespace}
 	entry := new(configv1.SettingsEntry)
 	if proto.Unmarshal(value, entry) == nil && len(entry.GetRollout().GetId()) <= len(tenant.UID{}) {
 		report.RolloutId, report.Step = entry.GetRollout().GetId(), max(entry.GetRollout().GetStep(), 0)
 	}
-	r.refused[namespace] = report
+	return report
 }
 
 // short bounds what went wrong. Errors of documents say where and never which value.
@@ -146,10 +165,14 @@ func (r *reporter) send(ctx context.Context, f *feed.Feed, due, leaving bool) {
 	reports := r.reports(f.Status().Quarantined)
 	var steps strings.Builder
 	for _, report := range reports {
-		fmt.Fprintf(&steps, "%s %x %d %s\n", report.GetNamespace(), report.GetRolloutId(), report.GetStep(), report.GetQuarantined())
+		fmt.Fprintf(&steps, "%s %x %d %t %s\n", report.GetNamespace(), report.GetRolloutId(), report.GetStep(), report.GetCrashed(),
+			report.GetQuarantined())
 	}
-	if len(reports) == 0 || !due && steps.String() == r.last {
-		r.reported = r.reported && len(reports) > 0
+	if len(reports) == 0 {
+		r.reported, r.last = false, "" // a rollout that is resumed at the step of its halt is news
+		return
+	}
+	if !due && steps.String() == r.last {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportLimit)
@@ -207,11 +230,14 @@ func (l *live) report(age time.Duration) *configv1.RolloutReport {
 	return out
 }
 
-// sum is what was counted until now.
+// sum is what was counted until now. It is read the other way round than it is counted, so that no more requests failed or took
+// their time than there were.
 func (t *tally) sum() *configv1.RolloutTally {
-	out := &configv1.RolloutTally{Errors: t.errors.Load(), Requests: t.requests.Load()}
+	out := new(configv1.RolloutTally)
 	for i := range t.latency {
 		out.Latency = append(out.Latency, t.latency[i].Load())
 	}
+	out.Errors = t.errors.Load()
+	out.Requests = t.requests.Load()
 	return out
 }
