@@ -33,7 +33,7 @@ const (
 	RolloutState_ROLLOUT_STATE_UNSPECIFIED RolloutState = 0
 	// Steps follow one another. At most one rollout of a namespace runs.
 	RolloutState_ROLLOUT_STATE_RUNNING RolloutState = 1
-	// Nobody has the new content. AdvanceRollout goes on with the step that was reached.
+	// Nobody has the new content. AdvanceRollout begins anew with the roll call.
 	RolloutState_ROLLOUT_STATE_HALTED RolloutState = 2
 	// The new content is the document's.
 	RolloutState_ROLLOUT_STATE_COMPLETED RolloutState = 3
@@ -407,7 +407,9 @@ type RolloutGuards struct {
 	// How long the 99th percentile of latency may be, in percent of the others'. Default 200.
 	// Differences below 5 ms do not count.
 	MaxP99Percent int32 `protobuf:"varint,2,opt,name=max_p99_percent,json=maxP99Percent,proto3" json:"max_p99_percent,omitempty"`
-	// How many requests each side must have had to be judged. Default 100.
+	// How many requests each side must have had to be judged. Default 100. Judged are the requests
+	// that all processes report, those of each identity, those of all other identities, and, from
+	// ten times as many, those of each process: any that are bad halt the rollout.
 	MinRequests int32 `protobuf:"varint,3,opt,name=min_requests,json=minRequests,proto3" json:"min_requests,omitempty"`
 	// Whether a step waits until tenants with the new content have had min_requests. By default
 	// a step without traffic goes on when its time is over.

@@ -832,11 +832,12 @@ func (x *RolloutReport) GetCurrent() *RolloutTally {
 // RolloutTally counts requests.
 type RolloutTally struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many there were.
+	// How many there were; at most 2^40.
 	Requests int64 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
 	// How many of them failed by a fault of ours.
 	Errors int64 `protobuf:"varint,2,opt,name=errors,proto3" json:"errors,omitempty"`
-	// How many took up to 0.5 ms · 2^(i/4), by i; the last one counts all that took longer.
+	// How many took up to 0.5 ms · 2^(i/4), by i; the last one counts all that took longer. Together
+	// no more than there were.
 	Latency       []int64 `protobuf:"varint,3,rep,packed,name=latency,proto3" json:"latency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1005,11 +1006,11 @@ const file_rowhouse_config_v1_rollout_service_proto_rawDesc = "" +
 	"\vquarantined\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\vquarantined\x12\x18\n" +
 	"\acrashed\x18\x06 \x01(\bR\acrashed\x124\n" +
 	"\x04next\x18\a \x01(\v2 .rowhouse.config.v1.RolloutTallyR\x04next\x12:\n" +
-	"\acurrent\x18\b \x01(\v2 .rowhouse.config.v1.RolloutTallyR\acurrent\"x\n" +
-	"\fRolloutTally\x12#\n" +
-	"\brequests\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\brequests\x12\x1f\n" +
-	"\x06errors\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x06errors\x12\"\n" +
-	"\alatency\x18\x03 \x03(\x03B\b\xbaH\x05\x92\x01\x02\x10@R\alatency\"\x1d\n" +
+	"\acurrent\x18\b \x01(\v2 .rowhouse.config.v1.RolloutTallyR\acurrent\"\x85\x01\n" +
+	"\fRolloutTally\x12*\n" +
+	"\brequests\x18\x01 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\brequests\x12\x1f\n" +
+	"\x06errors\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x06errors\x12(\n" +
+	"\alatency\x18\x03 \x03(\x03B\x0e\xbaH\v\x92\x01\b\x10@\"\x04\"\x02(\x00R\alatency\"\x1d\n" +
 	"\x1bReportRolloutHealthResponse2\x81\a\n" +
 	"\x0eRolloutService\x12\x9a\x01\n" +
 	"\rCreateRollout\x12(.rowhouse.config.v1.CreateRolloutRequest\x1a).rowhouse.config.v1.CreateRolloutResponse\"4\x8a\xb2\x190\b\x02\x12\x16config.rollouts.create\x18\x04 \x02*\x10rollout.document\x12\x85\x01\n" +

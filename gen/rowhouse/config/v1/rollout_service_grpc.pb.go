@@ -50,18 +50,22 @@ type RolloutServiceClient interface {
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND for the namespace.
 	ListRollouts(ctx context.Context, in *ListRolloutsRequest, opts ...grpc.CallOption) (*ListRolloutsResponse, error)
 	// AdvanceRollout goes on by hand: from a step to the next without waiting, from the last to
-	// completion, or, with a halted rollout, to the step that it had reached, if its document is
-	// still what it began with.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; ROLLOUT_RUNNING if another one runs by now;
+	// completion, or, with a halted rollout, anew to its roll call, if its document is still what
+	// it began with.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH, also when the rollout was halted while this was
+	// judged; ROLLOUT_RUNNING if another one runs by now;
 	// ROLLOUT_ENDED; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
 	AdvanceRollout(ctx context.Context, in *AdvanceRolloutRequest, opts ...grpc.CallOption) (*AdvanceRolloutResponse, error)
 	// HaltRollout takes the new content from all tenants at once. It waits for no other write in
-	// the namespace. Halting what is halted changes nothing.
+	// the namespace, and for none of the rollout's that is being judged. Halting what is halted
+	// changes nothing.
 	// Errors: RESOURCE_NOT_FOUND; ROLLOUT_ENDED.
 	HaltRollout(ctx context.Context, in *HaltRolloutRequest, opts ...grpc.CallOption) (*HaltRolloutResponse, error)
 	// ReportRolloutHealth tells how a process that follows the settings fares with rollouts.
 	// sdk/settings calls it, as soon as it has applied a step and then every few seconds. What
-	// is about no running rollout is passed over.
+	// is about no running rollout is passed over, as are reports of more than about 256 processes
+	// of one identity, or 4,096 of all, on one rollout, unless the process suffers. A process that
+	// leaves and was well is forgotten.
 	ReportRolloutHealth(ctx context.Context, in *ReportRolloutHealthRequest, opts ...grpc.CallOption) (*ReportRolloutHealthResponse, error)
 }
 
@@ -156,18 +160,22 @@ type RolloutServiceServer interface {
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND for the namespace.
 	ListRollouts(context.Context, *ListRolloutsRequest) (*ListRolloutsResponse, error)
 	// AdvanceRollout goes on by hand: from a step to the next without waiting, from the last to
-	// completion, or, with a halted rollout, to the step that it had reached, if its document is
-	// still what it began with.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; ROLLOUT_RUNNING if another one runs by now;
+	// completion, or, with a halted rollout, anew to its roll call, if its document is still what
+	// it began with.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH, also when the rollout was halted while this was
+	// judged; ROLLOUT_RUNNING if another one runs by now;
 	// ROLLOUT_ENDED; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
 	AdvanceRollout(context.Context, *AdvanceRolloutRequest) (*AdvanceRolloutResponse, error)
 	// HaltRollout takes the new content from all tenants at once. It waits for no other write in
-	// the namespace. Halting what is halted changes nothing.
+	// the namespace, and for none of the rollout's that is being judged. Halting what is halted
+	// changes nothing.
 	// Errors: RESOURCE_NOT_FOUND; ROLLOUT_ENDED.
 	HaltRollout(context.Context, *HaltRolloutRequest) (*HaltRolloutResponse, error)
 	// ReportRolloutHealth tells how a process that follows the settings fares with rollouts.
 	// sdk/settings calls it, as soon as it has applied a step and then every few seconds. What
-	// is about no running rollout is passed over.
+	// is about no running rollout is passed over, as are reports of more than about 256 processes
+	// of one identity, or 4,096 of all, on one rollout, unless the process suffers. A process that
+	// leaves and was well is forgotten.
 	ReportRolloutHealth(context.Context, *ReportRolloutHealthRequest) (*ReportRolloutHealthResponse, error)
 	mustEmbedUnimplementedRolloutServiceServer()
 }

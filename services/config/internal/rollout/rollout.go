@@ -6,7 +6,6 @@ package rollout
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -19,8 +18,10 @@ const (
 	Silence = 4 * sdk.ReportEvery
 	// Fatal is how long a process must outlive a step for its death not to be held against it.
 	Fatal = time.Minute
-	// noise is a difference of latency that means nothing.
-	noise = 5 * time.Millisecond
+	// MaxReporters is about how many processes of one workload may report on a rollout, MaxReports how many of all. What
+	// is wrong with one beyond that is heard all the same.
+	MaxReporters = 256
+	MaxReports   = 4096
 )
 
 // Default values of a plan.
@@ -69,55 +70,19 @@ func (p Plan) Share(step int) int32 {
 	return p.Steps[min(step, len(p.Steps))-1]
 }
 
-// Counts are requests of one side.
-type Counts struct {
-	Requests, Errors int64
-	// Latency counts them as rowhouse.config.v1.RolloutTally does.
-	Latency []int64
-}
-
-// Add adds up.
-func (c *Counts) Add(more Counts) {
-	c.Requests += more.Requests
-	c.Errors += more.Errors
-	for len(c.Latency) < len(more.Latency) {
-		c.Latency = append(c.Latency, 0)
-	}
-	for i, n := range more.Latency {
-		c.Latency[i] += n
-	}
-}
-
-// P99 is the bound of the bucket that holds the 99th percentile, 0 without requests.
-func (c Counts) P99() time.Duration {
-	total := int64(0)
-	for _, n := range c.Latency {
-		total += n
-	}
-	const percent = 100
-	rest := total / percent // this many may be slower
-	for i, n := range slices.Backward(c.Latency) {
-		if rest -= n; rest < 0 {
-			return sdk.LatencyBound(i)
-		}
-	}
-	return 0
-}
-
 // Report is what one process last said.
 type Report struct {
-	// Reporter names the process.
-	Reporter string
+	// Reporter names the process, Workload the certificate by which it is known. The first is what it calls itself.
+	Reporter, Workload string
 	// Step is the one that it has applied.
 	Step int
-	// At is when it said so; Left that it then ended in order.
-	At   time.Time
-	Left bool
+	// At is when it said so.
+	At time.Time
 	// Quarantined is why it could not read the new content, empty if it could.
 	Quarantined string
 	// Crashed says that it died within [Fatal] of applying the rollout.
 	Crashed bool
-	// Next and Current are the requests of the step.
+	// Next and Current are the requests of the step, good by [Counts.Check].
 	Next, Current Counts
 }
 
@@ -129,9 +94,10 @@ type State struct {
 	Since time.Time
 	// Heard is from when on reports would have been heard: nobody fell silent before that.
 	Heard time.Time
-	// Baseline are the requests without the new content in the last step that had enough of them.
-	Baseline Counts
-	Reports  []Report
+	// Baseline are the requests of each workload without the new content in the last step that had enough of them.
+	Baseline map[string]Counts
+	// Reports are those of processes that have not said that they end.
+	Reports []Report
 }
 
 // Cause is why a rollout halts.
@@ -185,17 +151,12 @@ type Health struct {
 // Health sums up the reports.
 func (s State) Health() Health {
 	var h Health
+	h.Reporters = len(s.Reports)
 	for _, r := range s.Reports {
 		if r.Step == s.Step {
+			h.Applied++
 			h.Next.Add(r.Next)
 			h.Current.Add(r.Current)
-		}
-		if r.Left {
-			continue
-		}
-		h.Reporters++
-		if r.Step == s.Step {
-			h.Applied++
 		}
 	}
 	return h
@@ -206,10 +167,10 @@ func (s State) Decide(now time.Time) Decision {
 	if d := s.harm(now); d.Action == Halt {
 		return d
 	}
-	h := s.Health()
-	if d := s.compare(h); d.Action == Halt {
+	if d := s.compare(); d.Action == Halt {
 		return d
 	}
+	h := s.Health()
 	least := s.Plan.Bake
 	if s.Step == 0 {
 		least = min(least, RollCall)
@@ -250,40 +211,9 @@ func (s State) harm(now time.Time) Decision {
 			return halt(Quarantine, "%s cannot use the new content: %s", r.Reporter, r.Quarantined)
 		case r.Crashed:
 			return halt(Crash, "%s died within %s of applying it", r.Reporter, Fatal)
-		case !r.Left && now.Sub(later(r.At, s.Heard)) > Silence:
+		case now.Sub(later(r.At, s.Heard)) > Silence:
 			return halt(Quiet, "%s fell silent", r.Reporter)
 		}
 	}
 	return Decision{}
-}
-
-// compare judges tenants with the new content by those without it.
-func (s State) compare(h Health) Decision {
-	control := h.Current
-	if control.Requests < max(s.Plan.Requests, 1) {
-		control = s.Baseline
-	}
-	if h.Next.Requests < max(s.Plan.Requests, 1) || control.Requests < max(s.Plan.Requests, 1) {
-		return Decision{}
-	}
-	const permille, percent = 1000, 100
-	worse := permille*float64(h.Next.Errors)/float64(h.Next.Requests) - permille*float64(control.Errors)/float64(control.Requests)
-	if worse > float64(s.Plan.ErrorPermille) {
-		return halt(Errors, "%d of %d requests failed with the new content, %d of %d without it",
-			h.Next.Errors, h.Next.Requests, control.Errors, control.Requests)
-	}
-	next, current := h.Next.P99(), control.P99()
-	if next-current > noise && float64(next)*percent > float64(current)*float64(s.Plan.P99Percent) {
-		return halt(Latency, "the 99th percentile is %s with the new content, %s without it", next.Round(time.Millisecond),
-			current.Round(time.Millisecond))
-	}
-	return Decision{}
-}
-
-// NextBaseline is the baseline of the next step.
-func (s State) NextBaseline() Counts {
-	if h := s.Health(); h.Current.Requests >= max(s.Plan.Requests, 1) {
-		return h.Current
-	}
-	return s.Baseline
 }

@@ -26,7 +26,9 @@ func requests(n, failed int64, bucket int) rollout.Counts {
 
 // good is a report of a process that is well, a moment ago.
 func good(name string, step int, now time.Time) rollout.Report {
-	return rollout.Report{Reporter: name, Step: step, At: now.Add(-time.Second), Next: requests(1000, 1, 10), Current: requests(9000, 9, 10)}
+	return rollout.Report{
+		Reporter: name, Workload: "app", Step: step, At: now.Add(-time.Second), Next: requests(1000, 1, 10), Current: requests(9000, 9, 10),
+	}
 }
 
 func TestDecide(t *testing.T) {
@@ -51,14 +53,12 @@ func TestDecide(t *testing.T) {
 			s.Reports[0].Next = requests(99, 99, 10)
 		}, rollout.Wait, ""},
 		"latency":            {time.Second, func(s *rollout.State, _ time.Time) { s.Reports[1].Next = requests(1000, 1, 40) }, rollout.Halt, rollout.Latency},
-		"latency of the few": {time.Second, func(s *rollout.State, _ time.Time) { s.Reports[1].Next.Latency[40] = 19 }, rollout.Wait, ""},
+		"latency of the few": {time.Second, func(s *rollout.State, _ time.Time) { s.Reports[1].Next.Latency[40] = 9 }, rollout.Wait, ""},
 		"latency of a moment": {time.Second, func(s *rollout.State, _ time.Time) {
 			s.Reports[0].Next = requests(1000, 0, 14)
 			s.Reports[1].Next = s.Reports[0].Next
 		}, rollout.Wait, ""},
 		"one falls silent":    {time.Minute, func(s *rollout.State, now time.Time) { s.Reports[1].At = now.Add(-21 * time.Second) }, rollout.Halt, rollout.Quiet},
-		"one leaves":          {time.Minute, func(s *rollout.State, now time.Time) { s.Reports[1].At, s.Reports[1].Left = now.Add(-time.Hour), true }, rollout.Wait, ""},
-		"all leave":           {11 * time.Minute, func(s *rollout.State, _ time.Time) { s.Reports[0].Left, s.Reports[1].Left = true, true }, rollout.Halt, rollout.Quiet},
 		"nobody ever":         {10*time.Minute + time.Second, func(s *rollout.State, _ time.Time) { s.Reports = nil }, rollout.Halt, rollout.Quiet},
 		"nobody yet":          {10 * time.Minute, func(s *rollout.State, _ time.Time) { s.Reports = nil }, rollout.Wait, ""},
 		"nobody in roll call": {21 * time.Second, func(s *rollout.State, _ time.Time) { s.Step, s.Reports = 0, nil }, rollout.Halt, rollout.Quiet},
@@ -71,7 +71,7 @@ func TestDecide(t *testing.T) {
 			s.Plan.RequireRequests, s.Reports[0].Next, s.Reports[1].Next = true, rollout.Counts{}, rollout.Counts{}
 		}, rollout.Wait, ""},
 		"judged by the last step": {time.Second, func(s *rollout.State, _ time.Time) {
-			s.Baseline = requests(1000, 1, 10)
+			s.Baseline = map[string]rollout.Counts{"app": requests(1000, 1, 10)}
 			for i := range s.Reports {
 				s.Reports[i].Current, s.Reports[i].Next.Errors = rollout.Counts{}, 50
 			}

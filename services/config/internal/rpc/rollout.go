@@ -249,7 +249,7 @@ func (s *rolloutService) AdvanceRollout(
 		if err != nil {
 			return nil, err
 		}
-		r, err := s.named(ctx, tx, req.GetName(), store.LockRollout)
+		r, err := s.named(ctx, tx, req.GetName(), store.ReadRollout) // which is locked once it is judged
 		if err != nil {
 			return nil, err
 		}
@@ -260,18 +260,21 @@ func (s *rolloutService) AdvanceRollout(
 		case r.State == store.RolloutCompleted:
 			err = ended(r, "is completed")
 		case r.State == store.RolloutHalted:
-			err = s.resume(ctx, tx, n, r)
+			r, err = s.resume(ctx, tx, n, r)
 		case r.Step >= len(r.Plan.Steps):
-			err = s.complete(ctx, tx, n, r)
+			r, err = s.complete(ctx, tx, n, r)
 		default:
-			err = s.advance(ctx, tx, r)
+			r, err = s.advance(ctx, tx, r)
 		}
-		return &configv1.AdvanceRolloutResponse{Rollout: rolloutOf(r)}, err
+		if err != nil {
+			return nil, err
+		}
+		return &configv1.AdvanceRolloutResponse{Rollout: rolloutOf(r)}, nil
 	})
 }
 
-// HaltRollout implements rowhouse.config.v1.RolloutService. It locks the rollout alone, for which no check of a large write
-// is waited for.
+// HaltRollout implements rowhouse.config.v1.RolloutService. It locks the rollout alone, with which nobody judges anything
+// or waits for a namespace.
 func (s *rolloutService) HaltRollout(ctx context.Context, req *configv1.HaltRolloutRequest) (*configv1.HaltRolloutResponse, error) {
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.HaltRolloutResponse, error) {
 		r, err := s.named(ctx, tx, req.GetName(), store.LockRollout)

@@ -8,7 +8,6 @@ import (
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
-	"github.com/rowhouse-platform/rowhouse/internal/rule"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -18,23 +17,41 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
 )
 
-// rolloutPoll is how often each replica looks whether a rollout is due.
-const rolloutPoll = time.Second
-
-// advance begins the next step of a rollout that is locked.
-func (c Config) advance(ctx context.Context, tx *change.Tx, r *store.Rollout) error {
-	state, err := stateOfRollout(ctx, tx, r, time.Time{})
+// lockAsSeen locks a rollout that was judged as it was seen. Judging takes its time, in which a halt is not to wait: whoever
+// changed the rollout meanwhile goes first.
+func lockAsSeen(ctx context.Context, tx *change.Tx, seen *store.Rollout) (*store.Rollout, error) {
+	r, err := store.LockRollout(ctx, tx, seen.Namespace, seen.UID)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	return r, asSeen(r, seen)
+}
+
+func asSeen(r, seen *store.Rollout) error {
+	if r.Version == seen.Version {
+		return nil
+	}
+	return fault.New(fault.Aborted, fault.ReasonEtagMismatch, "%s was changed this moment: read it again", rolloutName(r.Namespace, r.UID))
+}
+
+// advance begins the next step of a rollout.
+func (c Config) advance(ctx context.Context, tx *change.Tx, seen *store.Rollout) (*store.Rollout, error) {
+	state, err := stateOfRollout(ctx, tx, seen, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	r, err := lockAsSeen(ctx, tx, seen)
+	if err != nil {
+		return nil, err
 	}
 	r.Baseline = state.NextBaseline()
 	r.Step++
 	r.StepTime = tx.Now()
 	tx.Audit(rolloutName(r.Namespace, r.UID), "step")
 	if err := store.UpdateRollout(ctx, tx, r); err != nil {
-		return err
+		return nil, err
 	}
-	return publishRollout(tx, r)
+	return r, publishRollout(tx, r)
 }
 
 // haltRollout takes the new content of a rollout that is locked from everybody.
@@ -64,7 +81,7 @@ func (c Config) placeOf(tx *change.Tx, r *store.Rollout) (store.Place, error) {
 	return p, nil
 }
 
-// final is the write that makes the content of a rollout the document's. The namespace is locked, and then the rollout.
+// final is the write that makes the content of a rollout the document's. The namespace is locked, and the rollout not yet.
 func (c Config) final(ctx context.Context, tx *change.Tx, n *configv1.Namespace, r *store.Rollout) (*write, error) {
 	p, err := c.placeOf(tx, r)
 	if err != nil {
@@ -91,50 +108,61 @@ func (c Config) final(ctx context.Context, tx *change.Tx, n *configv1.Namespace,
 	return w, w.agreed(tx) // by a rule that may be younger than the rollout
 }
 
-// resume goes on with a halted rollout.
-func (c Config) resume(ctx context.Context, tx *change.Tx, n *configv1.Namespace, r *store.Rollout) error {
-	if _, err := c.final(ctx, tx, n, r); err != nil {
-		return err
+// resume begins anew with a halted rollout, by a roll call: processes that were started or mended since have not said that
+// they can read it, and the share that it had reached may be where it did harm.
+func (c Config) resume(ctx context.Context, tx *change.Tx, n *configv1.Namespace, seen *store.Rollout) (*store.Rollout, error) {
+	if _, err := c.final(ctx, tx, n, seen); err != nil {
+		return nil, err
+	}
+	r, err := lockAsSeen(ctx, tx, seen)
+	if err != nil {
+		return nil, err
 	}
 	r.State, r.Cause, r.Detail, r.EndTime, r.StepTime = store.RolloutRunning, "", "", nil, tx.Now()
-	tx.Audit(rolloutName(r.Namespace, r.UID), "state")
+	r.Step, r.Baseline = 0, nil
+	tx.Audit(rolloutName(r.Namespace, r.UID), "state", "step")
 	if err := store.DeleteReports(ctx, tx, r.UID); err != nil {
-		return err
+		return nil, err
 	}
 	if err := store.UpdateRollout(ctx, tx, r); err != nil {
-		return err
+		return nil, err
 	}
-	return publishRollout(tx, r)
+	return r, publishRollout(tx, r)
 }
 
 // complete makes the content of a rollout the document's, unless it is refused by now: then the rollout halts.
-func (c Config) complete(ctx context.Context, tx *change.Tx, n *configv1.Namespace, r *store.Rollout) error {
-	w, err := c.final(ctx, tx, n, r)
-	if refusal, ok := fault.As(err); ok && refusal.Kind != fault.Internal && refusal.Kind != fault.Unavailable {
-		return haltRollout(ctx, tx, r, rollout.Conflict, refusal.Error())
+func (c Config) complete(ctx context.Context, tx *change.Tx, n *configv1.Namespace, seen *store.Rollout) (*store.Rollout, error) {
+	w, refused := c.final(ctx, tx, n, seen)
+	refusal, ok := fault.As(refused)
+	if refused != nil && (!ok || refusal.Kind == fault.Internal || refusal.Kind == fault.Unavailable) {
+		return nil, refused
 	}
+	r, err := lockAsSeen(ctx, tx, seen)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if refused != nil {
+		return r, haltRollout(ctx, tx, r, rollout.Conflict, refusal.Error())
 	}
 	now := tx.Now()
 	r.State, r.Detail, r.EndTime = store.RolloutCompleted, "", &now
 	tx.Audit(rolloutName(r.Namespace, r.UID), "state")
 	tx.Audit(r.Document, "content")
 	if tx.Call().ValidateOnly {
-		return nil
+		return r, nil
 	}
 	if err := tx.Publish(sdk.FeedName, sdk.RolloutKey(r.Namespace), nil); err != nil {
-		return err
+		return nil, err
 	}
 	w.author = r.Author
 	if err := w.commit(ctx, tx, r.Reason); err != nil {
-		return err
+		return nil, err
 	}
 	r.CompletedRevision = w.document.GetRevision()
 	if err := store.DeleteReports(ctx, tx, r.UID); err != nil {
-		return err
+		return nil, err
 	}
-	return store.UpdateRollout(ctx, tx, r)
+	return r, store.UpdateRollout(ctx, tx, r)
 }
 
 // stateOfRollout reads what is decided by. heard is from when on reports would have been heard.
@@ -147,24 +175,21 @@ func stateOfRollout(ctx context.Context, q store.Querier, r *store.Rollout, hear
 func (s *rolloutService) ReportRolloutHealth(
 	ctx context.Context, req *configv1.ReportRolloutHealthRequest,
 ) (*configv1.ReportRolloutHealthResponse, error) {
-	reporter := req.GetReplica()
+	reporter, workload := req.GetReplica(), ""
 	if id, ok := identity.FromPeer(ctx); ok {
-		reporter = id.String() + "/" + reporter
+		workload = id.String()
+		reporter = workload + "/" + reporter
 	}
+	reports := make([]store.Reported, 0, len(req.GetReports()))
 	for i, from := range req.GetReports() {
-		r := store.Reported{Namespace: from.GetNamespace(), Instance: req.GetInstance(), Age: max(from.GetAppliedAge().AsDuration(), 0)}
-		if id := from.GetRolloutId(); len(id) > 0 {
-			var uid tenant.UID
-			if len(id) != len(uid) {
-				return nil, badField(fmt.Sprintf("reports[%d].rollout_id", i), "must have 16 bytes or none")
-			}
-			copy(uid[:], id)
-			r.UID = uid.String()
+		r, err := reported(fmt.Sprintf("reports[%d].", i), from)
+		if err != nil {
+			return nil, err
 		}
-		r.Report = rollout.Report{
-			Reporter: reporter, Step: int(from.GetStep()), Left: req.GetLeaving(), Quarantined: from.GetQuarantined(), Crashed: from.GetCrashed(),
-			Next: countsOf(from.GetNext()), Current: countsOf(from.GetCurrent()),
-		}
+		r.Reporter, r.Workload, r.Instance, r.Leaving = reporter, workload, req.GetInstance(), req.GetLeaving()
+		reports = append(reports, r)
+	}
+	for _, r := range reports {
 		if err := store.PutReport(ctx, s.Pool, r); err != nil {
 			return nil, pg.Fault(err)
 		}
@@ -178,116 +203,30 @@ func (s *rolloutService) ReportRolloutHealth(
 	return &configv1.ReportRolloutHealthResponse{}, nil
 }
 
+// reported reads one report, of whomever. field is before the names of its fields.
+func reported(field string, from *configv1.RolloutReport) (store.Reported, error) {
+	r := store.Reported{Namespace: from.GetNamespace(), Age: max(from.GetAppliedAge().AsDuration(), 0)}
+	if id := from.GetRolloutId(); len(id) > 0 {
+		var uid tenant.UID
+		if len(id) != len(uid) {
+			return r, badField(field+"rollout_id", "must have 16 bytes or none")
+		}
+		copy(uid[:], id)
+		r.UID = uid.String()
+	}
+	r.Report = rollout.Report{
+		Step: int(from.GetStep()), Quarantined: from.GetQuarantined(), Crashed: from.GetCrashed(),
+		Next: countsOf(from.GetNext()), Current: countsOf(from.GetCurrent()),
+	}
+	if part, what := r.Next.Check(); what != "" {
+		return r, badField(field+"next."+part, what)
+	}
+	if part, what := r.Current.Check(); what != "" {
+		return r, badField(field+"current."+part, what)
+	}
+	return r, nil
+}
+
 func countsOf(t *configv1.RolloutTally) rollout.Counts {
 	return rollout.Counts{Requests: t.GetRequests(), Errors: t.GetErrors(), Latency: t.GetLatency()}
-}
-
-// RolloutWorker has rollouts go on, be completed and halt. Any number of replicas have one: what is due is decided by the
-// database's clock from rows that are locked while it is done.
-type RolloutWorker struct {
-	config Config
-	// heard is when reports began to be heard, by the database's clock: zero after a failure.
-	heard time.Time
-}
-
-// NewRolloutWorker returns a worker, whose Run does the work.
-func NewRolloutWorker(c Config) *RolloutWorker { return &RolloutWorker{config: c} }
-
-// Run works until ctx ends.
-func (w *RolloutWorker) Run(ctx context.Context) error {
-	tick := time.NewTicker(rolloutPoll)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		case <-w.config.Harm:
-		}
-		if err := w.round(ctx); err != nil && ctx.Err() == nil {
-			w.heard = time.Time{}
-			w.config.Log.WarnContext(ctx, "rollouts: cannot look what is due", "error", err)
-		}
-	}
-}
-
-// round does what is due.
-func (w *RolloutWorker) round(ctx context.Context) error {
-	found, now, err := store.RunningRollouts(ctx, w.config.Pool)
-	if err != nil {
-		return err
-	}
-	if w.heard.IsZero() {
-		w.heard = now
-	}
-	type due struct {
-		rollout  *store.Rollout
-		decision rollout.Decision
-	}
-	var halts, others []due
-	for _, r := range found {
-		state, err := stateOfRollout(ctx, w.config.Pool, r, w.heard)
-		if err != nil {
-			return err
-		}
-		switch d := (due{r, state.Decide(now)}); d.decision.Action {
-		case rollout.Wait:
-		case rollout.Halt:
-			halts = append(halts, d)
-		default:
-			others = append(others, d)
-		}
-	}
-	for _, d := range append(halts, others...) { // a completion may wait for the namespace; no halt waits for it
-		log := w.config.Log.With("name", rolloutName(d.rollout.Namespace, d.rollout.UID), "action", d.decision.Action.String(),
-			"detail", d.decision.Detail)
-		if err := w.act(ctx, d.rollout, d.decision); err != nil { // which keeps no other rollout from what is due
-			log.WarnContext(ctx, "rollouts: cannot do what is due", "error", err)
-			continue
-		}
-		log.InfoContext(ctx, "rollouts: done")
-	}
-	return nil
-}
-
-// act does what was decided, unless somebody has changed the rollout since.
-func (w *RolloutWorker) act(ctx context.Context, seen *store.Rollout, d rollout.Decision) (err error) {
-	defer func() { // one rollout that is poison ends no process
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
-	ctx = change.NewJob(ctx, "config", "rollout-"+d.Action.String())
-	call, _ := rule.CallFrom(ctx)
-	call.Reason = d.Detail
-	_, err = change.Do(rule.NewContext(ctx, call), w.config.Kernel,
-		func(ctx context.Context, tx *change.Tx) (*configv1.HaltRolloutResponse, error) {
-			return &configv1.HaltRolloutResponse{}, w.apply(ctx, tx, seen, d)
-		})
-	return err
-}
-
-func (w *RolloutWorker) apply(ctx context.Context, tx *change.Tx, seen *store.Rollout, d rollout.Decision) error {
-	var n *configv1.Namespace
-	var err error
-	if d.Action == rollout.Complete { // the lock comes before that of the rollout, as everywhere
-		if n, err = store.LockNamespace(ctx, tx, seen.Namespace); err != nil {
-			return err
-		}
-	}
-	r, err := store.LockRollout(ctx, tx, seen.Namespace, seen.UID)
-	if err != nil || r.Version != seen.Version {
-		return err
-	}
-	if r.Layer == settings.Tenant {
-		tx.Tenant(r.LayerID)
-	}
-	switch d.Action {
-	case rollout.Halt:
-		return haltRollout(ctx, tx, r, d.Cause, d.Detail)
-	case rollout.Complete:
-		return w.config.complete(ctx, tx, n, r)
-	default:
-		return w.config.advance(ctx, tx, r)
-	}
 }

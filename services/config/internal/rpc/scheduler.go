@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -22,28 +21,18 @@ const (
 	// schedulePoll keeps the promise that a change is live within a second of its time, with room for the work itself.
 	schedulePoll  = 250 * time.Millisecond
 	scheduleBatch = 20
-	// A change that cannot be tried, because the database is away or by a defect, is tried again later and later, and keeps
-	// no other one waiting.
-	firstRest = time.Second
-	longRest  = time.Minute
 )
 
 // Scheduler makes changes live at their time. Any number of processes may have one: a change is locked by the one that
 // makes it live, and is no longer scheduled when that one is done. The time is the database's.
 type Scheduler struct {
 	changes *changeService
-	rests   map[string]rest
-}
-
-// rest is how long a change that could not be tried is left alone.
-type rest struct {
-	until time.Time
-	next  time.Duration
+	rests   rests
 }
 
 // NewScheduler returns a Scheduler, whose Run does the work.
 func NewScheduler(c Config) *Scheduler {
-	return &Scheduler{&changeService{Config: c, documents: &documentService{Config: c}}, make(map[string]rest)}
+	return &Scheduler{&changeService{Config: c, documents: &documentService{Config: c}}, make(rests)}
 }
 
 // Run makes changes live until ctx ends. What a crash interrupts was not done, and is done by the next process that looks.
@@ -63,10 +52,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 // round tries what is due.
 func (s *Scheduler) round(ctx context.Context) {
 	now := s.changes.Clock()
-	maps.DeleteFunc(s.rests, func(_ string, r rest) bool { return r.next == 0 })
 	var resting []string
-	for id, r := range s.rests {
-		if now.Before(r.until) {
+	for id := range s.rests {
+		if s.rests.resting(id, now) {
 			resting = append(resting, id)
 		}
 	}
@@ -86,7 +74,7 @@ func (s *Scheduler) round(ctx context.Context) {
 			s.tire(ctx, id, err)
 			continue
 		}
-		delete(s.rests, id)
+		s.rests.done(id)
 	}
 }
 
@@ -95,12 +83,9 @@ func (s *Scheduler) tire(ctx context.Context, id string, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	r := s.rests[id]
-	r.next = min(max(2*r.next, firstRest), longRest)
-	r.until = s.changes.Clock().Add(r.next)
-	s.rests[id] = r
+	after := s.rests.tire(id, s.changes.Clock(), longRest)
 	s.changes.Log.ErrorContext(ctx, "cannot make a scheduled change live; it is tried again", "change", changePrefix+id,
-		"after", r.next, "error", err)
+		"after", after, "error", err)
 }
 
 // fire makes one change live, or halts it. It does nothing for one that another process has or had.

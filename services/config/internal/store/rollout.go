@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -41,20 +42,24 @@ type Rollout struct {
 	EndTime                 *time.Time
 	Cause, Detail           string
 	CompletedRevision       int64
-	Baseline                rollout.Counts
+	Baseline                map[string]rollout.Counts
 	Version                 int64
 }
 
 const rolloutColumns = `uid::text, namespace_uid::text, namespace, layer, layer_id, document, base_revision, revision, steps, canaries,
 	canary_names, bake, error_permille, p99_percent, min_requests, require_requests, author, reason, create_time, state, step, step_time,
-	end_time, cause, detail, completed_revision, baseline_requests, baseline_errors, baseline_latency, version`
+	end_time, cause, detail, completed_revision, baselines, version`
 
 func scanRollout(row pgx.Row) (*Rollout, error) {
 	r := new(Rollout)
+	var baselines string
 	err := row.Scan(&r.UID, &r.NamespaceUID, &r.Namespace, &r.Layer, &r.LayerID, &r.Document, &r.BaseRevision, &r.Revision,
 		&r.Plan.Steps, &r.Canaries, &r.CanaryNames, &r.Plan.Bake, &r.Plan.ErrorPermille, &r.Plan.P99Percent, &r.Plan.Requests,
 		&r.Plan.RequireRequests, &r.Author, &r.Reason, &r.CreateTime, &r.State, &r.Step, &r.StepTime, &r.EndTime, &r.Cause, &r.Detail,
-		&r.CompletedRevision, &r.Baseline.Requests, &r.Baseline.Errors, &r.Baseline.Latency, &r.Version, &r.Content)
+		&r.CompletedRevision, &baselines, &r.Version, &r.Content)
+	if err == nil {
+		err = json.Unmarshal([]byte(baselines), &r.Baseline)
+	}
 	return r, err
 }
 
@@ -63,10 +68,10 @@ func ReadRollout(ctx context.Context, q Querier, namespace, uid string) (*Rollou
 	return oneRollout(ctx, q, namespace, uid, "")
 }
 
-// LockRollout is ReadRollout, and keeps all others from changing it until the transaction ends. Whoever locks its
-// namespace as well does that first.
+// LockRollout is ReadRollout, and keeps all others from changing it until the transaction ends; reports are taken
+// meanwhile. Whoever locks its namespace as well does that first, and judges before this: halts wait for this lock.
 func LockRollout(ctx context.Context, q Querier, namespace, uid string) (*Rollout, error) {
-	return oneRollout(ctx, q, namespace, uid, " FOR UPDATE")
+	return oneRollout(ctx, q, namespace, uid, " FOR NO KEY UPDATE")
 }
 
 func oneRollout(ctx context.Context, q Querier, namespace, uid, lock string) (*Rollout, error) {
@@ -135,14 +140,16 @@ func InsertRollout(ctx context.Context, q Querier, r *Rollout) error {
 // UpdateRollout writes what changes of a rollout, and counts its version up.
 func UpdateRollout(ctx context.Context, q Querier, r *Rollout) error {
 	r.Version++
-	latency := r.Baseline.Latency
-	if latency == nil {
-		latency = []int64{}
+	baselines := []byte("{}")
+	if r.Baseline != nil {
+		var err error
+		if baselines, err = json.Marshal(r.Baseline); err != nil {
+			return fmt.Errorf("write a rollout: %w", err)
+		}
 	}
 	_, err := q.Exec(ctx, `UPDATE settings.rollout SET state = $2, step = $3, step_time = $4, end_time = $5, cause = $6, detail = $7,
-			completed_revision = $8, baseline_requests = $9, baseline_errors = $10, baseline_latency = $11, version = $12
-		WHERE uid = $1`, r.UID, r.State, r.Step, r.StepTime, r.EndTime, r.Cause, r.Detail, r.CompletedRevision,
-		r.Baseline.Requests, r.Baseline.Errors, latency, r.Version)
+			completed_revision = $8, baselines = $9, version = $10
+		WHERE uid = $1`, r.UID, r.State, r.Step, r.StepTime, r.EndTime, r.Cause, r.Detail, r.CompletedRevision, string(baselines), r.Version)
 	return wroteRollout(err)
 }
 
@@ -154,71 +161,4 @@ func wroteRollout(err error) error {
 		return fmt.Errorf("write a rollout: %w", err)
 	}
 	return nil
-}
-
-// DeleteReports forgets what was reported of a rollout.
-func DeleteReports(ctx context.Context, q Querier, uid string) error {
-	if _, err := q.Exec(ctx, `DELETE FROM settings.rollout_report WHERE rollout_uid = $1`, uid); err != nil {
-		return fmt.Errorf("forget reports: %w", err)
-	}
-	return nil
-}
-
-// Reports returns what each process last said of a rollout.
-func Reports(ctx context.Context, q Querier, uid string) ([]rollout.Report, error) {
-	rows, err := q.Query(ctx, `SELECT reporter, step, report_time, left_in_order, quarantined, crashed, next_requests, next_errors,
-			next_latency, current_requests, current_errors, current_latency
-		FROM settings.rollout_report WHERE rollout_uid = $1 ORDER BY reporter`, uid)
-	if err != nil {
-		return nil, fmt.Errorf("read reports: %w", err)
-	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r rollout.Report, err error) {
-		return r, row.Scan(&r.Reporter, &r.Step, &r.At, &r.Left, &r.Quarantined, &r.Crashed, &r.Next.Requests, &r.Next.Errors,
-			&r.Next.Latency, &r.Current.Requests, &r.Current.Errors, &r.Current.Latency)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read reports: %w", err)
-	}
-	return found, nil
-}
-
-// Reported is a report of a process as it comes.
-type Reported struct {
-	rollout.Report
-
-	// Namespace and UID name the rollout. Without UID it is the one that runs in the namespace.
-	Namespace, UID string
-	// Instance tells the process from its predecessor of the same name. Age is how long ago it applied the step.
-	Instance string
-	Age      time.Duration
-}
-
-// PutReport takes a report in, unless its rollout does not run. A process that has taken the place of one that never
-// said that it leaves, and was last heard within [rollout.Fatal] of a step, means that this one died.
-func PutReport(ctx context.Context, q Querier, r Reported) error {
-	_, err := q.Exec(ctx, `INSERT INTO settings.rollout_report AS r (rollout_uid, reporter, instance, step, apply_time, left_in_order,
-			quarantined, crashed, next_requests, next_errors, next_latency, current_requests, current_errors, current_latency)
-		SELECT o.uid, $3, $4, $5, clock_timestamp() - $6::interval, $7, $8, $9, $10, $11, $12, $13, $14, $15
-		FROM settings.rollout o WHERE o.state = 'RUNNING' AND o.namespace = $1 AND ($2 = '' OR o.uid::text = $2) AND $5 <= o.step
-		ON CONFLICT (rollout_uid, reporter) DO UPDATE SET
-			crashed = r.crashed OR excluded.crashed OR r.instance <> excluded.instance AND NOT r.left_in_order AND
-				r.report_time < $16::interval + greatest(r.apply_time, (SELECT step_time FROM settings.rollout WHERE uid = r.rollout_uid)),
-			instance = excluded.instance, step = excluded.step, apply_time = excluded.apply_time, report_time = excluded.report_time,
-			left_in_order = excluded.left_in_order, quarantined = excluded.quarantined,
-			next_requests = excluded.next_requests, next_errors = excluded.next_errors, next_latency = excluded.next_latency,
-			current_requests = excluded.current_requests, current_errors = excluded.current_errors,
-			current_latency = excluded.current_latency`,
-		r.Namespace, r.UID, r.Reporter, r.Instance, r.Step, r.Age, r.Left, r.Quarantined, r.Crashed, r.Next.Requests, r.Next.Errors,
-		some(r.Next.Latency), r.Current.Requests, r.Current.Errors, some(r.Current.Latency), rollout.Fatal)
-	if err != nil {
-		return fmt.Errorf("take a report: %w", err)
-	}
-	return nil
-}
-
-func some(n []int64) []int64 {
-	if n == nil {
-		return []int64{}
-	}
-	return n
 }
