@@ -14,7 +14,7 @@ import (
 )
 
 // BrandPath is where the gateway serves what a brand consists of, on the tenant's own domains: "brand.css",
-// "brand.json" and "brand.tokens.json", and below "b/" the assets.
+// "brand.json", "brand.tokens.json" and "brand.resolver.json", and below "b/" the assets.
 const BrandPath = "/.well-known/rowhouse/"
 
 // Asset names a file of a brand: the SHA-256 of its content in hex, a dot, and what it is: "png", "jpg", "gif", "svg",

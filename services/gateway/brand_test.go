@@ -147,6 +147,14 @@ func TestBrandOnItsOwnHost(t *testing.T) {
 	if b := get("globex", wellKnown+"brand.tokens.json"); !strings.Contains(b.body, `"#1d4ed8"`) || b.header.Get("Content-Type") != "application/design-tokens+json" {
 		t.Errorf("brand.tokens.json: %v", b)
 	}
+	resolver := get("globex", wellKnown+"brand.resolver.json")
+	if !strings.Contains(resolver.body, `"#1d4ed8"`) || !strings.Contains(resolver.body, `"version":"2025.10"`) ||
+		resolver.header.Get("Content-Type") != "application/json" || resolver.header.Get("Cache-Control") != "no-cache" {
+		t.Errorf("brand.resolver.json: %v", resolver)
+	}
+	if again := get("globex", wellKnown+"brand.resolver.json", "If-None-Match", resolver.header.Get("ETag")); again.status != 304 || again.body != "" {
+		t.Errorf("brand.resolver.json, unchanged: %v", again)
+	}
 	a := get("acme", wellKnown+"b/"+logo)
 	if a.status != 200 || a.body != "<svg/>" || a.header.Get("Content-Type") != "image/svg+xml" || a.header.Get("ETag") != `"`+logo[:64]+`"` ||
 		a.header.Get("Cache-Control") != "public, max-age=31536000, immutable" || a.header.Get("X-Content-Type-Options") != "nosniff" ||

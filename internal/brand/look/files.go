@@ -3,7 +3,6 @@ package look
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -19,6 +18,8 @@ type Files struct {
 	JSON []byte
 	// Tokens are design tokens in the format of the W3C's community group, 2025.10.
 	Tokens []byte
+	// Resolver is the same as one set of tokens that has other values by theme, in that group's format for it, 2025.10.
+	Resolver []byte
 }
 
 // Publish writes the files of a brand; the same brand gives the same bytes.
@@ -32,7 +33,11 @@ func Publish(b settings.Brand) (Files, error) {
 	if err != nil {
 		return Files{}, fmt.Errorf("brand.tokens.json: %w", err)
 	}
-	return Files{CSS: []byte(sheet(b, sides)), JSON: text, Tokens: tokens}, nil
+	resolver, err := json.Marshal(resolver(b, sides))
+	if err != nil {
+		return Files{}, fmt.Errorf("brand.resolver.json: %w", err)
+	}
+	return Files{CSS: []byte(sheet(b, sides)), JSON: text, Tokens: tokens, Resolver: resolver}, nil
 }
 
 // sheet writes the style sheet. A page chooses a side by data-theme on its root element; otherwise the reader's
@@ -142,48 +147,4 @@ func document(b settings.Brand, sides []Side) any {
 		}
 	}
 	return out
-}
-
-// token is a design token.
-type token struct {
-	Type  string `json:"$type"`
-	Value any    `json:"$value"`
-}
-
-// tokens is brand.tokens.json: a group for each side, and the typography.
-// See https://www.designtokens.org/TR/2025.10/format/ and https://www.designtokens.org/TR/2025.10/color/.
-func tokens(b settings.Brand, sides []Side) any {
-	out := map[string]any{}
-	for _, s := range sides {
-		group := map[string]any{"primary-hover": colourToken(s.Hover), "primary-active": colourToken(s.Active)}
-		for _, r := range s.Palette.Roles() {
-			group[r.Name] = colourToken(*r.Colour)
-		}
-		out[s.Name] = group
-	}
-	set := map[string]any{}
-	for _, f := range fonts(b.Typography) {
-		var stack []string
-		for family := range strings.SplitSeq(settings.FontStack(f.family), ",") {
-			stack = append(stack, strings.Trim(family, ` "`))
-		}
-		set["font-"+f.use] = token{"fontFamily", stack}
-	}
-	for name, n := range map[string]*int{"size": b.Typography.Size, "radius": b.Typography.Radius} {
-		if n != nil {
-			set[name] = token{"dimension", map[string]any{"value": *n, "unit": "px"}}
-		}
-	}
-	if len(set) > 0 {
-		out["typography"] = set
-	}
-	return out
-}
-
-func colourToken(s string) token {
-	c := parse(s)
-	share := func(channel uint8) float64 { return math.Round(float64(channel)/255*1e4) / 1e4 }
-	return token{"color", map[string]any{
-		"colorSpace": "srgb", "components": []float64{share(c.R), share(c.G), share(c.B)}, "alpha": 1, "hex": c.String(),
-	}}
 }

@@ -90,7 +90,7 @@ func TestPublish(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := look.Publish(brand(t, full))
-	if err != nil || string(again.CSS)+string(again.JSON)+string(again.Tokens) != string(f.CSS)+string(f.JSON)+string(f.Tokens) {
+	if err != nil || cmp.Diff(f, again) != "" {
 		t.Errorf("published twice, it differs: %v", err)
 	}
 	css := string(f.CSS)

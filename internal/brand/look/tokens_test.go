@@ -2,12 +2,14 @@ package look_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"pgregory.net/rapid"
 
@@ -16,22 +18,26 @@ import (
 )
 
 // tokensSchema says what a file of design tokens is.
-func tokensSchema(tb testing.TB) *jsonschema.Schema {
+func tokensSchema(tb testing.TB) *jsonschema.Schema { return compiled(tb, "tokens.schema.json") }
+
+// compiled is one of our own schemas, which say what the specifications do; the public ones are for tools and allow more.
+func compiled(tb testing.TB, name string) *jsonschema.Schema {
 	tb.Helper()
-	file, err := os.Open(filepath.Join("testdata", "tokens.schema.json"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = file.Close() }()
-	doc, err := jsonschema.UnmarshalJSON(file)
-	if err != nil {
-		tb.Fatal(err)
-	}
 	c := jsonschema.NewCompiler()
-	if err := c.AddResource("tokens.schema.json", doc); err != nil {
-		tb.Fatal(err)
+	for _, n := range []string{"tokens.schema.json", "resolver.schema.json"} {
+		text, err := os.ReadFile(filepath.Join("testdata", n))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if err := c.AddResource("https://schemas.example/"+n, doc); err != nil {
+			tb.Fatal(err)
+		}
 	}
-	schema, err := c.Compile("tokens.schema.json")
+	schema, err := c.Compile("https://schemas.example/" + name)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -79,10 +85,82 @@ func TestTokensSchema(t *testing.T) {
 	}
 }
 
-// Whatever a brand says, its design tokens are such a file.
+// The schema of resolvers tells good ones from bad ones.
+func TestResolverSchema(t *testing.T) {
+	t.Parallel()
+	schema := compiled(t, "resolver.schema.json")
+	const token = `{"a":{"$type":"dimension","$value":{"value":1,"unit":"px"}}}`
+	resolver := func(more string) string { return `{"version":"2025.10",` + more + `}` }
+	const order = `"resolutionOrder":[{"$ref":"#/sets/a"}]`
+	for text, good := range map[string]bool{
+		resolver(order): true,
+		resolver(`"sets":{"a":{"sources":[` + token + `,{"$ref":"other.json#/x"}]}},` + order):                        true,
+		resolver(`"modifiers":{"theme":{"contexts":{"light":[],"dark":[` + token + `]},"default":"light"}},` + order): true,
+		resolver(`"resolutionOrder":[{"type":"set","name":"x","sources":[` + token + `]}]`):                           true,
+		resolver(`"resolutionOrder":[{"type":"modifier","name":"x","contexts":{"a":[],"b":[]}}]`):                     true,
+		`{` + order + `}`: false, `{"version":"2025.11",` + order + `}`: false, resolver(`"sets":{}`): false, resolver(`"resolutionOrder":[]`): false,
+		resolver(`"theme":{},` + order):                                                           false,
+		resolver(`"sets":{"a":{}},` + order):                                                      false,
+		resolver(`"sets":{"a":{"sources":[{"a":1}]}},` + order):                                   false,
+		resolver(`"sets":{"a":{"sources":[{"$ref":"#/modifiers/theme"}]}},` + order):              false,
+		resolver(`"modifiers":{"theme":{"contexts":{"light":[]}}},` + order):                      false,
+		resolver(`"modifiers":{"theme":{"contexts":{"light":` + token + `,"dark":[]}}},` + order): false,
+		resolver(`"modifiers":{"theme":{"context":{"light":[],"dark":[]}}},` + order):             false,
+		resolver(`"resolutionOrder":[{"$ref":"#/resolutionOrder/0"}]`):                            false,
+		resolver(`"resolutionOrder":[{"name":"x","sources":[]}]`):                                 false,
+	} {
+		if err := valid(t, schema, []byte(text)); (err == nil) != good {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// resolve does what a tool does with a resolver: it takes the sets and, of each modifier, one context, the later over the
+// earlier, and returns tokens by their paths.
+func resolve(tb rapid.TB, text []byte, theme string) map[string]any {
+	tb.Helper()
+	type sources = []map[string]map[string]any
+	var doc struct {
+		Sets      map[string]struct{ Sources sources }
+		Modifiers map[string]struct {
+			Contexts map[string]sources
+			Default  string
+		}
+		Order []struct {
+			Ref string `json:"$ref"`
+		} `json:"resolutionOrder"`
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		tb.Fatal(err)
+	}
+	out := map[string]any{}
+	for _, item := range doc.Order {
+		from := doc.Sets[strings.TrimPrefix(item.Ref, "#/sets/")].Sources
+		if name, ok := strings.CutPrefix(item.Ref, "#/modifiers/"); ok {
+			m := doc.Modifiers[name]
+			if _, known := m.Contexts[m.Default]; !known || len(m.Contexts) < 2 {
+				tb.Fatalf("%s has the default %q", name, m.Default)
+			}
+			from = m.Contexts[theme]
+		}
+		if len(from) == 0 {
+			tb.Fatalf("%s leads to nothing for %s", item.Ref, theme)
+		}
+		for _, source := range from {
+			for group, tokens := range source {
+				for name, token := range tokens {
+					out[group+"."+name] = token
+				}
+			}
+		}
+	}
+	return out
+}
+
+// Whatever a brand says, its design tokens are such a file, and its resolver leads to the same tokens.
 func TestTokensOfAnyBrand(t *testing.T) {
 	t.Parallel()
-	schema := tokensSchema(t)
+	schema, resolvers := tokensSchema(t), compiled(t, "resolver.schema.json")
 	roles := new(settings.Palette).Roles()
 	rapid.Check(t, func(t *rapid.T) {
 		o := settings.Object{}
@@ -120,6 +198,25 @@ func TestTokensOfAnyBrand(t *testing.T) {
 		}
 		if err := valid(t, schema, files.Tokens); err != nil {
 			t.Fatalf("%s: %v", files.Tokens, err)
+		}
+		if err := valid(t, resolvers, files.Resolver); err != nil {
+			t.Fatalf("%s: %v", files.Resolver, err)
+		}
+		var tokens map[string]map[string]any
+		if err := json.Unmarshal(files.Tokens, &tokens); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range look.Of(b) {
+			want := map[string]any{}
+			for name, token := range tokens[s.Name] {
+				want["color."+name] = token
+			}
+			for name, token := range tokens["typography"] {
+				want["typography."+name] = token
+			}
+			if diff := cmp.Diff(want, resolve(t, files.Resolver, s.Name)); diff != "" {
+				t.Fatalf("%s (-tokens +resolved)\n%s", s.Name, diff)
+			}
 		}
 		// What mails take over is the same light side.
 		if got, want := b.LightPalette(), look.Of(b)[0].Palette; got != want {

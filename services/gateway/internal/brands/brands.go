@@ -120,9 +120,10 @@ func newLook(e settings.Effective, host string) *Look {
 		return nil
 	}
 	return &Look{Brand: brand, files: map[string]page{
-		"brand.css":         newPage("text/css; charset=utf-8", files.CSS),
-		"brand.json":        newPage("application/json", files.JSON),
-		"brand.tokens.json": newPage("application/design-tokens+json", files.Tokens),
+		"brand.css":           newPage("text/css; charset=utf-8", files.CSS),
+		"brand.json":          newPage("application/json", files.JSON),
+		"brand.tokens.json":   newPage("application/design-tokens+json", files.Tokens),
+		"brand.resolver.json": newPage("application/json", files.Resolver), // that type and no other, says the specification
 	}}
 }
 
