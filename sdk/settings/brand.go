@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/authority"
+	"github.com/rowhouse-platform/rowhouse/sdk/icu"
 	"github.com/rowhouse-platform/rowhouse/sdk/mail"
 )
 
@@ -75,6 +76,10 @@ type Brand struct {
 	// [MailFor] make mails of them.
 	MailKinds map[string]mail.Kind
 	Mails     map[string]map[string]mail.Template
+	// MessageKinds are the texts with places in them that products declare, with the types of the places; Messages are what
+	// the brand says, by language and kind. [Brand.Format] fills the places in.
+	MessageKinds map[string]icu.Arguments
+	Messages     map[string]map[string]string
 }
 
 // Palette holds colours by their roles, each "#rrggbb" or empty. The name of a role in
@@ -172,11 +177,12 @@ func onDomain(o Object, host string) Object {
 	return out
 }
 
-// CheckBrand says what [BrandOn] would refuse, on any domain, and what is wrong with templates of mails.
+// CheckBrand says what [BrandOn] would refuse, on any domain, and what is wrong with templates of mails and with
+// messages.
 func CheckBrand(o Object) []Problem {
 	check := func(o Object) []Problem {
 		b, found := readBrand(o)
-		return append(found, checkMails(b)...)
+		return append(append(found, checkMails(b)...), checkMessages(b)...)
 	}
 	return append(check(onDomain(o, "")), EachDomain(o, check)...)
 }
@@ -226,6 +232,7 @@ func readBrand(o Object) (Brand, []Problem) {
 	b.Exceptions = r.lines(o, "", "exceptions", checkText)
 	r.languages(o, &b)
 	r.mails(o, &b)
+	r.messages(o, &b)
 	return b, r.problems
 }
 

@@ -77,7 +77,7 @@ func (b Brand) Files() []Asset {
 // Empty reports whether nothing is set that shows.
 func (b Brand) Empty() bool {
 	return b.Name == "" && b.Logo == "" && b.Light == Palette{} && b.Dark == Palette{} && b.LightContrast == Palette{} &&
-		b.DarkContrast == Palette{} && len(b.Files()) == 0 && b.Typography.plain() && len(b.Links)+len(b.Texts)+len(b.Terms) == 0
+		b.DarkContrast == Palette{} && len(b.Files()) == 0 && b.Typography.plain() && len(b.Links)+len(b.Texts)+len(b.Terms)+len(b.Messages) == 0
 }
 
 func (t Typography) plain() bool {

@@ -62,6 +62,9 @@ func (b Brand) Locales() []string {
 	for tag := range b.Terms {
 		all = append(all, tag)
 	}
+	for tag := range b.Messages {
+		all = append(all, tag)
+	}
 	slices.Sort(all)
 	all = slices.Compact(all)
 	if i := slices.Index(all, b.Locale); i > 0 {
@@ -121,19 +124,21 @@ func (r *brandReader) languages(o Object, b *Brand) {
 	if b.Locale != "" {
 		r.tag("/locale", b.Locale)
 	}
-	read := func(name string, check func(string) error) map[string]map[string]string {
-		in := r.object(o, "", name)
-		if len(in) == 0 {
-			return nil
-		}
-		out := make(map[string]map[string]string, len(in))
-		for _, tag := range slices.Sorted(maps.Keys(in)) {
-			r.tag(Pointer(name, tag), tag)
-			out[tag] = r.lines(in, "/"+name, tag, check)
-		}
-		return out
+	b.Texts, b.Terms = r.byLanguage(o, "texts", checkText), r.byLanguage(o, "terms", checkTerm)
+}
+
+// byLanguage reads a member that has texts by language and key.
+func (r *brandReader) byLanguage(o Object, name string, check func(string) error) map[string]map[string]string {
+	in := r.object(o, "", name)
+	if len(in) == 0 {
+		return nil
 	}
-	b.Texts, b.Terms = read("texts", checkText), read("terms", checkTerm)
+	out := make(map[string]map[string]string, len(in))
+	for _, tag := range slices.Sorted(maps.Keys(in)) {
+		r.tag(Pointer(name, tag), tag)
+		out[tag] = r.lines(in, "/"+name, tag, check)
+	}
+	return out
 }
 
 // tag takes a language tag (BCP 47) as everybody writes it, so that no two names mean one language.

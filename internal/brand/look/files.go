@@ -136,7 +136,7 @@ func document(b settings.Brand, sides []Side) any {
 			out[name] = value
 		}
 	}
-	for name, value := range map[string]map[string]map[string]string{"texts": b.Texts, "terms": b.Terms} {
+	for name, value := range map[string]map[string]map[string]string{"texts": b.Texts, "terms": b.Terms, "messages": b.Messages} {
 		if len(value) > 0 {
 			out[name] = value
 		}
