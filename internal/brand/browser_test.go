@@ -76,6 +76,7 @@ func (s shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type witness struct {
 	mu               sync.Mutex
 	scripts, foreign []string
+	answers          []string // to what the page of all pages was asked
 }
 
 func (s *witness) see(event any, own string) {
@@ -122,16 +123,16 @@ func TestABrowserFindsNothingToRun(t *testing.T) {
 		}
 	}
 	hostile.pictures, hostile.sheets = some(hostile.pictures, 9), some(hostile.sheets, 9)
-	seen := visit(browser, t, clean)
+	seen := visit(browser, t, clean, "")
 	for _, what := range append(seen.scripts, seen.foreign...) {
 		t.Errorf("sanitised: %s", html.UnescapeString(what))
 	}
-	control := visit(browser, t, hostile)
+	control := visit(browser, t, hostile, "")
 	ran := func(address string) bool { return strings.HasSuffix(address, "/ran") }
 	if len(control.scripts) == 0 || !slices.ContainsFunc(control.foreign, ran) {
 		t.Errorf("the trap catches nothing: %d scripts, %d requests", len(control.scripts), len(control.foreign))
 	}
-	if only := visit(browser, t, shop{sheets: hostile.sheets}); len(only.foreign) == 0 {
+	if only := visit(browser, t, shop{sheets: hostile.sheets}, ""); len(only.foreign) == 0 {
 		t.Error("no hostile sheet asks for anything")
 	}
 	t.Logf("%d pictures and %d sheets sanitised; unsanitised, %d and %d ran %d scripts and sent %d foreign requests",
@@ -150,8 +151,9 @@ func some[T any](all []T, n int) []T {
 	return few
 }
 
-// visit opens the shop's page of all pages and returns what happened until each had its say.
-func visit(browser context.Context, t *testing.T, s shop) *witness {
+// visit opens the page of all pages and returns what happened until each had its say, and what it then answers to ask, an
+// expression of JavaScript, or "".
+func visit(browser context.Context, t *testing.T, s http.Handler, ask string) *witness {
 	t.Helper()
 	server := httptest.NewServer(s)
 	defer server.Close()
@@ -166,7 +168,11 @@ func visit(browser context.Context, t *testing.T, s shop) *witness {
 		err = chromedp.Do(tab, chromedp.Navigate(server.URL+"/"))
 	}
 	_, err2 := chromedp.Run(tab, chromedp.Evaluate[int](settled, chromedp.EvalAwaitPromise))
-	if err := errors.Join(err, err2); err != nil {
+	var err3 error
+	if ask != "" {
+		seen.answers, err3 = chromedp.Run(tab, chromedp.Evaluate[[]string](ask))
+	}
+	if err := errors.Join(err, err2, err3); err != nil {
 		t.Fatal(err)
 	}
 	closeTab()
