@@ -168,6 +168,16 @@ func TestFlagsStayWithTheirTenant(t *testing.T) {
 	}
 }
 
+// starve leaves acme no more requests.
+func (r *rig) starve() {
+	r.Helper()
+	r.control.limits.Set(r, "tenant/"+tenanttest.UID("acme").String()+"/requests", &quotav1.LimitEntry{Limit: &quotav1.Limit{
+		Name: "tenants/acme/limits/requests", Tokens: 1, Burst: 1, Period: durationpb.New(time.Hour), Revision: 2,
+		OnStoreLoss: quotav1.StoreLossPolicy_STORE_LOSS_POLICY_FAIL_CLOSED,
+	}})
+	r.control.refuse.Store(true)
+}
+
 func TestFlagsObeyTheTenantsRate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -176,11 +186,7 @@ func TestFlagsObeyTheTenantsRate(t *testing.T) {
 	g := r.start()
 	c := r.browser(g)
 	r.served(c, "acme", keys["acme"])
-	r.control.limits.Set(r, "tenant/"+tenanttest.UID("acme").String()+"/requests", &quotav1.LimitEntry{Limit: &quotav1.Limit{
-		Name: "tenants/acme/limits/requests", Tokens: 1, Burst: 1, Period: durationpb.New(time.Hour), Revision: 2,
-		OnStoreLoss: quotav1.StoreLossPolicy_STORE_LOSS_POLICY_FAIL_CLOSED,
-	}})
-	r.control.refuse.Store(true)
+	r.starve()
 	eventually(t, "a refusal", func() bool {
 		status, text, h := r.askFlags(c, "https://acme.localhost"+ofrepFlags, keys["acme"], `{}`)
 		if status == http.StatusOK {

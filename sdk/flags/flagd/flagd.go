@@ -74,6 +74,13 @@ func (h *Handler) errorOf(ctx context.Context, err error) *connect.Error {
 		return known
 	}
 	f, ok := fault.As(err)
+	switch {
+	case ok:
+	case ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded):
+		return connect.NewError(connect.CodeDeadlineExceeded, errors.New("the caller's deadline has passed"))
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return connect.NewError(connect.CodeCanceled, errors.New("the caller went away"))
+	}
 	if !ok || f.Kind == fault.Internal {
 		h.c.Log.ErrorContext(ctx, "flagd's protocol failed", "error", err)
 		return connect.NewError(connect.CodeInternal, errors.New("the server failed"))
