@@ -155,6 +155,33 @@ func (a *Authenticator) Peer(id identity.ID) Principal {
 	return Principal{Kind: kind, Name: id.String()}
 }
 
+// Named returns who has a name now, as [Authenticator.Bearer] and [Authenticator.Peer] would: somebody whom the files no
+// longer name, or whose static token is over, is the zero Principal. Nobody showed a credential; what the issuer of a
+// person's tokens would say of them today is not known.
+func (a *Authenticator) Named(name string) Principal {
+	if a.people != nil {
+		known := a.people.now()
+		for _, holder := range known.byToken {
+			if holder.principal.Name == name && (holder.expire.IsZero() || a.clock().Before(holder.expire)) {
+				return holder.principal
+			}
+		}
+		for _, principal := range known.bySubject {
+			if principal.Name == name {
+				return principal
+			}
+		}
+	}
+	if a.workloads != nil {
+		for _, w := range a.workloads.now() {
+			if w.principal.Name == name {
+				return w.principal
+			}
+		}
+	}
+	return Principal{}
+}
+
 // MayPresent reports whether the workload may present tenant contexts that others minted. It fits
 // tenant.VerifierConfig.
 func (a *Authenticator) MayPresent(id identity.ID) bool {

@@ -160,6 +160,41 @@ func TestStaticTokensEnd(t *testing.T) {
 	}
 }
 
+// Somebody's rights can be looked up by name as long as they would have them with a credential.
+func TestNamed(t *testing.T) {
+	t.Parallel()
+	_, sum, err := operator.NewToken(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	people := write(t, "operators.yaml", "operators:\n"+
+		"- {name: ada, issuer: https://id.example, subject: '1', roles: [operator]}\n"+
+		"- {name: ci, token_sha256: "+sum+", expire_time: 2026-03-01T12:00:00Z, roles: [viewer]}\n")
+	peers := write(t, "peers.yaml", "peers:\n- {identity: spiffe://x.example/cell/c/app/notes, roles: [app]}\n")
+	now := time.Date(2026, 3, 1, 11, 59, 0, 0, time.UTC)
+	a := mustNew(t, operator.Config{OperatorsFile: people, PeersFile: peers, Clock: func() time.Time { return now }})
+	for name, permission := range map[string]string{
+		"operator:ada@https://id.example": "config.changes.publish", "operator:ci@static": "config.changes.get",
+		"spiffe://x.example/cell/c/app/notes": "config.settings.watch",
+	} {
+		if got := a.Named(name); got.Name != name || !got.Has(permission) {
+			t.Errorf("%s is %+v", name, got)
+		}
+	}
+	for _, name := range []string{"", "ada", "operator:ada@static", "operator:eve@https://id.example", "unbound:2@https://id.example"} {
+		if got := a.Named(name); !got.IsZero() || len(got.Permissions()) > 0 {
+			t.Errorf("%q is %+v", name, got)
+		}
+	}
+	now = now.Add(time.Minute)
+	if got := a.Named("operator:ci@static"); !got.IsZero() {
+		t.Errorf("whose token is over is %+v", got)
+	}
+	if got := mustNew(t, operator.Config{}).Named("operator:ci@static"); !got.IsZero() {
+		t.Errorf("without files: %+v", got)
+	}
+}
+
 func TestNewTokenIsRandomAndHashed(t *testing.T) {
 	t.Parallel()
 	token, sum, err := operator.NewToken(bytes.NewReader(make([]byte, 32)))

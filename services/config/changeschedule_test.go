@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,14 +20,20 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/follower"
 	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
 	"github.com/rowhouse-platform/rowhouse/services/config"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/rpc"
 )
 
-func later() *timestamppb.Timestamp { return timestamppb.New(time.Now().Add(24 * time.Hour)) }
+func later() *timestamppb.Timestamp {
+	return timestamppb.New(time.Now().Add(24 * time.Hour).Truncate(time.Second))
+}
 
 // beside runs a second replica beside the service, on the same database, until the test ends.
-func (r *rig) beside() {
+func (r *rig) beside(configure ...func(*config.Config)) {
 	r.tb.Helper()
 	c := r.config
+	for _, fn := range configure {
+		fn(&c)
+	}
 	c.Replica, c.State = "config-2", yamlfile.Path(filepath.Join(r.tb.TempDir(), "state"))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -57,11 +65,42 @@ func (a api) state(t *testing.T, id string) configv1.ChangeState {
 	return c.GetState()
 }
 
-// A change becomes live at its time and not before, once, whoever looks, and within a second.
+// lookout is the clock of schedulers, which look when the test says so.
+type lookout struct {
+	mu    sync.Mutex
+	now   time.Time
+	looks []chan time.Time
+}
+
+// another gives a replica this clock.
+func (l *lookout) another(c *config.Config) {
+	looks := make(chan time.Time)
+	l.looks = append(l.looks, looks)
+	*c = c.WithPace(rpc.Pace{Looks: looks, Now: func(context.Context) (time.Time, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.now, nil
+	}})
+}
+
+// look sets the time and returns when all replicas have looked and done what needs no hooks.
+func (l *lookout) look(at time.Time) {
+	l.mu.Lock()
+	l.now = at
+	l.mu.Unlock()
+	for range 2 { // who takes the second is done with the first
+		for _, looks := range l.looks {
+			looks <- at
+		}
+	}
+}
+
+// A change becomes live once, whoever looks, not before its time and within a second of it.
 func TestScheduledOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.beside()
+	clock := &lookout{now: time.Now()}
+	r := newRigWith(t, clock.another)
+	r.beside(clock.another)
 	a := r.as("owner")
 	ctx := t.Context()
 	r.namespace(a, "portal", `{}`)
@@ -72,25 +111,33 @@ func TestScheduledOnce(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	const n = 10
-	var ids []string
+	const n, apart = 10, 130 * time.Millisecond
+	first := later().AsTime()
 	for i := range n {
 		id := fmt.Sprintf("c-%d", i)
-		ids = append(ids, id)
 		_, err := a.propose(t, id, patches(fmt.Sprintf("plans/p%d/config/portal", i), fmt.Sprintf(`{"v":%d}`, i)))
 		must(t, err)
-		must(t, a.schedule(t, id, later()))
+		must(t, a.schedule(t, id, timestamppb.New(first.Add(time.Duration(i)*apart))))
 	}
 	_, err := a.propose(t, "never", patches("plans/free/config/portal", `{"v":1}`))
 	must(t, err)
-	must(t, a.schedule(t, "never", later()))
+	must(t, a.schedule(t, "never", timestamppb.New(first)))
 	_, err = a.CancelChange(ctx, &configv1.CancelChangeRequest{Name: "changes/never"})
 	must(t, err)
-	r.due("never")
-	start := time.Now()
-	r.due(ids...)
-	for i, id := range ids {
-		eventually(t, id, func() bool { return a.state(t, id) == configv1.ChangeState_CHANGE_STATE_LIVE })
+	live := map[int]bool{}
+	for now := first.Add(-2 * rpc.SchedulePoll); now.Before(first.Add(n*apart + time.Second)); now = now.Add(rpc.SchedulePoll) {
+		clock.look(now)
+		for i := range n {
+			if live[i] || a.state(t, fmt.Sprintf("c-%d", i)) != configv1.ChangeState_CHANGE_STATE_LIVE {
+				continue
+			}
+			live[i] = true
+			if late := now.Sub(first.Add(time.Duration(i) * apart)); late < 0 || late > time.Second {
+				t.Errorf("change %d became live %v after its time", i, late)
+			}
+		}
+	}
+	for i := range n {
 		doc := fmt.Sprintf("plans/p%d/config/portal", i)
 		revisions, err := a.ListDocumentRevisions(ctx, &configv1.ListDocumentRevisionsRequest{Parent: doc})
 		must(t, err)
@@ -98,7 +145,6 @@ func TestScheduledOnce(t *testing.T) {
 			t.Errorf("%s has the revisions %v", doc, revisions)
 		}
 	}
-	t.Logf("%d changes were live %v after their time", n, time.Since(start))
 	if got := a.content(t, "plans/free/config/portal"); got != "" {
 		t.Errorf("what was cancelled is live: %s", got)
 	}
@@ -108,6 +154,9 @@ func TestScheduledOnce(t *testing.T) {
 	for _, e := range events.GetEvents() {
 		if e.GetMethod() == "job/publish-change" {
 			fired++
+			if !strings.HasSuffix(e.GetReason(), "which operator:owner@static scheduled") {
+				t.Errorf("the record says %q", e.GetReason())
+			}
 		}
 	}
 	if fired != n {

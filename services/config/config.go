@@ -48,6 +48,9 @@ type Config struct {
 	KEK yamlfile.Path `yaml:"kek,omitempty"`
 	// Egress bounds where webhooks and hooks may be.
 	Egress Egress `yaml:"egress,omitempty"`
+
+	// pace is for tests, which have clocks of their own.
+	pace rpc.Pace
 }
 
 // Check does all that a start does short of connecting and listening: it reads every file that c names.
@@ -71,7 +74,7 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Environment: b.Callers.Environment, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
 			PreviewKey: b.FeedKey, Webhooks: webhooks, Meters: b.Telemetry.MeterProvider(), ReadsSecrets: b.Callers.ReadsSecrets,
-			Harm: make(chan struct{}, 1),
+			Caller: b.Callers.Named, Pace: c.pace, Harm: make(chan struct{}, 1),
 		}
 		if webhooks.Box != nil {
 			api.Secrets.KEK = secret.Local{Box: webhooks.Box}

@@ -116,7 +116,7 @@ func (r *receiver) await(tb testing.TB, path string, n int) []received {
 }
 
 // newHookRig is a rig that may call a receiver on loopback.
-func newHookRig(tb testing.TB) (*rig, *receiver) {
+func newHookRig(tb testing.TB, more ...func(*config.Config)) (*rig, *receiver) {
 	tb.Helper()
 	to := newReceiver(tb)
 	roots := filepath.Join(tb.TempDir(), "receiver.pem")
@@ -127,6 +127,9 @@ func newHookRig(tb testing.TB) (*rig, *receiver) {
 	must(tb, err)
 	r := newRigWith(tb, func(c *config.Config) {
 		c.Egress = config.Egress{Ports: []int{n, 443}, Allow: []string{"127.0.0.0/8"}, Roots: yamlfile.Path(roots)}
+		for _, configure := range more {
+			configure(c)
+		}
 	})
 	return r, to
 }

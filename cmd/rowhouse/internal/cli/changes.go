@@ -84,8 +84,8 @@ func changes() noun {
 			{
 				name: "schedule", rpc: "ScheduleChange", short: "Have a change become live at a time", fields: named(changeForm),
 				flags: []flag{{path: "not_before", name: "at", usage: "when, such as 2026-12-01T08:00:00+01:00", required: true}},
-				long: "Have a change become live by itself, within a second of a time. It is checked again then; if it cannot become live,\n" +
-					"it is HALTED, and diff shows why.",
+				long: "Have a change become live by itself, within a second of a time. It is checked again then, your permissions too; if it\n" +
+					"cannot become live, it is HALTED, and diff shows why. Hooks that give no answer are asked again for 15 minutes.",
 				example: "rowhouse config changes schedule spring-prices --at 2026-12-01T08:00:00+01:00",
 			},
 			{
@@ -289,6 +289,9 @@ func showReview(a *app, c *cobra.Command, i *invocation) error {
 		change.GetDigest())
 	if review != nil {
 		say("it has %d approvals and needs %d", len(change.GetApprovals()), review.GetRequiredApprovals())
+		if change.GetState() == configv1.ChangeState_CHANGE_STATE_SCHEDULED && change.GetRefusal().GetCode() != 0 {
+			say("its time has come, and it is tried again: %s", change.GetRefusal().GetMessage())
+		}
 		if review.GetRefusal().GetCode() != 0 {
 			say("it cannot become live now: %s", review.GetRefusal().GetMessage())
 		}

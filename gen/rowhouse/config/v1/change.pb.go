@@ -105,7 +105,7 @@ const (
 	// An approver said no. An update makes it a draft again.
 	ChangeState_CHANGE_STATE_REJECTED ChangeState = 6
 	// At its time it could not become live: something else changed the same leaves, or it would not be valid any more, or
-	// not approved. Nothing of it was done. Publish or schedule it again, or update it.
+	// not approved, or whoever scheduled it may not any more, or hooks refused it or said nothing for 15 minutes. Nothing of it was done. Publish or schedule it again, or update it.
 	ChangeState_CHANGE_STATE_HALTED ChangeState = 7
 	// It was given up. That is final.
 	ChangeState_CHANGE_STATE_CANCELLED ChangeState = 8
@@ -188,11 +188,14 @@ type Change struct {
 	Approvals []*ChangeApproval `protobuf:"bytes,8,rep,name=approvals,proto3" json:"approvals,omitempty"`
 	// When it becomes live by itself; absent unless it is or was SCHEDULED.
 	NotBefore *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
-	// Of a change that is HALTED: why it could not become live at its time, with the reason and the details that
-	// PublishChange would have answered.
+	// Why it could not become live at its time, with the reason and the details that PublishChange would have answered. It is
+	// HALTED then; or it is still SCHEDULED, because hooks gave no answer (HOOK_UNAVAILABLE), and is tried again.
 	Refusal *status.Status `protobuf:"bytes,10,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	// What was said when it was rejected or cancelled.
 	ClosingReason string `protobuf:"bytes,11,opt,name=closing_reason,json=closingReason,proto3" json:"closing_reason,omitempty"`
+	// Who scheduled it last; empty of a change that was scheduled by a release that did not write that down. At its time
+	// they have to have the permissions still.
+	Scheduler string `protobuf:"bytes,12,opt,name=scheduler,proto3" json:"scheduler,omitempty"`
 	// When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it last changed, of a LIVE one when it became so.
@@ -306,6 +309,13 @@ func (x *Change) GetRefusal() *status.Status {
 func (x *Change) GetClosingReason() string {
 	if x != nil {
 		return x.ClosingReason
+	}
+	return ""
+}
+
+func (x *Change) GetScheduler() string {
+	if x != nil {
+		return x.Scheduler
 	}
 	return ""
 }
@@ -484,7 +494,7 @@ var File_rowhouse_config_v1_change_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_change_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/change.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x9a\x05\n" +
+	"\x1frowhouse/config/v1/change.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xbd\x05\n" +
 	"\x06Change\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12 \n" +
@@ -498,7 +508,8 @@ const file_rowhouse_config_v1_change_proto_rawDesc = "" +
 	"not_before\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tnotBefore\x121\n" +
 	"\arefusal\x18\n" +
 	" \x01(\v2\x12.google.rpc.StatusB\x03\xe0A\x03R\arefusal\x12*\n" +
-	"\x0eclosing_reason\x18\v \x01(\tB\x03\xe0A\x03R\rclosingReason\x12@\n" +
+	"\x0eclosing_reason\x18\v \x01(\tB\x03\xe0A\x03R\rclosingReason\x12!\n" +
+	"\tscheduler\x18\f \x01(\tB\x03\xe0A\x03R\tscheduler\x12@\n" +
 	"\vcreate_time\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12@\n" +
 	"\vupdate_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +

@@ -66,7 +66,9 @@ type ChangeServiceClient interface {
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; WRONG_STATE; REASON_REQUIRED.
 	RejectChange(ctx context.Context, in *RejectChangeRequest, opts ...grpc.CallOption) (*RejectChangeResponse, error)
 	// ScheduleChange has a change become live by itself, within a second of a time, or at another time than before. Then it is
-	// checked again, and is HALTED if PublishChange would be refused. The caller also needs what its edits need directly.
+	// checked again, and is HALTED if PublishChange would be refused, also for the permissions that the caller has then, as
+	// far as config's own files of operators and workloads know. The caller also needs what its edits need directly. Hooks
+	// that give no answer are asked again, ever more rarely, until 15 minutes after the time.
 	// Errors: those of PublishChange.
 	ScheduleChange(ctx context.Context, in *ScheduleChangeRequest, opts ...grpc.CallOption) (*ScheduleChangeResponse, error)
 	// PublishChange makes a change live: all its edits in one transaction, each a revision of its document, by the same checks
@@ -224,7 +226,9 @@ type ChangeServiceServer interface {
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; WRONG_STATE; REASON_REQUIRED.
 	RejectChange(context.Context, *RejectChangeRequest) (*RejectChangeResponse, error)
 	// ScheduleChange has a change become live by itself, within a second of a time, or at another time than before. Then it is
-	// checked again, and is HALTED if PublishChange would be refused. The caller also needs what its edits need directly.
+	// checked again, and is HALTED if PublishChange would be refused, also for the permissions that the caller has then, as
+	// far as config's own files of operators and workloads know. The caller also needs what its edits need directly. Hooks
+	// that give no answer are asked again, ever more rarely, until 15 minutes after the time.
 	// Errors: those of PublishChange.
 	ScheduleChange(context.Context, *ScheduleChangeRequest) (*ScheduleChangeResponse, error)
 	// PublishChange makes a change live: all its edits in one transaction, each a revision of its document, by the same checks

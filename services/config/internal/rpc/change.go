@@ -15,6 +15,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/etag"
 	"github.com/rowhouse-platform/rowhouse/internal/mask"
+	"github.com/rowhouse-platform/rowhouse/internal/operator"
 	"github.com/rowhouse-platform/rowhouse/internal/page"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -165,7 +166,7 @@ func (s *changeService) write(ctx context.Context, tx *change.Tx, c *store.Chang
 	if utf8.RuneCountInString(strings.TrimSpace(c.GetReason())) < leastReason {
 		return badField("change.reason", "has fewer than 10 characters")
 	}
-	if err := entitled(tx, c.GetEdits()); err != nil {
+	if err := entitled(tx.Call().Principal, c.GetEdits()); err != nil {
 		return err
 	}
 	if c.Edits == nil {
@@ -188,12 +189,12 @@ func (s *changeService) write(ctx context.Context, tx *change.Tx, c *store.Chang
 		return err
 	}
 	take(tx, c, way)
-	c.Approvals, c.NotBefore, c.Refusal, c.ClosingReason = nil, nil, nil, ""
+	c.Approvals, c.NotBefore, c.Scheduler, c.Refusal, c.ClosingReason = nil, nil, "", nil, ""
 	return nil
 }
 
-// entitled refuses callers who could not make the edits directly: a change is no way around permissions.
-func entitled(tx *change.Tx, edits []*configv1.ChangeEdit) error {
+// entitled refuses who could not make the edits directly: a change is no way around permissions.
+func entitled(who operator.Principal, edits []*configv1.ChangeEdit) error {
 	for _, e := range edits {
 		permission := "config.documents.update"
 		switch {
@@ -202,12 +203,19 @@ func entitled(tx *change.Tx, edits []*configv1.ChangeEdit) error {
 		case e.GetForm() == configv1.ChangeEditForm_CHANGE_EDIT_FORM_DELETE:
 			permission = "config.documents.delete"
 		}
-		if !tx.Call().Principal.Has(permission) {
-			return fault.New(fault.PermissionDenied, fault.ReasonPermissionMissing, "the caller lacks the permission %s, which an edit needs",
-				permission).WithMetadata("permission", permission)
+		if !who.Has(permission) {
+			return lacking(who, permission, "an edit")
 		}
 	}
 	return nil
+}
+
+// publishing is the permission to publish changes, and to have them published.
+const publishing = "config.changes.publish"
+
+func lacking(who operator.Principal, permission, what string) error {
+	return fault.New(fault.PermissionDenied, fault.ReasonPermissionMissing, "%s lacks the permission %s, which %s needs",
+		who.Name, permission, what).WithMetadata("permission", permission)
 }
 
 // GetChange implements rowhouse.config.v1.ChangeService.
@@ -322,7 +330,7 @@ func (s *changeService) RejectChange(ctx context.Context, req *configv1.RejectCh
 func (s *changeService) ScheduleChange(ctx context.Context, req *configv1.ScheduleChangeRequest) (*configv1.ScheduleChangeResponse, error) {
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.ScheduleChangeResponse, error) {
 		c, err := s.step(ctx, tx, req.GetName(), req.GetEtag(), func(c *store.Change, way *governance.Change) error {
-			if err := entitled(tx, c.GetEdits()); err != nil {
+			if err := entitled(tx.Call().Principal, c.GetEdits()); err != nil {
 				return err
 			}
 			p, err := s.plan(ctx, tx, c, store.ReadNamespace)
@@ -336,7 +344,8 @@ func (s *changeService) ScheduleChange(ctx context.Context, req *configv1.Schedu
 			if !at.After(tx.Now()) || at.After(tx.Now().Add(farthest)) {
 				return badField("not_before", "is not in the future, or more than 366 days from now")
 			}
-			c.NotBefore, c.Refusal = timestamppb.New(at), nil
+			c.NotBefore, c.Refusal, c.Scheduler = timestamppb.New(at), nil, tx.Call().Principal.Name
+			c.Attempt, c.TryTime = c.Attempt+1, nil // what hooks said of an earlier schedule is of that one
 			return p.refusal
 		})
 		return &configv1.ScheduleChangeResponse{Change: c}, err
@@ -351,7 +360,7 @@ func (s *changeService) PublishChange(ctx context.Context, req *configv1.Publish
 	}
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.PublishChangeResponse, error) {
 		c, err := s.step(ctx, tx, req.GetName(), req.GetEtag(), func(c *store.Change, way *governance.Change) error {
-			if err := entitled(tx, c.GetEdits()); err != nil {
+			if err := entitled(tx.Call().Principal, c.GetEdits()); err != nil {
 				return err
 			}
 			if err := asked.settle(tx, c); err != nil {

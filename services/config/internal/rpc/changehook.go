@@ -45,6 +45,22 @@ func (s *changeService) ask(ctx context.Context, name string) (asked, error) {
 	return a, nil
 }
 
+// unanswered is why hooks have to be asked again: none refused the step, and one that has to agree said nothing. It is nil
+// when they are done.
+func (a asked) unanswered() (why error) {
+	for _, v := range a.verdicts {
+		err := v.Settle(nil) // a job skips no hooks, so there is nothing to record
+		switch {
+		case err == nil:
+		case fault.ReasonOf(err) == fault.ReasonHookUnavailable, fault.KindOf(err) == fault.Unavailable, fault.KindOf(err) == fault.DeadlineExceeded:
+			why = err
+		default:
+			return nil
+		}
+	}
+	return why
+}
+
 // settle ends the step if hooks refused it, or were asked about another content.
 func (a asked) settle(tx *change.Tx, c *store.Change) error {
 	if a.digest != c.GetDigest() {

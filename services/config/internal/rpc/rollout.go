@@ -57,7 +57,7 @@ func (s *rolloutService) CreateRollout(
 	verdict := s.askDocument(ctx, from.GetDocument())
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateRolloutResponse, error) {
 		// A rollout is no way around permissions.
-		if err := entitled(tx, []*configv1.ChangeEdit{{Name: from.GetDocument()}}); err != nil {
+		if err := entitled(tx.Call().Principal, []*configv1.ChangeEdit{{Name: from.GetDocument()}}); err != nil {
 			return nil, err
 		}
 		w, err := s.documents.open(ctx, tx, "rollout.document", from.GetDocument(), req.GetDocumentEtag())

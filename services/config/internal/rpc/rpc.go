@@ -20,6 +20,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/feedserver"
 	"github.com/rowhouse-platform/rowhouse/internal/hook"
+	"github.com/rowhouse-platform/rowhouse/internal/operator"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -57,6 +58,10 @@ type Config struct {
 	Meters metric.MeterProvider
 	// Secrets seals what settings refer to. Without a key there are no secrets.
 	Secrets secret.Keeper
+	// Caller is who has a name now, as the files of operators and workloads say: without permissions if nobody has.
+	Caller func(name string) operator.Principal
+	// Pace is when scheduled changes are looked for.
+	Pace Pace
 	// Harm, with one place, wakes the process's worker of rollouts. Optional.
 	Harm chan struct{}
 	// Log gets what no caller is told.

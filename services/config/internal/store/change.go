@@ -23,7 +23,11 @@ type Change struct {
 	// Change is what is told of it, but for the edits.
 	*configv1.Change
 
-	Edits   []*Edit
+	Edits []*Edit
+	// Attempt counts the tries at making it live at its time, over all its schedules. TryTime is until when nobody begins
+	// another one; nil for at once.
+	Attempt int64
+	TryTime *time.Time
 	version int64
 }
 
@@ -41,7 +45,7 @@ type Edit struct {
 const changePrefix = "changes/"
 
 const changeColumns = `uid::text, id, state, reason, authors, digest, not_before, refusal, closing_reason, create_time,
-	update_time, version`
+	update_time, version, scheduled_by, attempt, try_time`
 
 func scanChange(row pgx.Row) (*Change, error) {
 	c := &Change{Change: new(configv1.Change)}
@@ -49,7 +53,8 @@ func scanChange(row pgx.Row) (*Change, error) {
 	var digest, refusal []byte
 	var due *time.Time
 	var created, updated time.Time
-	err := row.Scan(&c.Uid, &id, &state, &c.Reason, &c.Authors, &digest, &due, &refusal, &c.ClosingReason, &created, &updated, &c.version)
+	err := row.Scan(&c.Uid, &id, &state, &c.Reason, &c.Authors, &digest, &due, &refusal, &c.ClosingReason, &created, &updated,
+		&c.version, &c.Scheduler, &c.Attempt, &c.TryTime)
 	if err != nil {
 		return nil, err
 	}
@@ -93,34 +98,6 @@ func readChange(ctx context.Context, q Querier, id, lock string) (*Change, error
 		return nil, fmt.Errorf("read a change: %w", err)
 	}
 	return c, nil
-}
-
-// LockDueChange returns a change that is scheduled for a time that has come, and keeps all others from it. It is nil when it
-// is so no more, or when another process has it.
-func LockDueChange(ctx context.Context, q Querier, id string) (*Change, error) {
-	c, err := scanChange(q.QueryRow(ctx, `SELECT `+changeColumns+` FROM settings.change
-		WHERE id = $1 AND state = 'SCHEDULED' AND not_before <= now() FOR NO KEY UPDATE SKIP LOCKED`, id))
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil //nolint:nilnil // none is an answer here
-	}
-	if err == nil {
-		err = c.complete(ctx, q)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read a change: %w", err)
-	}
-	return c, nil
-}
-
-// DueChanges returns the ids of up to n changes whose time has come, the first one first, without those that are passed
-// over.
-func DueChanges(ctx context.Context, q Querier, passed []string, n int) ([]string, error) {
-	rows, err := q.Query(ctx, `SELECT id FROM settings.change WHERE state = 'SCHEDULED' AND not_before <= now() AND id <> ALL ($1)
-		ORDER BY not_before LIMIT $2`, passed, n)
-	if err != nil {
-		return nil, fmt.Errorf("look for changes: %w", err)
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // complete reads the edits and approvals of a change.
@@ -274,9 +251,11 @@ func UpdateChange(ctx context.Context, q Querier, c *Change) error {
 	}
 	c.version++
 	_, err := q.Exec(ctx, `UPDATE settings.change SET state = $2, reason = $3, authors = $4, digest = decode($5, 'hex'), not_before = $6,
-			refusal = coalesce($7, ''::bytea), closing_reason = $8, update_time = $9, version = $10 WHERE uid = $1`,
+			refusal = coalesce($7, ''::bytea), closing_reason = $8, update_time = $9, version = $10,
+			scheduled_by = $11, attempt = $12, try_time = $13
+		WHERE uid = $1`,
 		c.GetUid(), stateText(c), c.GetReason(), c.GetAuthors(), c.GetDigest(), due, refusal, c.GetClosingReason(),
-		c.GetUpdateTime().AsTime(), c.version)
+		c.GetUpdateTime().AsTime(), c.version, c.GetScheduler(), c.Attempt, c.TryTime)
 	if err != nil {
 		return fmt.Errorf("write a change: %w", err)
 	}
