@@ -78,8 +78,9 @@ func NewSecrets(cfg SecretsConfig) *Secrets {
 
 // SecretFor returns the secret that the settings of the tenant of ctx refer to at a JSON pointer of a namespace, such as
 // "/payments/key". Errors are those of [For], and those of the config service: RESOURCE_NOT_FOUND where nothing is
-// referred to, PERMISSION_MISSING, SECRET_DESTROYED. A value is not asked for again while it is young, and while config
-// does not answer an older one goes on being used for a while.
+// referred to, PERMISSION_MISSING, SECRET_DESTROYED, ETAG_MISMATCH where config refers to another version than this process
+// knows of yet. A value is not asked for again while it is young, and while config does not answer, or is ahead, an older one
+// goes on being used for a while.
 func SecretFor(ctx context.Context, s *Secrets, namespace, pointer string) (Secret, error) {
 	tc, err := tenant.FromContext(ctx)
 	if err != nil {
@@ -135,10 +136,11 @@ func (s *Secrets) read(ctx context.Context, at secretPlace) (Secret, error) {
 	})
 	if err != nil {
 		err = tenantgrpc.FromStatus(err)
-		if away(err) && !k.value.IsZero() && age < s.cfg.MaxStale {
+		waits := away(err) || fault.KindOf(err) == fault.Aborted // this process's settings are a moment behind, or ahead
+		if waits && !k.value.IsZero() && age < s.cfg.MaxStale {
 			return k.value, nil
 		}
-		if !away(err) {
+		if !waits {
 			k.value = Secret{} // destroyed, or not for us any more
 		}
 		return Secret{}, fmt.Errorf("read a secret of %s: %w", at.namespace, err)

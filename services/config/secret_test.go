@@ -94,17 +94,19 @@ func TestSecretsFollowTheLayers(t *testing.T) {
 	r.set(a, "tenants/initech/config/portal", `{"key":`+refersTo("stripe", 2)+`,"mail":{"password":`+refersTo("stripe", 1)+`}}`)
 	r.reads(data, "initech", "/key", "tenants/initech v2")
 	r.reads(data, "initech", "/mail/password", "tenants/initech v1")
-	if got, err := r.reveal(data, "initech", "/key", 1); got != "tenants/initech v1" {
-		t.Errorf("a reader that is a moment behind gets %q, %v", got, err)
+	if got, err := r.reveal(data, "initech", "/key", 2); got != "tenants/initech v2" {
+		t.Errorf("a reader that knows what is referred to gets %q, %v", got, err)
 	}
-	_, err := r.reveal(data, "initech", "/key", 3)
-	refused(t, "a version that is not", err, codes.NotFound, fault.ReasonResourceNotFound)
+	for _, other := range []int32{1, 3} { // the reference says which version it is, and nobody else
+		_, err := r.reveal(data, "initech", "/key", other)
+		refused(t, "another version", err, codes.Aborted, fault.ReasonEtagMismatch)
+	}
 	for _, pointer := range []string{"/mail/host", "/mail", "/none", "/key/$secret"} {
 		r.reads(data, "initech", pointer, fault.ReasonResourceNotFound)
 	}
 	// Another tenant on the plan, which has no document of its own, gets the plan's; one on another plan the region's.
 	r.reads(data, "globex", "/key", "regions/"+tenanttest.Region+" v1")
-	_, err = stage.ReadSecret(r.in("initech"), &configv1.ReadSecretRequest{Namespace: "portal", Pointer: "/key"})
+	_, err := stage.ReadSecret(r.in("initech"), &configv1.ReadSecretRequest{Namespace: "portal", Pointer: "/key"})
 	refused(t, "a workload without the namespace", err, codes.PermissionDenied, fault.ReasonPermissionMissing)
 	if diff, err := a.DiffDocument(t.Context(), &configv1.DiffDocumentRequest{Name: "tenants/initech/config/portal", FromRevision: revisions(t, a, "tenants/initech/config/portal")[1]}); err != nil ||
 		strings.Contains(diff.String(), " v") {
@@ -640,6 +642,16 @@ func folder(t *testing.T, dir string) string {
 // dump is all rows of the service's database as text, bytes in hex.
 func (r *rig) dump(t *testing.T) string {
 	t.Helper()
+	var b strings.Builder
+	for table, text := range r.tables(t) {
+		fmt.Fprintln(&b, table, text)
+	}
+	return b.String()
+}
+
+// tables are all tables of the service's database that have rows, as text.
+func (r *rig) tables(t *testing.T) map[string]string {
+	t.Helper()
 	owner, ctx := r.db.Owner(t), t.Context()
 	rows, err := owner.Query(ctx, `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
 		WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`)
@@ -651,15 +663,15 @@ func (r *rig) dump(t *testing.T) string {
 		tables = append(tables, table)
 	}
 	must(t, rows.Err())
-	var b strings.Builder
+	out := make(map[string]string)
 	for _, table := range tables {
 		var text *string
 		must(t, owner.QueryRow(ctx, `SELECT string_agg(t::text, E'\n') FROM `+table+` t`).Scan(&text))
 		if text != nil {
-			fmt.Fprintln(&b, table, *text)
+			out[table] = *text
 		}
 	}
-	return b.String()
+	return out
 }
 
 // An app reads secrets by the SDK: kept for a while, obeyed at once when the reference changes, used on while config is
@@ -724,6 +736,37 @@ func TestAppsReadSecrets(t *testing.T) {
 	}
 	if now = now.Add(time.Hour); read() == "two" {
 		t.Error("what was kept is used for ever")
+	}
+}
+
+// An app whose settings stood still while the document went on to another version uses what it has, and reads no other.
+func TestAnAppThatIsBehind(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.as("owner"), r.in("acme")
+	r.namespace(a, "portal", secretive)
+	r.seal(a, "plans/business/config/portal/secrets/stripe", "one")
+	r.seal(a, "plans/business/config/portal/secrets/stripe", "two")
+	r.set(a, "plans/business/config/portal", `{"key":`+refersTo("stripe", 1)+`}`)
+	store := &settings.Store{Trust: families(t)}
+	stop := r.follow(t, store).Close
+	now := time.Now()
+	cfg := settings.SecretsConfig{Config: r.gateway(), Store: store, Clock: func() time.Time { return now }}
+	secrets := settings.NewSecrets(cfg)
+	eventually(t, "the first version", func() bool {
+		s, err := settings.SecretFor(ctx, secrets, "portal", "/key")
+		return err == nil && string(s.Reveal()) == "one"
+	})
+	stop()
+	r.set(a, "plans/business/config/portal", `{"key":`+refersTo("stripe", 2)+`}`)
+	now = now.Add(6 * time.Minute)
+	for range 2 {
+		if s, err := settings.SecretFor(ctx, secrets, "portal", "/key"); err != nil || string(s.Reveal()) != "one" {
+			t.Errorf("it does not use what it has: %v", err)
+		}
+	}
+	if _, err := settings.SecretFor(ctx, settings.NewSecrets(cfg), "portal", "/key"); fault.ReasonOf(err) != fault.ReasonEtagMismatch {
+		t.Errorf("one that has nothing reads another version than its settings say: %v", err)
 	}
 }
 

@@ -269,8 +269,9 @@ type ReadSecretRequest struct {
 	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// JSON pointer (RFC 6901) of the place, at most 1,024 bytes; the schema must mark it with "x-secret".
 	Pointer string `protobuf:"bytes,2,opt,name=pointer,proto3" json:"pointer,omitempty"`
-	// The version, for a reader whose copy of the settings may be a moment older or newer than ours. Default: the one that is
-	// referred to now.
+	// The version that the caller's copy of the settings refers to. The reference alone says which version is read: where it
+	// says another one by now the call is refused, so that no value is used with settings that it does not belong to. Default:
+	// whichever is referred to.
 	Version       int32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

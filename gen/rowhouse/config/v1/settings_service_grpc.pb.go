@@ -46,9 +46,10 @@ type SettingsServiceClient interface {
 	// ReadSecret returns the value that the effective value of a namespace refers to at a place, for the calling tenant.
 	// The caller's line in peers.yaml must name the namespace among its "secrets". Each read is audited in the tenant's
 	// chain. What is asked for is a place and never a secret's name: a workload reads what holds for the tenant of its
-	// context, and nothing else.
-	// Errors: RESOURCE_NOT_FOUND for the namespace, or where no secret is referred to; PERMISSION_MISSING; SECRET_DESTROYED;
-	// SECRETS_OFF; CONTEXT_MISSING; CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
+	// context, and nothing else. No right reads another version than that: who needs an older one has a document refer to it.
+	// Errors: RESOURCE_NOT_FOUND for the namespace, or where no secret is referred to; ETAG_MISMATCH where the caller's copy of
+	// the settings is older or newer than ours; PERMISSION_MISSING; SECRET_DESTROYED; SECRETS_OFF; CONTEXT_MISSING;
+	// CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	ReadSecret(ctx context.Context, in *ReadSecretRequest, opts ...grpc.CallOption) (*ReadSecretResponse, error)
 	// WatchSettings streams all namespaces and documents to services that merge locally:
 	// whoever may watch reads the settings of every tenant in every namespace. Settings
@@ -137,9 +138,10 @@ type SettingsServiceServer interface {
 	// ReadSecret returns the value that the effective value of a namespace refers to at a place, for the calling tenant.
 	// The caller's line in peers.yaml must name the namespace among its "secrets". Each read is audited in the tenant's
 	// chain. What is asked for is a place and never a secret's name: a workload reads what holds for the tenant of its
-	// context, and nothing else.
-	// Errors: RESOURCE_NOT_FOUND for the namespace, or where no secret is referred to; PERMISSION_MISSING; SECRET_DESTROYED;
-	// SECRETS_OFF; CONTEXT_MISSING; CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
+	// context, and nothing else. No right reads another version than that: who needs an older one has a document refer to it.
+	// Errors: RESOURCE_NOT_FOUND for the namespace, or where no secret is referred to; ETAG_MISMATCH where the caller's copy of
+	// the settings is older or newer than ours; PERMISSION_MISSING; SECRET_DESTROYED; SECRETS_OFF; CONTEXT_MISSING;
+	// CONTEXT_INVALID; CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	ReadSecret(context.Context, *ReadSecretRequest) (*ReadSecretResponse, error)
 	// WatchSettings streams all namespaces and documents to services that merge locally:
 	// whoever may watch reads the settings of every tenant in every namespace. Settings
