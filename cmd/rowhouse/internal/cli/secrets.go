@@ -65,8 +65,9 @@ func eraseTenant() verb {
 	return verb{
 		name: "erase", service: sealedService, rpc: "EraseTenant", fields: named(tenantForm), wide: true,
 		short: "Remove for good what config keeps for a deleted tenant",
-		long: "Remove for good what config keeps for a deleted tenant beside its documents: the keys of its secrets, and so all\n" +
-			"their values, its webhooks, client keys and drafts. Restoring the tenant brings none of it back.",
+		long: "Remove for good what config keeps for a deleted tenant: its documents with all revisions, its edits in changes, its\n" +
+			"rollouts, the keys of its secrets, and so all their values, its webhooks, client keys, drafts and the files of its brand.\n" +
+			"Changes that have edits of it and are not live are cancelled. Restoring the tenant brings none of it back.",
 		example: "rowhouse config erase acme --reason \"end of contract, 4711\" --confirm acme",
 	}
 }

@@ -704,7 +704,7 @@ func (x *EraseTenantRequest) GetReason() string {
 // EraseTenantResponse says what was removed.
 type EraseTenantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many secrets, data keys of secrets, webhooks, client keys and drafts there were.
+	// Secrets.
 	Secrets int32 `protobuf:"varint,1,opt,name=secrets,proto3" json:"secrets,omitempty"`
 	// Data keys.
 	DataKeys int32 `protobuf:"varint,2,opt,name=data_keys,json=dataKeys,proto3" json:"data_keys,omitempty"`
@@ -713,7 +713,15 @@ type EraseTenantResponse struct {
 	// Client keys.
 	ClientKeys int32 `protobuf:"varint,4,opt,name=client_keys,json=clientKeys,proto3" json:"client_keys,omitempty"`
 	// Drafts of brands.
-	BrandDrafts   int32 `protobuf:"varint,5,opt,name=brand_drafts,json=brandDrafts,proto3" json:"brand_drafts,omitempty"`
+	BrandDrafts int32 `protobuf:"varint,5,opt,name=brand_drafts,json=brandDrafts,proto3" json:"brand_drafts,omitempty"`
+	// Documents, of its environments too.
+	Documents int32 `protobuf:"varint,6,opt,name=documents,proto3" json:"documents,omitempty"`
+	// Changes that had edits of them.
+	Changes int32 `protobuf:"varint,7,opt,name=changes,proto3" json:"changes,omitempty"`
+	// Rollouts of them.
+	Rollouts int32 `protobuf:"varint,8,opt,name=rollouts,proto3" json:"rollouts,omitempty"`
+	// Files of its brand.
+	BrandAssets   int32 `protobuf:"varint,9,opt,name=brand_assets,json=brandAssets,proto3" json:"brand_assets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -783,6 +791,34 @@ func (x *EraseTenantResponse) GetBrandDrafts() int32 {
 	return 0
 }
 
+func (x *EraseTenantResponse) GetDocuments() int32 {
+	if x != nil {
+		return x.Documents
+	}
+	return 0
+}
+
+func (x *EraseTenantResponse) GetChanges() int32 {
+	if x != nil {
+		return x.Changes
+	}
+	return 0
+}
+
+func (x *EraseTenantResponse) GetRollouts() int32 {
+	if x != nil {
+		return x.Rollouts
+	}
+	return 0
+}
+
+func (x *EraseTenantResponse) GetBrandAssets() int32 {
+	if x != nil {
+		return x.BrandAssets
+	}
+	return 0
+}
+
 var File_rowhouse_config_v1_secret_service_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_secret_service_proto_rawDesc = "" +
@@ -839,14 +875,18 @@ const file_rowhouse_config_v1_secret_service_proto_rawDesc = "" +
 	"\x06reason\x18\n" +
 	" \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\n" +
-	"\x18\xf4\x03R\x06reason\"\xac\x01\n" +
+	"\x18\xf4\x03R\x06reason\"\xa3\x02\n" +
 	"\x13EraseTenantResponse\x12\x18\n" +
 	"\asecrets\x18\x01 \x01(\x05R\asecrets\x12\x1b\n" +
 	"\tdata_keys\x18\x02 \x01(\x05R\bdataKeys\x12\x1a\n" +
 	"\bwebhooks\x18\x03 \x01(\x05R\bwebhooks\x12\x1f\n" +
 	"\vclient_keys\x18\x04 \x01(\x05R\n" +
 	"clientKeys\x12!\n" +
-	"\fbrand_drafts\x18\x05 \x01(\x05R\vbrandDrafts2\xea\x06\n" +
+	"\fbrand_drafts\x18\x05 \x01(\x05R\vbrandDrafts\x12\x1c\n" +
+	"\tdocuments\x18\x06 \x01(\x05R\tdocuments\x12\x18\n" +
+	"\achanges\x18\a \x01(\x05R\achanges\x12\x1a\n" +
+	"\brollouts\x18\b \x01(\x05R\brollouts\x12!\n" +
+	"\fbrand_assets\x18\t \x01(\x05R\vbrandAssets2\xea\x06\n" +
 	"\rSecretService\x12\x8a\x01\n" +
 	"\vListSecrets\x12&.rowhouse.config.v1.ListSecretsRequest\x1a'.rowhouse.config.v1.ListSecretsResponse\"*\x8a\xb2\x19#\b\x02\x12\x13config.secrets.list\x18\x02 \x01*\x06parent\x90\x02\x01\x12~\n" +
 	"\tPutSecret\x12$.rowhouse.config.v1.PutSecretRequest\x1a%.rowhouse.config.v1.PutSecretResponse\"$\x8a\xb2\x19 \b\x02\x12\x12config.secrets.put\x18\x03 \x02*\x04name\x12\xa3\x01\n" +

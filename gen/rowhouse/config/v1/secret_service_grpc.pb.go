@@ -53,9 +53,13 @@ type SecretServiceClient interface {
 	// secrets, and the keys of webhooks and hooks. When none remains, the older one can be taken out of the file "kek".
 	// Errors: SECRETS_OFF.
 	RewrapSecrets(ctx context.Context, in *RewrapSecretsRequest, opts ...grpc.CallOption) (*RewrapSecretsResponse, error)
-	// EraseTenant removes for good what config keeps for a deleted tenant beside its documents: the keys of its secrets, and
-	// with them every value, its webhooks with their messages, its client keys and its drafts. It cannot be taken back; a
-	// tenant that is restored afterwards has to be given all of it anew.
+	// EraseTenant removes for good what config keeps for a deleted tenant: its documents with all their revisions, those of
+	// its environments, its edits in changes, rollouts of its documents, the keys of its secrets, and with them every value,
+	// its webhooks with their messages, its client keys, its drafts and its brand's files, and what is kept to recognise
+	// repeats of calls about it. Changes that could have become live are CANCELLED, whatever else they edit. It cannot be taken
+	// back; a tenant that is restored afterwards has to be given all of it anew.
+	// What stays: its audit chain, with names, reasons and no content; its id among the canaries of others' rollouts; and for an
+	// hour the deltas by which readers that were away catch up.
 	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE unless the tenant is deleted; REASON_REQUIRED.
 	EraseTenant(ctx context.Context, in *EraseTenantRequest, opts ...grpc.CallOption) (*EraseTenantResponse, error)
 }
@@ -154,9 +158,13 @@ type SecretServiceServer interface {
 	// secrets, and the keys of webhooks and hooks. When none remains, the older one can be taken out of the file "kek".
 	// Errors: SECRETS_OFF.
 	RewrapSecrets(context.Context, *RewrapSecretsRequest) (*RewrapSecretsResponse, error)
-	// EraseTenant removes for good what config keeps for a deleted tenant beside its documents: the keys of its secrets, and
-	// with them every value, its webhooks with their messages, its client keys and its drafts. It cannot be taken back; a
-	// tenant that is restored afterwards has to be given all of it anew.
+	// EraseTenant removes for good what config keeps for a deleted tenant: its documents with all their revisions, those of
+	// its environments, its edits in changes, rollouts of its documents, the keys of its secrets, and with them every value,
+	// its webhooks with their messages, its client keys, its drafts and its brand's files, and what is kept to recognise
+	// repeats of calls about it. Changes that could have become live are CANCELLED, whatever else they edit. It cannot be taken
+	// back; a tenant that is restored afterwards has to be given all of it anew.
+	// What stays: its audit chain, with names, reasons and no content; its id among the canaries of others' rollouts; and for an
+	// hour the deltas by which readers that were away catch up.
 	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE unless the tenant is deleted; REASON_REQUIRED.
 	EraseTenant(context.Context, *EraseTenantRequest) (*EraseTenantResponse, error)
 	mustEmbedUnimplementedSecretServiceServer()

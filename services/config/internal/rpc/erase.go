@@ -6,9 +6,11 @@ import (
 	"strings"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	"github.com/rowhouse-platform/rowhouse/internal/audit"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/clientkey"
+	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
 )
@@ -31,18 +33,43 @@ func (s *secretService) EraseTenant(ctx context.Context, req *configv1.EraseTena
 			return nil, fault.New(fault.FailedPrecondition, fault.ReasonWrongState,
 				"%s is %s; only a deleted tenant is erased", req.GetName(), t.State).WithMetadata("state", t.State.String())
 		}
-		e, err := store.EraseTenant(ctx, tx, t.UID.String())
+		e, err := store.EraseTenant(ctx, tx, t.UID.String(), tx.Now())
 		if err != nil {
 			return nil, err
 		}
-		for _, digest := range e.ClientKeys {
-			if err := tx.Publish(clientkey.FeedName, clientkey.FeedKey([32]byte(digest)), nil); err != nil {
-				return nil, err
-			}
+		if err := tx.ForgetTenant(ctx, t.UID.String()); err != nil {
+			return nil, err
 		}
 		return &configv1.EraseTenantResponse{
 			Secrets: e.Secrets, DataKeys: e.DataKeys, Webhooks: e.Webhooks, BrandDrafts: e.BrandDrafts,
-			ClientKeys: int32(min(len(e.ClientKeys), math.MaxInt32)),
-		}, nil
+			ClientKeys: bounded(e.ClientKeys), Documents: bounded(e.Documents), Changes: e.Changes, Rollouts: e.Rollouts,
+			BrandAssets: e.BrandAssets,
+		}, unpublish(tx, e)
 	})
+}
+
+func bounded[T any](list []T) int32 { return int32(min(len(list), math.MaxInt32)) } //nolint:gosec // bounded
+
+// unpublish takes what was erased out of the feeds, and names what others see go.
+func unpublish(tx *change.Tx, e store.Erased) error {
+	for _, digest := range e.ClientKeys {
+		if err := tx.Publish(clientkey.FeedName, clientkey.FeedKey([32]byte(digest)), nil); err != nil {
+			return err
+		}
+	}
+	for _, d := range e.Documents {
+		if err := tx.Publish(sdk.FeedName, feedKey(d.Layer, d.Namespace, d.LayerID), nil); err != nil {
+			return err
+		}
+	}
+	for _, namespace := range e.Running {
+		if err := tx.Publish(sdk.FeedName, sdk.RolloutKey(namespace), nil); err != nil {
+			return err
+		}
+	}
+	for _, id := range e.Cancelled {
+		tx.Tenant(audit.Platform)
+		tx.Audit(changePrefix+id, pathState)
+	}
+	return nil
 }

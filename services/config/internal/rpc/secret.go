@@ -137,7 +137,7 @@ func roomFor(ctx context.Context, tx *change.Tx, p store.Place, id string) error
 
 // put seals a value as the next version.
 func (s *secretService) put(ctx context.Context, tx *change.Tx, p store.Place, id string, value []byte) error {
-	key, err := store.LockDataKey(ctx, tx, p.KeyOwner()) // before the secret, as all do
+	key, err := store.LockDataKeys(ctx, tx, p.KeyOwner()) // before the secret, as all do
 	if err != nil {
 		return err
 	}

@@ -143,7 +143,11 @@ func UpdateHook(ctx context.Context, q Querier, h *configv1.Hook) error {
 
 // DeleteHook removes a hook with its keys.
 func DeleteHook(ctx context.Context, q Querier, uid string) error {
-	if _, err := q.Exec(ctx, `DELETE FROM hook.hook WHERE uid = $1`, uid); err != nil {
+	err := lockKeys(ctx, q, hookKeys, uid)
+	if err == nil {
+		_, err = q.Exec(ctx, `DELETE FROM hook.hook WHERE uid = $1`, uid)
+	}
+	if err != nil {
 		return fmt.Errorf("delete a hook: %w", err)
 	}
 	return nil
@@ -151,7 +155,10 @@ func DeleteHook(ctx context.Context, q Querier, uid string) error {
 
 // AddHookKey gives a hook its next key and has those before it sign until a time at most.
 func AddHookKey(ctx context.Context, q Querier, uid string, k WebhookKey, until time.Time) error {
-	_, err := q.Exec(ctx, `UPDATE hook.key SET expire_time = least(expire_time, $2) WHERE hook_uid = $1`, uid, until)
+	err := lockKeys(ctx, q, hookKeys, uid)
+	if err == nil {
+		_, err = q.Exec(ctx, `UPDATE hook.key SET expire_time = least(expire_time, $2) WHERE hook_uid = $1`, uid, until)
+	}
 	if err == nil {
 		_, err = q.Exec(ctx, `DELETE FROM hook.key WHERE hook_uid = $1 AND expire_time <= now()`, uid)
 	}

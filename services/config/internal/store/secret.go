@@ -11,7 +11,6 @@ import (
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/secret"
-	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 )
 
 // SecretName is the name of a secret of the place's layer and namespace.
@@ -108,19 +107,28 @@ func scanDataKey(row pgx.Row) (k secret.DataKey, err error) {
 	return k, err
 }
 
-// LockDataKey returns the owner's newest data key, zero without one, and keeps others from using and from making one until
-// the transaction ends.
-func LockDataKey(ctx context.Context, q Querier, owner string) (secret.DataKey, error) {
+// LockDataKeys returns the owner's newest data key, zero without one, and keeps others from using, dropping and making any
+// until the transaction ends. Whoever locks data keys does it in the order of their uids, before secrets and versions, and
+// after namespaces: Postgres ends one of two transactions that wait for each other.
+func LockDataKeys(ctx context.Context, q Querier, owner string) (newest secret.DataKey, err error) {
 	// Two calls at once may not both find none.
 	if _, err := q.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('secret/' || $1, 0))`, owner); err != nil {
-		return secret.DataKey{}, fmt.Errorf("lock the data keys of an owner: %w", err)
+		return newest, fmt.Errorf("lock the data keys of an owner: %w", err)
 	}
-	k, err := scanDataKey(q.QueryRow(ctx, `SELECT `+dataKeyColumns+` FROM secret.data_key k
-		WHERE k.owner = $1 ORDER BY k.create_time DESC, k.uid DESC LIMIT 1 FOR UPDATE`, owner))
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return k, fmt.Errorf("read a data key: %w", err)
+	rows, err := q.Query(ctx, `SELECT `+dataKeyColumns+` FROM secret.data_key k WHERE k.owner = $1 ORDER BY k.uid FOR UPDATE`, owner)
+	if err != nil {
+		return newest, fmt.Errorf("lock the data keys of an owner: %w", err)
 	}
-	return k, nil
+	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (secret.DataKey, error) { return scanDataKey(row) })
+	if err != nil {
+		return newest, fmt.Errorf("lock the data keys of an owner: %w", err)
+	}
+	for _, k := range keys {
+		if newest.UID == "" || !k.CreateTime.Before(newest.CreateTime) { // of one moment the one with the greater uid
+			newest = k
+		}
+	}
+	return newest, nil
 }
 
 // InsertDataKey keeps a new data key.
@@ -172,6 +180,9 @@ func ReadSecretVersion(ctx context.Context, q Querier, p Place, s Secret, versio
 // DestroySecretVersion takes a version's value away, with data keys that nothing needs any more. A missing version is a
 // fault RESOURCE_NOT_FOUND; one that is destroyed already stays as it is.
 func DestroySecretVersion(ctx context.Context, q Querier, p Place, s Secret, version int32, now time.Time) error {
+	if _, err := LockDataKeys(ctx, q, p.KeyOwner()); err != nil {
+		return err
+	}
 	v, err := ReadSecretVersion(ctx, q, p, s, version)
 	if err != nil || v.Destroyed {
 		return err
@@ -189,6 +200,9 @@ func DestroySecretVersion(ctx context.Context, q Querier, p Place, s Secret, ver
 
 // DeleteSecret removes a secret's versions, and hides what is left of it: the numbers that were used.
 func DeleteSecret(ctx context.Context, q Querier, p Place, s Secret, now time.Time) error {
+	if _, err := LockDataKeys(ctx, q, p.KeyOwner()); err != nil {
+		return err
+	}
 	_, err := q.Exec(ctx, `DELETE FROM secret.version WHERE secret_uid = $1`, s.UID)
 	if err == nil {
 		_, err = q.Exec(ctx, `UPDATE secret.secret SET delete_time = $2, update_time = $2 WHERE uid = $1`, s.UID, now)
@@ -199,11 +213,8 @@ func DeleteSecret(ctx context.Context, q Querier, p Place, s Secret, now time.Ti
 	return dropDataKeys(ctx, q, p.KeyOwner())
 }
 
-// dropDataKeys removes an owner's data keys that seal no value any more.
+// dropDataKeys removes an owner's data keys, which are locked, that seal no value any more.
 func dropDataKeys(ctx context.Context, q Querier, owner string) error {
-	if _, err := LockDataKey(ctx, q, owner); err != nil {
-		return err
-	}
 	_, err := q.Exec(ctx, `DELETE FROM secret.data_key k WHERE k.owner = $1
 		AND NOT EXISTS (SELECT FROM secret.version v WHERE v.data_key_uid = k.uid)`, owner)
 	if err != nil {
@@ -285,7 +296,7 @@ type WrappedKey struct {
 }
 
 // LockOldKeys returns up to n keys that another key-encryption key than the named one wraps, and keeps others from
-// changing them.
+// changing them: data keys first, then those of webhooks, then those of hooks, each kind in its order.
 func LockOldKeys(ctx context.Context, q Querier, kek string, n int) ([]WrappedKey, error) {
 	rows, err := q.Query(ctx, `SELECT `+dataKeyColumns+` FROM secret.data_key k WHERE k.kek <> $1 ORDER BY k.uid LIMIT $2 FOR UPDATE`, kek, n)
 	if err != nil {
@@ -343,42 +354,4 @@ func CountOldKeys(ctx context.Context, q Querier, kek string) (n int64, err erro
 		return 0, fmt.Errorf("count keys: %w", err)
 	}
 	return n, nil
-}
-
-// Erased is what EraseTenant removed.
-type Erased struct {
-	Secrets, DataKeys, Webhooks, BrandDrafts int32
-	// ClientKeys are the digests of the client keys.
-	ClientKeys [][]byte
-}
-
-// EraseTenant removes what is kept for a tenant beside its documents.
-func EraseTenant(ctx context.Context, q Querier, uid string) (e Erased, err error) {
-	if _, err := LockDataKey(ctx, q, uid); err != nil {
-		return e, err
-	}
-	for _, step := range []struct {
-		count *int32
-		sql   string
-	}{
-		{&e.Secrets, `DELETE FROM secret.secret WHERE layer = 'tenant' AND layer_id = $1
-			OR layer = 'environment' AND layer_id LIKE $1 || '/%'`},
-		{&e.DataKeys, `DELETE FROM secret.data_key WHERE owner = $1`},
-		{&e.Webhooks, `DELETE FROM webhook.endpoint WHERE tenant_uid = $1`},
-		{&e.BrandDrafts, `DELETE FROM settings.brand_draft WHERE layer = '` + string(settings.Tenant) + `' AND layer_id = $1`},
-	} {
-		tag, err := q.Exec(ctx, step.sql, uid)
-		if err != nil {
-			return e, fmt.Errorf("erase a tenant: %w", err)
-		}
-		*step.count = int32(min(tag.RowsAffected(), 1<<31-1)) //nolint:gosec // bounded
-	}
-	rows, err := q.Query(ctx, `DELETE FROM settings.client_key WHERE tenant_uid = $1 RETURNING sha256`, uid)
-	if err != nil {
-		return e, fmt.Errorf("erase a tenant's client keys: %w", err)
-	}
-	if e.ClientKeys, err = pgx.CollectRows(rows, pgx.RowTo[[]byte]); err != nil {
-		return e, fmt.Errorf("erase a tenant's client keys: %w", err)
-	}
-	return e, nil
 }

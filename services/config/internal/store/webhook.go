@@ -147,10 +147,22 @@ func UpdateWebhook(ctx context.Context, q Querier, w *configv1.Webhook) error {
 
 // DeleteWebhook removes a webhook with all that is its own.
 func DeleteWebhook(ctx context.Context, q Querier, uid string) error {
-	if _, err := q.Exec(ctx, `DELETE FROM webhook.endpoint WHERE uid = $1`, uid); err != nil {
+	err := lockKeys(ctx, q, webhookKeys, uid)
+	if err == nil {
+		_, err = q.Exec(ctx, `DELETE FROM webhook.endpoint WHERE uid = $1`, uid)
+	}
+	if err != nil {
 		return fmt.Errorf("delete a webhook: %w", err)
 	}
 	return nil
+}
+
+const webhookKeys, hookKeys = `webhook.key WHERE endpoint_uid`, `hook.key WHERE hook_uid`
+
+// lockKeys locks the keys of a webhook or a hook in the order in which whoever wraps them anew does.
+func lockKeys(ctx context.Context, q Querier, of, uid string) error {
+	_, err := q.Exec(ctx, `SELECT FROM `+of+` = $1 ORDER BY version FOR UPDATE`, uid)
+	return err
 }
 
 // WebhookKey is a key as it is kept.
@@ -161,7 +173,10 @@ type WebhookKey struct {
 
 // AddWebhookKey gives a webhook its next key and has those before it sign until a time at most.
 func AddWebhookKey(ctx context.Context, q Querier, uid string, k WebhookKey, until time.Time) error {
-	_, err := q.Exec(ctx, `UPDATE webhook.key SET expire_time = least(expire_time, $2) WHERE endpoint_uid = $1`, uid, until)
+	err := lockKeys(ctx, q, webhookKeys, uid)
+	if err == nil {
+		_, err = q.Exec(ctx, `UPDATE webhook.key SET expire_time = least(expire_time, $2) WHERE endpoint_uid = $1`, uid, until)
+	}
 	if err == nil {
 		_, err = q.Exec(ctx, `DELETE FROM webhook.key WHERE endpoint_uid = $1 AND expire_time <= now()`, uid)
 	}
