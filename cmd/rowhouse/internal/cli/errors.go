@@ -79,8 +79,11 @@ func (e *waitError) Unwrap() error { return e.cause }
 func Line(err error) string {
 	var wait *waitError
 	var stopped *stoppedError
+	var proposal *proposalError
 	var call *callError
 	switch {
+	case errors.As(err, &proposal):
+		return oneLine(proposal.Error())
 	case errors.As(err, &stopped):
 		return oneLine(stopped.Error())
 	case errors.As(err, &wait):

@@ -204,17 +204,24 @@ func (a *app) plan(c *cobra.Command, f *files, args []string) (gitops.Plan, gito
 func (a *app) applyCommand() *cobra.Command {
 	var f files
 	var yes bool
-	var reason string
+	var reason, proposal string
 	c := &cobra.Command{
 		Use: "apply" + filesUse, Short: "Make the house as files say",
 		Long: `Make the house as files say: show the plan, ask, and make one change after the other, schemas first and then the
 widest layer. What changed since the plan is refused, and so is what breaks a rule; the command stops there. What was
 made stays, and the same command again goes on. A second time there is nothing to do.
 
-RPC: rowhouse.config.v1.DocumentService.UpdateDocument, rowhouse.config.v1.NamespaceService.UpdateNamespace and the like
+Where an approval rule holds, nobody makes changes alone. With --as-change the plan is not applied but proposed: its
+edits, up to 20, become one change, which is submitted for approval and goes live when somebody publishes or schedules
+it, all of it or nothing.
+
+RPC: rowhouse.config.v1.DocumentService.UpdateDocument, rowhouse.config.v1.NamespaceService.UpdateNamespace and the like;
+with --as-change rowhouse.config.v1.ChangeService.CreateChange, rowhouse.config.v1.ChangeService.SubmitChange
 Permission: config.documents.list, config.documents.update, config.namespaces.list, and config.namespaces.create,
-config.namespaces.update, config.documents.delete for what the plan needs`,
+config.namespaces.update, config.documents.delete for what the plan needs; config.changes.create and
+config.changes.update with --as-change`,
 		Example: "  rowhouse config apply -f house --yes --reason \"merge of #4711\"\n" +
+			"  rowhouse config apply -f house --yes --as-change merge-4711 --reason \"merge of #4711\"\n" +
 			"  rowhouse config apply platform flags -f flags.flagd.json --yes",
 		Args: cobra.MaximumNArgs(2),
 	}
@@ -223,7 +230,11 @@ config.namespaces.update, config.documents.delete for what the plan needs`,
 	c.Flags().BoolVar(&f.prune, "prune", false, "delete what the house has and no file says")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	c.Flags().StringVar(&reason, "reason", "", "why; it goes into the audit chain")
+	c.Flags().StringVar(&proposal, "as-change", "", "propose the plan as the change with this id, to be approved, instead of applying it")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if proposal != "" {
+			return a.propose(c, &f, args, &configHouse{app: a, command: c, reason: cmp.Or(reason, "rowhouse config apply")}, proposal, yes)
+		}
 		p, h, err := a.plan(c, &f, args)
 		if err != nil {
 			return err
@@ -235,9 +246,9 @@ config.namespaces.update, config.documents.delete for what the plan needs`,
 			}
 		}
 		if p.Refused() {
-			return errors.New("nothing was changed: the house refuses a part of the plan")
+			return errors.New("nothing was changed: the house refuses a part of the plan" + needsApproval(p))
 		}
-		if err := a.agreed(c, yes, f.path, len(p.Changes)); err != nil {
+		if err := a.agreed(c, yes, f.path, fmt.Sprintf("make %d changes", len(p.Changes))); err != nil {
 			return err
 		}
 		return a.apply(c, p, h)
@@ -246,15 +257,15 @@ config.namespaces.update, config.documents.delete for what the plan needs`,
 }
 
 // agreed asks whether to go on, unless that was said.
-func (a *app) agreed(c *cobra.Command, yes bool, path string, changes int) error {
+func (a *app) agreed(c *cobra.Command, yes bool, path, what string) error {
 	if yes {
 		return nil
 	}
 	if path == "-" || !a.terminal(c.InOrStdin()) || !a.terminal(c.ErrOrStderr()) {
-		return usagef("nothing was changed: pass --yes to make %d changes", changes)
+		return usagef("nothing was changed: pass --yes to %s", what)
 	}
-	_, _ = fmt.Fprintf(c.ErrOrStderr(), "Make these %d changes? Only yes is a yes: ", changes) // who cannot read it will not say yes
-	said, _ := bufio.NewReader(c.InOrStdin()).ReadString('\n')                                 // an end is no yes
+	_, _ = fmt.Fprintf(c.ErrOrStderr(), "About to %s. Only yes is a yes: ", what) // who cannot read it will not say yes
+	said, _ := bufio.NewReader(c.InOrStdin()).ReadString('\n')                    // an end is no yes
 	if strings.TrimSpace(said) != "yes" {
 		return errors.New("nothing was changed")
 	}

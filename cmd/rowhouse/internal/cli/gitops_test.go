@@ -25,6 +25,7 @@ type keeper struct {
 	schemas   map[string]*configv1.Namespace
 	revision  int64
 	reasons   []string
+	proposed  []*configv1.Change
 }
 
 func newKeeper() *keeper {
@@ -46,7 +47,7 @@ func (k *keeper) set(name, content string) {
 
 func (k *keeper) schema(name, content string) {
 	k.revision++
-	k.schemas[name] = &configv1.Namespace{Name: name, Schema: content, Etag: strconv.FormatInt(k.revision, 10)}
+	k.schemas[name] = &configv1.Namespace{Name: name, Schema: content, Revision: k.revision, Etag: strconv.FormatInt(k.revision, 10)}
 }
 
 func (k *keeper) answers() map[string]answer {
@@ -65,6 +66,25 @@ func (k *keeper) answers() map[string]answer {
 			}
 			return &configv1.CreateNamespaceResponse{}, nil
 		},
+		"NamespaceService/UpdateNamespace": k.updateNamespace,
+		"ChangeService/CreateChange": func(_ context.Context, m proto.Message) (proto.Message, error) {
+			req := m.(*configv1.CreateChangeRequest)
+			c := req.GetChange()
+			c.Name, c.Etag = "changes/"+req.GetChangeId(), "7"
+			if !req.GetValidateOnly() {
+				k.proposed = append(k.proposed, c)
+			}
+			return &configv1.CreateChangeResponse{Change: c}, nil
+		},
+		"ChangeService/SubmitChange": func(_ context.Context, m proto.Message) (proto.Message, error) {
+			req := m.(*configv1.SubmitChangeRequest)
+			if req.GetEtag() != "7" {
+				return nil, refusedBy(codes.Aborted, "ETAG_MISMATCH", "changed")
+			}
+			return &configv1.SubmitChangeResponse{Change: &configv1.Change{
+				Name: req.GetName(), State: configv1.ChangeState_CHANGE_STATE_SUBMITTED, Digest: "6f0c",
+			}}, nil
+		},
 		"DocumentService/ListDocuments": k.list, "DocumentService/UpdateDocument": k.update,
 		"DocumentService/DeleteDocument": func(_ context.Context, m proto.Message) (proto.Message, error) {
 			req := m.(*configv1.DeleteDocumentRequest)
@@ -77,6 +97,32 @@ func (k *keeper) answers() map[string]answer {
 			return &configv1.DeleteDocumentResponse{}, nil
 		},
 	}
+}
+
+func (k *keeper) updateNamespace(_ context.Context, m proto.Message) (proto.Message, error) {
+	req := m.(*configv1.UpdateNamespaceRequest)
+	given := req.GetNamespace()
+	is := k.schemas[given.GetName()]
+	switch {
+	case is == nil:
+		return nil, refusedBy(codes.NotFound, "RESOURCE_NOT_FOUND", "%s does not exist", given.GetName())
+	case given.GetEtag() != "" && given.GetEtag() != is.GetEtag():
+		return nil, refusedBy(codes.Aborted, "ETAG_MISMATCH", "the resource changed since its etag was read")
+	case is.GetApproval() != nil && given.GetApproval() == nil:
+		return nil, refusedBy(codes.FailedPrecondition, "APPROVAL_REQUIRED", "the rule would be weaker")
+	case req.GetValidateOnly():
+		return &configv1.UpdateNamespaceResponse{Namespace: is}, nil
+	}
+	schema, approval := is.GetSchema(), is.GetApproval()
+	switch req.GetUpdateMask().GetPaths()[0] {
+	case "schema":
+		schema = given.GetSchema()
+	case "approval":
+		approval = given.GetApproval()
+	}
+	k.schema(given.GetName(), schema)
+	k.schemas[given.GetName()].Approval = approval
+	return &configv1.UpdateNamespaceResponse{Namespace: k.schemas[given.GetName()]}, nil
 }
 
 func (k *keeper) list(_ context.Context, m proto.Message) (proto.Message, error) {
@@ -251,9 +297,107 @@ func TestApplyAsks(t *testing.T) {
 		k.schema("namespaces/portal", `{}`)
 		put(t, dir, "platform/portal.yaml", "title: x\n")
 		h := &house{answers: k.answers(), stdin: said, terminal: true}
-		h.run(t, "config", "apply", "-f", dir).says(t, said, code, "Make these 1 changes?")
+		h.run(t, "config", "apply", "-f", dir).says(t, said, code, "About to make 1 changes.")
 		if made := len(k.documents) == 1; made != (code == 0) {
 			t.Errorf("after %q: %v", said, k.documents)
 		}
 	}
+}
+
+// An approval rule has a file of its own, which is applied last.
+func TestApprovalRulesAsFiles(t *testing.T) {
+	t.Parallel()
+	k, dir := newKeeper(), filepath.Join(t.TempDir(), "tree")
+	k.schema("namespaces/portal", `{}`)
+	k.schemas["namespaces/portal"].Approval = &configv1.NamespaceApproval{Layers: []string{"plan", "platform"}, Count: 2}
+	k.schema("namespaces/free", `{}`)
+	h := &house{answers: k.answers()}
+	h.run(t, "config", "export", dir).says(t, "export", 0, "approvals/portal.yaml\n")
+	text, err := os.ReadFile(filepath.Join(dir, "approvals/portal.yaml"))
+	if err != nil || string(text) != "count: 2\nlayers:\n  - plan\n  - platform\n" {
+		t.Errorf("the rule is written as %q, %v", text, err)
+	}
+	put(t, dir, "approvals/portal.yaml", "# two from sales\nlayers: [platform, plan]\ncount: 2\n")
+	h.run(t, "config", "drift", "-f", dir).says(t, "drift", 0, "agree")
+	put(t, dir, "approvals/portal.yaml", "layers: [platform]\n")
+	h.run(t, "config", "drift", "-f", dir).says(t, "drift", 1, "~ approvals/portal", "/count: 2 -> 1")
+	k.schemas["namespaces/portal"].Approval = nil // somebody took the rule away
+	put(t, dir, "namespaces/portal.yaml", "title: new\n")
+	put(t, dir, "platform/portal.yaml", "a: 1\n")
+	put(t, dir, "namespaces/more.yaml", "{}\n")
+	put(t, dir, "approvals/more.yaml", "layers: [environments/live]\n")
+	h.run(t, "config", "plan", "-f", dir).says(t, "plan", 0, "+ approvals/more", "+ approvals/portal", "open until")
+	done := h.run(t, "config", "apply", "-f", dir, "--yes")
+	done.says(t, "apply", 0, "created approvals/portal", "created approvals/more")
+	if strings.Index(done.out, "created platform/config/portal") > strings.Index(done.out, "created approvals/") {
+		t.Errorf("the rule comes before the documents:\n%s", done.out)
+	}
+	if a := k.schemas["namespaces/portal"].GetApproval(); len(a.GetLayers()) != 1 || a.GetCount() != 1 || k.schemas["namespaces/portal"].GetSchema() != `{"title":"new"}` {
+		t.Errorf("the namespace is %v", k.schemas["namespaces/portal"])
+	}
+	h.run(t, "config", "apply", "-f", dir, "--yes").says(t, "again", 0, "agree")
+	if err := os.Remove(filepath.Join(dir, "approvals/portal.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	h.run(t, "config", "apply", "-f", dir, "--prune", "--yes").says(t, "a weaker rule", 1, "- approvals/portal", "APPROVAL_REQUIRED", "--as-change")
+	for text, why := range map[string]string{
+		"layers: []\n": "names layers", "count: 1\n": "names layers", "layers: [plan]\nwho: me\n": "/who is no member", "layers: plan\n": "a list of texts",
+		"layers: [plan]\ncount: 1.5\n": "a whole number",
+	} {
+		put(t, dir, "approvals/portal.yaml", text)
+		h.run(t, "config", "plan", "-f", dir).says(t, text, 2, "approvals/portal.yaml", why)
+	}
+}
+
+// A plan can be proposed as one change instead of being applied.
+func TestApplyAsChange(t *testing.T) {
+	t.Parallel()
+	k, dir := newKeeper(), t.TempDir()
+	k.schema("namespaces/portal", `{}`)
+	k.schemas["namespaces/portal"].Approval = &configv1.NamespaceApproval{Layers: []string{"plan"}, Count: 1}
+	k.set("plans/free/config/portal", `{"a":1}`)
+	k.set("plans/old/config/portal", `{}`)
+	h := &house{answers: k.answers()}
+	put(t, dir, "namespaces/portal.yaml", "title: new\n")
+	put(t, dir, "plans/free/portal.yaml", "a: 2\n")
+	put(t, dir, "plans/new/portal.yaml", "a: 3\n")
+	args := []string{"config", "apply", "-f", dir, "--prune", "--as-change", "merge-1", "--reason", "merge of #1"}
+	h.run(t, args...).says(t, "without --yes", 2, "propose 4 edits as changes/merge-1")
+	if len(k.proposed) > 0 {
+		t.Error("it was made before anybody agreed")
+	}
+	h.run(t, append(args, "--yes")...).says(t, "as a change", 0, "~ plans/free/config/portal", "/a: 1 -> 2",
+		"proposed changes/merge-1, which is submitted; digest 6f0c")
+	if len(k.proposed) != 1 || k.documents["plans/free/config/portal"].GetContent() != `{"a":1}` {
+		t.Fatalf("proposed is %v, and set %v", k.proposed, k.documents)
+	}
+	var got []string
+	for _, e := range k.proposed[0].GetEdits() {
+		got = append(got, fmt.Sprintf("%s %s %s %d", e.GetName(), strings.TrimPrefix(e.GetForm().String(), "CHANGE_EDIT_FORM_"), e.GetContent(), e.GetBaseRevision()))
+	}
+	want := []string{
+		`namespaces/portal JSON_PATCH [{"op":"add","path":"/schema","value":{"title":"new"}},{"op":"remove","path":"/approval"}] 1`,
+		`plans/free/config/portal REPLACE {"a":2} 2`, `plans/new/config/portal REPLACE {"a":3} 0`, `plans/old/config/portal DELETE  3`,
+	}
+	if k.proposed[0].GetReason() != "merge of #1" || !slices.Equal(got, want) {
+		t.Errorf("proposed is %q, want %q", got, want)
+	}
+	var told struct{ Proposed string }
+	if err := json.Unmarshal([]byte(h.run(t, append(args, "--yes", "-o", "json")...).out), &told); err != nil || told.Proposed != "changes/merge-1" {
+		t.Errorf("%+v, %v", told, err)
+	}
+	h.run(t, append(args, "--yes", "--overrides", "shadow")...).says(t, "shadow", 2, "not possible")
+	put(t, dir, "namespaces/more.yaml", "{}\n")
+	h.run(t, append(args, "--yes")...).says(t, "a new namespace", 1, "nothing was proposed", "cannot create namespaces/more", "--namespaces more")
+	h.run(t, append(args, "--yes", "--namespaces", "portal")...).says(t, "the rest", 0, "proposed")
+	for i := range 20 {
+		put(t, dir, fmt.Sprintf("plans/p%d/portal.yaml", i), "a: 1\n")
+	}
+	h.run(t, append(args, "--yes", "--namespaces", "portal")...).says(t, "too much", 1, "the plan has 24 edits, and a change holds 20", "portal: 24")
+
+	late := k.answers()
+	late["ChangeService/CreateChange"] = refuse(refusedBy(codes.AlreadyExists, "RESOURCE_EXISTS", "changes/merge-1 exists; ids are never free again"))
+	gone := &house{answers: late}
+	gone.run(t, "config", "apply", "plans/free", "portal", "-f", filepath.Join(dir, "plans/free/portal.yaml"), "--as-change", "merge-1", "--yes").
+		says(t, "an id that is taken", 1, "nothing was proposed", "RESOURCE_EXISTS")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,10 @@ import (
 	"github.com/rowhouse-platform/rowhouse/cmd/rowhouse/internal/gitops"
 )
 
-const namespaceService = "rowhouse.config.v1.NamespaceService"
+const (
+	namespaceService = "rowhouse.config.v1.NamespaceService"
+	changeService    = "rowhouse.config.v1.ChangeService"
+)
 
 // configHouse is the config service of the chosen installation, for package gitops.
 type configHouse struct {
@@ -61,7 +65,12 @@ func (h *configHouse) Namespaces(ctx context.Context) ([]gitops.Item, error) {
 			return nil, err
 		}
 		for _, n := range page.GetNamespaces() {
-			out = append(out, gitops.Item{Name: n.GetName(), Content: n.GetSchema(), Etag: n.GetEtag()})
+			out = append(out, gitops.Item{Name: n.GetName(), Content: n.GetSchema(), Etag: n.GetEtag(), Revision: n.GetRevision()})
+			if approval := n.GetApproval(); approval.GetCount() > 0 {
+				id, _ := namespaceOf(n.GetName())
+				rule := gitops.Rule{Layers: approval.GetLayers(), Count: int(approval.GetCount())}
+				out = append(out, gitops.Item{Name: gitops.RuleOf(id), Content: rule.Content(), Etag: n.GetEtag(), Revision: n.GetRevision()})
+			}
 		}
 		if request.PageToken = page.GetNextPageToken(); request.GetPageToken() == "" {
 			return out, nil
@@ -79,7 +88,7 @@ func (h *configHouse) Documents(ctx context.Context, parent string) ([]gitops.It
 			return nil, err
 		}
 		for _, d := range page.GetDocuments() {
-			out = append(out, gitops.Item{Name: d.GetName(), Content: d.GetContent(), Etag: d.GetEtag()})
+			out = append(out, gitops.Item{Name: d.GetName(), Content: d.GetContent(), Etag: d.GetEtag(), Revision: d.GetRevision()})
 		}
 		if request.PageToken = page.GetNextPageToken(); request.GetPageToken() == "" {
 			return out, nil
@@ -127,7 +136,10 @@ func (e *saidError) Unwrap() error { return e.call }
 // change makes a change or asks about it, and returns the etag of what the change is of.
 func (h *configHouse) change(ctx context.Context, c gitops.Change, only bool) (current string, err error) {
 	namespace, schema := namespaceOf(c.Name)
+	ruled, rule := gitops.RuleName(c.Name)
 	switch {
+	case rule:
+		return h.rule(ctx, ruled, c, only)
 	case schema && c.Action == gitops.Create:
 		_, err = ask[*configv1.CreateNamespaceResponse](ctx, h, namespaceService, "CreateNamespace", &configv1.CreateNamespaceRequest{
 			NamespaceId: namespace, Namespace: &configv1.Namespace{Schema: c.Content}, ValidateOnly: only,
@@ -158,6 +170,54 @@ func (h *configHouse) change(ctx context.Context, c gitops.Change, only bool) (c
 		current = response.GetDocument().GetEtag()
 	}
 	return current, err
+}
+
+// rule writes the approval rule of a namespace, and returns the namespace's etag.
+func (h *configHouse) rule(ctx context.Context, namespace string, c gitops.Change, only bool) (string, error) {
+	n := &configv1.Namespace{Name: "namespaces/" + namespace, Etag: c.Etag}
+	if c.Action != gitops.Delete {
+		r, err := gitops.ParseRule(c.Content)
+		if err != nil {
+			return "", err
+		}
+		n.Approval = &configv1.NamespaceApproval{Layers: r.Layers, Count: int32(min(r.Count, math.MaxInt32))} //nolint:gosec // bounded
+	}
+	response, err := ask[*configv1.UpdateNamespaceResponse](ctx, h, namespaceService, "UpdateNamespace", &configv1.UpdateNamespaceRequest{
+		Namespace: n, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"approval"}}, ValidateOnly: only,
+	})
+	return response.GetNamespace().GetEtag(), err
+}
+
+// propose makes a change of edits, or asks whether it could be made.
+func (h *configHouse) propose(ctx context.Context, id string, edits []gitops.Edit, only bool) (*configv1.Change, error) {
+	change := &configv1.Change{Reason: h.reason}
+	for _, e := range edits {
+		form := map[gitops.Form]configv1.ChangeEditForm{
+			gitops.Whole: configv1.ChangeEditForm_CHANGE_EDIT_FORM_REPLACE, gitops.Patch: configv1.ChangeEditForm_CHANGE_EDIT_FORM_JSON_PATCH,
+			gitops.Removal: configv1.ChangeEditForm_CHANGE_EDIT_FORM_DELETE,
+		}[e.Form]
+		change.Edits = append(change.Edits, &configv1.ChangeEdit{Name: e.Name, Content: e.Content, Form: form, BaseRevision: e.Revision})
+	}
+	response, err := ask[*configv1.CreateChangeResponse](ctx, h, changeService, "CreateChange", &configv1.CreateChangeRequest{
+		ChangeId: id, Change: change, ValidateOnly: only,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, e := range response.GetChange().GetEdits() {
+		if only && i < len(edits) && edits[i].Revision == 0 && e.GetBaseRevision() > 0 {
+			return nil, fmt.Errorf("%s was made meanwhile; plan again", e.GetName())
+		}
+	}
+	return response.GetChange(), nil
+}
+
+// submit asks for the approvals of a change.
+func (h *configHouse) submit(ctx context.Context, change *configv1.Change) (*configv1.Change, error) {
+	response, err := ask[*configv1.SubmitChangeResponse](ctx, h, changeService, "SubmitChange", &configv1.SubmitChangeRequest{
+		Name: change.GetName(), Etag: change.GetEtag(),
+	})
+	return response.GetChange(), err
 }
 
 // namespaceOf is the id in the name of a namespace.

@@ -42,12 +42,14 @@ func (h *house) put(name, content string) {
 	h.items[name] = gitops.Item{Name: name, Content: string(settings.Canonical(o)), Etag: strconv.Itoa(h.next)}
 }
 
-func (h *house) Namespaces(context.Context) ([]gitops.Item, error) { return h.list("namespaces/"), nil }
+func (h *house) Namespaces(context.Context) ([]gitops.Item, error) {
+	return append(h.list("namespaces/"), h.list("approvals/")...), nil
+}
 
 func (h *house) Documents(_ context.Context, parent string) ([]gitops.Item, error) {
 	switch prefix, wild := strings.CutSuffix(parent, "-"); {
 	case parent == "-":
-		return slices.DeleteFunc(h.list(""), func(i gitops.Item) bool { return strings.HasPrefix(i.Name, "namespaces/") }), nil
+		return slices.DeleteFunc(h.list(""), func(i gitops.Item) bool { return !strings.Contains(i.Name, "/config/") }), nil
 	case wild:
 		return h.list(prefix), nil
 	default:
@@ -108,6 +110,7 @@ func (h *house) Do(ctx context.Context, c gitops.Change) error {
 func sample() *house {
 	h := newHouse()
 	h.put("namespaces/portal", `{"type":"object"}`)
+	h.put("approvals/portal", `{"layers":["plan","platform"],"count":1}`)
 	h.put("namespaces/flags", flags.Schema())
 	h.put("namespaces/flag-kills", flags.KillSchema())
 	h.put("namespaces/setting-kills", settings.KillSchema())
@@ -195,7 +198,7 @@ func TestExportIsAppliedToAnEmptyHouse(t *testing.T) {
 	export(t, h, dir, everything(t))
 	files := snapshot(t, dir)
 	want := []string{
-		"namespaces/portal.yaml", "plans/free/portal.yaml", "platform/flags.yaml", "platform/portal.yaml", "regions/eu-central/portal.yaml",
+		"approvals/portal.yaml", "namespaces/portal.yaml", "plans/free/portal.yaml", "platform/flags.yaml", "platform/portal.yaml", "regions/eu-central/portal.yaml",
 		"rowhouse.yaml", "tenants/acme/environments/staging/portal.yaml", "tenants/acme/portal.yaml",
 	}
 	var got []string
@@ -219,6 +222,7 @@ func TestExportIsAppliedToAnEmptyHouse(t *testing.T) {
 	order := []string{
 		"create namespaces/portal", "create platform/config/flags", "create platform/config/portal", "create plans/free/config/portal",
 		"create regions/eu-central/config/portal", "create tenants/acme/config/portal", "create tenants/acme/environments/staging/config/portal",
+		"create approvals/portal",
 	}
 	if diff := cmp.Diff(order, empty.done); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
@@ -246,7 +250,7 @@ func TestExportKeepsWhatSaysTheSame(t *testing.T) {
 	write(t, dir, "plans/gone/portal.yaml", "a: 1\n")
 	write(t, dir, "README.md", "# Ours\n")
 	w := export(t, h, dir, everything(t))
-	if diff := cmp.Diff(gitops.Written{Files: []string{"platform/flags.json"}, Stale: []string{"plans/gone/portal.yaml"}, Same: 6}, w); diff != "" {
+	if diff := cmp.Diff(gitops.Written{Files: []string{"platform/flags.json"}, Stale: []string{"plans/gone/portal.yaml"}, Same: 7}, w); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	files := snapshot(t, dir)
@@ -298,7 +302,7 @@ func TestApplyGoesOnAfterACrash(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	export(t, sample(), dir, everything(t))
-	for crash := range 7 {
+	for crash := range 8 {
 		h := newHouse()
 		h.put("namespaces/flags", flags.Schema())
 		h.crash = crash
@@ -309,7 +313,7 @@ func TestApplyGoesOnAfterACrash(t *testing.T) {
 		if err := apply(t, h, dir); err != nil {
 			t.Fatal(err)
 		}
-		if p := plan(t, h, dir, true); len(p.Changes) > 0 || len(h.done) != 7 {
+		if p := plan(t, h, dir, true); len(p.Changes) > 0 || len(h.done) != 8 {
 			t.Errorf("crash before %d: %d changes are left, %v", crash, len(p.Changes), h.done)
 		}
 	}

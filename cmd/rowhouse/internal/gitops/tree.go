@@ -80,8 +80,8 @@ func (t *Tree) add(root *os.Root, dir, at string) error {
 	name, ok := NameOf(strings.TrimSuffix(at, ext))
 	switch {
 	case !ok:
-		return fmt.Errorf("%s: no document stands here; want namespaces/NAMESPACE.yaml, LAYER/NAMESPACE.yaml with a layer such as "+
-			"platform, plans/free or tenants/acme/environments/staging, or a name that begins with a dot", shown)
+		return fmt.Errorf("%s: no document stands here; want namespaces/NAMESPACE.yaml, approvals/NAMESPACE.yaml, LAYER/NAMESPACE.yaml "+
+			"with a layer such as platform, plans/free or tenants/acme/environments/staging, or a name that begins with a dot", shown)
 	case !t.Scope.Owns(name):
 		return fmt.Errorf("%s: is outside of what %s says that this tree is about", shown, ScopeFile)
 	case t.Items[name].Name != "":
@@ -94,6 +94,11 @@ func (t *Tree) add(root *os.Root, dir, at string) error {
 	content, err := Decode(shown, text)
 	if err != nil {
 		return err
+	}
+	if isRule(name) {
+		if content, err = rule(content); err != nil {
+			return fmt.Errorf("%s: %w", shown, err)
+		}
 	}
 	if _, namespace := split(name); holdsKills(namespace) {
 		return fmt.Errorf("%s: kills are not kept in files; see rowhouse flags kill --help", shown)
