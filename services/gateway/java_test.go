@@ -351,7 +351,8 @@ func TestJavaFlagdHearsOfChanges(t *testing.T) {
 	// Its deadline ends a stream as one, and is no failure of ours.
 	stream, buffer = w.grpcJava(host, "flagd.evaluation.v1.Service/EventStream", "300m", &evaluationv1.EventStreamRequest{},
 		"authorization: Bearer "+keys["acme"]), nil
-	for more, status := true, ""; more; {
+	for more := true; more; {
+		var status string
 		if status, more = w.message(stream, &buffer, &evaluationv1.EventStreamResponse{}); !more && !strings.HasPrefix(status, "4 ") {
 			t.Errorf("the deadline: %q", status)
 		}
@@ -396,7 +397,7 @@ func TestJavaFlagdFetchesTheSet(t *testing.T) {
 		t.Errorf("after a change: %v", flags)
 	}
 	for what, ask := range map[string]*syncv1.SyncFlagsRequest{
-		"another's set": {ProviderId: "java-app", Selector: "flagSetId=globex"}, "a source": {Selector: "flags.json"}, //nolint:staticcheck // as said
+		"another's set": {ProviderId: "java-app", Selector: "flagSetId=globex"}, "a source": {Selector: "flags.json"},
 	} {
 		stream := w.grpcJava(host, service+"SyncFlags", "599999m", ask, key)
 		buffer = nil
