@@ -13,6 +13,7 @@ import (
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/checker"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/interpreter"
 )
 
 const (
@@ -103,8 +104,8 @@ func (s *Scope) compile(text string, free uint64) (*Predicate, error) {
 		return nil, fmt.Errorf("%w: it may cost %d, more than %d", ErrExpression, cost.Max, CostLimit)
 	}
 	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(boundMatches)}
-	if worst, err := s.env.EstimateCost(ast, sizes{largestSize}); err != nil || worst.Max > free {
-		options = append(options, cel.CostLimit(CostLimit))
+	if worst, err := s.env.EstimateCost(ast, sizes{largestSize}); err != nil || worst.Max > free || builds(ast) {
+		options = append(options, cel.CostLimit(CostLimit), cel.CostTracking(prices{}), cel.CustomDecoratorV2(boundComparisons))
 	}
 	program, err := s.env.Program(ast, options...)
 	if err != nil {
@@ -167,7 +168,7 @@ func (activation) Parent() cel.Activation { return nil }
 func (p *Predicate) holds(values any) (bool, error) {
 	out, _, err := p.program.Eval(values)
 	if err != nil {
-		if strings.Contains(err.Error(), "cost limit exceeded") {
+		if cancelled, ok := errors.AsType[interpreter.EvalCancelledError](err); ok && cancelled.Cause == interpreter.CostLimitExceeded {
 			return false, ErrCost
 		}
 		return false, ErrValue

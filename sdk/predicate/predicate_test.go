@@ -3,6 +3,7 @@ package predicate_test
 import (
 	"encoding/json"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,70 @@ func TestCostIsCountedWhileItRuns(t *testing.T) {
 		}
 		if took := time.Since(start); took > time.Second {
 			t.Errorf("%s: given up after %s", text, took)
+		}
+	}
+}
+
+// nest is an expression in which each value is made of two of the one before: growth of 2 to the power of depth.
+func nest(begin, twice, end string, depth int) string {
+	text := end
+	for i := depth; i > 0; i-- {
+		name := func(i int) string { return "v" + strconv.Itoa(i) }
+		of := name(i - 1)
+		if i == 1 {
+			of = begin
+		}
+		text = "[" + strings.ReplaceAll(twice, "x", of) + "].all(" + name(i) + ", " + strings.ReplaceAll(text, "END", name(i)) + ")"
+	}
+	return text
+}
+
+// What has a type only when it runs is counted by its size, and so is what stands in lists in lists: neither memory nor time
+// grows beyond what may be spent.
+func TestWhatHasNoTypeIsCounted(t *testing.T) {
+	t.Parallel()
+	ones := func(n int) string { return "[" + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]" }
+	v := values(t, `{"t":"`+strings.Repeat("a", 50_000)+`","half":`+ones(500)+`,"l":`+ones(1000)+`,"big":`+ones(5000)+
+		`,"deep":[`+ones(5000)+`],"same":[`+ones(5000)+`],"ten":["abcdefghij"]}`)
+	for what, text := range map[string]string{
+		"texts that grow":             nest("config.t", "x + x", "END != ''", 10),
+		"lists that grow":             nest("config.l", "x + x", "END != []", 10),
+		"lists that grow, compared":   nest("config.l", "x + x", "END == END", 10),
+		"lists in lists":              nest("config.l", "[x, x]", "END == END", 20),
+		"lists in lists, searched":    nest("config.l", "[x, x]", "END in [END]", 20),
+		"maps in maps":                nest("config.l", "{'a': x, 'b': x}", "END != END", 20),
+		"lists in a list, compared":   "config.l.all(x, config.deep == config.same)",
+		"lists in a list, searched":   strings.Repeat("config.big in config.deep && ", 60) + "true",
+		"a list searched":             strings.Repeat("1 in config.big && ", 60) + "true",
+		"sizes of texts":              "config.l.all(x, size(config.t) > 1)",
+		"texts compared":              "config.l.all(x, config.t >= config.t)",
+		"texts that are joined often": "config.l.all(x, config.t + 'x' != '')",
+	} {
+		p, err := scope(t).Compile(text)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		start := time.Now()
+		if got, err := p.Holds(v); !errors.Is(err, predicate.ErrCost) {
+			t.Errorf("%s: %t, %v", what, got, err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("%s: given up after %s", what, took)
+		}
+	}
+	for _, text := range []string{ // and what people write is not dear
+		"config.ten.map(x, x + 'z')[0] == 'abcdefghijz'", "config.half.map(x, x + 1.0).size() == 500", "config.l != [] && config.t != ''",
+		"config.deep == config.same", "config.ten[0] in [config.t, config.ten[0]]", "1 in config.l && !(2 in config.l)", "'a' in {'a': config.t}",
+		"config.ten + config.ten == ['abcdefghij', 'abcdefghij']", "config.deep != [config.t]", "size(config.t) == 50000",
+	} {
+		p, err := scope(t).Compile(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if got, err := p.Holds(v); !got || err != nil {
+			t.Errorf("%s: %t, %v", text, got, err)
 		}
 	}
 }

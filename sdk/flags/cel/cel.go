@@ -72,13 +72,14 @@ func (c *condition) Holds(data jsonlogic.Value) (bool, error) {
 // variables are what a condition sees of the data of an evaluation.
 type variables struct{ data jsonlogic.Value }
 
-// Variable implements [predicate.Variables]. What we do not know of a caller is an empty text.
+// Variable implements [predicate.Variables]. What we do not know of a caller is an empty text. A context may be large and an
+// expression may mention it often, so it is turned into CEL's terms once for all conditions that see it.
 func (v variables) Variable(name string) any {
 	if name == predicate.Context {
 		if v.data.Kind() != jsonlogic.Object {
 			return map[string]any{}
 		}
-		return v.data.Any()
+		return v.data.Shared()
 	}
 	known, _ := v.data.Member(name)
 	if known.Kind() != jsonlogic.String {

@@ -203,16 +203,55 @@ func FuzzConditions(f *testing.F) {
 	})
 }
 
+// What a condition takes must not grow with what a caller sends that it does not ask for.
+func TestMentionsDoNotCopyTheContext(t *testing.T) { //nolint:paralleltest // it counts allocations
+	c, err := cel.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	condition, err := c.Compile(mentions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allocated := func(attributes string) float64 {
+		data := who(t, attributes).Data()
+		return testing.AllocsPerRun(10, func() {
+			if holds, err := condition.Holds(data); !holds || err != nil {
+				t.Fatal(holds, err)
+			}
+		})
+	}
+	if few, many := allocated(`{"a":1}`), allocated(large()); many > few {
+		t.Errorf("%v allocations with a large context, %v with a small one", many, few)
+	}
+}
+
+// mentions asks for an attribute a hundred times.
+var mentions = strings.TrimSuffix(strings.Repeat("context.a == 1 && ", 100), " && ")
+
+// large is a context of a thousand attributes.
+func large() string {
+	var b strings.Builder
+	for i := range 999 {
+		fmt.Fprintf(&b, `"attribute%d":["x",{"y":%d}],`, i, i)
+	}
+	return `{` + b.String() + `"a":1}`
+}
+
 func BenchmarkCondition(b *testing.B) {
+	small := `{"email":"ann@x.dev","age":40,"groups":["a","b"],"targetingKey":"ann","a":1}`
 	for name, targeting := range map[string]string{
 		"plan": `{"cel":"plan == 'free' && region in ['eu-central', 'us-east']"}`, "context": `{"cel":"context.email.endsWith('@x.dev')"}`,
-		"jsonlogic": `{"ends_with":[{"var":"email"},"@x.dev"]}`,
+		"jsonlogic": `{"ends_with":[{"var":"email"},"@x.dev"]}`, "mentions": `{"cel":"` + mentions + `"}`, "large": `{"cel":"` + mentions + `"}`,
 	} {
 		set, err := flagset.Compile(document(b, targeting), time.Now, conditions(b))
 		if err != nil {
 			b.Fatal(err)
 		}
-		c := who(b, `{"email":"ann@x.dev","age":40,"groups":["a","b"],"targetingKey":"ann"}`)
+		c := who(b, small)
+		if name == "large" {
+			c = who(b, large())
+		}
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

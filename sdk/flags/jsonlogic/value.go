@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"sync/atomic"
 )
 
 // Kind says what a [Value] is.
@@ -36,6 +37,8 @@ type Value struct {
 type many struct {
 	items   []Value
 	members []Member // by name
+	// shared is what [Value.Shared] made.
+	shared atomic.Pointer[any]
 }
 
 // Member is one name of an object with its value.
@@ -173,6 +176,19 @@ func (v Value) Any() any {
 	default:
 		return nil
 	}
+}
+
+// Shared is [Value.Any], but a list or an object is made once and everybody gets the same: do not change it.
+func (v Value) Shared() any {
+	if v.many == nil {
+		return v.Any()
+	}
+	if made := v.many.shared.Load(); made != nil {
+		return *made
+	}
+	made := v.Any() // by several at once, if they come together
+	v.many.shared.Store(&made)
+	return made
 }
 
 // maxNesting bounds how deep the values of [Of] are.
