@@ -9,6 +9,8 @@ package hook
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
@@ -91,7 +94,9 @@ func (v Verdict) Settle(u Unit) error {
 type skipper interface{ GetSkipHooks() string }
 
 // Ask asks all hooks of a step, in two seconds at most. It belongs before the unit of work, which must not wait for them.
-func (a *Asker) Ask(ctx context.Context, q *configv1.HookQuestion) Verdict {
+// What the step writes and neither the request nor the question holds is named by versions: an answer is not remembered for
+// another one.
+func (a *Asker) Ask(ctx context.Context, q *configv1.HookQuestion, versions ...string) Verdict {
 	v := Verdict{step: q.GetStep()}
 	call, _ := rule.CallFrom(ctx)
 	request, ok := call.Request.(skipper)
@@ -122,12 +127,21 @@ func (a *Asker) Ask(ctx context.Context, q *configv1.HookQuestion) Verdict {
 		return v
 	}
 	answered, err := a.cfg.Answered(ctx)
-	if err != nil || answered {
+	if err != nil {
 		v.err = err
 		return v
 	}
+	if answered { // a repeat settles nothing, unless its first answer is forgotten before the unit of work begins
+		v.err = fault.New(fault.FailedPrecondition, fault.ReasonHookUnavailable, "the first answer has just been forgotten; try again")
+		return v
+	}
 	q.Caller, q.Method, q.Reason = call.Principal.Name, call.Method, call.Reason
-	v.err = a.decide(ctx, call, q, known)
+	id, err := requestID(call, q, versions)
+	if err != nil {
+		v.err = err
+		return v
+	}
+	v.err = a.decide(ctx, &configv1.DecideHooksRequest{Question: q, RequestId: id}, known)
 	return v
 }
 
@@ -140,10 +154,10 @@ func names(known []Known) []string {
 }
 
 // decide asks config, and says what the known hooks' silence means when it cannot be asked.
-func (a *Asker) decide(ctx context.Context, call rule.Call, q *configv1.HookQuestion, known []Known) error {
+func (a *Asker) decide(ctx context.Context, req *configv1.DecideHooksRequest, known []Known) error {
 	asked, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	resp, err := a.cfg.Decide(asked, &configv1.DecideHooksRequest{Question: q, RequestId: requestID(call, q)})
+	resp, err := a.cfg.Decide(asked, req)
 	if err == nil {
 		warn(ctx, resp.GetDecisions())
 		return Refusal(resp.GetDecisions())
@@ -154,7 +168,7 @@ func (a *Asker) decide(ctx context.Context, call rule.Call, q *configv1.HookQues
 	if ctx.Err() != nil {
 		return fault.New(fault.DeadlineExceeded, fault.ReasonDeadlineTooShort, "the time ended before hooks had answered")
 	}
-	a.cfg.Log.WarnContext(ctx, "hooks cannot be asked", "step", q.GetStep().String(), "error", err)
+	a.cfg.Log.WarnContext(ctx, "hooks cannot be asked", "step", req.GetQuestion().GetStep().String(), "error", err)
 	for _, k := range known {
 		if k.Closed {
 			return silent(k.Name)
@@ -163,13 +177,25 @@ func (a *Asker) decide(ctx context.Context, call rule.Call, q *configv1.HookQues
 	return nil
 }
 
-// requestID is one id for a question of a call and of all its repeats, and another for any other one, whoever asks.
-func requestID(call rule.Call, q *configv1.HookQuestion) string {
+// requestID is one id for a question of a call and of all its repeats. It is made of all that the caller sent, so that an
+// answer to one request is never taken for one to another that carries the same request_id.
+func requestID(call rule.Call, q *configv1.HookQuestion, versions []string) (string, error) {
 	if call.RequestID == "" {
-		return ""
+		return "", nil
 	}
-	parts := []string{call.Principal.Name, call.Method, call.RequestID, q.GetDocument()}
-	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(strings.Join(parts, "\x00"))).String()
+	parts := append([]string{call.Principal.Name, call.Method, call.Target, call.RequestID}, versions...)
+	for _, m := range []proto.Message{call.Request, q} {
+		encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		if err != nil {
+			return "", fmt.Errorf("encode what hooks are asked about: %w", err)
+		}
+		parts = append(parts, string(encoded))
+	}
+	digest := sha256.New()
+	for _, part := range parts {
+		_, _ = fmt.Fprintf(digest, "%d:%s", len(part), part) // hashes do not fail
+	}
+	return uuid.NewSHA1(uuid.NameSpaceURL, digest.Sum(nil)).String(), nil
 }
 
 // Refusal is the error of a step that hooks refused, nil for one that none did.

@@ -230,6 +230,38 @@ func TestIconsOfSVG(t *testing.T) {
 	}
 }
 
+// Reading an upload may take a second. It holds no connection meanwhile.
+func TestUploadsAreReadOutsideOfTransactions(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	req := upload("tenants/acme", "image/svg+xml", []byte(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 10 10"><path d="M0 0`+
+		strings.Repeat("L10 9L0 1L9 10L1 0", 1500)+`" stroke="red" fill="none" stroke-dasharray="1e-6"/></svg>`))
+	req.Icons = true
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.as("operator").CreateBrandAsset(t.Context(), req)
+		done <- err
+	}()
+	db := r.db.Owner(t)
+	for looks := 0; ; looks++ {
+		select {
+		case err := <-done:
+			refused(t, "an upload that is too much work", err, codes.InvalidArgument, "UPLOAD_REFUSED")
+			if looks < 10 {
+				t.Errorf("it was read too fast to be seen: %d looks", looks)
+			}
+			return
+		default:
+		}
+		var waiting int
+		must(t, db.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND state = 'idle in transaction' AND query LIKE '%FROM settings.brand_asset%'`).Scan(&waiting))
+		if waiting > 0 {
+			t.Fatal("a transaction waits for it")
+		}
+	}
+}
+
 // few is one attack of n, and all in a long run.
 func few(all []brandtest.Attack, n int) (some []brandtest.Attack) {
 	if os.Getenv("ROWHOUSE_TEST_LONG") != "" {

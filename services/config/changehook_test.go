@@ -8,7 +8,7 @@ import (
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 )
 
-// Hooks are asked about each document that a change writes, when it is published and when its time has come.
+// Hooks are asked about each document that a change writes or removes, when it is published and when its time has come.
 func TestHooksMayRefuseChanges(t *testing.T) {
 	t.Parallel()
 	r, to := newHookRig(t)
@@ -29,8 +29,8 @@ func TestHooksMayRefuseChanges(t *testing.T) {
 		_, err := a.PublishChange(t.Context(), &configv1.PublishChangeRequest{Name: "changes/now", RequestId: "6ba7b810-9dad-41d1-80b4-00c04fd430c8"})
 		refused(t, "publish", err, codes.FailedPrecondition, "HOOK_DENIED")
 	}
-	if n := len(to.at("/freeze")) - asked; n != 2 {
-		t.Errorf("it was asked %d times about two documents that are written", n)
+	if n := len(to.at("/freeze")) - asked; n != 3 {
+		t.Errorf("it was asked %d times about two documents that are written and one that is removed", n)
 	}
 	r.due("later")
 	eventually(t, "halted", func() bool { return a.state(t, "later") == configv1.ChangeState_CHANGE_STATE_HALTED })

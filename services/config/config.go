@@ -46,8 +46,10 @@ type Config struct {
 	// KEK is a file of keys of 64 hex digits, one to a line, that replicas share: the first wraps the data keys of secrets and
 	// seals the keys of webhooks and hooks, and all open. Without it there are none of these.
 	KEK yamlfile.Path `yaml:"kek,omitempty"`
-	// Egress bounds where webhooks and hooks may be.
+	// Egress bounds where webhooks may be.
 	Egress Egress `yaml:"egress,omitempty"`
+	// Hooks is about hooks alone.
+	Hooks Hooks `yaml:"hooks,omitempty"`
 
 	// pace is for tests, which have clocks of their own.
 	pace rpc.Pace

@@ -20,6 +20,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
+	"github.com/rowhouse-platform/rowhouse/services/config"
 )
 
 const (
@@ -104,12 +105,58 @@ func TestHooksMayRefuseWhatIsPublished(t *testing.T) {
 		Name: "tenants/acme/config/portal", Revision: before.GetRevision(), Reason: "rolled back",
 	})
 	must(t, err)
-	_, err = a.DeleteDocument(t.Context(), &configv1.DeleteDocumentRequest{Name: "tenants/acme/config/portal"})
-	must(t, err)
 	r.set(a, "tenants/acme/config/brand", `{"name":"Acme"}`)
 	if n := len(to.at("/freeze")) - asked; n != 0 {
 		t.Errorf("it was asked %d times about what it has no say in", n)
 	}
+
+	// That a document is gone publishes what the layers below it say.
+	gone := &configv1.DeleteDocumentRequest{Name: "tenants/acme/config/portal"}
+	_, err = a.DeleteDocument(t.Context(), gone)
+	refused(t, "DeleteDocument", err, codes.FailedPrecondition, "HOOK_DENIED")
+	if got := a.content(t, gone.GetName()); got != `{"x":1}` {
+		t.Errorf("%s is live", got)
+	}
+	gone.SkipHooks = "the freeze has a hole"
+	_, err = owner.DeleteDocument(t.Context(), gone)
+	must(t, err)
+}
+
+// What hooks said of one request says nothing of another with the same request_id, nor of the same one once a hook was changed.
+func TestAnAnswerOfHooksIsForOneRequest(t *testing.T) {
+	t.Parallel()
+	r, to := newHookRig(t)
+	a, owner := r.as("operator"), r.as("owner")
+	r.namespace(owner, "portal", `{"properties":{"x":{"type":"number"}}}`)
+	to.answer("/freeze", says(`{"allow":false}`))
+	h, _ := r.veto(to, "freeze", failClosed, stepDocument)
+	r.known(a, "freeze")
+	to.answer("/freeze", says(`{"allow":true}`))
+	asked := len(to.at("/freeze"))
+	id := newID()
+	update := func(content string) error {
+		req := setting("tenants/acme/config/portal", content)
+		req.RequestId = id
+		_, err := a.UpdateDocument(t.Context(), req)
+		return err
+	}
+	expect := func(what string, n int) {
+		t.Helper()
+		if got := len(to.at("/freeze")) - asked; got != n {
+			t.Errorf("%s: it was asked %d times, want %d", what, got, n)
+		}
+	}
+	for range 2 { // hooks allow it, and the schema does not
+		refused(t, "a bad document", update(`{"x":"one"}`), codes.InvalidArgument, "SCHEMA_VIOLATION")
+	}
+	expect("a repeat", 1)
+	_, err := owner.UpdateHook(t.Context(), &configv1.UpdateHookRequest{Hook: &configv1.Hook{Name: h.GetName(), Description: "another"}})
+	must(t, err)
+	refused(t, "with another hook", update(`{"x":"one"}`), codes.InvalidArgument, "SCHEMA_VIOLATION")
+	expect("with a hook that was changed", 2)
+	to.answer("/freeze", says(`{"allow":false,"reason":"frozen"}`))
+	refused(t, "another document", update(`{"x":1}`), codes.FailedPrecondition, "HOOK_DENIED")
+	expect("another document", 3)
 }
 
 func TestHooksAreSkippedWithAReason(t *testing.T) {
@@ -235,6 +282,37 @@ func TestDecideHooks(t *testing.T) {
 	if entries := first.GetFrame().GetChunk().GetEntries(); len(entries) != 2 || entries[0].GetKey() != "hooks/a" {
 		t.Errorf("the feed holds %v", entries)
 	}
+}
+
+// What is opened for the hooks of operators is not for the webhooks of tenants, and the other way about.
+func TestHooksHaveAnEgressOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	r := newRigWith(t, func(c *config.Config) {
+		c.Hooks.Egress = config.Egress{Allow: []string{"10.0.0.0/8"}, AllowNames: []string{"corp.internal"}}
+		c.Egress = config.Egress{Allow: []string{"192.168.0.0/16"}}
+	})
+	hook := func(id, url string) error {
+		_, err := r.as("owner").CreateHook(t.Context(), &configv1.CreateHookRequest{
+			HookId: id, Hook: &configv1.Hook{Url: url, Steps: []configv1.HookStep{stepCreate}, Failure: failOpen},
+		})
+		return err
+	}
+	webhook := func(id, url string) error {
+		_, err := r.as("operator").CreateWebhook(t.Context(), &configv1.CreateWebhookRequest{
+			Parent: "tenants/acme", WebhookId: id, Webhook: &configv1.Webhook{Url: url},
+		})
+		return err
+	}
+	const ofHooks, named, ofWebhooks = "https://10.0.0.1/freeze", "https://ops.corp.internal/", "https://192.168.0.1/mine"
+	must(t, hook("a", ofHooks))
+	must(t, hook("b", named))
+	refused(t, "a hook", hook("c", ofWebhooks), codes.InvalidArgument, "WEBHOOK_URL_REFUSED")
+	must(t, webhook("a", ofWebhooks))
+	refused(t, "a webhook", webhook("b", ofHooks), codes.InvalidArgument, "WEBHOOK_URL_REFUSED")
+	refused(t, "a webhook by name", webhook("c", named), codes.InvalidArgument, "WEBHOOK_URL_REFUSED")
+	mine := &configv1.Webhook{Name: "tenants/acme/webhooks/a", Url: ofHooks}
+	_, err := r.as("operator").UpdateWebhook(t.Context(), &configv1.UpdateWebhookRequest{Webhook: mine})
+	refused(t, "a webhook that moves", err, codes.InvalidArgument, "WEBHOOK_URL_REFUSED")
 }
 
 func TestHooksAreManaged(t *testing.T) {

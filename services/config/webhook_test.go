@@ -127,6 +127,7 @@ func newHookRig(tb testing.TB, more ...func(*config.Config)) (*rig, *receiver) {
 	must(tb, err)
 	r := newRigWith(tb, func(c *config.Config) {
 		c.Egress = config.Egress{Ports: []int{n, 443}, Allow: []string{"127.0.0.0/8"}, Roots: yamlfile.Path(roots)}
+		c.Hooks.Egress = c.Egress
 		for _, configure := range more {
 			configure(c)
 		}

@@ -15,7 +15,13 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/rpc"
 )
 
-// Egress says which addresses webhooks and hooks may have beyond those of the public Internet, and which they may not.
+// Hooks is what the addresses of hooks are bounded by: their operators choose them, and those of webhooks tenants.
+type Hooks struct {
+	// Egress bounds where hooks may be. Nothing of the part egress beside it, which is of webhooks, holds for them.
+	Egress Egress `yaml:"egress,omitempty"`
+}
+
+// Egress says which addresses may be called beyond those of the public Internet, and which may not.
 type Egress struct {
 	// Ports that may be named. Default 443 and 8443.
 	Ports []int `yaml:"ports,omitempty"`
@@ -31,17 +37,6 @@ type Egress struct {
 	Roots yamlfile.Path `yaml:"roots,omitempty"`
 }
 
-// clients returns what calls webhooks and what calls hooks.
-func (e Egress) clients() (webhooks, hooks *egress.Client, err error) {
-	c, err := e.bounds()
-	if err != nil {
-		return nil, nil, err
-	}
-	webhooks = egress.New(c)
-	c.Timeout, c.MaxAnswer = ask.MaxTimeout, ask.MaxAnswer
-	return webhooks, egress.New(c), nil
-}
-
 func (e Egress) bounds() (egress.Config, error) {
 	c := egress.Config{DenyNames: e.DenyNames, AllowNames: e.AllowNames}
 	for _, port := range e.Ports {
@@ -54,7 +49,7 @@ func (e Egress) bounds() (egress.Config, error) {
 		for _, text := range list.from {
 			p, err := netip.ParsePrefix(text)
 			if err != nil {
-				return c, fmt.Errorf("egress: %q is not a network: %w", text, err)
+				return c, fmt.Errorf("%q is not a network: %w", text, err)
 			}
 			*list.into = append(*list.into, p.Masked())
 		}
@@ -62,25 +57,34 @@ func (e Egress) bounds() (egress.Config, error) {
 	if e.Roots != "" {
 		pem, err := e.Roots.Read()
 		if err != nil {
-			return c, fmt.Errorf("egress: roots: %w", err)
+			return c, fmt.Errorf("roots: %w", err)
 		}
 		if c.Roots = x509.NewCertPool(); !c.Roots.AppendCertsFromPEM(pem) {
-			return c, errors.New("egress: roots: no certificate in PEM")
+			return c, errors.New("roots: no certificate in PEM")
 		}
 	}
 	return c, nil
 }
 
-// webhooks opens what webhooks need.
+// webhooks opens what webhooks and hooks need.
 func (c Config) webhooks() (rpc.Webhooks, error) {
-	client, hooks, err := c.Egress.clients()
-	if err != nil || c.KEK == "" {
-		return rpc.Webhooks{Client: client, Hooks: hooks}, err
+	webhooks, err := c.Egress.bounds()
+	if err != nil {
+		return rpc.Webhooks{}, fmt.Errorf("egress: %w", err)
+	}
+	hooks, err := c.Hooks.Egress.bounds()
+	if err != nil {
+		return rpc.Webhooks{}, fmt.Errorf("hooks: egress: %w", err)
+	}
+	hooks.Timeout, hooks.MaxAnswer = ask.MaxTimeout, ask.MaxAnswer
+	out := rpc.Webhooks{Client: egress.New(webhooks), Hooks: egress.New(hooks)}
+	if c.KEK == "" {
+		return out, nil
 	}
 	keys, err := keyfile.Secrets(string(c.KEK))
 	if err != nil {
 		return rpc.Webhooks{}, fmt.Errorf("kek: %w", err)
 	}
-	box, err := seal.New(keys...)
-	return rpc.Webhooks{Client: client, Hooks: hooks, Box: box}, err
+	out.Box, err = seal.New(keys...)
+	return out, err
 }

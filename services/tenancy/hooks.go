@@ -28,7 +28,10 @@ type Hooks struct {
 	State yamlfile.Path `yaml:"state,omitempty"`
 }
 
-func (c *Hooks) validate() error {
+func (c *Hooks) validate(replica string) error {
+	if c != nil && serve.Replica(replica) == "" {
+		return errors.New("hooks: this host has no name: replica is required")
+	}
 	if c != nil && (c.Address == "" || c.Identity.IsZero() || c.FeedKeys == "") {
 		return errors.New("hooks: address, identity and feed_keys are required")
 	}
@@ -68,7 +71,7 @@ func (h *house) hooks(ctx context.Context, s *serve.Service, p *serve.Process, k
 	s.Close = append(s.Close, func() { _ = conn.Close() })
 	known := hook.NewStore()
 	f, err := hook.Follow(context.WithoutCancel(ctx), hook.FollowConfig{
-		Config: conn, FeedKeys: keys, Replica: serve.Replica(name), Store: known, Dir: string(c.State), Clock: p.Clock, Log: p.Log,
+		Config: conn, FeedKeys: keys, Replica: serve.Replica(h.c.Replica), Store: known, Dir: string(c.State), Clock: p.Clock, Log: p.Log,
 	})
 	if err != nil {
 		return nil, err

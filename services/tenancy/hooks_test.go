@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -40,9 +41,14 @@ type hooks struct {
 	mu     sync.Mutex
 	asked  []*configv1.HookQuestion
 	refuse bool
+	// followers are the replicas that followed.
+	followers []string
 }
 
-func (s *hooks) WatchHooks(_ *configv1.WatchHooksRequest, stream grpc.ServerStreamingServer[configv1.WatchHooksResponse]) error {
+func (s *hooks) WatchHooks(req *configv1.WatchHooksRequest, stream grpc.ServerStreamingServer[configv1.WatchHooksResponse]) error {
+	s.mu.Lock()
+	s.followers = append(s.followers, req.GetReplica())
+	s.mu.Unlock()
 	digest := feed.NewDigest()
 	for _, e := range s.entries {
 		digest.Set(e.GetKey(), e.GetValue())
@@ -175,6 +181,30 @@ func TestHooksMayRefuseSteps(t *testing.T) {
 		t.Errorf("asked about %v, want %v", got, want)
 	}
 
+	// A host that is claimed without a proof begins to lead somewhere when it is verified, and elsewhere when it gets another app.
+	must(t, attach("shop.example.com"))
+	const shop = "tenants/acme/domains/shop.example.com"
+	verify := func() error {
+		_, err := a.VerifyDomain(ctx, &tenancyv1.VerifyDomainRequest{Name: shop, Reason: "TXT record seen"})
+		return err
+	}
+	must(t, errOf(a.CreateApp(ctx, &tenancyv1.CreateAppRequest{AppId: "other"})))
+	lead := func(app string) error {
+		_, err := a.UpdateDomain(ctx, &tenancyv1.UpdateDomainRequest{Domain: &tenancyv1.Domain{Name: shop, App: app}})
+		return err
+	}
+	config.refuses(true)
+	refused(t, "VerifyDomain", verify(), codes.FailedPrecondition, "HOOK_DENIED")
+	refused(t, "UpdateDomain", lead("apps/other"), codes.FailedPrecondition, "HOOK_DENIED")
+	config.refuses(false)
+	config.steps()
+	must(t, verify())
+	must(t, lead("apps/other"))
+	must(t, lead("apps/other")) // changes nothing
+	if got := config.steps(); len(got) != 2 || got[0] != configv1.HookStep_HOOK_STEP_DOMAIN_ATTACH || got[1] != got[0] {
+		t.Errorf("asked about %v, want two hosts", got)
+	}
+
 	config.refuses(true)
 	refused(t, "CreateTenant", create("globex", newID(), ""), codes.FailedPrecondition, "HOOK_DENIED")
 	refused(t, "UpdateTenant", update(&tenancyv1.Tenant{Name: "tenants/acme", Plan: "plans/free"}), codes.FailedPrecondition, "HOOK_DENIED")
@@ -206,6 +236,28 @@ func TestHooksMayRefuseSteps(t *testing.T) {
 	a = r.owner()
 	refused(t, "CreateTenant after a restart", create("initech", newID(), ""), codes.FailedPrecondition, "HOOK_UNAVAILABLE")
 	must(t, create("initech", newID(), "config is dead, and they wait"))
+}
+
+// Replicas tell each other apart: by what is configured, and else by the name of their host.
+func TestReplicasFollowHooksByTheirNames(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	config, _ := r.withHooks(nil)
+	follows := func(want string) {
+		t.Helper()
+		eventually(t, want+" follows", func() bool {
+			config.mu.Lock()
+			defer config.mu.Unlock()
+			return slices.Contains(config.followers, want)
+		})
+	}
+	host, err := os.Hostname()
+	must(t, err)
+	follows(host)
+	r.stop()
+	r.config.Replica = "tenancy-7"
+	r.start()
+	follows("tenancy-7")
 }
 
 func TestADeadConfigStopsNoStepOfHooksThatFailOpen(t *testing.T) {

@@ -56,6 +56,8 @@ const DatabaseName = "rowhouse_tenancy"
 type Config struct {
 	// Process is what every service configures.
 	Process serve.Config `yaml:",inline"`
+	// Replica names this process in config's feed of hooks, unique while it runs. Default: the host's name.
+	Replica string `yaml:"replica,omitempty"`
 	// Database is a file with the connection string of the service's own database, as its service role.
 	Database yamlfile.Path `yaml:"database"`
 	// Connections bounds the pool of connections to it. Default 20.
@@ -117,7 +119,7 @@ func (c Config) Validate() error {
 	if _, err := c.minters(); err != nil {
 		return err
 	}
-	if err := c.Hooks.validate(); err != nil {
+	if err := c.Hooks.validate(c.Replica); err != nil {
 		return err
 	}
 	return c.Process.Validate()

@@ -143,6 +143,8 @@ func kind(of reflect.Type) (word string, below reflect.Type) {
 	switch of.Kind() {
 	case reflect.Struct:
 		return "", of
+	case reflect.Pointer:
+		return kind(of.Elem())
 	case reflect.Slice:
 		word, below := kind(of.Elem())
 		return strings.TrimSpace("list of " + word), below
@@ -186,7 +188,7 @@ func TestConfigurationPage(t *testing.T) {
 	if got, err := os.ReadFile(file); err != nil || string(got) != want {
 		t.Errorf("docs/configuration.md is not what the structs say (%v); run go test ./test/docs -run TestConfigurationPage -write", err)
 	}
-	for _, key := range []string{"listen", "identity.cert", "drain.timeout", "users[].tenant_claim", "selector_header", "operators[].token_sha256"} {
+	for _, key := range []string{"hooks.address", "hooks.egress.allow", "listen", "identity.cert", "drain.timeout", "users[].tenant_claim", "selector_header", "operators[].token_sha256"} {
 		if !strings.Contains(want, "| `"+key+"` | ") {
 			t.Errorf("the page has no key %s", key)
 		}

@@ -64,6 +64,9 @@ func distinct(l Line) Line {
 
 // dashed draws a line, or the dashes of it.
 func (s *stroker) dashed(l Line) error {
+	if err := s.budget.Spend(2 * len(s.pen.Dashes)); err != nil { // for each line they are gone through from the start
+		return err
+	}
 	total := 0.0
 	for _, d := range s.pen.Dashes {
 		if d < 0 {

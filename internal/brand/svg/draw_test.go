@@ -121,6 +121,7 @@ func TestDrawRefuses(t *testing.T) {
 		`<rect width="1" height="1" stroke="red" vector-effect="non-scaling-stroke"/>`:             "vector-effect",
 		`<clipPath id="a" clipPathUnits="objectBoundingBox"/><rect clip-path="url(#a)"/>`:          "user space",
 		`<path d="M0 0h1" stroke="red" stroke-dasharray="-1"/>`:                                    "too large",
+		`<path d="M0 0h1" stroke="red" stroke-dasharray="1` + strings.Repeat(" 1", 64) + `"/>`:     "more than 64 dashes",
 		`<path d="M0 0h1" stroke="red" stroke-dasharray="1" pathLength="3"/>`:                      "pathLength",
 		strings.Repeat(`<g opacity=".5">`, 20) + `<path d="M0 0h1"/>` + strings.Repeat("</g>", 20): "too much work",
 	} {

@@ -60,6 +60,12 @@ func (d *drawing) stroke(c *canvas, e *element, f frame, lines []raster.Line) er
 		Cap: f.style.word["stroke-linecap"], Join: f.style.word["stroke-linejoin"], Miter: f.style.number["stroke-miterlimit"],
 	}
 	diagonal := math.Hypot(f.box.w, f.box.h) / math.Sqrt2
+	const read = 4 // what reading a byte takes; these are inherited, so one text may be read for each shape
+	for _, name := range []string{"stroke-width", "stroke-dashoffset", "stroke-dasharray"} {
+		if err := d.budget.Spend(read * len(f.style.word[name])); err != nil {
+			return err
+		}
+	}
 	if pen.Width, err = measure(e, f.style.word["stroke-width"], diagonal); err != nil {
 		return err
 	}

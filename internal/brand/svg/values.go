@@ -1,6 +1,7 @@
 package svg
 
 import (
+	"fmt"
 	"math"
 	"regexp"
 	"strconv"
@@ -39,12 +40,19 @@ func measure(e *element, value string, of float64) (float64, error) {
 	return n * factor, nil
 }
 
+// maxDashes is how many lengths a list of them may have: each line goes through all.
+const maxDashes = 64
+
 // measures reads a list of lengths.
 func measures(e *element, value string, of float64) (all []float64, err error) {
 	if value == "none" {
 		return nil, nil
 	}
-	for _, v := range strings.FieldsFunc(value, func(r rune) bool { return r == ' ' || r == ',' }) {
+	found := strings.FieldsFunc(value, func(r rune) bool { return r == ' ' || r == ',' })
+	if len(found) > maxDashes {
+		return nil, e.refuse("drawing", fmt.Sprintf("more than %d dashes cannot be drawn", maxDashes))
+	}
+	for _, v := range found {
 		n, err := measure(e, v, of)
 		if err != nil {
 			return nil, err

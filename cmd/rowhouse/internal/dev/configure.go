@@ -90,7 +90,7 @@ func (w writer) process(service string) serve.Config {
 
 func (w writer) tenancy() tenancy.Config {
 	return tenancy.Config{
-		Process: w.process("tenancy"), Database: w.l.file("secrets", "tenancy.dsn"), CellSecrets: w.l.file("cells"),
+		Process: w.process("tenancy"), Replica: "tenancy-1", Database: w.l.file("secrets", "tenancy.dsn"), CellSecrets: w.l.file("cells"),
 		TrustRoot: w.l.file("keys", "trust-root.key"), FeedKey: w.l.file("keys", "feed-tenancy.key"),
 		KEK: w.l.file("keys", "tenancy.kek"), Zones: []string{zone},
 		Hooks: &tenancy.Hooks{

@@ -49,8 +49,10 @@ type DocumentServiceClient interface {
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
 	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
 	UpdateDocument(ctx context.Context, in *UpdateDocumentRequest, opts ...grpc.CallOption) (*UpdateDocumentResponse, error)
-	// DeleteDocument removes what a layer sets; its revisions stay readable.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
+	// DeleteDocument removes what a layer sets; its revisions stay readable. What the layers below it say is live then, so hooks of
+	// documents and brands are asked.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; APPROVAL_REQUIRED; ROLLOUT_RUNNING; HOOK_DENIED;
+	// HOOK_UNAVAILABLE.
 	DeleteDocument(ctx context.Context, in *DeleteDocumentRequest, opts ...grpc.CallOption) (*DeleteDocumentResponse, error)
 	// ListDocumentRevisions lists the revisions of a document, newest first.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND.
@@ -204,8 +206,10 @@ type DocumentServiceServer interface {
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
 	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
 	UpdateDocument(context.Context, *UpdateDocumentRequest) (*UpdateDocumentResponse, error)
-	// DeleteDocument removes what a layer sets; its revisions stay readable.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
+	// DeleteDocument removes what a layer sets; its revisions stay readable. What the layers below it say is live then, so hooks of
+	// documents and brands are asked.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; APPROVAL_REQUIRED; ROLLOUT_RUNNING; HOOK_DENIED;
+	// HOOK_UNAVAILABLE.
 	DeleteDocument(context.Context, *DeleteDocumentRequest) (*DeleteDocumentResponse, error)
 	// ListDocumentRevisions lists the revisions of a document, newest first.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND.

@@ -36,11 +36,11 @@ const (
 	HookStep_HOOK_STEP_TENANT_CREATE HookStep = 1
 	// A tenant gets another plan.
 	HookStep_HOOK_STEP_TENANT_PLAN_CHANGE HookStep = 2
-	// A host is claimed for a tenant.
+	// A host is claimed for a tenant, begins to lead to it, or is led to another app.
 	HookStep_HOOK_STEP_DOMAIN_ATTACH HookStep = 3
-	// A document of settings or flags is written.
+	// A document of settings or flags is written or removed, which makes live what the layers below it say.
 	HookStep_HOOK_STEP_DOCUMENT_PUBLISH HookStep = 4
-	// A brand is written, or its draft published.
+	// A brand is written or removed, or its draft published.
 	HookStep_HOOK_STEP_BRAND_PUBLISH HookStep = 5
 )
 
@@ -214,8 +214,8 @@ type Hook struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Our own id, a UUIDv7.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Whom to ask, at most 2,048 bytes: https on port 443 or 8443, a public name or address, no user, no fragment.
-	// Required.
+	// Whom to ask, at most 2,048 bytes: https on port 443 or 8443, a public name or address, or what the operators of config
+	// opened for hooks (hooks.egress); no user, no fragment. Required.
 	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
 	// Before which steps it is asked. At least one.
 	Steps []HookStep `protobuf:"varint,4,rep,packed,name=steps,proto3,enum=rowhouse.config.v1.HookStep" json:"steps,omitempty"`
@@ -445,7 +445,7 @@ type HookQuestion struct {
 	Host string `protobuf:"bytes,6,opt,name=host,proto3" json:"host,omitempty"`
 	// The id of the app that it is to lead to.
 	App string `protobuf:"bytes,7,opt,name=app,proto3" json:"app,omitempty"`
-	// The document that is written.
+	// The document that is written or removed.
 	Document string `protobuf:"bytes,8,opt,name=document,proto3" json:"document,omitempty"`
 	// Who takes the step: "operator:ada".
 	Caller string `protobuf:"bytes,9,opt,name=caller,proto3" json:"caller,omitempty"`

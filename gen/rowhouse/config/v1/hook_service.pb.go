@@ -874,7 +874,7 @@ type DecideHooksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step.
 	Question *HookQuestion `protobuf:"bytes,1,opt,name=question,proto3" json:"question,omitempty"`
-	// UUID chosen by the caller; a repeat within 24 h gives the first answer.
+	// UUID of this question and its repeats alone; it must be another one for another request, whatever its request_id.
 	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

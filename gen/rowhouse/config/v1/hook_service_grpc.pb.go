@@ -60,9 +60,10 @@ type HookServiceClient interface {
 	// Errors: RESOURCE_NOT_FOUND; WEBHOOKS_OFF.
 	TestHook(ctx context.Context, in *TestHookRequest, opts ...grpc.CallOption) (*TestHookResponse, error)
 	// DecideHooks asks all hooks of a step side by side, in two seconds at most, and returns what each said; none, when none is
-	// registered. What hooks answered is kept for a day by the request_id: a repeat does not ask again, unless one of them gave
-	// no answer.
-	// Errors: HOOK_UNAVAILABLE when a hook that fails closed gave no answer.
+	// registered. What hooks answered stands for at most a minute, at least half of one, by the request_id: a repeat within that
+	// time does not ask again, unless a hook that fails closed gave no answer, or a hook of the step was made, changed or removed
+	// meanwhile.
+	// Errors: HOOK_UNAVAILABLE when a hook that fails closed gave no answer; REQUEST_ID_REUSED.
 	DecideHooks(ctx context.Context, in *DecideHooksRequest, opts ...grpc.CallOption) (*DecideHooksResponse, error)
 	// WatchHooks streams which hooks there are, so that services ask nobody while there are none, and know what each
 	// silence means. Values are HookEntry messages; the feed's name is "hooks".
@@ -207,9 +208,10 @@ type HookServiceServer interface {
 	// Errors: RESOURCE_NOT_FOUND; WEBHOOKS_OFF.
 	TestHook(context.Context, *TestHookRequest) (*TestHookResponse, error)
 	// DecideHooks asks all hooks of a step side by side, in two seconds at most, and returns what each said; none, when none is
-	// registered. What hooks answered is kept for a day by the request_id: a repeat does not ask again, unless one of them gave
-	// no answer.
-	// Errors: HOOK_UNAVAILABLE when a hook that fails closed gave no answer.
+	// registered. What hooks answered stands for at most a minute, at least half of one, by the request_id: a repeat within that
+	// time does not ask again, unless a hook that fails closed gave no answer, or a hook of the step was made, changed or removed
+	// meanwhile.
+	// Errors: HOOK_UNAVAILABLE when a hook that fails closed gave no answer; REQUEST_ID_REUSED.
 	DecideHooks(context.Context, *DecideHooksRequest) (*DecideHooksResponse, error)
 	// WatchHooks streams which hooks there are, so that services ask nobody while there are none, and know what each
 	// silence means. Values are HookEntry messages; the feed's name is "hooks".

@@ -382,7 +382,9 @@ type UpdateDomainRequest struct {
 	// UUID chosen by the caller; a repeat within 24 h gives the first answer.
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Whether to check everything and change nothing.
-	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Why hooks are not asked about this step, 10 to 500 characters. Needs the permission config.hooks.skip, and is audited.
+	SkipHooks     string `protobuf:"bytes,10,opt,name=skip_hooks,json=skipHooks,proto3" json:"skip_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -443,6 +445,13 @@ func (x *UpdateDomainRequest) GetValidateOnly() bool {
 		return x.ValidateOnly
 	}
 	return false
+}
+
+func (x *UpdateDomainRequest) GetSkipHooks() string {
+	if x != nil {
+		return x.SkipHooks
+	}
+	return ""
 }
 
 // UpdateDomainResponse holds the changed domain.
@@ -622,7 +631,9 @@ type VerifyDomainRequest struct {
 	// Whether to check everything and change nothing.
 	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// How ownership was checked; recorded in the audit chain. 10 to 500 characters.
-	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why hooks are not asked about this step, 10 to 500 characters. Needs the permission config.hooks.skip, and is audited.
+	SkipHooks     string `protobuf:"bytes,10,opt,name=skip_hooks,json=skipHooks,proto3" json:"skip_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,6 +699,13 @@ func (x *VerifyDomainRequest) GetValidateOnly() bool {
 func (x *VerifyDomainRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *VerifyDomainRequest) GetSkipHooks() string {
+	if x != nil {
+		return x.SkipHooks
 	}
 	return ""
 }
@@ -769,14 +787,19 @@ const file_rowhouse_tenancy_v1_domain_service_proto_rawDesc = "" +
 	"\xd8\x01\x01r\x05\x10\n" +
 	"\x18\xf4\x03R\tskipHooks\"K\n" +
 	"\x14CreateDomainResponse\x123\n" +
-	"\x06domain\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.DomainR\x06domain\"\xe6\x01\n" +
+	"\x06domain\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.DomainR\x06domain\"\x94\x02\n" +
 	"\x13UpdateDomainRequest\x12;\n" +
 	"\x06domain\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.DomainB\x06\xbaH\x03\xc8\x01\x01R\x06domain\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\x12*\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnlyJ\x04\b\x03\x10\x04\"K\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12,\n" +
+	"\n" +
+	"skip_hooks\x18\n" +
+	" \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\tskipHooksJ\x04\b\x03\x10\x04\"K\n" +
 	"\x14UpdateDomainResponse\x123\n" +
 	"\x06domain\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.DomainR\x06domain\"\xfa\x01\n" +
 	"\x13DeleteDomainRequest\x12O\n" +
@@ -786,7 +809,7 @@ const file_rowhouse_tenancy_v1_domain_service_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12#\n" +
 	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\"\x16\n" +
-	"\x14DeleteDomainResponse\"\xfc\x01\n" +
+	"\x14DeleteDomainResponse\"\xaa\x02\n" +
 	"\x13VerifyDomainRequest\x12O\n" +
 	"\x04name\x18\x01 \x01(\tB;\xbaH8r6\x18\xca\x0221^tenants/[a-z](-?[a-z0-9])*/domains/[a-z0-9._-]+$R\x04name\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
@@ -795,7 +818,12 @@ const file_rowhouse_tenancy_v1_domain_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12%\n" +
 	"\x06reason\x18\x05 \x01(\tB\r\xbaH\n" +
 	"\xd8\x01\x01r\x05\x10\n" +
-	"\x18\xf4\x03R\x06reason\"K\n" +
+	"\x18\xf4\x03R\x06reason\x12,\n" +
+	"\n" +
+	"skip_hooks\x18\n" +
+	" \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\tskipHooks\"K\n" +
 	"\x14VerifyDomainResponse\x123\n" +
 	"\x06domain\x18\x01 \x01(\v2\x1b.rowhouse.tenancy.v1.DomainR\x06domain2\xef\x06\n" +
 	"\rDomainService\x12\x84\x01\n" +

@@ -43,15 +43,16 @@ type DomainServiceClient interface {
 	// serves at once; any other stays PENDING until it is verified, and blocks nobody.
 	// Errors: RESOURCE_EXISTS; DOMAIN_INVALID; DOMAIN_TAKEN; RESOURCE_NOT_FOUND for tenant or app; WRONG_STATE.
 	CreateDomain(ctx context.Context, in *CreateDomainRequest, opts ...grpc.CallOption) (*CreateDomainResponse, error)
-	// UpdateDomain changes the app that a domain leads to.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID.
+	// UpdateDomain changes the app that a domain leads to. Hooks of domains are asked.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID; HOOK_DENIED; HOOK_UNAVAILABLE.
 	UpdateDomain(ctx context.Context, in *UpdateDomainRequest, opts ...grpc.CallOption) (*UpdateDomainResponse, error)
 	// DeleteDomain removes a domain.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH.
 	DeleteDomain(ctx context.Context, in *DeleteDomainRequest, opts ...grpc.CallOption) (*DeleteDomainResponse, error)
 	// VerifyDomain makes a domain serve. Until proofs over DNS are asked for, an
-	// operator vouches for them: the reason says how ownership was checked.
-	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE unless PENDING; DOMAIN_TAKEN; ETAG_MISMATCH.
+	// operator vouches for them: the reason says how ownership was checked. Hooks of domains are asked, though they were when the
+	// host was claimed: that may be long ago.
+	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE unless PENDING; DOMAIN_TAKEN; ETAG_MISMATCH; HOOK_DENIED; HOOK_UNAVAILABLE.
 	VerifyDomain(ctx context.Context, in *VerifyDomainRequest, opts ...grpc.CallOption) (*VerifyDomainResponse, error)
 }
 
@@ -139,15 +140,16 @@ type DomainServiceServer interface {
 	// serves at once; any other stays PENDING until it is verified, and blocks nobody.
 	// Errors: RESOURCE_EXISTS; DOMAIN_INVALID; DOMAIN_TAKEN; RESOURCE_NOT_FOUND for tenant or app; WRONG_STATE.
 	CreateDomain(context.Context, *CreateDomainRequest) (*CreateDomainResponse, error)
-	// UpdateDomain changes the app that a domain leads to.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID.
+	// UpdateDomain changes the app that a domain leads to. Hooks of domains are asked.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; IMMUTABLE_FIELD; FIELD_MASK_INVALID; HOOK_DENIED; HOOK_UNAVAILABLE.
 	UpdateDomain(context.Context, *UpdateDomainRequest) (*UpdateDomainResponse, error)
 	// DeleteDomain removes a domain.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH.
 	DeleteDomain(context.Context, *DeleteDomainRequest) (*DeleteDomainResponse, error)
 	// VerifyDomain makes a domain serve. Until proofs over DNS are asked for, an
-	// operator vouches for them: the reason says how ownership was checked.
-	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE unless PENDING; DOMAIN_TAKEN; ETAG_MISMATCH.
+	// operator vouches for them: the reason says how ownership was checked. Hooks of domains are asked, though they were when the
+	// host was claimed: that may be long ago.
+	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE unless PENDING; DOMAIN_TAKEN; ETAG_MISMATCH; HOOK_DENIED; HOOK_UNAVAILABLE.
 	VerifyDomain(context.Context, *VerifyDomainRequest) (*VerifyDomainResponse, error)
 	mustEmbedUnimplementedDomainServiceServer()
 }

@@ -78,25 +78,42 @@ func (s *brandAssetService) CreateBrandAsset(
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	files, refusal := s.take(ctx, req)
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateBrandAssetResponse, error) {
 		tx.Audit(req.GetParent() + "/brandAssets")
 		p, err := s.owner(tx, "parent", req.GetParent())
 		if err != nil {
 			return nil, err
 		}
-		own, err := store.OwnAssets(ctx, tx, p)
-		if err != nil {
-			return nil, err
-		}
-		files, err := brands.Take(brands.Upload{
-			MediaType: req.GetMediaType(), Content: req.GetContent(), Icons: req.GetIcons(), Ground: req.GetGround(),
-			Own: func(a sdk.Asset) bool { _, has := own[a]; return has },
-		})
-		if err != nil {
-			return nil, refusedUpload(err)
+		if refusal != nil {
+			return nil, refusal
 		}
 		return s.keep(ctx, tx, p, files)
 	})
+}
+
+// take makes of an upload what may be served. It takes a second of work at worst, so it is done where there is no transaction.
+func (s *brandAssetService) take(ctx context.Context, req *configv1.CreateBrandAssetRequest) ([]brands.File, error) {
+	o, err := settings.ParseOwner(req.GetParent())
+	if err != nil {
+		return nil, nil //nolint:nilerr // the unit of work says so
+	}
+	p, err := s.locate(o)
+	if err != nil {
+		return nil, err
+	}
+	own, err := store.OwnAssets(ctx, s.Pool, p)
+	if err != nil {
+		return nil, pg.Fault(err)
+	}
+	files, err := brands.Take(brands.Upload{
+		MediaType: req.GetMediaType(), Content: req.GetContent(), Icons: req.GetIcons(), Ground: req.GetGround(),
+		Own: func(a sdk.Asset) bool { _, has := own[a]; return has },
+	})
+	if err != nil {
+		return nil, refusedUpload(err)
+	}
+	return files, nil
 }
 
 // refusedUpload says what is wrong with an upload.
@@ -117,8 +134,17 @@ func (s *brandAssetService) keep(
 	if err := lockBrands(ctx, tx, &p); err != nil {
 		return nil, err
 	}
+	own, err := store.OwnAssets(ctx, tx, p)
+	if err != nil {
+		return nil, err
+	}
 	out := &configv1.CreateBrandAssetResponse{Patch: brands.Patch(files)}
 	for _, f := range files {
+		for _, used := range f.Uses {
+			if _, has := own[used]; !has { // any more
+				return nil, fault.New(fault.Aborted, fault.ReasonEtagMismatch, "%s has lost the asset %s meanwhile", p.Owner, used)
+			}
+		}
 		a, err := store.PutAsset(ctx, tx, p, f, tx.Call().Principal.Name, tx.Now())
 		if err != nil {
 			return nil, err

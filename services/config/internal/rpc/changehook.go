@@ -19,8 +19,7 @@ type asked struct {
 	verdicts []hook.Verdict
 }
 
-// ask asks hooks about each document that a change would write, side by side. As with direct writes, what removes a
-// document asks nobody.
+// ask asks hooks about each document that a change would write or remove, side by side.
 func (s *changeService) ask(ctx context.Context, name string) (asked, error) {
 	c, err := store.ReadChange(ctx, s.Pool, strings.TrimPrefix(name, changePrefix))
 	if fault.KindOf(err) == fault.NotFound {
@@ -32,14 +31,14 @@ func (s *changeService) ask(ctx context.Context, name string) (asked, error) {
 	a := asked{digest: c.GetDigest()}
 	var documents []string
 	for _, e := range c.Edits {
-		if e.Layer != "" && e.Content != nil {
+		if e.Layer != "" {
 			documents = append(documents, e.Name)
 		}
 	}
 	a.verdicts = make([]hook.Verdict, len(documents))
 	var asking sync.WaitGroup
 	for i, d := range documents {
-		asking.Go(func() { a.verdicts[i] = s.askDocument(ctx, d) })
+		asking.Go(func() { a.verdicts[i] = s.askDocument(ctx, d, a.digest) })
 	}
 	asking.Wait()
 	return a, nil

@@ -32,7 +32,7 @@ type plan struct {
 // planned is one edit, as it would be made now.
 type planned struct {
 	edit        *store.Edit
-	differences []settings.Difference
+	differences []sdk.Difference
 	conflicts   []settings.Conflict
 	// idle says that nothing is left to do.
 	idle bool
@@ -260,7 +260,7 @@ func (st *planned) rebase(schema *sdk.Schema, content string) (sdk.Object, error
 		}
 	}
 	merged, conflicts := settings.Rebase(schema, objects[0], objects[1], objects[2])
-	st.conflicts, st.differences = conflicts, settings.Diff(objects[2], merged)
+	st.conflicts, st.differences = conflicts, sdk.Diff(objects[2], merged)
 	st.idle = len(conflicts) == 0 && len(st.differences) == 0 && (merged == nil) == (objects[2] == nil)
 	return merged, nil
 }

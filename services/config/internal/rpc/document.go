@@ -30,6 +30,15 @@ type documentService struct {
 
 // place finds out whose documents a name means, and whose chain the call belongs to.
 func (s *documentService) place(tx *change.Tx, o settings.Owner) (store.Place, error) {
+	p, err := s.locate(o)
+	if err == nil && o.OfTenant() {
+		tx.Tenant(p.Tenant.UID.String())
+	}
+	return p, err
+}
+
+// locate finds out whose documents a name means.
+func (c Config) locate(o settings.Owner) (store.Place, error) {
 	p := store.Place{Owner: o, ID: o.Name}
 	if !o.OfTenant() {
 		return p, nil
@@ -38,12 +47,11 @@ func (s *documentService) place(tx *change.Tx, o settings.Owner) (store.Place, e
 	if err != nil {
 		return p, err
 	}
-	state, ok := s.Trust.Find(id)
+	state, ok := c.Trust.Find(id)
 	if !ok {
 		return p, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "%s does not exist", o)
 	}
 	p.ID, p.Tenant = state.UID.String(), state
-	tx.Tenant(p.ID)
 	if o.Kind == settings.Environment {
 		p.ID = store.EnvironmentID(state.UID, o.Environment)
 	}
@@ -198,7 +206,7 @@ func (s *documentService) DiffDocument(ctx context.Context, req *configv1.DiffDo
 			return nil, err
 		}
 		out := new(configv1.DiffDocumentResponse)
-		for _, d := range settings.Diff(before, after) {
+		for _, d := range sdk.Diff(before, after) {
 			out.Differences = append(out.Differences, &configv1.LeafDifference{Pointer: d.Pointer, Before: d.Before, After: d.After})
 		}
 		return out, nil
@@ -252,6 +260,7 @@ func (s *documentService) RollbackDocument(
 func (s *documentService) DeleteDocument(
 	ctx context.Context, req *configv1.DeleteDocumentRequest,
 ) (*configv1.DeleteDocumentResponse, error) {
+	verdict := s.askDocument(ctx, req.GetName())
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.DeleteDocumentResponse, error) {
 		w, err := s.open(ctx, tx, "name", req.GetName(), req.GetEtag())
 		if err != nil {
@@ -262,6 +271,9 @@ func (s *documentService) DeleteDocument(
 				return &configv1.DeleteDocumentResponse{}, nil
 			}
 			return nil, w.missing()
+		}
+		if err := verdict.Settle(tx); err != nil {
+			return nil, err
 		}
 		return &configv1.DeleteDocumentResponse{}, w.remove(ctx, tx)
 	})

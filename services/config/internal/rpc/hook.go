@@ -127,7 +127,7 @@ func (s *hookService) check(h *configv1.Hook) error {
 	case h.GetFailure() == configv1.HookFailure_HOOK_FAILURE_UNSPECIFIED:
 		return badField("hook.failure", "is missing: say what becomes of a step when it gives no answer")
 	default:
-		return s.checkURL("hook.url", h.GetUrl())
+		return checkURL(s.Webhooks.Hooks, "hook.url", h.GetUrl())
 	}
 }
 

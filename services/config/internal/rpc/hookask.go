@@ -5,7 +5,11 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"io"
+	"strconv"
+	"strings"
+	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -15,6 +19,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/hook"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/internal/rule"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -30,8 +35,9 @@ func (c Config) WithHooks(known *hook.Store) Config {
 	return c
 }
 
-// askDocument asks hooks about a write of a document. What it returns is settled in the unit of work, with the locks held.
-func (c Config) askDocument(ctx context.Context, name string) hook.Verdict {
+// askDocument asks hooks about a write of a document; versions name what is written, where the request does not hold it. What it
+// returns is settled in the unit of work, with the locks held.
+func (c Config) askDocument(ctx context.Context, name string, versions ...string) hook.Verdict {
 	o, namespace, err := settings.ParseName(name)
 	if err != nil {
 		return hook.Verdict{} // the unit of work says so
@@ -46,7 +52,7 @@ func (c Config) askDocument(ctx context.Context, name string) hook.Verdict {
 			q.TenantUid = t.UID.String()
 		}
 	}
-	return c.Hooks.Ask(ctx, q)
+	return c.Hooks.Ask(ctx, q, versions...)
 }
 
 // decideHere is DecideHooks for a step of config itself, in the name of whoever takes it.
@@ -58,20 +64,31 @@ func (s *hookService) decideHere(ctx context.Context, req *configv1.DecideHooksR
 	return s.DecideHooks(rule.NewContext(ctx, call), req)
 }
 
+// remembered is how long an answer of hooks stands for repeats of its question at most; half of it at least. Hooks change their
+// mind, and what they judge changes.
+const remembered = time.Minute
+
 // DecideHooks implements rowhouse.config.v1.HookService. Hooks are asked outside the unit of work, which holds a connection
 // and the request_id.
 func (s *hookService) DecideHooks(ctx context.Context, req *configv1.DecideHooksRequest) (*configv1.DecideHooksResponse, error) {
-	answered, err := s.Kernel.Answered(ctx)
+	hooks, err := store.HooksOf(ctx, s.Pool, req.GetQuestion().GetStep())
+	if err != nil {
+		return nil, pg.Fault(err)
+	}
+	ctx, answered, err := s.recall(ctx, hooks)
 	if err != nil {
 		return nil, err
 	}
 	var decisions []*configv1.HookDecision
 	if !answered {
-		if decisions, err = s.decide(ctx, req); err != nil {
+		if decisions, err = s.decide(ctx, req, hooks); err != nil {
 			return nil, pg.Fault(err)
 		}
 	}
 	return change.Do(ctx, s.Kernel, func(_ context.Context, tx *change.Tx) (*configv1.DecideHooksResponse, error) {
+		if answered { // and forgotten since
+			return nil, fault.New(fault.FailedPrecondition, fault.ReasonHookUnavailable, "the first answer has just been forgotten; try again")
+		}
 		denied := false
 		for _, d := range decisions {
 			tx.Audit(d.GetHook())
@@ -86,16 +103,46 @@ func (s *hookService) DecideHooks(ctx context.Context, req *configv1.DecideHooks
 	})
 }
 
-func (s *hookService) decide(ctx context.Context, req *configv1.DecideHooksRequest) ([]*configv1.HookDecision, error) {
-	hooks, err := store.HooksOf(ctx, s.Pool, req.GetQuestion().GetStep())
-	if err != nil || len(hooks) == 0 {
-		return nil, err
+// recall returns ctx for a call that repeats another only if the same hooks answered that one a moment ago, and says whether
+// there is one.
+func (s *hookService) recall(ctx context.Context, hooks []*configv1.Hook) (context.Context, bool, error) {
+	call, _ := rule.CallFrom(ctx)
+	if call.RequestID == "" {
+		return ctx, false, nil
 	}
+	request, now := call.RequestID, s.Clock()
+	for _, at := range []time.Time{now.Add(-remembered / 2), now} {
+		call.RequestID = answerID(request, hooks, at)
+		ctx = rule.NewContext(ctx, call)
+		if answered, err := s.Kernel.Answered(ctx); err != nil || answered {
+			return ctx, answered, err
+		}
+	}
+	return ctx, false, nil
+}
+
+// answerID is under what id the answer to a request is kept: another one for other hooks, for a hook that was changed, and
+// after half of the time for which an answer stands.
+func answerID(request string, hooks []*configv1.Hook, at time.Time) string {
+	parts := []string{request, strconv.FormatInt(at.Truncate(remembered/2).Unix(), 10)}
+	for _, h := range hooks {
+		parts = append(parts, h.GetUid(), strconv.FormatInt(h.GetRevision(), 10))
+	}
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(strings.Join(parts, " "))).String()
+}
+
+func (s *hookService) decide(
+	ctx context.Context, req *configv1.DecideHooksRequest, hooks []*configv1.Hook,
+) ([]*configv1.HookDecision, error) {
 	targets := make([]ask.Target, len(hooks))
 	for i, h := range hooks {
+		var err error
 		if targets[i], err = s.target(ctx, h); err != nil {
 			return nil, err
 		}
+	}
+	if len(targets) == 0 {
+		return nil, nil
 	}
 	id, err := s.questionID(req.GetRequestId())
 	if err != nil {

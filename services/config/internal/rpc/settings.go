@@ -123,7 +123,7 @@ func (w *write) change(ctx context.Context, tx *change.Tx, schema *sdk.Schema, r
 	if err != nil {
 		return malformedField("content", err)
 	}
-	differences := settings.Diff(old, object)
+	differences := sdk.Diff(old, object)
 	if len(differences) == 0 {
 		return nil
 	}
@@ -136,7 +136,7 @@ func (w *write) change(ctx context.Context, tx *change.Tx, schema *sdk.Schema, r
 }
 
 // editable refuses differences in what the tenant itself may not set.
-func editable(schema *sdk.Schema, differences []settings.Difference) error {
+func editable(schema *sdk.Schema, differences []sdk.Difference) error {
 	const most = 50
 	refusal := refuse(fault.PermissionDenied, notEditable, "the tenant itself may not set this")
 	refused := 0

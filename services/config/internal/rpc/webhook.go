@@ -129,7 +129,7 @@ func (s *webhookService) create(ctx context.Context, tx *change.Tx, req *configv
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkURL("webhook.url", req.GetWebhook().GetUrl()); err != nil {
+	if err := checkURL(s.Webhooks.Client, "webhook.url", req.GetWebhook().GetUrl()); err != nil {
 		return nil, err
 	}
 	uid, err := tenant.NewUID(s.Clock(), rand.Reader)
@@ -213,8 +213,9 @@ func (s *webhookService) secret(ctx context.Context, w *configv1.Webhook) (strin
 	return k.Secret(), err
 }
 
-func (c Config) checkURL(field, url string) error {
-	err := c.Webhooks.Client.CheckURL(url)
+// checkURL refuses an address that its caller, that of webhooks or that of hooks, does not call.
+func checkURL(client *egress.Client, field, url string) error {
+	err := client.CheckURL(url)
 	if err == nil {
 		return nil
 	}
@@ -238,7 +239,7 @@ func (s *webhookService) UpdateWebhook(ctx context.Context, req *configv1.Update
 		if err != nil || len(paths) == 0 {
 			return &configv1.UpdateWebhookResponse{Webhook: w}, err
 		}
-		if err := s.checkURL("webhook.url", w.GetUrl()); err != nil {
+		if err := checkURL(s.Webhooks.Client, "webhook.url", w.GetUrl()); err != nil {
 			return nil, err
 		}
 		w.DisabledCause = ""

@@ -103,9 +103,3 @@ func isPointer(s string) bool {
 	plain := strings.NewReplacer("~0", "", "~1", "").Replace(s)
 	return (s == "" || s[0] == '/') && !strings.Contains(plain, "~")
 }
-
-// Difference is one leaf in which two documents differ.
-type Difference = sdk.Difference
-
-// Diff returns the leaves in which two documents differ, by pointer.
-func Diff(before, after sdk.Object) []Difference { return sdk.Diff(before, after) }

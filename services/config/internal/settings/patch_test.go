@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -79,21 +78,6 @@ func TestJSONPatchRefused(t *testing.T) {
 	}
 }
 
-func TestDiff(t *testing.T) {
-	t.Parallel()
-	got := settings.Diff(layer(t, `{"a":{"b":1,"c":[1]},"d":{},"e":null,"same":{"x":1}}`).Object, layer(t, `{"a":{"c":[2]},"d":{"z":0},"f":1,"same":{"x":1}}`).Object)
-	want := []settings.Difference{
-		{Pointer: "/a/b", Before: "1"}, {Pointer: "/a/c", Before: "[1]", After: "[2]"}, {Pointer: "/d", Before: "{}"},
-		{Pointer: "/d/z", After: "0"}, {Pointer: "/e", Before: "null"}, {Pointer: "/f", After: "1"},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
-	}
-	if got := settings.Diff(nil, layer(t, `{}`).Object); len(got) > 0 {
-		t.Errorf("nothing and nothing differ: %v", got)
-	}
-}
-
 // TestDiffIsAPatch writes the differences as a JSON Patch, which makes the one document into the other.
 func TestDiffIsAPatch(t *testing.T) {
 	t.Parallel()
@@ -104,7 +88,7 @@ func TestDiffIsAPatch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		before, after := documents.Draw(t, "before"), documents.Draw(t, "after")
 		var operations []string
-		for _, d := range settings.Diff(layer(t, before).Object, layer(t, after).Object) {
+		for _, d := range sdk.Diff(layer(t, before).Object, layer(t, after).Object) {
 			operations = append(operations, fmt.Sprintf(`{"op":"replace","path":%q,"value":%s}`, d.Pointer, d.After))
 		}
 		_, got, err := settings.JSONPatched(before, "["+strings.Join(operations, ",")+"]")

@@ -101,7 +101,7 @@ func (s *domains) CreateDomain(ctx context.Context, req *tenancyv1.CreateDomainR
 	if err != nil {
 		return nil, err
 	}
-	verdict := s.askDomain(ctx, req, host.String(), app)
+	verdict := s.askDomain(ctx, idOf(req.GetParent()), host.String(), app)
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.CreateDomainResponse, error) {
 		t, err := s.owner(ctx, tx, idOf(req.GetParent()))
 		if err != nil {
@@ -192,6 +192,10 @@ func (s *domains) UpdateDomain(ctx context.Context, req *tenancyv1.UpdateDomainR
 	if err != nil {
 		return nil, err
 	}
+	var verdict asked
+	if app := req.GetDomain().GetApp(); app != "" {
+		verdict = s.askKnown(ctx, key, app)
+	}
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.UpdateDomainResponse, error) {
 		t, d, err := s.lock(ctx, tx, key, req.GetDomain().GetEtag())
 		if err != nil {
@@ -203,6 +207,9 @@ func (s *domains) UpdateDomain(ctx context.Context, req *tenancyv1.UpdateDomainR
 		}
 		app, err := labelName("domain.app", "apps/", d.GetApp())
 		if err != nil {
+			return nil, err
+		}
+		if err := verdict.settle(tx, d); err != nil {
 			return nil, err
 		}
 		tx.Audit(d.GetName(), paths...)
@@ -246,6 +253,7 @@ func (s *domains) VerifyDomain(ctx context.Context, req *tenancyv1.VerifyDomainR
 	if err != nil {
 		return nil, err
 	}
+	verdict := s.askKnown(ctx, key, "")
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*tenancyv1.VerifyDomainResponse, error) {
 		t, d, err := s.lock(ctx, tx, key, req.GetEtag())
 		if err != nil {
@@ -254,6 +262,9 @@ func (s *domains) VerifyDomain(ctx context.Context, req *tenancyv1.VerifyDomainR
 		if d.GetState() != tenancyv1.DomainState_DOMAIN_STATE_PENDING {
 			return nil, fault.New(fault.FailedPrecondition, fault.ReasonWrongState, "the domain serves already").
 				WithMetadata("state", strings.TrimPrefix(d.GetState().String(), "DOMAIN_STATE_"))
+		}
+		if err := verdict.settle(tx, d); err != nil {
+			return nil, err
 		}
 		if shared, err := store.IsSharedHost(ctx, tx, d.GetHost()); err != nil {
 			return nil, err

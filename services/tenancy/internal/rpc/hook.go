@@ -51,15 +51,38 @@ func settlePlan(tx *change.Tx, v hook.Verdict) error {
 	return v.Settle(tx)
 }
 
-// askDomain asks hooks about a host.
-func (s *domains) askDomain(ctx context.Context, req *tenancyv1.CreateDomainRequest, host, app string) hook.Verdict {
-	q := &configv1.HookQuestion{
-		Step: configv1.HookStep_HOOK_STEP_DOMAIN_ATTACH, Tenant: idOf(req.GetParent()), Host: host, App: app,
-	}
-	if id, err := tenant.ParseID(q.GetTenant()); err == nil {
+// askDomain asks hooks about a host that is to lead to an app.
+func (s *domains) askDomain(ctx context.Context, tenantID, host, app string) hook.Verdict {
+	q := &configv1.HookQuestion{Step: configv1.HookStep_HOOK_STEP_DOMAIN_ATTACH, Tenant: tenantID, Host: host, App: app}
+	if id, err := tenant.ParseID(tenantID); err == nil {
 		if t, ok := s.Trust.Find(id); ok {
 			q.TenantUid = t.UID.String()
 		}
 	}
 	return s.Hooks.Ask(ctx, q)
+}
+
+// asked is what hooks said about a domain that there is, and about which app they were asked.
+type asked struct {
+	hook.Verdict
+
+	app string
+}
+
+// askKnown asks hooks about a domain that there is: about the app that it shall lead to, or without one about its own.
+func (s *domains) askKnown(ctx context.Context, key store.DomainKey, app string) asked {
+	d, err := store.ReadDomain(ctx, s.Pool, key)
+	if err != nil || app == d.GetApp() {
+		return asked{} // the unit of work says why, or changes nothing
+	}
+	app = cmp.Or(app, d.GetApp())
+	return asked{s.askDomain(ctx, key.Tenant, key.Host, idOf(app)), app}
+}
+
+// settle ends a step that hooks refused, or about which they were asked as another one: the domain changed a moment ago.
+func (a asked) settle(tx *change.Tx, d *tenancyv1.Domain) error {
+	if a.app != d.GetApp() {
+		return fault.New(fault.Aborted, fault.ReasonEtagMismatch, "the domain changed meanwhile; try again")
+	}
+	return a.Settle(tx)
 }
