@@ -37,7 +37,7 @@ func (prices) CallCost(function, overload string, args []ref.Val, result ref.Val
 			work += textSize(a)
 		}
 	}
-	cost := 1 + uint64(max(0, work))/perUnit //nolint:gosec // not negative
+	cost := 1 + uint64(max(0, work))/perUnit
 	return &cost
 }
 

@@ -111,14 +111,15 @@ func (s *hookService) recall(ctx context.Context, hooks []*configv1.Hook) (conte
 		return ctx, false, nil
 	}
 	request, now := call.RequestID, s.Clock()
-	for _, at := range []time.Time{now.Add(-remembered / 2), now} {
-		call.RequestID = answerID(request, hooks, at)
-		ctx = rule.NewContext(ctx, call)
-		if answered, err := s.Kernel.Answered(ctx); err != nil || answered {
-			return ctx, answered, err
-		}
+	call.RequestID = answerID(request, hooks, now.Add(-remembered/2))
+	before := rule.NewContext(ctx, call)
+	if answered, err := s.Kernel.Answered(before); err != nil || answered {
+		return before, answered, err
 	}
-	return ctx, false, nil
+	call.RequestID = answerID(request, hooks, now)
+	ctx = rule.NewContext(ctx, call)
+	answered, err := s.Kernel.Answered(ctx)
+	return ctx, answered, err
 }
 
 // answerID is under what id the answer to a request is kept: another one for other hooks, for a hook that was changed, and
