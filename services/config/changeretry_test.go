@@ -81,8 +81,9 @@ func TestSilentHooksAreAskedAgain(t *testing.T) {
 	a.scheduled(t, "never", at.Add(time.Hour), patches("plans/never/config/portal", `{"v":1}`))
 	to.answer("/freeze", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 
+	owner := r.db.Owner(t)
 	tries := func() (n int64) {
-		must(t, r.db.Owner(t).QueryRow(t.Context(), `SELECT sum(attempt) - 2 FROM settings.change`).Scan(&n))
+		must(t, owner.QueryRow(t.Context(), `SELECT sum(attempt) - 2 FROM settings.change`).Scan(&n))
 		return n
 	}
 	for i, now := range []time.Duration{0, time.Second, 2 * time.Second} {
