@@ -16,6 +16,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/rollout"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
 )
@@ -322,8 +323,15 @@ func TestWhatKillsTwiceHaltsARollout(t *testing.T) {
 		eventually(t, "a bookmark", func() bool { return !f.Status().LastBookmark.IsZero() })
 		return f
 	}
-	start(0).Close() // in order: what it leaves is a state that processes live with
-	f := start(1)
+	f := start(0)
+	eventually(t, "the old content", func() bool {
+		e, ok := last.Holds(settings.Reader{UID: tenanttest.UID("acme"), Plan: plans()["acme"], Region: tenanttest.Region}, "notes")
+		return ok && e.Object["v"] == "old"
+	})
+	applied := f.Status().LastBookmark
+	eventually(t, "a bookmark behind it", func() bool { return f.Status().LastBookmark.After(applied) })
+	f.Close() // in order: what it leaves is a state that processes live with
+	f = start(1)
 	made := r.begin(a, rolling("platform/config/notes", `{"v":"new"}`))
 	r.advance(a, made.GetName())
 	for process := range 2 {
@@ -341,7 +349,7 @@ func TestWhatKillsTwiceHaltsARollout(t *testing.T) {
 	if got.GetHalt() != configv1.RolloutHalt_ROLLOUT_HALT_CRASH {
 		t.Errorf("ended %v; the feed is at %+v", got, f.Status())
 	}
-	if reads(t, last, "acme").Object["v"] != "old" {
-		t.Error("the third process has the new content")
+	if v := reads(t, last, "acme").Object["v"]; v != "old" {
+		t.Errorf("the third process has %v", v)
 	}
 }

@@ -16,7 +16,16 @@ import (
 const changeForm = "changes/{change}"
 
 func changes() noun {
-	reason := []flag{{path: "change.reason", usage: "why, at least 10 characters; it becomes the reason of the documents' revisions"}}
+	given := []flag{
+		{path: "change.reason", usage: "why, at least 10 characters; it becomes the reason of the documents' revisions"},
+		{path: "change.rollout.steps", usage: "begin a rollout instead: shares of tenants in percent, such as 1,5,20,50,100"},
+		{path: "change.rollout.canaries", name: "canary", usage: "begin a rollout: tenants that get it first", form: tenantForm},
+		{path: "change.rollout.bake", usage: "of a rollout: how long each step must be healthy (default 10m)"},
+		{path: "change.rollout.guards.max_error_permille", usage: "of a rollout: by how many in a thousand requests more may fail (default 10)"},
+		{path: "change.rollout.guards.max_p99_percent", usage: "of a rollout: the slowest hundredth's time, in percent of the others' (default 200)"},
+		{path: "change.rollout.guards.min_requests", usage: "of a rollout: how many requests each side must have had to be judged (default 100)"},
+		{path: "change.rollout.guards.require_requests", usage: "of a rollout: wait at each step until there were so many"},
+	}
 	const how = "What it does is given by a file, or for one document by --document with --set, --content or --delete. The file is a\n" +
 		"change as YAML or JSON; the content of an edit may be written as YAML instead of a text with JSON:\n\n" +
 		"  reason: New prices from the first of December\n" +
@@ -24,7 +33,9 @@ func changes() noun {
 		"  - name: plans/free/config/portal\n" +
 		"    form: merge-patch                # or replace, which is the default, json-patch, delete\n" +
 		"    content: {page: {size: 50}}\n\n" +
-		"An edit of namespaces/<namespace> changes a schema, or who must approve."
+		"An edit of namespaces/<namespace> changes a schema, or who must approve. A change of one document may reach growing\n" +
+		"shares of tenants: with --steps or --canary, or rollout: {steps: [1, 20, 100], bake: 600s} in the file, publishing it\n" +
+		"begins a rollout (rowhouse config rollouts)."
 	return noun{
 		name: "changes", below: "config", short: "Edits of documents on their way by approval and schedule to what is live",
 		service: "rowhouse.config.v1.ChangeService",
@@ -34,16 +45,18 @@ func changes() noun {
 		columns: "CHANGE=name@changes STATE=state AUTHORS=authors AT=not_before UPDATED=update_time REASON=reason",
 		verbs: []verb{
 			{
-				name: "create", rpc: "CreateChange", short: "Write a draft", fields: []field{{"change_id", "{change}"}}, flags: reason,
+				name: "create", rpc: "CreateChange", short: "Write a draft", fields: []field{{"change_id", "{change}"}}, flags: given,
 				more: changeFlags, ownFile: true, before: readChange, long: "Write a draft. " + how,
 				example: "rowhouse config changes create spring-prices --file change.yaml\n" +
 					"rowhouse config changes create larger-pages --document plans/free/config/portal --set page.size=50 \\\n" +
 					"  --reason \"customers ask for more rows\"\n" +
+					"rowhouse config changes create smaller-pages --document plans/free/config/portal --set page.size=25 \\\n" +
+					"  --steps 5,50,100 --bake 1h --canary acme --reason \"agreed with support\"\n" +
 					"rowhouse config changes create no-portal --document tenants/acme/config/portal --delete --reason \"they left the beta\"",
 			},
 			{
 				name: "update", rpc: "UpdateChange", short: "Write a change anew; approvals and time are gone",
-				fields: []field{{"change.name", changeForm}}, flags: reason, more: changeFlags, ownFile: true, before: readChange,
+				fields: []field{{"change.name", changeForm}}, flags: given, more: changeFlags, ownFile: true, before: readChange,
 				long:    "Write a change anew, in all states but LIVE and CANCELLED: it is a DRAFT again, without approvals and time. " + how,
 				example: "rowhouse config changes update spring-prices --file change.yaml",
 			},
@@ -154,9 +167,14 @@ func into(change, given *configv1.Change) (paths []string) {
 		change.Reason = given.GetReason()
 		paths = append(paths, "reason")
 	}
-	if len(given.GetEdits()) > 0 {
+	if change.GetRollout() == nil {
+		change.Rollout = given.GetRollout()
+	}
+	if len(given.GetEdits()) > 0 { // which are written anew with how they reach tenants
 		change.Edits = given.GetEdits()
-		paths = append(paths, "edits")
+		paths = append(paths, "edits", "rollout")
+	} else if given.GetRollout() != nil {
+		paths = append(paths, "rollout")
 	}
 	return paths
 }
@@ -295,6 +313,12 @@ func showReview(a *app, c *cobra.Command, i *invocation) error {
 		if review.GetRefusal().GetCode() != 0 {
 			say("it cannot become live now: %s", review.GetRefusal().GetMessage())
 		}
+	}
+	if r := change.GetRollout(); r != nil {
+		say("it begins a rollout to %v %% of tenants, each for %s", r.GetSteps(), r.GetBake().AsDuration())
+	}
+	if change.GetStartedRollout() != "" {
+		say("it began %s", change.GetStartedRollout())
 	}
 	return p.close()
 }

@@ -60,7 +60,8 @@ func rollouts() noun {
 				more: timeoutFlag, show: waitRollout, example: "rowhouse config rollouts wait portal " + example + " --timeout 2h",
 			},
 			{
-				name: "advance", rpc: "AdvanceRollout", short: "Go on now: with the next step, or anew with a halted rollout", fields: named(rolloutForm),
+				name: "advance", rpc: "AdvanceRollout", short: "Go on now: with the next step, or anew with a halted rollout",
+				fields:  named(rolloutForm),
 				example: "rowhouse config rollouts advance portal " + example + " --reason \"the pager was for something else\"",
 			},
 			{

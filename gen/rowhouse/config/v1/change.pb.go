@@ -12,6 +12,7 @@ import (
 	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -100,7 +101,8 @@ const (
 	ChangeState_CHANGE_STATE_APPROVED ChangeState = 3
 	// It becomes live by itself, at its time.
 	ChangeState_CHANGE_STATE_SCHEDULED ChangeState = 4
-	// It is live. That is final: the way back is a rollback of the documents, or another change.
+	// It is live, or its rollout has begun. That is final: the way back is a rollback of the documents, a halt of the
+	// rollout, or another change.
 	ChangeState_CHANGE_STATE_LIVE ChangeState = 5
 	// An approver said no. An update makes it a draft again.
 	ChangeState_CHANGE_STATE_REJECTED ChangeState = 6
@@ -181,8 +183,8 @@ type Change struct {
 	State ChangeState `protobuf:"varint,5,opt,name=state,proto3,enum=rowhouse.config.v1.ChangeState" json:"state,omitempty"`
 	// All who wrote it, the first one first. None of them may approve it.
 	Authors []string `protobuf:"bytes,6,rep,name=authors,proto3" json:"authors,omitempty"`
-	// SHA-256 of what it does, in hex: of the reason and, for each edit, of the document, of what it starts from and of
-	// what it wants. Whoever approves names it.
+	// SHA-256 of what it does, in hex: of the reason, for each edit of the document, of what it starts from and of
+	// what it wants, and of the rollout. Whoever approves names it.
 	Digest string `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Who approved what it is now. An update takes them all away.
 	Approvals []*ChangeApproval `protobuf:"bytes,8,rep,name=approvals,proto3" json:"approvals,omitempty"`
@@ -196,6 +198,12 @@ type Change struct {
 	// Who scheduled it last; empty of a change that was scheduled by a release that did not write that down. At its time
 	// they have to have the permissions still.
 	Scheduler string `protobuf:"bytes,12,opt,name=scheduler,proto3" json:"scheduler,omitempty"`
+	// How the document reaches tenants. Without it all have it at once. With it the change has one edit, which writes a
+	// document that can be rolled out; when it becomes LIVE the rollout begins, with the approvals of the change. Whoever
+	// writes or publishes the change needs config.rollouts.create too.
+	Rollout *ChangeRollout `protobuf:"bytes,13,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	// The rollout that began when it became LIVE: "namespaces/{namespace}/rollouts/{rollout}".
+	StartedRollout string `protobuf:"bytes,14,opt,name=started_rollout,json=startedRollout,proto3" json:"started_rollout,omitempty"`
 	// When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it last changed, of a LIVE one when it became so.
@@ -320,6 +328,20 @@ func (x *Change) GetScheduler() string {
 	return ""
 }
 
+func (x *Change) GetRollout() *ChangeRollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *Change) GetStartedRollout() string {
+	if x != nil {
+		return x.StartedRollout
+	}
+	return ""
+}
+
 func (x *Change) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
@@ -341,6 +363,79 @@ func (x *Change) GetEtag() string {
 	return ""
 }
 
+// ChangeRollout is how a change reaches growing shares of tenants. In answers its defaults are filled in. See Rollout.
+type ChangeRollout struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Shares of tenants in percent, growing, the last one 100; at most 20. Default 1, 5, 20, 50, 100.
+	Steps []int32 `protobuf:"varint,1,rep,packed,name=steps,proto3" json:"steps,omitempty"`
+	// Tenants that have the new content from the first step on, "tenants/{tenant}"; at most 100.
+	Canaries []string `protobuf:"bytes,2,rep,name=canaries,proto3" json:"canaries,omitempty"`
+	// How long each step must be healthy before the next one. From 1 s to 7 days, default 10 minutes.
+	Bake *durationpb.Duration `protobuf:"bytes,3,opt,name=bake,proto3" json:"bake,omitempty"`
+	// When the rollout halts by itself, beyond what always halts it.
+	Guards        *RolloutGuards `protobuf:"bytes,4,opt,name=guards,proto3" json:"guards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRollout) Reset() {
+	*x = ChangeRollout{}
+	mi := &file_rowhouse_config_v1_change_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRollout) ProtoMessage() {}
+
+func (x *ChangeRollout) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_config_v1_change_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRollout.ProtoReflect.Descriptor instead.
+func (*ChangeRollout) Descriptor() ([]byte, []int) {
+	return file_rowhouse_config_v1_change_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ChangeRollout) GetSteps() []int32 {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *ChangeRollout) GetCanaries() []string {
+	if x != nil {
+		return x.Canaries
+	}
+	return nil
+}
+
+func (x *ChangeRollout) GetBake() *durationpb.Duration {
+	if x != nil {
+		return x.Bake
+	}
+	return nil
+}
+
+func (x *ChangeRollout) GetGuards() *RolloutGuards {
+	if x != nil {
+		return x.Guards
+	}
+	return nil
+}
+
 // ChangeEdit is what a change does to one document.
 type ChangeEdit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -355,7 +450,7 @@ type ChangeEdit struct {
 	// The revision of the document that the content was made from, and that patches are applied to. Default what stands
 	// when the edit is written; in answers 0 is a document that did not exist. Of a namespace only that is possible.
 	BaseRevision int64 `protobuf:"varint,4,opt,name=base_revision,json=baseRevision,proto3" json:"base_revision,omitempty"`
-	// The revision that it became when the change went live; 0 when there was nothing left to write.
+	// The revision that it became when the change went live; 0 when there was nothing left to write, or a rollout began.
 	Revision      int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -363,7 +458,7 @@ type ChangeEdit struct {
 
 func (x *ChangeEdit) Reset() {
 	*x = ChangeEdit{}
-	mi := &file_rowhouse_config_v1_change_proto_msgTypes[1]
+	mi := &file_rowhouse_config_v1_change_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +470,7 @@ func (x *ChangeEdit) String() string {
 func (*ChangeEdit) ProtoMessage() {}
 
 func (x *ChangeEdit) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_config_v1_change_proto_msgTypes[1]
+	mi := &file_rowhouse_config_v1_change_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,7 +483,7 @@ func (x *ChangeEdit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeEdit.ProtoReflect.Descriptor instead.
 func (*ChangeEdit) Descriptor() ([]byte, []int) {
-	return file_rowhouse_config_v1_change_proto_rawDescGZIP(), []int{1}
+	return file_rowhouse_config_v1_change_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ChangeEdit) GetName() string {
@@ -441,7 +536,7 @@ type ChangeApproval struct {
 
 func (x *ChangeApproval) Reset() {
 	*x = ChangeApproval{}
-	mi := &file_rowhouse_config_v1_change_proto_msgTypes[2]
+	mi := &file_rowhouse_config_v1_change_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -453,7 +548,7 @@ func (x *ChangeApproval) String() string {
 func (*ChangeApproval) ProtoMessage() {}
 
 func (x *ChangeApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_config_v1_change_proto_msgTypes[2]
+	mi := &file_rowhouse_config_v1_change_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -466,7 +561,7 @@ func (x *ChangeApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeApproval.ProtoReflect.Descriptor instead.
 func (*ChangeApproval) Descriptor() ([]byte, []int) {
-	return file_rowhouse_config_v1_change_proto_rawDescGZIP(), []int{2}
+	return file_rowhouse_config_v1_change_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ChangeApproval) GetApprover() string {
@@ -494,7 +589,7 @@ var File_rowhouse_config_v1_change_proto protoreflect.FileDescriptor
 
 const file_rowhouse_config_v1_change_proto_rawDesc = "" +
 	"\n" +
-	"\x1frowhouse/config/v1/change.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xbd\x05\n" +
+	"\x1frowhouse/config/v1/change.proto\x12\x12rowhouse.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a rowhouse/config/v1/rollout.proto\"\xa8\x06\n" +
 	"\x06Change\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12 \n" +
@@ -509,12 +604,21 @@ const file_rowhouse_config_v1_change_proto_rawDesc = "" +
 	"\arefusal\x18\n" +
 	" \x01(\v2\x12.google.rpc.StatusB\x03\xe0A\x03R\arefusal\x12*\n" +
 	"\x0eclosing_reason\x18\v \x01(\tB\x03\xe0A\x03R\rclosingReason\x12!\n" +
-	"\tscheduler\x18\f \x01(\tB\x03\xe0A\x03R\tscheduler\x12@\n" +
+	"\tscheduler\x18\f \x01(\tB\x03\xe0A\x03R\tscheduler\x12;\n" +
+	"\arollout\x18\r \x01(\v2!.rowhouse.config.v1.ChangeRolloutR\arollout\x12,\n" +
+	"\x0fstarted_rollout\x18\x0e \x01(\tB\x03\xe0A\x03R\x0estartedRollout\x12@\n" +
 	"\vcreate_time\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12@\n" +
 	"\vupdate_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"updateTime\x12\x1c\n" +
-	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"\xfb\x02\n" +
+	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"\xfd\x01\n" +
+	"\rChangeRollout\x12&\n" +
+	"\x05steps\x18\x01 \x03(\x05B\x10\xbaH\r\x92\x01\n" +
+	"\x10\x14\"\x06\x1a\x04\x18d(\x00R\x05steps\x12H\n" +
+	"\bcanaries\x18\x02 \x03(\tB,\xbaH)\x92\x01&\x10d\"\"r \x18P2\x1c^tenants/[a-z](-?[a-z0-9])*$R\bcanaries\x12?\n" +
+	"\x04bake\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xf5$2\x02\b\x01R\x04bake\x129\n" +
+	"\x06guards\x18\x04 \x01(\v2!.rowhouse.config.v1.RolloutGuardsR\x06guards\"\xfb\x02\n" +
 	"\n" +
 	"ChangeEdit\x12\xb6\x01\n" +
 	"\x04name\x18\x01 \x01(\tB\xa1\x01\xbaH\x9d\x01r\x9a\x01\x18\xc8\x012\x94\x01^((platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config|namespaces)/[a-z](-?[a-z0-9])*$R\x04name\x12#\n" +
@@ -557,31 +661,37 @@ func file_rowhouse_config_v1_change_proto_rawDescGZIP() []byte {
 }
 
 var file_rowhouse_config_v1_change_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rowhouse_config_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_rowhouse_config_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_rowhouse_config_v1_change_proto_goTypes = []any{
 	(ChangeEditForm)(0),           // 0: rowhouse.config.v1.ChangeEditForm
 	(ChangeState)(0),              // 1: rowhouse.config.v1.ChangeState
 	(*Change)(nil),                // 2: rowhouse.config.v1.Change
-	(*ChangeEdit)(nil),            // 3: rowhouse.config.v1.ChangeEdit
-	(*ChangeApproval)(nil),        // 4: rowhouse.config.v1.ChangeApproval
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(*status.Status)(nil),         // 6: google.rpc.Status
+	(*ChangeRollout)(nil),         // 3: rowhouse.config.v1.ChangeRollout
+	(*ChangeEdit)(nil),            // 4: rowhouse.config.v1.ChangeEdit
+	(*ChangeApproval)(nil),        // 5: rowhouse.config.v1.ChangeApproval
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*status.Status)(nil),         // 7: google.rpc.Status
+	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
+	(*RolloutGuards)(nil),         // 9: rowhouse.config.v1.RolloutGuards
 }
 var file_rowhouse_config_v1_change_proto_depIdxs = []int32{
-	3, // 0: rowhouse.config.v1.Change.edits:type_name -> rowhouse.config.v1.ChangeEdit
-	1, // 1: rowhouse.config.v1.Change.state:type_name -> rowhouse.config.v1.ChangeState
-	4, // 2: rowhouse.config.v1.Change.approvals:type_name -> rowhouse.config.v1.ChangeApproval
-	5, // 3: rowhouse.config.v1.Change.not_before:type_name -> google.protobuf.Timestamp
-	6, // 4: rowhouse.config.v1.Change.refusal:type_name -> google.rpc.Status
-	5, // 5: rowhouse.config.v1.Change.create_time:type_name -> google.protobuf.Timestamp
-	5, // 6: rowhouse.config.v1.Change.update_time:type_name -> google.protobuf.Timestamp
-	0, // 7: rowhouse.config.v1.ChangeEdit.form:type_name -> rowhouse.config.v1.ChangeEditForm
-	5, // 8: rowhouse.config.v1.ChangeApproval.approve_time:type_name -> google.protobuf.Timestamp
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	4,  // 0: rowhouse.config.v1.Change.edits:type_name -> rowhouse.config.v1.ChangeEdit
+	1,  // 1: rowhouse.config.v1.Change.state:type_name -> rowhouse.config.v1.ChangeState
+	5,  // 2: rowhouse.config.v1.Change.approvals:type_name -> rowhouse.config.v1.ChangeApproval
+	6,  // 3: rowhouse.config.v1.Change.not_before:type_name -> google.protobuf.Timestamp
+	7,  // 4: rowhouse.config.v1.Change.refusal:type_name -> google.rpc.Status
+	3,  // 5: rowhouse.config.v1.Change.rollout:type_name -> rowhouse.config.v1.ChangeRollout
+	6,  // 6: rowhouse.config.v1.Change.create_time:type_name -> google.protobuf.Timestamp
+	6,  // 7: rowhouse.config.v1.Change.update_time:type_name -> google.protobuf.Timestamp
+	8,  // 8: rowhouse.config.v1.ChangeRollout.bake:type_name -> google.protobuf.Duration
+	9,  // 9: rowhouse.config.v1.ChangeRollout.guards:type_name -> rowhouse.config.v1.RolloutGuards
+	0,  // 10: rowhouse.config.v1.ChangeEdit.form:type_name -> rowhouse.config.v1.ChangeEditForm
+	6,  // 11: rowhouse.config.v1.ChangeApproval.approve_time:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_config_v1_change_proto_init() }
@@ -589,13 +699,14 @@ func file_rowhouse_config_v1_change_proto_init() {
 	if File_rowhouse_config_v1_change_proto != nil {
 		return
 	}
+	file_rowhouse_config_v1_rollout_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_config_v1_change_proto_rawDesc), len(file_rowhouse_config_v1_change_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -38,7 +38,7 @@ type RolloutServiceClient interface {
 	// demands. While it runs, its document cannot be written otherwise, and other writes in the
 	// namespace must be good for both sides.
 	// Needs config.documents.update too, and hooks are asked as for UpdateDocument. A document that
-	// needs approval is not rolled out.
+	// needs approval is rolled out by a change; see Change.rollout.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; ROLLOUT_RUNNING; MALFORMED_DOCUMENT;
 	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED;
 	// HOOK_DENIED; HOOK_UNAVAILABLE.
@@ -53,7 +53,8 @@ type RolloutServiceClient interface {
 	// completion, or, with a halted rollout, anew to its roll call, if its document is still what
 	// it began with.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH, also when the rollout was halted while this was
-	// judged; ROLLOUT_RUNNING if another one runs by now;
+	// judged; ROLLOUT_RUNNING if another one runs by now; SELF_APPROVAL for an author of an approved
+	// change that began it; APPROVAL_REQUIRED when more must approve by now;
 	// ROLLOUT_ENDED; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
 	AdvanceRollout(ctx context.Context, in *AdvanceRolloutRequest, opts ...grpc.CallOption) (*AdvanceRolloutResponse, error)
 	// HaltRollout takes the new content from all tenants at once. It waits for no other write in
@@ -148,7 +149,7 @@ type RolloutServiceServer interface {
 	// demands. While it runs, its document cannot be written otherwise, and other writes in the
 	// namespace must be good for both sides.
 	// Needs config.documents.update too, and hooks are asked as for UpdateDocument. A document that
-	// needs approval is not rolled out.
+	// needs approval is rolled out by a change; see Change.rollout.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; ROLLOUT_RUNNING; MALFORMED_DOCUMENT;
 	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED;
 	// HOOK_DENIED; HOOK_UNAVAILABLE.
@@ -163,7 +164,8 @@ type RolloutServiceServer interface {
 	// completion, or, with a halted rollout, anew to its roll call, if its document is still what
 	// it began with.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH, also when the rollout was halted while this was
-	// judged; ROLLOUT_RUNNING if another one runs by now;
+	// judged; ROLLOUT_RUNNING if another one runs by now; SELF_APPROVAL for an author of an approved
+	// change that began it; APPROVAL_REQUIRED when more must approve by now;
 	// ROLLOUT_ENDED; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
 	AdvanceRollout(context.Context, *AdvanceRolloutRequest) (*AdvanceRolloutResponse, error)
 	// HaltRollout takes the new content from all tenants at once. It waits for no other write in

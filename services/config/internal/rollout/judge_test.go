@@ -1,10 +1,10 @@
 package rollout_test
 
 import (
-	"fmt"
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -51,7 +51,7 @@ func TestNobodyHidesTheOthersTrouble(t *testing.T) {
 				t.Parallel()
 				s := rollout.State{Plan: plan(), Step: 2, Since: began, Heard: began, Reports: c.honest}
 				for i := range rollout.MaxReporters {
-					s.Reports = append(s.Reports, says("liar", fmt.Sprint(i), lies()[lie][0], lies()[lie][1]))
+					s.Reports = append(s.Reports, says("liar", strconv.Itoa(i), lies()[lie][0], lies()[lie][1]))
 				}
 				if d := s.Decide(began.Add(time.Minute)); d.Cause != c.want {
 					t.Errorf("%+v, want %q", d, c.want)

@@ -18,10 +18,11 @@ const (
 	Silence = 4 * sdk.ReportEvery
 	// Fatal is how long a process must outlive a step for its death not to be held against it.
 	Fatal = time.Minute
-	// MaxReporters is about how many processes of one workload may report on a rollout, MaxReports how many of all. What
-	// is wrong with one beyond that is heard all the same.
+	// MaxReporters is about how many processes of one workload may report on a rollout. What is wrong with one beyond that
+	// is heard all the same.
 	MaxReporters = 256
-	MaxReports   = 4096
+	// MaxReports is MaxReporters for all workloads together.
+	MaxReports = 4096
 )
 
 // Default values of a plan.

@@ -124,6 +124,7 @@ func (s *changeService) CreateChange(ctx context.Context, req *configv1.CreateCh
 		c := &store.Change{Change: &configv1.Change{
 			Name: changePrefix + req.GetChangeId(), Uid: uid.String(), CreateTime: timestamppb.New(tx.Now()),
 			State: configv1.ChangeState_CHANGE_STATE_DRAFT, Reason: req.GetChange().GetReason(), Edits: req.GetChange().GetEdits(),
+			Rollout: req.GetChange().GetRollout(),
 		}}
 		if err := s.write(ctx, tx, c); err != nil {
 			return nil, err
@@ -166,7 +167,7 @@ func (s *changeService) write(ctx context.Context, tx *change.Tx, c *store.Chang
 	if utf8.RuneCountInString(strings.TrimSpace(c.GetReason())) < leastReason {
 		return badField("change.reason", "has fewer than 10 characters")
 	}
-	if err := entitled(tx.Call().Principal, c.GetEdits()); err != nil {
+	if err := entitledTo(tx.Call().Principal, c); err != nil {
 		return err
 	}
 	if c.Edits == nil {
@@ -183,6 +184,9 @@ func (s *changeService) write(ctx context.Context, tx *change.Tx, c *store.Chang
 	}
 	if err != nil {
 		return err
+	}
+	if p.rollout != nil {
+		c.Rollout = changeRolloutOf(p.rollout)
 	}
 	way := wayOf(c)
 	if err := way.Edit(tx.Call().Principal.Name, digestOf(c)); err != nil {
@@ -330,7 +334,7 @@ func (s *changeService) RejectChange(ctx context.Context, req *configv1.RejectCh
 func (s *changeService) ScheduleChange(ctx context.Context, req *configv1.ScheduleChangeRequest) (*configv1.ScheduleChangeResponse, error) {
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.ScheduleChangeResponse, error) {
 		c, err := s.step(ctx, tx, req.GetName(), req.GetEtag(), func(c *store.Change, way *governance.Change) error {
-			if err := entitled(tx.Call().Principal, c.GetEdits()); err != nil {
+			if err := entitledTo(tx.Call().Principal, c); err != nil {
 				return err
 			}
 			p, err := s.plan(ctx, tx, c, store.ReadNamespace)
@@ -360,7 +364,7 @@ func (s *changeService) PublishChange(ctx context.Context, req *configv1.Publish
 	}
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.PublishChangeResponse, error) {
 		c, err := s.step(ctx, tx, req.GetName(), req.GetEtag(), func(c *store.Change, way *governance.Change) error {
-			if err := entitled(tx.Call().Principal, c.GetEdits()); err != nil {
+			if err := entitledTo(tx.Call().Principal, c); err != nil {
 				return err
 			}
 			if err := asked.settle(tx, c); err != nil {

@@ -196,5 +196,11 @@ func digestOf(c *store.Change) string {
 		presence(e.Base)
 		presence(e.Content)
 	}
+	if r := c.GetRollout(); r != nil {
+		g := r.GetGuards()
+		put("rollout", fmt.Sprint(r.GetSteps()), r.GetBake().AsDuration().String(), fmt.Sprint(g.GetMaxErrorPermille(), g.GetMaxP99Percent(),
+			g.GetMinRequests(), g.GetRequireRequests()))
+		put(r.GetCanaries()...)
+	}
 	return hex.EncodeToString(h.Sum(nil))
 }

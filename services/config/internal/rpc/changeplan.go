@@ -23,6 +23,8 @@ import (
 // revisions that writing takes keep all other writers waiting, kills too.
 type plan struct {
 	steps []*planned
+	// rollout is begun instead of a write, unless it is nil.
+	rollout *store.Rollout
 	// required is how many must approve.
 	required int
 	// refusal is why it cannot become live, approvals apart; nil when it can.
@@ -80,11 +82,14 @@ func (s *changeService) plan(ctx context.Context, tx *change.Tx, c *store.Change
 			_ = p.refuse(conflictIn(i, e, st.conflicts)) // a fault
 		}
 	}
-	return p, nil
+	return p, p.refuse(s.stage(p, c))
 }
 
 // refuse keeps the first refusal, and returns what is none.
 func (p *plan) refuse(err error) error {
+	if err == nil {
+		return nil
+	}
 	if f, ok := fault.As(err); !ok || f.Kind == fault.Internal || f.Kind == fault.Unavailable {
 		return err
 	}
@@ -344,8 +349,8 @@ func become(n *configv1.Namespace, o sdk.Object) error {
 	return nil
 }
 
-// goLive writes what was planned. It is the one place where a change becomes live: a change that is to reach tenants step
-// by step would begin its rollout here instead of committing the write.
+// goLive writes what was planned, or begins the rollout by which it reaches tenants step by step. It is the one place where
+// a change becomes live.
 func (s *changeService) goLive(ctx context.Context, tx *change.Tx, c *store.Change, p *plan) error {
 	reason := c.GetReason() + " (" + c.GetName() + ")"
 	for i, st := range p.steps {
@@ -354,6 +359,15 @@ func (s *changeService) goLive(ctx context.Context, tx *change.Tx, c *store.Chan
 		}
 		if tx.Call().ValidateOnly {
 			continue // revisions keep others waiting
+		}
+		if p.rollout != nil {
+			p.rollout.Reason, p.rollout.Approvals = reason, len(c.GetApprovals())
+			st.write.author = strings.Join(c.GetAuthors(), authorsBetween)
+			if err := s.startRollout(ctx, tx, st.write, p.rollout); err != nil {
+				return err
+			}
+			c.StartedRollout = rolloutName(p.rollout.Namespace, p.rollout.UID)
+			continue
 		}
 		revision, err := s.write1(ctx, tx, c, st, reason)
 		if err != nil {
@@ -381,7 +395,7 @@ func (s *changeService) write1(ctx context.Context, tx *change.Tx, c *store.Chan
 		return n.GetRevision(), publishNamespace(tx, namespaceOf(st.edit), n)
 	}
 	w := st.write
-	w.author = strings.Join(c.GetAuthors(), ", ")
+	w.author = strings.Join(c.GetAuthors(), authorsBetween)
 	tx.Audit(w.place.String(), "content")
 	if w.object == nil {
 		return w.drop(ctx, tx)

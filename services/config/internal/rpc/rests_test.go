@@ -9,8 +9,8 @@ import (
 func TestRests(t *testing.T) {
 	t.Parallel()
 	now, tired := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC), make(rests)
-	for _, want := range []time.Duration{1, 2, 4, 5, 5} {
-		want *= time.Second
+	const s = time.Second
+	for _, want := range []time.Duration{s, 2 * s, 4 * s, 5 * s, 5 * s} {
 		if got := tired.tire("a", now, 5*time.Second); got != want {
 			t.Fatalf("rests for %s, want %s", got, want)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/governance"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/rollout"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
@@ -80,8 +81,16 @@ func (s *rolloutService) CreateRollout(
 		if err := w.agreed(tx); err != nil { // a rollout is no way around an approval
 			return nil, err
 		}
-		r, err := s.StartRollout(ctx, tx, w, from, req.GetReason())
-		return &configv1.CreateRolloutResponse{Rollout: r}, inRollout(err)
+		r, err := s.plannedFor(w, from)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.check(ctx, tx, &sdk.Layer{Object: w.object}); err != nil {
+			return nil, inRollout(err)
+		}
+		r.Reason = req.GetReason()
+		err = s.startRollout(ctx, tx, w, r)
+		return &configv1.CreateRolloutResponse{Rollout: rolloutOf(r)}, err
 	})
 }
 
@@ -99,37 +108,33 @@ func inRollout(err error) error {
 	return refusal
 }
 
-// StartRollout begins a rollout of the document that w is about, whose object and content are what it shall have. plan
-// says how; of it only the steps, canaries, bake and guards are read. It checks what a write of the document would.
-func (c Config) StartRollout(
-	ctx context.Context, tx *change.Tx, w *write, plan *configv1.Rollout, reason string,
-) (*configv1.Rollout, error) {
+// plannedFor is planned for a write in a namespace in which no rollout runs.
+func (c Config) plannedFor(w *write, from *configv1.Rollout) (*store.Rollout, error) {
 	if w.running != nil {
 		return nil, runs(w.running)
 	}
-	r, err := c.planned(w.place, plan)
-	if err != nil {
-		return nil, err
-	}
-	if err := w.check(ctx, tx, &sdk.Layer{Object: w.object}); err != nil {
-		return nil, err
-	}
+	return c.planned(w.place, from)
+}
+
+// startRollout begins a rollout that was planned for w, whose object and content are what it shall have. What a write of the
+// document would be refused for was checked, and a reason given.
+func (c Config) startRollout(ctx context.Context, tx *change.Tx, w *write, r *store.Rollout) error {
 	w.remark(tx)
 	uid, err := tenant.NewUID(c.Clock(), rand.Reader)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if r.Revision, err = store.Tick(ctx, tx); err != nil {
-		return nil, err
+		return err
 	}
 	r.UID, r.Content, r.BaseRevision = uid.String(), w.document.GetContent(), w.document.GetRevision()
-	r.Author, r.Reason, r.CreateTime, r.StepTime = tx.Call().Principal.Name, reason, tx.Now(), tx.Now()
+	r.Author, r.CreateTime, r.StepTime = cmp.Or(w.author, tx.Call().Principal.Name), tx.Now(), tx.Now()
 	r.State, r.Version = store.RolloutRunning, 1
 	tx.Audit(rolloutName(r.Namespace, r.UID), "content", "steps")
 	if err := store.InsertRollout(ctx, tx, r); err != nil {
-		return nil, err
+		return err
 	}
-	return rolloutOf(r), publishRollout(tx, r)
+	return publishRollout(tx, r)
 }
 
 // planned is a rollout of the document at p that goes as it is asked for.
@@ -259,6 +264,8 @@ func (s *rolloutService) AdvanceRollout(
 		switch {
 		case r.State == store.RolloutCompleted:
 			err = ended(r, "is completed")
+		case hurries(r, tx.Call().Principal.Name):
+			err = refuse(fault.PermissionDenied, governance.ReasonSelfApproval, "who wrote what was approved may not go on without waiting")
 		case r.State == store.RolloutHalted:
 			r, err = s.resume(ctx, tx, n, r)
 		case r.Step >= len(r.Plan.Steps):

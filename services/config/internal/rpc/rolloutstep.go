@@ -105,7 +105,10 @@ func (c Config) final(ctx context.Context, tx *change.Tx, n *configv1.Namespace,
 	if err := w.check(ctx, tx, &sdk.Layer{Object: w.object}); err != nil {
 		return nil, err
 	}
-	return w, w.agreed(tx) // by a rule that may be younger than the rollout
+	if w.required <= r.Approvals {
+		return w, nil
+	}
+	return w, w.agreed(tx) // by a rule that is younger than the rollout
 }
 
 // resume begins anew with a halted rollout, by a roll call: processes that were started or mended since have not said that

@@ -222,7 +222,7 @@ func (s *changeService) mayStill(c *store.Change) error {
 	if !who.Has(publishing) {
 		return lacking(who, publishing, "a change")
 	}
-	return entitled(who, c.GetEdits())
+	return entitledTo(who, c)
 }
 
 // tooLate says of hooks' silence that there was enough of it.

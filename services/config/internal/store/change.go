@@ -45,16 +45,16 @@ type Edit struct {
 const changePrefix = "changes/"
 
 const changeColumns = `uid::text, id, state, reason, authors, digest, not_before, refusal, closing_reason, create_time,
-	update_time, version, scheduled_by, attempt, try_time`
+	update_time, version, scheduled_by, attempt, try_time, rollout, started_rollout`
 
 func scanChange(row pgx.Row) (*Change, error) {
 	c := &Change{Change: new(configv1.Change)}
 	var id, state string
-	var digest, refusal []byte
+	var digest, refusal, plan []byte
 	var due *time.Time
 	var created, updated time.Time
 	err := row.Scan(&c.Uid, &id, &state, &c.Reason, &c.Authors, &digest, &due, &refusal, &c.ClosingReason, &created, &updated,
-		&c.version, &c.Scheduler, &c.Attempt, &c.TryTime)
+		&c.version, &c.Scheduler, &c.Attempt, &c.TryTime, &plan, &c.StartedRollout)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +68,12 @@ func scanChange(row pgx.Row) (*Change, error) {
 		c.Refusal = new(status.Status)
 		if err := proto.Unmarshal(refusal, c.GetRefusal()); err != nil {
 			return nil, fmt.Errorf("a stored refusal: %w", err)
+		}
+	}
+	if len(plan) > 0 {
+		c.Rollout = new(configv1.ChangeRollout)
+		if err := proto.Unmarshal(plan, c.GetRollout()); err != nil {
+			return nil, fmt.Errorf("a stored rollout of a change: %w", err)
 		}
 	}
 	c.stamp()
@@ -203,10 +209,14 @@ func ListChanges(ctx context.Context, q Querier, l ListedChanges, n int) ([]*con
 // InsertChange makes a change. One that exists, whatever became of it, is a fault RESOURCE_EXISTS.
 func InsertChange(ctx context.Context, q Querier, id string, c *Change) error {
 	c.version = 1
-	_, err := q.Exec(ctx, `INSERT INTO settings.change (uid, id, state, reason, authors, digest, create_time, update_time, version)
-		VALUES ($1, $2, $3, $4, $5, decode($6, 'hex'), $7, $8, $9)`,
+	plan, err := c.plan()
+	if err != nil {
+		return err
+	}
+	_, err = q.Exec(ctx, `INSERT INTO settings.change (uid, id, state, reason, authors, digest, create_time, update_time, version, rollout)
+		VALUES ($1, $2, $3, $4, $5, decode($6, 'hex'), $7, $8, $9, $10)`,
 		c.GetUid(), id, stateText(c), c.GetReason(), c.GetAuthors(), c.GetDigest(),
-		c.GetCreateTime().AsTime(), c.GetUpdateTime().AsTime(), c.version)
+		c.GetCreateTime().AsTime(), c.GetUpdateTime().AsTime(), c.version, plan)
 	if pg.Code(err) == pg.CodeUniqueViolation {
 		return fault.New(fault.AlreadyExists, fault.ReasonResourceExists, "changes/%s exists; ids are never free again", id)
 	}
@@ -230,6 +240,18 @@ func (c *Change) insertEdits(ctx context.Context, q Querier) error {
 	return nil
 }
 
+// plan is the rollout of a change as it is kept, empty for none.
+func (c *Change) plan() ([]byte, error) {
+	if c.GetRollout() == nil {
+		return []byte{}, nil
+	}
+	b, err := proto.Marshal(c.GetRollout())
+	if err != nil {
+		return nil, fmt.Errorf("write a change: %w", err)
+	}
+	return b, nil
+}
+
 func stateText(c *Change) string {
 	const prefix = len("CHANGE_STATE_")
 	return c.GetState().String()[prefix:]
@@ -249,13 +271,17 @@ func UpdateChange(ctx context.Context, q Querier, c *Change) error {
 		at := c.GetNotBefore().AsTime()
 		due = &at
 	}
+	plan, err := c.plan()
+	if err != nil {
+		return err
+	}
 	c.version++
-	_, err := q.Exec(ctx, `UPDATE settings.change SET state = $2, reason = $3, authors = $4, digest = decode($5, 'hex'), not_before = $6,
+	_, err = q.Exec(ctx, `UPDATE settings.change SET state = $2, reason = $3, authors = $4, digest = decode($5, 'hex'), not_before = $6,
 			refusal = coalesce($7, ''::bytea), closing_reason = $8, update_time = $9, version = $10,
-			scheduled_by = $11, attempt = $12, try_time = $13
+			scheduled_by = $11, attempt = $12, try_time = $13, rollout = $14, started_rollout = $15
 		WHERE uid = $1`,
 		c.GetUid(), stateText(c), c.GetReason(), c.GetAuthors(), c.GetDigest(), due, refusal, c.GetClosingReason(),
-		c.GetUpdateTime().AsTime(), c.version, c.GetScheduler(), c.Attempt, c.TryTime)
+		c.GetUpdateTime().AsTime(), c.version, c.GetScheduler(), c.Attempt, c.TryTime, plan, c.GetStartedRollout())
 	if err != nil {
 		return fmt.Errorf("write a change: %w", err)
 	}

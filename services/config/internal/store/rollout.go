@@ -43,12 +43,13 @@ type Rollout struct {
 	Cause, Detail           string
 	CompletedRevision       int64
 	Baseline                map[string]rollout.Counts
+	Approvals               int // how many had approved the content when it began
 	Version                 int64
 }
 
 const rolloutColumns = `uid::text, namespace_uid::text, namespace, layer, layer_id, document, base_revision, revision, steps, canaries,
 	canary_names, bake, error_permille, p99_percent, min_requests, require_requests, author, reason, create_time, state, step, step_time,
-	end_time, cause, detail, completed_revision, baselines, version`
+	end_time, cause, detail, completed_revision, baselines, approvals, version`
 
 func scanRollout(row pgx.Row) (*Rollout, error) {
 	r := new(Rollout)
@@ -56,7 +57,7 @@ func scanRollout(row pgx.Row) (*Rollout, error) {
 	err := row.Scan(&r.UID, &r.NamespaceUID, &r.Namespace, &r.Layer, &r.LayerID, &r.Document, &r.BaseRevision, &r.Revision,
 		&r.Plan.Steps, &r.Canaries, &r.CanaryNames, &r.Plan.Bake, &r.Plan.ErrorPermille, &r.Plan.P99Percent, &r.Plan.Requests,
 		&r.Plan.RequireRequests, &r.Author, &r.Reason, &r.CreateTime, &r.State, &r.Step, &r.StepTime, &r.EndTime, &r.Cause, &r.Detail,
-		&r.CompletedRevision, &baselines, &r.Version, &r.Content)
+		&r.CompletedRevision, &baselines, &r.Approvals, &r.Version, &r.Content)
 	if err == nil {
 		err = json.Unmarshal([]byte(baselines), &r.Baseline)
 	}
@@ -129,11 +130,11 @@ func rollouts(rows pgx.Rows, err error) ([]*Rollout, error) {
 func InsertRollout(ctx context.Context, q Querier, r *Rollout) error {
 	_, err := q.Exec(ctx, `INSERT INTO settings.rollout (uid, namespace_uid, namespace, layer, layer_id, document, content,
 			base_revision, revision, steps, canaries, canary_names, bake, error_permille, p99_percent, min_requests, require_requests,
-			author, reason, create_time, state, step, step_time)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 'RUNNING', 0, $20)`,
+			author, reason, create_time, state, step, step_time, approvals)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 'RUNNING', 0, $20, $21)`,
 		r.UID, r.NamespaceUID, r.Namespace, string(r.Layer), r.LayerID, r.Document, r.Content, r.BaseRevision, r.Revision, r.Plan.Steps,
 		r.Canaries, r.CanaryNames, r.Plan.Bake, r.Plan.ErrorPermille, r.Plan.P99Percent, r.Plan.Requests, r.Plan.RequireRequests,
-		r.Author, r.Reason, r.CreateTime)
+		r.Author, r.Reason, r.CreateTime, r.Approvals)
 	return wroteRollout(err)
 }
 
