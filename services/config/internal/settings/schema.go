@@ -59,6 +59,8 @@ func Compile(namespace, text string) (*Schema, error) {
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.UseLoader(noLoader{})
+	c.RegisterVocabulary(namesVocabulary())
+	c.AssertVocabs()
 	if err := c.AddResource(base, sdk.WithReferences(o)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
 	}
@@ -114,7 +116,10 @@ func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
 	}
 	var invalid *jsonschema.ValidationError
 	if err := s.compiled.Validate(e.Object); errors.As(err, &invalid) {
-		found = appendProblems(found, invalid)
+		before := len(found)
+		if found = appendProblems(found, invalid); len(found) == before {
+			found = append(found, sdk.Problem{Rule: "schema", Text: "breaks the schema"}) // whatever it is, it is not accepted
+		}
 	} else if err != nil {
 		found = append(found, sdk.Problem{Rule: "schema", Text: "cannot be checked"})
 	}
@@ -139,9 +144,15 @@ func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
 // appendProblems collects what broke at the ends of the tree of errors. Of alternatives
 // it tells that none fits, not what each of them would want.
 func appendProblems(found []sdk.Problem, e *jsonschema.ValidationError) []sdk.Problem {
-	switch e.ErrorKind.(type) {
-	case *kind.AnyOf, *kind.OneOf, *kind.Not, *kind.Contains, *kind.PropertyNames:
+	switch k := e.ErrorKind.(type) {
+	case *kind.AnyOf, *kind.OneOf, *kind.Not, *kind.Contains:
 		return append(found, problemOf(e))
+	case *kind.PropertyNames:
+		return found // its location may be another's; badName tells the same
+	case badName:
+		return append(found, sdk.Problem{
+			Pointer: sdk.Pointer(e.InstanceLocation...) + sdk.Pointer(string(k)), Rule: "propertyNames", Text: k.LocalizedString(nil),
+		})
 	}
 	if k, ok := e.ErrorKind.(*kind.AdditionalProperties); ok {
 		return appendUnknown(found, e, k.Properties)
@@ -181,6 +192,8 @@ func problemOf(e *jsonschema.ValidationError) sdk.Problem {
 		p.Text = "must be " + strings.Join(k.Want, " or ")
 	case *kind.Required:
 		p.Text = "lacks " + strings.Join(quoted(k.Missing), ", ")
+	case *kind.DependentRequired:
+		p.Text = fmt.Sprintf("lacks %s, which must stand beside %q", strings.Join(quoted(k.Missing), ", "), k.Prop)
 	case *kind.MinLength:
 		p.Text = fmt.Sprintf("is shorter than %d characters", k.Want)
 	case *kind.MaxLength:

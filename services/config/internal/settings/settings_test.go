@@ -158,6 +158,38 @@ func TestCheckTellsPointersAndRules(t *testing.T) {
 	}
 }
 
+// TestCheckTellsPlacesOfNames has a wrong name before, between and below what else is wrong: the library's own place of it
+// is the last that it looked at.
+func TestCheckTellsPlacesOfNames(t *testing.T) {
+	t.Parallel()
+	s := compile(t, "notes", `{"type":"object","properties":{
+		"dark":{"type":"object","additionalProperties":{"type":"string"}},"light":{"$ref":"#/properties/dark"},
+		"texts":{"type":"object","propertyNames":{"pattern":"^[a-z]{2}$"},"additionalProperties":{"$ref":"#/$defs/pages"}},
+		"both":{"type":"object","dependentRequired":{"a":["b","c"]}}},
+		"$defs":{"pages":{"type":"object","propertyNames":{"enum":["error","suspended"]},"additionalProperties":{"$ref":"#/$defs/page"}},
+			"page":{"type":"object","additionalProperties":false,"properties":{"title":{"type":"string"}}}}}`)
+	for content, want := range map[string][]string{
+		`{"dark":{"primary":"x"},"light":{"primary":"y"},"texts":{"de":{"suspendd":{"title":"hallo"},"error":{"title":"x"}}}}`: {
+			"/texts/de/suspendd propertyNames"},
+		`{"dark":{"primary":"x"},"texts":{"de":{"suspendd":{"titel":1},"error":{"title":1}},"eng":{"error":{}}}}`: {
+			"/texts/de/error/title type", "/texts/de/suspendd propertyNames", "/texts/de/suspendd/titel additionalProperties",
+			"/texts/eng propertyNames"},
+		`{"dark":{"primary":"x"},"both":{"a":1,"c":2,"d":{"e":1}}}`: {"/both dependentRequired"},
+		`{"texts":{"en":{"error":{"a/b":"x"}}},"light":{"primary":1}}`: {
+			"/light/primary type", "/texts/en/error/a~1b additionalProperties"},
+	} {
+		for range 20 { // the library goes through members in no order
+			var got []string
+			for _, p := range s.Check(sdk.Merge(*layer(t, content))) {
+				got = append(got, p.Pointer+" "+p.Rule)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Fatalf("%s (-want +got)\n%s", content, diff)
+			}
+		}
+	}
+}
+
 func TestCheckBrands(t *testing.T) {
 	t.Parallel()
 	s := compile(t, sdk.BrandNamespace, sdk.BrandSchema())
