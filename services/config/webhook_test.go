@@ -450,6 +450,10 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 	refused(t, "twice", create("tenants/acme", "mine", &configv1.Webhook{Url: to.url}), codes.AlreadyExists, "RESOURCE_EXISTS")
 	refused(t, "for nobody", create("tenants/nobody", "x", &configv1.Webhook{Url: to.url}), missing, "RESOURCE_NOT_FOUND")
 	refused(t, "for a plan", create("plans/free", "x", &configv1.Webhook{Url: to.url}), arg, "INVALID_FIELD")
+	for _, never := range []string{"setings.*", "settings.udpated", "settings", "tenant.updated"} {
+		refused(t, "of a type that never is", create("platform", "x", &configv1.Webhook{Url: to.url, EventTypes: []string{"settings.*", never}}),
+			arg, "INVALID_FIELD")
+	}
 	refused(t, "of a bad type", create("platform", "x", &configv1.Webhook{Url: to.url, EventTypes: []string{"*.updated"}}), arg, "INVALID_FIELD")
 	for i := range 9 {
 		must(t, create("tenants/acme", "more"+strconv.Itoa(i), &configv1.Webhook{Url: to.url, Disabled: true}))

@@ -146,7 +146,7 @@ type Webhook struct {
 	// Required.
 	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
 	// The types that it is told of, at most 20: "settings.updated", "settings.*" for all that begin so, "*" for all.
-	// Without any it is told of all.
+	// Without any it is told of all. What no event is ever of is refused.
 	EventTypes []string `protobuf:"bytes,4,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
 	// What it is for, at most 500 characters.
 	Description string `protobuf:"bytes,5,opt,name=description,proto3" json:"description,omitempty"`

@@ -3,6 +3,8 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -132,6 +134,9 @@ func (s *webhookService) create(ctx context.Context, tx *change.Tx, req *configv
 	if err := checkURL(s.Webhooks.Client, "webhook.url", req.GetWebhook().GetUrl()); err != nil {
 		return nil, err
 	}
+	if err := checkTypes(req.GetWebhook().GetEventTypes()); err != nil {
+		return nil, err
+	}
 	uid, err := tenant.NewUID(s.Clock(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -213,6 +218,17 @@ func (s *webhookService) secret(ctx context.Context, w *configv1.Webhook) (strin
 	return k.Secret(), err
 }
 
+// checkTypes refuses what no event can ever be of.
+func checkTypes(wanted []string) error {
+	for i, t := range wanted {
+		if !webhook.Fires(t) {
+			return badField(fmt.Sprintf("webhook.event_types[%d]", i), fmt.Sprintf("is %q, which no event is of; there are %s, and "+
+				"their beginnings up to a dot with a star", t, strings.Join(webhook.Types(), ", ")))
+		}
+	}
+	return nil
+}
+
 // checkURL refuses an address that its caller, that of webhooks or that of hooks, does not call.
 func checkURL(client *egress.Client, field, url string) error {
 	err := client.CheckURL(url)
@@ -241,6 +257,11 @@ func (s *webhookService) UpdateWebhook(ctx context.Context, req *configv1.Update
 		}
 		if err := checkURL(s.Webhooks.Client, "webhook.url", w.GetUrl()); err != nil {
 			return nil, err
+		}
+		if slices.Contains(paths, "event_types") { // those that stand from before stop nobody
+			if err := checkTypes(w.GetEventTypes()); err != nil {
+				return nil, err
+			}
 		}
 		w.DisabledCause = ""
 		return &configv1.UpdateWebhookResponse{Webhook: w}, s.putWebhook(ctx, tx, w, paths...)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -135,6 +136,20 @@ func Wants(types []string, eventType string) bool {
 		}
 	}
 	return len(types) == 0
+}
+
+// Types are all types of events that there are, in order. Those of tenancy are in docs/guides/webhooks.md, as all others.
+func Types() []string {
+	return []string{
+		"brand.deleted", "brand.updated", "domain.attached", "domain.removed", "flags.deleted", "flags.updated", "operation.done",
+		"schema.deleted", "schema.updated", "settings.deleted", "settings.updated", "tenant.active", "tenant.created", "tenant.deleted",
+		"tenant.failed", "tenant.plan_changed", "tenant.removed", "tenant.suspended", TestType,
+	}
+}
+
+// Fires says whether there is a type of event that a webhook is told of by what it is to be told of.
+func Fires(wanted string) bool {
+	return slices.ContainsFunc(Types(), func(t string) bool { return Wants([]string{wanted}, t) })
 }
 
 // NewTest is the event of one test of a webhook.
