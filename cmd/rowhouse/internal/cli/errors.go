@@ -75,7 +75,8 @@ func (e *waitError) Error() string {
 
 func (e *waitError) Unwrap() error { return e.cause }
 
-// Line tells an error in one line, with its reason and, where there is one, the next step.
+// Line tells an error in one line, with its reason and, where there is one, the next step. Of a call in which several
+// things are wrong each has a line of its own below.
 func Line(err error) string {
 	var wait *waitError
 	var stopped *stoppedError
@@ -89,12 +90,21 @@ func Line(err error) string {
 	case errors.As(err, &wait):
 		return oneLine(wait.Error())
 	case errors.As(err, &call):
-		return oneLine(call.line())
+		return linesOf(call.line())
 	}
 	if s := statusOf(err); s != nil {
-		return oneLine(statusLine(s))
+		return linesOf(statusText(s, ""))
 	}
 	return oneLine(err.Error())
+}
+
+// linesOf puts what is wrong below what happened.
+func linesOf(first string, below []string) string {
+	lines := []string{oneLine(first)}
+	for _, line := range below {
+		lines = append(lines, "  "+oneLine(line))
+	}
+	return strings.Join(lines, "\n")
 }
 
 func oneLine(s string) string {
@@ -107,22 +117,24 @@ func oneLine(s string) string {
 	return printable(strings.Join(lines, "; "))
 }
 
-func (e *callError) line() string {
+// line is what happened, and below it what is wrong if that are several things.
+func (e *callError) line() (line string, below []string) {
 	s := statusOf(e.err)
 	if s == nil {
 		s = status.Convert(e.err)
 	}
-	line := statusLine(s)
+	prefix := ""
 	if s.Code() == codes.Unavailable && len(s.Details()) == 0 && e.service != "" { // gRPC's own words
-		line = "cannot reach " + e.service + ": " + line
+		prefix = "cannot reach " + e.service + ": "
 	}
+	line, below = statusText(s, prefix)
 	if next := nextStep(s, e); next != "" {
 		line += "; " + next
 	}
 	if e.verbose {
 		line += " [" + e.ids() + "]"
 	}
-	return line
+	return line, below
 }
 
 // ids are what finds the call in logs, traces and audit chains.
@@ -147,12 +159,18 @@ func statusOf(err error) *status.Status {
 }
 
 // statusLine is a status' message, the fields that it complains of, and its reason.
-func statusLine(s *status.Status) (said string) {
+func statusLine(s *status.Status) string {
+	line, below := statusText(s, "")
+	return strings.Join(append([]string{line}, below...), ", ")
+}
+
+// statusText is a status' message with its reason, and the fields that it complains of: one that the message does not
+// name stands with it, several stand below.
+func statusText(s *status.Status, prefix string) (line string, below []string) {
 	line, reason := s.Message(), s.Code().String()
 	if _, cause, transport := strings.Cut(line, `connection error: desc = "`); transport {
 		line = strings.TrimPrefix(strings.TrimSuffix(cause, `"`), "transport: Error while dialing: ")
 	}
-	defer func() { said = inWords(said) }()
 	for _, d := range s.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
@@ -161,10 +179,16 @@ func statusLine(s *status.Status) (said string) {
 				reason += ", trace " + trace
 			}
 		case *errdetails.BadRequest:
-			line = withFields(line, d)
+			below = append(below, unsaid(line, d)...)
 		}
 	}
-	return line + " (" + reason + ")"
+	if len(below) == 1 {
+		line, below = line+": "+below[0], nil
+	}
+	for i := range below {
+		below[i] = inWords(below[i])
+	}
+	return inWords(prefix + line + " (" + reason + ")"), below
 }
 
 // inWords tells the form of an id or a name where a service says a regular expression.
@@ -176,6 +200,9 @@ func inWords(line string) string {
 		if form == id {
 			return "must be lower-case letters, digits and single hyphens between them, beginning with a letter"
 		}
+		if form == `([a-z][a-z0-9_]*\.)*([a-z][a-z0-9_]*|\*)` {
+			return "must be a type of events such as settings.updated, or settings.* for all that begin so; of all events without any"
+		}
 		form = strings.NewReplacer(id, "{id}", "[a-z](-?[a-z0-9]){2,62}", "{id}", "[a-z0-9._-]+", "{host}").Replace(form)
 		if strings.ContainsAny(form, `[]*+?\`) {
 			return said // in nobody's words, but whole
@@ -184,20 +211,20 @@ func inWords(line string) string {
 	})
 }
 
-// withFields adds the bad fields to a message that does not name them itself.
-func withFields(line string, bad *errdetails.BadRequest) string {
+// unsaid are the bad fields that a message does not name itself. A place within a field, as in
+// "document.content/flags/a", is named when the field is and what is said of it: that begins with the place.
+func unsaid(line string, bad *errdetails.BadRequest) []string {
 	var fields []string
 	said := strings.ReplaceAll(line, ": ", " ")
 	for _, v := range bad.GetFieldViolations() {
-		field := strings.TrimSpace(v.GetField() + " " + v.GetDescription())
-		if !strings.Contains(said, strings.ReplaceAll(field, ": ", " ")) {
-			fields = append(fields, field)
+		field, _, within := strings.Cut(v.GetField(), "/")
+		whole := strings.TrimSpace(v.GetField() + " " + v.GetDescription())
+		if within && strings.Contains(line, field+" "+v.GetDescription()) || strings.Contains(said, strings.ReplaceAll(whole, ": ", " ")) {
+			continue
 		}
+		fields = append(fields, whole)
 	}
-	if len(fields) == 0 {
-		return line
-	}
-	return line + ": " + strings.Join(fields, ", ")
+	return fields
 }
 
 // nextStep says what the operator can do about an error.

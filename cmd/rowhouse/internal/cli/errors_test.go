@@ -42,12 +42,15 @@ func TestErrorsOfServices(t *testing.T) {
 	flags := &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
 		{Field: "tenant.display_name", Description: "is too long"}, {Field: "tenant.plan", Description: "is unknown"},
 	}}
+	const broken = "is not acceptable: /a/b: broken JSON"
+	place := &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "document.content/a/b", Description: broken}}}
 	for name, tt := range map[string]struct {
 		err  error
 		code int
 		want string
 	}{
-		"flags":        {refusal(t, codes.InvalidArgument, "bad request", reason("INVALID_FIELD"), flags), 1, "rowhouse: bad request: tenant.display_name is too long, tenant.plan is unknown (INVALID_FIELD); see --display-name, --plan\n"},
+		"place, said":  {refusal(t, codes.InvalidArgument, "document.content "+broken, reason("MALFORMED_DOCUMENT"), place), 1, "rowhouse: document.content " + broken + " (MALFORMED_DOCUMENT)\n"},
+		"flags":        {refusal(t, codes.InvalidArgument, "bad request", reason("INVALID_FIELD"), flags), 1, "rowhouse: bad request (INVALID_FIELD); see --display-name, --plan\n  tenant.display_name is too long\n  tenant.plan is unknown\n"},
 		"not found":    {refusal(t, codes.NotFound, "there is no such tenant", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: there is no such tenant (RESOURCE_NOT_FOUND); see what there is: rowhouse tenants list\n"},
 		"no placement": {refusal(t, codes.NotFound, "tenants/acme/placement does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: tenants/acme/placement does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse tenants list\n"},
 		"no migration": {refusal(t, codes.NotFound, "apps/notes/migrations/0001_x does not exist", reason("RESOURCE_NOT_FOUND")), 1, "rowhouse: apps/notes/migrations/0001_x does not exist (RESOURCE_NOT_FOUND); see what there is: rowhouse migrations list notes\n"},
@@ -59,6 +62,7 @@ func TestErrorsOfServices(t *testing.T) {
 		"schema":       {refusal(t, codes.InvalidArgument, "the write breaks it", reason("SCHEMA_VIOLATION")), 1, "rowhouse: the write breaks it (SCHEMA_VIOLATION); see the schema: rowhouse namespaces list -o json\n"},
 		"an id":        {refusal(t, codes.InvalidArgument, "tenant_id: does not match regex pattern `^[a-z](-?[a-z0-9])*$`", reason("INVALID_FIELD")), 1, "rowhouse: tenant_id: must be lower-case letters, digits and single hyphens between them, beginning with a letter (INVALID_FIELD)\n"},
 		"a name":       {refusal(t, codes.InvalidArgument, "name: does not match regex pattern `^tenants/[a-z](-?[a-z0-9])*/domains/[a-z0-9._-]+$`", reason("INVALID_FIELD")), 1, "rowhouse: name: must have the form tenants/{id}/domains/{host} (INVALID_FIELD)\n"},
+		"no type":      {refusal(t, codes.InvalidArgument, "webhook.event_types[0]: does not match regex pattern `^([a-z][a-z0-9_]*\\.)*([a-z][a-z0-9_]*|\\*)$`", reason("INVALID_FIELD")), 1, "rowhouse: webhook.event_types[0]: must be a type of events such as settings.updated, or settings.* for all that begin so; of all events without any (INVALID_FIELD)\n"},
 		"a pattern":    {refusal(t, codes.InvalidArgument, "x: does not match regex pattern `^[0-9]+$`", reason("INVALID_FIELD")), 1, "rowhouse: x: does not match regex pattern `^[0-9]+$` (INVALID_FIELD)\n"},
 		"fields":       {refusal(t, codes.InvalidArgument, "bad request", reason("INVALID_FIELD"), fields), 1, "rowhouse: bad request: plan is unknown (INVALID_FIELD)\n"},
 		"field, said":  {refusal(t, codes.InvalidArgument, "plan is unknown", reason("INVALID_FIELD"), fields), 1, "rowhouse: plan is unknown (INVALID_FIELD)\n"},
