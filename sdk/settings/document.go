@@ -1,6 +1,6 @@
 // Package settings is what a process knows of its tenants' settings: it merges the
-// layers platform, plan and tenant in memory, tells where each value comes from, and
-// reads brands.
+// six layers platform, plan, region, parent, tenant and environment in memory, tells
+// where each value comes from, and reads brands.
 //
 // The config service validates with the same code that readers merge with, so a
 // value that was accepted is the value that is read. Nothing here asks another

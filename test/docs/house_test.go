@@ -61,6 +61,7 @@ type house struct {
 		GRPC, Ops   map[string]int
 	}
 	spare int    // a port that is free
+	work  string // where pages are run
 	said  string // what it said until it was ready
 	token string // of a user of acme
 }
@@ -100,7 +101,7 @@ func start(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	h := &house{dir: filepath.Join(dir, "state"), spare: freePort(t)}
+	h := &house{dir: filepath.Join(dir, "state"), spare: freePort(t), work: t.TempDir()}
 	out := &output{heard: make(chan struct{}, 1)}
 	h.token = signIn(t, dir)
 	cmd := exec.CommandContext(context.Background(), filepath.Join(binaries, "rowhouse"), "dev", "--state", h.dir, "--base-port", "0",
@@ -180,12 +181,30 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
+// folder is where a page is run: one of its own, or that of the page which it continues and which was run before it.
+func (h *house) folder(t *testing.T, p page) string {
+	t.Helper()
+	if first := p.continues(); first != "" {
+		dir := filepath.Join(h.work, first)
+		if _, err := os.Stat(dir); err != nil {
+			t.Fatalf("%s continues %s, which was not run: %v", p.path, first, err)
+		}
+		return dir
+	}
+	dir := filepath.Join(h.work, p.path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // here replaces the ports of a usual house, which pages show, by those of this one.
 func (h *house) here(text string) string {
 	return strings.NewReplacer(
 		"localhost:8080", "localhost:"+strconv.Itoa(h.ports.HTTP),
 		"localhost:8443", "localhost:"+strconv.Itoa(h.ports.HTTPS),
 		"127.0.0.1:7101", "127.0.0.1:"+strconv.Itoa(h.ports.GRPC["tenancy"]),
+		"127.0.0.1:7102", "127.0.0.1:"+strconv.Itoa(h.ports.GRPC["config"]),
 		"127.0.0.1:7120", "127.0.0.1:"+strconv.Itoa(h.spare),
 	).Replace(text)
 }

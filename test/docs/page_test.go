@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -65,6 +66,14 @@ func readPage(t testing.TB, path string) page {
 	}
 	t.Fatalf("there is no page %s", path)
 	return page{}
+}
+
+// continues returns the page that a reader has done before this one, and in whose folder this one is run; "" for none.
+func (p page) continues() string {
+	if m := regexp.MustCompile(`(?m)^<!-- docs test: continues (\S+) -->$`).FindStringSubmatch(p.text); m != nil {
+		return m[1]
+	}
+	return ""
 }
 
 func blocksOf(b []byte) []block {

@@ -139,7 +139,7 @@ func likeGrpcurl(t *testing.T, line []string) {
 // run runs the blocks of a page.
 func (h *house) run(t *testing.T, p page) {
 	t.Helper()
-	work, outputs := t.TempDir(), t.TempDir()
+	work, outputs := h.folder(t, p), t.TempDir()
 	var script strings.Builder
 	script.WriteString("set -e -o pipefail\n")
 	var said []block // the sh blocks, in order

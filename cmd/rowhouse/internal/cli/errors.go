@@ -366,7 +366,7 @@ func steps() map[string]string {
 		"METHOD_UNKNOWN":      "the service is older than this command line",
 		"SETTING_LOCKED":      "see who may set it: rowhouse config explain TENANT NAMESPACE",
 		"SETTING_CLAMPED":     "see the bounds: rowhouse config explain TENANT NAMESPACE -o json",
-		"SCHEMA_VIOLATION":    "see the schema: rowhouse namespaces list -o json",
+		"SCHEMA_VIOLATION":    "see the schema: rowhouse namespaces get NAMESPACE -o json",
 		"MIGRATIONS_TOO_MANY": "the limit is fixed: trying again does not help",
 	}
 }
