@@ -1,6 +1,7 @@
 package notes
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 
 	notesv1 "github.com/rowhouse-platform/rowhouse/gen/notes/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
@@ -24,9 +26,12 @@ import (
 // maxBody bounds a request's body.
 const maxBody = 64 << 10
 
-// policy lets the page show itself and send its form, and nothing else.
-const policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; " +
+// policy lets the page show itself with the tenant's brand and send its form, and nothing else.
+const policy = "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; form-action 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'"
+
+// noLogo is the source of an image that shows nothing, until the style sheet of a draft has a logo for it.
+const noLogo = "data:,"
 
 //go:embed page.html
 var page string
@@ -35,12 +40,42 @@ var page string
 type Look struct {
 	// Name is the tenant's brand.
 	Name string
-	// CSS holds custom properties of checked colours.
+	// CSS holds custom properties of checked colours, for hosts that serve no style sheet of the brand.
 	CSS template.CSS
-	// Logo is a data URI of a checked image; empty for none.
-	Logo template.URL
+	// Inline is a data URI of a checked image, Logo the address of an uploaded one; both may be empty.
+	Inline, Logo template.URL
+	// Icons are what a browser shows for the page.
+	Icons []Icon
 	// Count says whether the page tells how many notes it shows: the flag "note-count".
 	Count bool
+}
+
+// Icon is a link of the page's head.
+type Icon struct{ Rel, Path string }
+
+// lookOf is how the page looks that has a brand.
+func lookOf(b settings.Brand) Look {
+	look := Look{
+		Name: b.Name, CSS: template.CSS(b.CSS()), //nolint:gosec // checked by BrandFor
+		Inline: template.URL(b.Logo), Logo: template.URL(b.Logos["light"].Path()), //nolint:gosec // checked by BrandFor
+	}
+	for _, i := range []struct{ icon, rel string }{{"svg", "icon"}, {"32", "icon"}, {"180", "apple-touch-icon"}} {
+		if path := b.Icons[i.icon].Path(); path != "" {
+			look.Icons = append(look.Icons, Icon{i.rel, path})
+		}
+	}
+	return look
+}
+
+// below is the look of the page below a prefix of a host that tenants share: a brand's files are on tenants' own hosts alone.
+func (l Look) below(prefix string) (look Look, sheet string) {
+	if prefix != "" {
+		l.Logo, l.Icons = l.Inline, nil
+	} else {
+		l.Logo, sheet = cmp.Or(l.Logo, l.Inline), settings.BrandPath+"brand.css"
+	}
+	l.Logo = cmp.Or(l.Logo, noLogo)
+	return l, sheet
 }
 
 // site is the HTTP API and the page.
@@ -158,6 +193,7 @@ func read(r *http.Request) (*notesv1.Note, error) {
 // view is what the page shows.
 type view struct {
 	Look    Look
+	Sheet   string // the brand's style sheet, on the tenant's own hosts
 	Tenant  string
 	Plan    string
 	Prefix  string
@@ -196,9 +232,8 @@ func (s *site) render(w http.ResponseWriter, r *http.Request, refusal *fault.Err
 		tenanthttp.WriteProblem(w, r, err)
 		return
 	}
-	v := view{
-		Look: s.look(r.Context()), Tenant: tc.ID().String(), Plan: tc.Plan(), Prefix: r.Header.Get("X-Forwarded-Prefix"), Notes: notes,
-	}
+	v := view{Tenant: tc.ID().String(), Plan: tc.Plan(), Prefix: r.Header.Get("X-Forwarded-Prefix"), Notes: notes}
+	v.Look, v.Sheet = s.look(r.Context()).below(v.Prefix)
 	status := http.StatusOK
 	if refusal != nil {
 		v.Problem, v.Title, status = refusal.Message, r.PostForm.Get("title"), tenanthttp.Status(refusal)

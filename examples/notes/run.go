@@ -1,11 +1,11 @@
 package notes
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
 	"fmt"
-	"html/template"
 	"io/fs"
 	"net"
 	"net/http"
@@ -281,12 +281,12 @@ func (a *app) configure(ctx context.Context) error {
 		return s
 	}
 	a.look = func(ctx context.Context) Look {
-		look := Look{Name: "Notes", Count: features.Bool(ctx, "note-count", false)}
 		b, err := settings.BrandFor(ctx, store)
-		if err != nil || b.Name == "" {
-			return look // a page without a brand is better than none
+		if err != nil {
+			b = settings.Brand{} // a page without a brand is better than none
 		}
-		look.Name, look.CSS, look.Logo = b.Name, template.CSS(b.CSS()), template.URL(b.Logo) //nolint:gosec // checked by BrandFor
+		look := lookOf(b)
+		look.Name, look.Count = cmp.Or(b.Name, "Notes"), features.Bool(ctx, "note-count", false)
 		return look
 	}
 	return nil
