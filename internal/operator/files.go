@@ -37,7 +37,8 @@ type OperatorEntry struct { //nolint:revive // beside PeerEntry, Entry alone wou
 	// Issuer and Subject are those of the person's OIDC tokens.
 	Issuer  string `yaml:"issuer,omitempty"`
 	Subject string `yaml:"subject,omitempty"`
-	// TokenSHA256 is the hex SHA-256 of a static token; the token itself is in no file of ours.
+	// TokenSHA256 is the hex SHA-256 of a static token, which begins with "rho_"; the token itself is in no file of ours.
+	// docs/guides/operator.md says how to make one.
 	TokenSHA256 string `yaml:"token_sha256,omitempty"`
 	// ExpireTime is when the static token ends, "2026-03-01T12:00:00Z". Required with one, except in development.
 	ExpireTime time.Time `yaml:"expire_time,omitempty"`

@@ -63,6 +63,9 @@ func (l Layout) Log(service string) string { return l.path("log", service+".log"
 // Token returns the file with the operator's token.
 func (l Layout) Token() string { return l.path("operator", "token") }
 
+// secondToken is the file with the token of the second operator.
+func (l Layout) secondToken() string { return l.path("operator", secondName+".token") }
+
 // Roots returns the file with the root certificate that clients should trust.
 func (l Layout) Roots() string { return l.path("ca", identity.RootsFile) }
 

@@ -56,3 +56,37 @@ func TestRestartKeepsForeignPeers(t *testing.T) {
 		t.Errorf("the line is: %v", err)
 	}
 }
+
+// A second operator is made, in the state of an earlier version too, and a restart keeps both with whom their reader added.
+func TestSecondOperator(t *testing.T) {
+	t.Parallel()
+	l := Layout{filepath.Join(t.TempDir(), "state")}
+	if err := errors.Join(l.open(), l.prepareOperators(), os.Remove(l.secondToken())); err != nil {
+		t.Fatal(err)
+	}
+	path := l.path("operator", "operators.yaml")
+	first, err := os.ReadFile(l.Token())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writeYAML(path, operator.OperatorsFile{Operators: []operator.OperatorEntry{
+		{Name: "dev", TokenSHA256: "00", Roles: []string{operator.RoleOwner}}, {Name: "carl", TokenSHA256: "01", Roles: []string{"viewer"}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.prepareOperators(), l.prepareOperators()); err != nil {
+		t.Fatal(err)
+	}
+	var f operator.OperatorsFile
+	if err := yamlfile.Load(path, &f); err != nil {
+		t.Fatal(err)
+	}
+	again, errFirst := os.ReadFile(l.Token())
+	second, err := os.ReadFile(l.secondToken())
+	if err = errors.Join(err, errFirst); err != nil || string(first) != string(again) || string(second) == string(first) {
+		t.Errorf("the tokens are %d and %d bytes, %v", len(again), len(second), err)
+	}
+	if len(f.Operators) != 3 || f.Operators[0].TokenSHA256 != "00" || f.Operators[2].Name != "ada" || f.Operators[2].Roles[0] != operator.RoleOperator {
+		t.Errorf("the operators are %+v", f.Operators)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/rowhouse-platform/rowhouse/internal/operator"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
+	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
@@ -233,7 +235,7 @@ func damaged(path string, err error) error {
 	return fmt.Errorf("%s is damaged (%w); start over with: rowhouse dev --reset", path, err)
 }
 
-// prepareKeys makes the keys that are missing, and the operator's token.
+// prepareKeys makes the keys that are missing, and the operators.
 func (l Layout) prepareKeys() error {
 	for _, name := range []string{"trust-root", "feed-tenancy", "feed-config", "feed-quota"} {
 		path := l.path("keys", name)
@@ -260,20 +262,36 @@ func (l Layout) prepareKeys() error {
 			return damaged(path, err)
 		}
 	}
-	if _, err := os.Stat(l.Token()); err == nil {
-		return nil
+	return l.prepareOperators()
+}
+
+// prepareOperators makes those who are missing, and leaves others as they are: the file is its reader's to change. A second
+// one is there so that what needs the approval of somebody else can be tried.
+func (l Layout) prepareOperators() error {
+	path := l.path("operator", "operators.yaml")
+	var file operator.OperatorsFile
+	if !missing(path) {
+		if err := yamlfile.Load(path, &file); err != nil {
+			return damaged(path, err)
+		}
 	}
-	token, sum, err := operator.NewToken(rand.Reader)
-	if err != nil {
-		return err
+	for _, who := range []struct{ name, token, role string }{
+		{contextName, l.Token(), operator.RoleOwner}, {secondName, l.secondToken(), operator.RoleOperator},
+	} {
+		if !missing(who.token) {
+			continue
+		}
+		token, sum, err := operator.NewToken(rand.Reader)
+		if err != nil {
+			return err
+		}
+		file.Operators = slices.DeleteFunc(file.Operators, func(o operator.OperatorEntry) bool { return o.Name == who.name })
+		file.Operators = append(file.Operators, operator.OperatorEntry{Name: who.name, TokenSHA256: sum, Roles: []string{who.role}})
+		if err := errors.Join(writeYAML(path, file), writeSecret(who.token, token+"\n")); err != nil {
+			return err
+		}
 	}
-	operators := operator.OperatorsFile{Operators: []operator.OperatorEntry{
-		{Name: "dev", TokenSHA256: sum, Roles: []string{operator.RoleOwner}},
-	}}
-	if err := writeYAML(l.path("operator", "operators.yaml"), operators); err != nil {
-		return err
-	}
-	return writeSecret(l.Token(), token+"\n")
+	return nil
 }
 
 func missing(path string) bool {

@@ -30,6 +30,9 @@ import (
 // contextName is the name of the house in the contexts file.
 const contextName = "dev"
 
+// secondName is the second operator, and the context of the same house as she sees it.
+const secondName = "ada"
+
 // sample is one tenant to try with.
 type sample struct {
 	id, display, plan string
@@ -152,7 +155,9 @@ func (h *house) writeContext() error {
 		}
 		c.Services[s] = client.Service{Address: loopback(h.p.GRPC[s]), Identity: id}
 	}
-	return writeYAML(h.l.path("contexts.yaml"), client.File{Current: contextName, Contexts: []client.Context{c}})
+	second := c
+	second.Name, second.TokenFile = secondName, h.l.file("operator", secondName+".token")
+	return writeYAML(h.l.path("contexts.yaml"), client.File{Current: contextName, Contexts: []client.Context{c, second}})
 }
 
 // present lets "it is there already" pass.
