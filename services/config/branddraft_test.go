@@ -14,6 +14,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
+	"github.com/rowhouse-platform/rowhouse/services/config"
 )
 
 func draft(name, content string) *configv1.UpdateBrandDraftRequest {
@@ -23,7 +24,7 @@ func draft(name, content string) *configv1.UpdateBrandDraftRequest {
 // A draft is seen by its link alone, becomes the brand when it is published, and the way back is a rollback.
 func TestDraftPreviewPublishRollback(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newRigWith(t, func(c *config.Config) { c.HTTPSPort = 8443 })
 	a, ctx := r.as("operator"), t.Context()
 	const doc, name = "tenants/acme/config/brand", "tenants/acme/brandDraft"
 	r.set(a, "platform/config/brand", `{"locale":"de"}`)
@@ -45,7 +46,7 @@ func TestDraftPreviewPublishRollback(t *testing.T) {
 
 	link, err := a.CreateBrandPreview(ctx, &configv1.CreateBrandPreviewRequest{Name: name, Host: "Acme.Example", Ttl: durationpb.New(time.Hour)})
 	must(t, err)
-	token, ok := strings.CutPrefix(link.GetUri(), "https://acme.example/.well-known/rowhouse/preview/")
+	token, ok := strings.CutPrefix(link.GetUri(), "https://acme.example:8443/.well-known/rowhouse/preview/")
 	public, err := keyfile.Public(r.path("feed.pub"))
 	must(t, err)
 	said, err := preview.Read(token, public, time.Now())

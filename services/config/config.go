@@ -46,6 +46,8 @@ type Config struct {
 	// KEK is a file of keys of 64 hex digits, one to a line, that replicas share: the first wraps the data keys of secrets and
 	// seals the keys of webhooks and hooks, and all open. Without it there are none of these.
 	KEK yamlfile.Path `yaml:"kek,omitempty"`
+	// HTTPSPort is the port at which browsers reach the gateways by https; links of previews name it. Default 443.
+	HTTPSPort int `yaml:"https_port,omitempty"`
 	// Egress bounds where webhooks may be.
 	Egress Egress `yaml:"egress,omitempty"`
 	// Hooks is about hooks alone.
@@ -58,7 +60,15 @@ type Config struct {
 // Check does all that a start does short of connecting and listening: it reads every file that c names.
 func (c Config) Check(ctx context.Context) error {
 	_, err := c.webhooks()
-	return errors.Join(c.Config.Check(ctx), err)
+	return errors.Join(c.Config.Check(ctx), c.checkPort(), err)
+}
+
+func (c Config) checkPort() error {
+	const highest = 1<<16 - 1
+	if c.HTTPSPort < 0 || c.HTTPSPort > highest {
+		return fmt.Errorf("https_port: %d is no port", c.HTTPSPort)
+	}
+	return nil
 }
 
 // Run serves until ctx ends, then drains. It returns nil after an orderly end. A database
@@ -69,13 +79,13 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		Audience: tenant.AudienceConfig,
 	}
 	webhooks, err := c.webhooks()
-	if err != nil {
+	if err = errors.Join(err, c.checkPort()); err != nil {
 		return fmt.Errorf("config configuration: %w", err)
 	}
 	return follower.Run(ctx, kind, c.Config, func(b *follower.Base) follower.Parts {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Environment: b.Callers.Environment, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
-			PreviewKey: b.FeedKey, Webhooks: webhooks, Meters: b.Telemetry.MeterProvider(), ReadsSecrets: b.Callers.ReadsSecrets,
+			PreviewKey: b.FeedKey, HTTPSPort: c.HTTPSPort, Webhooks: webhooks, Meters: b.Telemetry.MeterProvider(), ReadsSecrets: b.Callers.ReadsSecrets,
 			Caller: b.Callers.Named, Pace: c.pace, Harm: make(chan struct{}, 1),
 		}
 		if webhooks.Box != nil {

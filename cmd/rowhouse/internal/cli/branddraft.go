@@ -3,10 +3,15 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
+	"github.com/rowhouse-platform/rowhouse/sdk/authority"
 )
 
 const draftForm = "{layer}/brandDraft"
@@ -31,7 +36,7 @@ func brandDrafts() noun {
 			},
 			{
 				name: "preview", rpc: "CreateBrandPreview", short: "Make a link that shows a tenant's draft on one of its hosts",
-				fields: named("tenants/{tenant}/brandDraft"), wide: true,
+				fields: named("tenants/{tenant}/brandDraft"), columns: "LINK=uri EXPIRES=expire_time", before: ownHost,
 				long: "Make a link that shows a tenant's draft on one of its hosts, to whoever has the link. It ends with its time, and when the\n" +
 					"draft is changed, published or deleted.",
 				flags: []flag{
@@ -50,6 +55,25 @@ func brandDrafts() noun {
 			},
 		},
 	}
+}
+
+// ownHost refuses a host on which the link would never work. Who may not look at domains is told by the gateway then.
+func ownHost(a *app, c *cobra.Command, r *call) error {
+	request, ok := r.request.(*configv1.CreateBrandPreviewRequest)
+	if !ok {
+		return errors.New("brand drafts preview sends another request")
+	}
+	tenant := strings.TrimSuffix(request.GetName(), "/brandDraft")
+	ask := newCall(method("rowhouse.tenancy.v1.DomainService", "GetDomain"))
+	host, err := authority.ParseName(request.GetHost())
+	if err != nil {
+		return usagef("--host %q is not the name of a host", request.GetHost())
+	}
+	ask.request = &tenancyv1.GetDomainRequest{Name: tenant + "/domains/" + host.String()}
+	if _, err := a.do(c.Context(), c, ask); status.Code(errors.Unwrap(err)) == codes.NotFound {
+		return usagef("%s is no host of %s; list them with: rowhouse domains list %s", host, tenant, lastID(tenant))
+	}
+	return nil
 }
 
 // readDraft makes the request's content as `config set` does.

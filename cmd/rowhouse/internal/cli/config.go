@@ -80,7 +80,7 @@ func configs() noun {
 				example: "rowhouse config kill platform portal /banner --reason \"the banner breaks the page\"",
 			},
 			{
-				name: "lift", rpc: "LiftSetting", short: "End a kill, at the layer where it was made", fields: killed,
+				name: "lift", rpc: "LiftSetting", short: "End a kill, at the layer where it was made", fields: killed, show: showLifted,
 				example: "rowhouse config lift platform portal /banner --reason \"repaired in 1.4.2\"",
 			},
 			eraseTenant(),

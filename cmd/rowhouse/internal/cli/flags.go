@@ -56,11 +56,27 @@ func featureFlags() noun {
 					"rowhouse flags kill note-count acme --reason \"it breaks their page\"",
 			},
 			{
-				name: "lift", rpc: "LiftFlag", short: "End a kill, at the layer where it was made", fields: ofLayer,
+				name: "lift", rpc: "LiftFlag", short: "End a kill, at the layer where it was made", fields: ofLayer, show: showLifted,
 				example: "rowhouse flags lift note-count --reason \"repaired in 1.4.2\"",
 			},
 		},
 	}
+}
+
+// showLifted says which kill has ended, and where.
+func showLifted(a *app, c *cobra.Command, i *invocation) error {
+	if format := a.formatFor(c); format != formatTable && format != formatTSV {
+		return i.gone(a, c)
+	}
+	what := ""
+	switch request := i.call.request.(type) {
+	case *configv1.LiftFlagRequest:
+		what = request.GetKey()
+	case *configv1.LiftSettingRequest:
+		what = request.GetPointer()
+	}
+	_, err := fmt.Fprintf(c.OutOrStdout(), "lifted %s at %s\n", what, targetOf(i.call))
+	return err
 }
 
 func importFlags(c *cobra.Command) {

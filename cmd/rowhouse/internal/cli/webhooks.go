@@ -65,6 +65,7 @@ func webhooks() noun {
 			{
 				name: "redeliver", rpc: "RedeliverWebhook", short: "Send a message once more, or all dead ones",
 				fields:  named(webhookForm + "/deliveries/{delivery=-}"),
+				show:    showRedelivered,
 				example: "rowhouse webhooks redeliver acme billing\nrowhouse webhooks redeliver acme billing 0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c",
 			},
 		},
@@ -73,6 +74,20 @@ func webhooks() noun {
 
 const deliveryColumns = "DELIVERY=name@deliveries EVENT=event_type STATE=state ATTEMPTS=attempts STATUS=last_status " +
 	"FAILURE=last_failure NEXT=next_attempt_time CREATED=create_time"
+
+// showRedelivered says how many messages are sent again.
+func showRedelivered(a *app, c *cobra.Command, i *invocation) error {
+	r := i.response.(*configv1.RedeliverWebhookResponse) //nolint:forcetypeassert // the verb's RPC
+	if format := a.formatFor(c); format != formatTable && format != formatTSV {
+		return i.write(a, c, r)
+	}
+	messages := "messages are"
+	if r.GetRedelivered() == 1 {
+		messages = "message is"
+	}
+	_, err := fmt.Fprintf(c.OutOrStdout(), "%d %s sent again\n", r.GetRedelivered(), messages)
+	return err
+}
 
 // showSecret writes the whole answer for programs, and for people the webhook with the secret below.
 func showSecret(a *app, c *cobra.Command, i *invocation) error {

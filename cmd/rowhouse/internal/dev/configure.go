@@ -101,7 +101,7 @@ func (w writer) tenancy() tenancy.Config {
 }
 
 func (w writer) config() config.Config {
-	return config.Config{KEK: w.l.file("keys", "config.kek"), Config: follower.Config{
+	return config.Config{KEK: w.l.file("keys", "config.kek"), HTTPSPort: w.p.HTTPS, Config: follower.Config{
 		Process: w.process("config"), Replica: "config-1", Database: w.l.file("secrets", "config.dsn"),
 		FeedKey: w.l.file("keys", "feed-config.key"), TrustRoots: w.l.file("keys", "trust-root.pub"), State: w.l.file("config", "copy"),
 		Tenancy: follower.Tenancy{

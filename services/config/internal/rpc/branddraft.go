@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/ed25519"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -174,6 +176,15 @@ func (s *brandDraftService) PublishBrandDraft(
 // defaultPreview is how long a link works unless its maker says otherwise.
 const defaultPreview = 24 * time.Hour
 
+// origin is where browsers reach a host.
+func (c Config) origin(host string) string {
+	const usual = 443
+	if c.HTTPSPort == 0 || c.HTTPSPort == usual {
+		return "https://" + host
+	}
+	return "https://" + net.JoinHostPort(host, strconv.Itoa(c.HTTPSPort))
+}
+
 // CreateBrandPreview implements rowhouse.config.v1.BrandDraftService.
 func (s *brandDraftService) CreateBrandPreview(
 	ctx context.Context, req *configv1.CreateBrandPreviewRequest,
@@ -200,7 +211,7 @@ func (s *brandDraftService) CreateBrandPreview(
 		}
 		t := preview.Token{Tenant: uid, Revision: d.GetRevision(), Expires: tx.Now().Add(ttl).Truncate(time.Second), Host: host.String()}
 		return &configv1.CreateBrandPreviewResponse{
-			Uri: "https://" + t.Host + sdk.BrandPath + "preview/" + t.Sign(s.PreviewKey), ExpireTime: timestamppb.New(t.Expires),
+			Uri: s.origin(t.Host) + sdk.BrandPath + "preview/" + t.Sign(s.PreviewKey), ExpireTime: timestamppb.New(t.Expires),
 		}, nil
 	})
 }

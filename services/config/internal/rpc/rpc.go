@@ -48,6 +48,8 @@ type Config struct {
 	Clock func() time.Time
 	// PreviewKey signs preview links: the key of the feed, which gateways trust already.
 	PreviewKey ed25519.PrivateKey
+	// HTTPSPort is the port in preview links; 0 and 443 are not written.
+	HTTPSPort int
 	// Webhooks tells others of changes.
 	Webhooks Webhooks
 	// Ask calls hooks.
