@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/clientkey"
@@ -52,7 +53,8 @@ func keyFileFlag(c *cobra.Command) {
 }
 
 // makeClientKey makes a secret, keeps it in a file before anything is sent, and sends its digest.
-func makeClientKey(_ *app, c *cobra.Command, r *call) error {
+// The service looks at the request first, so that one that it refuses leaves no file.
+func makeClientKey(a *app, c *cobra.Command, r *call) error {
 	request, ok := r.request.(*configv1.CreateClientKeyRequest)
 	if !ok {
 		return errors.New("clientkeys create sends another request")
@@ -61,7 +63,7 @@ func makeClientKey(_ *app, c *cobra.Command, r *call) error {
 	if err != nil {
 		return err
 	}
-	digest, err := keepKey(path, request.GetValidateOnly())
+	key, digest, err := keyOf(path)
 	if err != nil {
 		return usagef("--key-file: %w", err)
 	}
@@ -69,26 +71,34 @@ func makeClientKey(_ *app, c *cobra.Command, r *call) error {
 		request.ClientKey = new(configv1.ClientKey)
 	}
 	request.ClientKey.KeySha256 = digest[:]
+	if key == "" || request.GetValidateOnly() {
+		return nil
+	}
+	trial := *r
+	trial.request = proto.Clone(request)
+	trial.request.(*configv1.CreateClientKeyRequest).ValidateOnly = true //nolint:forcetypeassert // a clone
+	if _, err := a.do(c.Context(), c, trial); err != nil {
+		return err
+	}
+	const private = 0o600
+	if err := os.WriteFile(path, []byte(key+"\n"), private); err != nil {
+		return usagef("--key-file: %w", err)
+	}
 	return nil
 }
 
-// keepKey returns the digest of the key in a file, which it makes. A dry run leaves no file.
-func keepKey(path string, dry bool) (clientkey.Digest, error) {
+// keyOf returns the digest of the key in a file or, where there is no file, a new key with its digest.
+func keyOf(path string) (key string, digest clientkey.Digest, err error) {
 	b, err := os.ReadFile(path)
-	if err == nil {
-		digest, ok := clientkey.DigestOf(strings.TrimSpace(string(b)))
-		if !ok {
-			return digest, fmt.Errorf("%s exists and holds no client key", path)
-		}
-		return digest, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return clientkey.New(rand.Reader)
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return clientkey.Digest{}, err
+	if err != nil {
+		return "", digest, err
 	}
-	key, digest, err := clientkey.New(rand.Reader)
-	if err != nil || dry {
-		return digest, err
+	digest, ok := clientkey.DigestOf(strings.TrimSpace(string(b)))
+	if !ok {
+		return "", digest, fmt.Errorf("%s exists and holds no client key", path)
 	}
-	const private = 0o600
-	return digest, os.WriteFile(path, []byte(key+"\n"), private)
+	return "", digest, nil
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -160,7 +161,7 @@ func standardFlags(m protoreflect.MethodDescriptor) []flag {
 	add("order_by", "", "the order", false)
 	add("show_deleted", "", "show deleted ones too", false)
 	sensitive := strings.HasSuffix(ruleOf(m).GetAudit().String(), "SENSITIVE")
-	add("reason", "", "why; it goes into the audit chain", sensitive)
+	add("reason", "", "why"+leastOf(fieldAt(m.Input(), "reason"))+"; it goes into the audit chain", sensitive)
 	add("etag", "", "act only if this is still the state", false)
 	if strings.HasPrefix(string(m.Name()), "Update") {
 		add(string(resourceField(m.Input()).Name())+".etag", "", "act only if this is still the state", false)
@@ -168,10 +169,22 @@ func standardFlags(m protoreflect.MethodDescriptor) []flag {
 	if strings.HasPrefix(string(m.Name()), "Delete") {
 		add("allow_missing", "", "a missing one is a success", false)
 	}
-	add("skip_hooks", "", "take the step without asking hooks, and why; it goes into the audit chain", false)
+	add("skip_hooks", "", "take the step without asking hooks, and why"+leastOf(fieldAt(m.Input(), "skip_hooks"))+"; it goes into the audit chain", false)
 	add("validate_only", "dry-run", "check everything, change nothing", false)
 	add("request_id", "", "UUID of the try before, to repeat it safely", false)
 	return flags
+}
+
+// leastOf says how long a text has to be, nothing where a word is enough.
+func leastOf(fd protoreflect.FieldDescriptor) string {
+	if fd == nil {
+		return ""
+	}
+	rules, ok := proto.GetExtension(fd.Options(), validate.E_Field).(*validate.FieldRules)
+	if least := rules.GetString().GetMinLen(); ok && least > 1 {
+		return fmt.Sprintf(", at least %d characters", least)
+	}
+	return ""
 }
 
 // specialFlags are those that a method calls for and that are no field of its request.

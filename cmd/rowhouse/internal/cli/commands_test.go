@@ -229,6 +229,8 @@ func TestHelpSaysWhatSurprises(t *testing.T) {
 	for line, want := range map[string]string{
 		"completion --help":     "apt install bash-completion",
 		"tenants update --help": "they replace all that were there",
+		"flags kill --help":     "why, at least 10 characters",
+		"tenants create --help": "why, at least 10 characters; it goes", // of --skip-hooks
 	} {
 		if got := (&house{}).run(t, strings.Fields(line)...); !strings.Contains(got.out, want) {
 			t.Errorf("%s does not say %q:\n%s", line, want, got.out)

@@ -247,6 +247,9 @@ func nextStep(s *status.Status, e *callError) string {
 	if info.GetReason() == "RESOURCE_NOT_FOUND" {
 		return listOf(s.Message(), e.method)
 	}
+	if info.GetReason() == "APPROVAL_REQUIRED" && !strings.HasPrefix(e.method, "ChangeService/") {
+		return "propose it to others: rowhouse config changes create"
+	}
 	if step := steps()[info.GetReason()]; step != "" {
 		return step
 	}
