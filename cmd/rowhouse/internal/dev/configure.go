@@ -44,10 +44,14 @@ func (l Layout) configure(p Ports, o Options) error {
 	if err != nil {
 		return err
 	}
+	settings, err := keepEgress(l.Config("config"), w.config())
+	if err != nil {
+		return err
+	}
 	files := map[string]any{
 		peersFile:           peers,
 		l.Config("tenancy"): w.tenancy(),
-		l.Config("config"):  w.config(),
+		l.Config("config"):  settings,
 		l.Config("quota"):   w.quota(),
 		l.Config("gateway"): w.gateway(),
 		l.Config(appName):   w.app(),

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rowhouse-platform/rowhouse/internal/operator"
 	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
+	"github.com/rowhouse-platform/rowhouse/services/config"
 )
 
 // What an operator adds to peers.yaml outlives a restart; what is ours is written anew.
@@ -88,5 +90,34 @@ func TestSecondOperator(t *testing.T) {
 	}
 	if len(f.Operators) != 3 || f.Operators[0].TokenSHA256 != "00" || f.Operators[2].Name != "ada" || f.Operators[2].Roles[0] != operator.RoleOperator {
 		t.Errorf("the operators are %+v", f.Operators)
+	}
+}
+
+// Where webhooks and hooks may be outlives a restart.
+func TestRestartKeepsEgress(t *testing.T) {
+	t.Parallel()
+	l := Layout{filepath.Join(t.TempDir(), "state")}
+	ports := fixedPorts(7100, 8080, 8443)
+	if err := errors.Join(l.open(), l.prepareIdentities(), l.prepareKeys(), l.configure(ports, Options{})); err != nil {
+		t.Fatal(err)
+	}
+	path := l.Config("config")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited := string(b) + "egress:\n  ports: [9443]\n  allow: [127.0.0.0/8]\nhooks:\n  egress:\n    ports: [9444]\n"
+	if err := os.WriteFile(path, []byte(edited), secretMode); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.configure(ports, Options{}), l.configure(fixedPorts(7100, 8080, 9999), Options{})); err != nil {
+		t.Fatal(err)
+	}
+	var c config.Config
+	if err := yamlfile.Load(path, &c); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(c.Egress.Ports, []int{9443}) || len(c.Egress.Allow) != 1 || !slices.Equal(c.Hooks.Egress.Ports, []int{9444}) || c.HTTPSPort != 9999 {
+		t.Errorf("the file is %+v", c)
 	}
 }

@@ -237,6 +237,9 @@ func checkURL(client *egress.Client, field, url string) error {
 	}
 	class := string(egress.ClassOf(err))
 	what := "is not an address that is called: " + class
+	if class == string(egress.BadURL) {
+		what += ", wanted are https, a port that egress.ports allows (usually 443 or 8443), no user and no fragment"
+	}
 	return refuse(fault.InvalidArgument, webhookURLRefused, "the URL %s", what).WithMetadata("class", class).
 		WithField(fault.FieldViolation{Field: field, Description: what, Reason: webhookURLRefused})
 }
