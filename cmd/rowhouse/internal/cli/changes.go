@@ -22,7 +22,10 @@ func changes() noun {
 		{path: "change.rollout.canaries", name: "canary", usage: "begin a rollout: tenants that get it first", form: tenantForm},
 		{path: "change.rollout.bake", usage: "of a rollout: how long each step must be healthy (default 10m)"},
 		{path: "change.rollout.guards.max_error_permille", usage: "of a rollout: by how many in a thousand requests more may fail (default 10)"},
-		{path: "change.rollout.guards.max_p99_percent", usage: "of a rollout: the slowest hundredth's time, in percent of the others' (default 200)"},
+		{
+			path:  "change.rollout.guards.max_p99_percent",
+			usage: "of a rollout: the slowest hundredth's time, in percent of the others' (default 200)",
+		},
 		{path: "change.rollout.guards.min_requests", usage: "of a rollout: how many requests each side must have had to be judged (default 100)"},
 		{path: "change.rollout.guards.require_requests", usage: "of a rollout: wait at each step until there were so many"},
 	}

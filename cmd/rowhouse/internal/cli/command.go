@@ -169,7 +169,8 @@ func standardFlags(m protoreflect.MethodDescriptor) []flag {
 	if strings.HasPrefix(string(m.Name()), "Delete") {
 		add("allow_missing", "", "a missing one is a success", false)
 	}
-	add("skip_hooks", "", "take the step without asking hooks, and why"+leastOf(fieldAt(m.Input(), "skip_hooks"))+"; it goes into the audit chain", false)
+	least := leastOf(fieldAt(m.Input(), "skip_hooks"))
+	add("skip_hooks", "", "take the step without asking hooks, and why"+least+"; it goes into the audit chain", false)
 	add("validate_only", "dry-run", "check everything, change nothing", false)
 	add("request_id", "", "UUID of the try before, to repeat it safely", false)
 	return flags

@@ -66,7 +66,7 @@ func TestRefusedClientKeyLeavesNoFile(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "web.key")
 		h := &house{answers: map[string]answer{
 			"ClientKeyService/CreateClientKey": func(_ context.Context, m proto.Message) (proto.Message, error) {
-				if m.(*configv1.CreateClientKeyRequest).GetValidateOnly() { //nolint:forcetypeassert // the method's
+				if m.(*configv1.CreateClientKeyRequest).GetValidateOnly() {
 					return &configv1.CreateClientKeyResponse{}, c.trial
 				}
 				return &configv1.CreateClientKeyResponse{ClientKey: &configv1.ClientKey{}}, c.real

@@ -51,7 +51,8 @@ func (a asked) unanswered() (why error) {
 		err := v.Settle(nil) // a job skips no hooks, so there is nothing to record
 		switch {
 		case err == nil:
-		case fault.ReasonOf(err) == fault.ReasonHookUnavailable, fault.KindOf(err) == fault.Unavailable, fault.KindOf(err) == fault.DeadlineExceeded:
+		case fault.ReasonOf(err) == fault.ReasonHookUnavailable, fault.KindOf(err) == fault.Unavailable,
+			fault.KindOf(err) == fault.DeadlineExceeded:
 			why = err
 		default:
 			return nil

@@ -48,7 +48,7 @@ func (s *secretService) EraseTenant(ctx context.Context, req *configv1.EraseTena
 	})
 }
 
-func bounded[T any](list []T) int32 { return int32(min(len(list), math.MaxInt32)) } //nolint:gosec // bounded
+func bounded[T any](list []T) int32 { return int32(min(len(list), math.MaxInt32)) }
 
 // unpublish takes what was erased out of the feeds, and names what others see go.
 func unpublish(tx *change.Tx, e store.Erased) error {

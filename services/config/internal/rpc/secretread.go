@@ -48,8 +48,8 @@ func (s *settingsService) ReadSecret(ctx context.Context, req *configv1.ReadSecr
 			return nil, err
 		}
 		if req.GetVersion() > 0 && req.GetVersion() != ref.Version {
-			return nil, fault.New(fault.Aborted, fault.ReasonEtagMismatch, "version %d is referred to at %q, and not version %d: read the settings again",
-				ref.Version, req.GetPointer(), req.GetVersion())
+			return nil, fault.New(fault.Aborted, fault.ReasonEtagMismatch,
+				"version %d is referred to at %q, and not version %d: read the settings again", ref.Version, req.GetPointer(), req.GetVersion())
 		}
 		p, err := s.placeOf(layer, r, n)
 		if err != nil {

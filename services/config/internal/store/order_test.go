@@ -31,8 +31,8 @@ func newVault(h *house) vault {
 			Owner: settings.Owner{Kind: settings.Tenant, Name: "acme"}, ID: uid.String(), Tenant: sdk.TenantState{UID: uid},
 			Namespace: fmt.Sprintf("n%d", i), NamespaceUID: uuid.NewString(),
 		}
-		h.exec(`INSERT INTO settings.namespace (uid, id, schema, create_time, update_time, revision) VALUES ($1, $2, '{}', now(), now(), 1)`,
-			p.NamespaceUID, p.Namespace)
+		h.exec(`INSERT INTO settings.namespace (uid, id, schema, create_time, update_time, revision) VALUES ($1, $2, '{}', $3, $3, 1)`,
+			p.NamespaceUID, p.Namespace, time.Now())
 		v.places = append(v.places, p)
 	}
 	return v
@@ -110,8 +110,8 @@ func (v vault) rotate(ctx context.Context, tx pgx.Tx, p store.Place) error {
 	var next int32
 	err := tx.QueryRow(ctx, `INSERT INTO webhook.endpoint (uid, tenant_uid, id, url, event_types, description, signing, disabled,
 			create_time, update_time, revision)
-		VALUES (gen_random_uuid(), $1, 'w', 'https://x.example', '{}', '', 1, false, now(), now(), 1)
-		ON CONFLICT (tenant_uid, id) DO UPDATE SET update_time = now() RETURNING uid::text`, p.ID).Scan(&uid)
+		VALUES (gen_random_uuid(), $1, 'w', 'https://x.example', '{}', '', 1, false, $2, $2, 1)
+		ON CONFLICT (tenant_uid, id) DO UPDATE SET update_time = now() RETURNING uid::text`, p.ID, time.Now()).Scan(&uid)
 	if err == nil {
 		err = tx.QueryRow(ctx, `SELECT coalesce(max(version), 0) + 1 FROM webhook.key WHERE endpoint_uid = $1`, uid).Scan(&next)
 	}
