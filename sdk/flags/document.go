@@ -27,7 +27,8 @@ func Schema() string { return schema }
 // KillSchema is the JSON Schema of the namespace "flag-kills".
 func KillSchema() string { return killSchema }
 
-// Check says what must not be published: what [flagset.Validate] finds, a layer that changes what belongs to the layer
+// Check says what must not be published: what [flagset.Validate] finds, members that flagd's format does not have,
+// variants of several types, a layer that changes what belongs to the layer
 // that defines a flag, and a set that is too large. It is for the effective value of the namespace "flags".
 func Check(e settings.Effective, with ...flagset.Option) []settings.Problem {
 	document := whole(e.Object)
@@ -35,13 +36,14 @@ func Check(e settings.Effective, with ...flagset.Option) []settings.Problem {
 		return []settings.Problem{{Pointer: "/flags", Rule: "type", Text: "is a list; layers merge flags by their keys, in an object"}}
 	}
 	found, err := flagset.Validate(document, with...)
-	if err != nil {
+	if err != nil { // without flags nothing else can be looked at
 		return []settings.Problem{{Pointer: pointerOf(err), Rule: "type", Text: strings.TrimPrefix(err.Error(), "flagset: ")}}
 	}
 	problems := make([]settings.Problem, 0, len(found))
 	for _, p := range found {
 		problems = append(problems, settings.Problem{Pointer: p.Pointer, Rule: "flag", Text: p.Text})
 	}
+	problems = append(problems, checkMembers(document)...)
 	problems = append(problems, checkOwners(e)...)
 	if size := len(settings.Canonical(document)); size > MaxSet {
 		problems = append(problems, settings.Problem{Rule: "size", Text: fmt.Sprintf("has %d bytes; a set has at most %d", size, MaxSet)})

@@ -73,6 +73,10 @@ func ParseValue(text []byte) (any, error) {
 	}
 	p := &parser{text: text}
 	v, err := p.value(0, 0)
+	if errors.Is(err, errBroken) {
+		line, column := 1+bytes.Count(text[:p.at], []byte("\n")), p.at-bytes.LastIndexByte(text[:p.at], '\n')
+		return nil, fmt.Errorf("%w: %w at line %d, column %d", ErrDocument, err, line, column)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDocument, err)
 	}

@@ -141,7 +141,10 @@ func TestParseSaysWhere(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"a":{"b/c":[1,{"~":1e400}]}}`: "/a/b~1c/1/~0: a number beyond 2^53-1",
 		`{"a":{"b":1,"b":2}}`:           "/a/b: a member stands twice",
-		`{"a":[[],[tru]]}`:              "/a/1/0: broken JSON",
+		`{"a":[[],[tru]]}`:              "/a/1/0: broken JSON at line 1, column 11",
+		"{\"a\":1,\n \"b\":2":           "broken JSON at line 2, column 7",
+		`{"targetingKey":"ann"`:         "broken JSON at line 1, column 22",
+		`{"a":1,}`:                      "broken JSON at line 1, column 8",
 		`{"a":"\u0000"}`:                "a NUL at byte 6",
 		`{"a":"x\ud83d"}`:               "a lone surrogate at byte 7",
 	} {

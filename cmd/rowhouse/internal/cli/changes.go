@@ -186,7 +186,7 @@ func into(change, given *configv1.Change) (paths []string) {
 func changeFile(c *cobra.Command, path string) (*configv1.Change, error) {
 	b, err := readInput(c, path)
 	if err == nil {
-		b, err = jsonOf(b)
+		b, err = documentOf(path, b)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -261,7 +261,7 @@ func changeOf(c *cobra.Command, document string) (*configv1.Change, error) {
 	case path != "":
 		b, err := readInput(c, path)
 		if err == nil {
-			b, err = jsonOf(b)
+			b, err = documentOf(path, b)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)

@@ -122,7 +122,7 @@ func readContent(_ *app, c *cobra.Command, r *call) error {
 	}
 	b, err := readInput(c, path)
 	if err == nil {
-		b, err = jsonOf(b)
+		b, err = documentOf(path, b)
 	}
 	if err != nil {
 		return usagef("%s: %w", path, err)

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -38,6 +40,21 @@ func readInput(c *cobra.Command, path string) ([]byte, error) {
 	return b, err
 }
 
+// documentOf is what a file holds as JSON. A file whose name says JSON is read as nothing else: what YAML allows beyond,
+// such as a comma behind the last member, is a mistake there.
+func documentOf(path string, b []byte) ([]byte, error) {
+	if !strings.HasSuffix(path, ".json") {
+		return jsonOf(b)
+	}
+	var syntax *json.SyntaxError
+	if err := json.Unmarshal(b, new(any)); errors.As(err, &syntax) {
+		before := b[:min(max(int(syntax.Offset)-1, 0), len(b))]
+		line, column := 1+bytes.Count(before, []byte("\n")), len(before)-bytes.LastIndexByte(before, '\n')
+		return nil, fmt.Errorf("line %d, column %d: is no JSON: %w", line, column, err)
+	}
+	return b, nil
+}
+
 // jsonOf turns YAML, of which JSON is a part, into JSON.
 func jsonOf(b []byte) ([]byte, error) {
 	if json.Valid(b) {
@@ -65,7 +82,7 @@ func (i *invocation) readFile(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if b, err = jsonOf(b); err != nil {
+	if b, err = documentOf(f.Value.String(), b); err != nil {
 		return fmt.Errorf("%s: %w", f.Value.String(), err)
 	}
 	if err := protojson.Unmarshal(b, i.call.request.ProtoReflect().Mutable(fd).Message().Interface()); err != nil {

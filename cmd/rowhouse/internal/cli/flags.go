@@ -17,6 +17,7 @@ func featureFlags() noun {
 	const service = "rowhouse.config.v1.FlagService"
 	ofTenant := []field{{"parent", "{layer}"}, {"key", "{key}"}}
 	ofLayer := []field{{"key", "{key}"}, {"parent", "{layer=platform}"}}
+	imported := new(flagImport)
 	context := []flag{{path: "context", usage: "the evaluation context as a JSON object"}}
 	return noun{
 		name: "flags", short: "Feature flags by layer, in flagd's format", service: service,
@@ -41,12 +42,13 @@ func featureFlags() noun {
 				show: showFlagValue, example: "rowhouse flags evaluate acme note-count --context '{\"targetingKey\":\"ann\"}'",
 			},
 			{
-				name: "import", rpc: "UpdateDocument", service: documentService, short: "Make a file of flagd's the flags of a layer",
-				fields: []field{{"document.name", flagsForm}}, more: importFlags, ownFile: true, before: readFlags,
+				name: "import", rpc: "UpdateDocument", service: documentService, short: "Take flags from a file of flagd's into a layer",
+				fields: []field{{"document.name", flagsForm}}, more: importFlags, ownFile: true, before: imported.read, show: imported.show,
 				preset: map[string]string{"document.content": "{}", "allow_missing": "true"},
-				long: "Make a file of flagd's, as it is, the flags that a layer sets: the platform's unless one is named. What the layer\n" +
-					"set before is replaced. It is checked for every tenant that it concerns.",
-				example: "rowhouse flags import -f flags.flagd.json\nrowhouse flags import plans/free -f free.json --dry-run",
+				long: "Take the flags of a file of flagd's, as it is, into a layer: the platform's unless one is named. Flags that the file\n" +
+					"does not name stay; with --replace they go, and the layer has what the file has. It is checked for every tenant that\n" +
+					"it concerns, and says which flags are new, changed and gone.",
+				example: "rowhouse flags import -f flags.flagd.json\nrowhouse flags import plans/free -f free.json --replace --dry-run",
 			},
 			{
 				name: "kill", rpc: "KillFlag", short: "Switch a flag off, whatever any layer says, until it is lifted", fields: ofLayer,
@@ -77,33 +79,6 @@ func showLifted(a *app, c *cobra.Command, i *invocation) error {
 	}
 	_, err := fmt.Fprintf(c.OutOrStdout(), "lifted %s at %s\n", what, targetOf(i.call))
 	return err
-}
-
-func importFlags(c *cobra.Command) {
-	c.Flags().StringP("file", "f", "", "the flags as JSON or YAML; - for the standard input")
-	_ = c.MarkFlagRequired("file") // defined above
-}
-
-// readFlags makes the request's content of a file of flagd's. A list of flags becomes an object by their keys, which is
-// what layers are merged by.
-func readFlags(_ *app, c *cobra.Command, r *call) error {
-	request, ok := r.request.(*configv1.UpdateDocumentRequest)
-	if !ok {
-		return errors.New("flags import sends another request")
-	}
-	path, _ := c.Flags().GetString("file") // defined by importFlags
-	b, err := readInput(c, path)
-	if err == nil {
-		b, err = jsonOf(b)
-	}
-	if err == nil {
-		b, err = flagsByKey(b)
-	}
-	if err != nil {
-		return usagef("%s: %w", path, err)
-	}
-	request.Document.Content = string(b)
-	return nil
 }
 
 // flagsByKey leaves a document alone whose flags are an object already: the service says what is wrong with it.

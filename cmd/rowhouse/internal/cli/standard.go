@@ -73,8 +73,11 @@ func readSchema(_ *app, c *cobra.Command, r *call) error {
 		return nil
 	}
 	schema, err := os.ReadFile(path)
+	if err == nil {
+		_, err = documentOf(path, schema)
+	}
 	if err != nil {
-		return usageError(err)
+		return usagef("%s: %w", path, err)
 	}
 	switch r := r.request.(type) {
 	case *configv1.CreateNamespaceRequest:
