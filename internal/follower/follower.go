@@ -130,6 +130,8 @@ type Base struct {
 	Feeds *feedserver.Server
 	// Trust knows the tenants and the keys of contexts.
 	Trust *tenant.Trust
+	// Catalog knows the plans and regions.
+	Catalog *trust.Catalog
 	// Verifier checks tenant contexts.
 	Verifier *tenant.Verifier
 }
@@ -183,7 +185,7 @@ func build(ctx context.Context, k Kind, c Config, p *serve.Process, s *serve.Ser
 		return fmt.Errorf("feeds: %w", err)
 	}
 	b := &Base{
-		Process: p, Pool: pool, FeedKey: key, Feeds: feeds, Trust: tenant.NewTrust(p.Clock),
+		Process: p, Pool: pool, FeedKey: key, Feeds: feeds, Trust: tenant.NewTrust(p.Clock), Catalog: new(trust.Catalog),
 		Kernel: change.New(change.Config{Pool: pool, Service: k.Name, Meters: p.Telemetry.MeterProvider(), Clock: p.Clock, Log: p.Log}),
 	}
 	tenants, err := b.follow(ctx, c, s)
@@ -224,7 +226,8 @@ func (b *Base) follow(ctx context.Context, c Config, s *serve.Service) (*trust.C
 	s.Close = append(s.Close, func() { _ = conn.Close() })
 	// Calls are served on while the process drains, so the feed is not to end before: Close ends it.
 	client, err := trust.Open(context.WithoutCancel(ctx), trust.Config{
-		Tenancy: conn, Trust: b.Trust, Roots: roots, FeedKeys: keys, Replica: c.Replica, Dir: string(c.State), Clock: b.Clock, Log: b.Log,
+		Tenancy: conn, Trust: b.Trust, Catalog: b.Catalog, Roots: roots, FeedKeys: keys, Replica: c.Replica, Dir: string(c.State),
+		Clock: b.Clock, Log: b.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("follow tenancy: %w", err)

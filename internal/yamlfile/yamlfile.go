@@ -209,6 +209,17 @@ func unknown(key *yaml.Node, known map[string]reflect.Type, where string) error 
 	return fmt.Errorf("%d: unknown key %q%s; the nearest known key is %q", key.Line, key.Value, in, nearest)
 }
 
+// Nearest returns the name that what was written is most likely a slip for, the first of several, or "" when none is near.
+func Nearest(written string, names []string) string {
+	nearest, best := "", min(len(written)/2, 3)+1
+	for _, name := range names {
+		if d := distance(written, name); d < best {
+			nearest, best = name, d
+		}
+	}
+	return nearest
+}
+
 // distance is the number of single-byte edits from a to b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)

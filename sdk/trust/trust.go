@@ -48,6 +48,8 @@ type Config struct {
 	Tenancy grpc.ClientConnInterface
 	// Trust is what is kept up to date. Nobody else writes it.
 	Trust *tenant.Trust
+	// Catalog is kept up to date too, if there is one.
+	Catalog *Catalog
 	// Roots are the keys that sign key certificates: the current one and the next.
 	Roots []ed25519.PublicKey
 	// FeedKeys are the keys that sign the feed's bookmarks.
@@ -142,10 +144,12 @@ func (c *Client) check(key string, value []byte) error {
 	return err
 }
 
-// decoded is an entry: a key's certificate or a tenant's state. Neither means that there is nothing to trust.
+// decoded is an entry: a key's certificate, a tenant's state, a plan or a cell's region. None of these means that there is
+// nothing to know.
 type decoded struct {
-	cert  *tenant.KeyCertificate
-	state *tenant.TenantState
+	cert         *tenant.KeyCertificate
+	state        *tenant.TenantState
+	plan, region string
 }
 
 func (c *Client) decode(key string, value []byte) (decoded, error) {
@@ -169,6 +173,16 @@ func (c *Client) decode(key string, value []byte) (decoded, error) {
 			return decoded{}, err
 		}
 		return decoded{state: &state}, nil
+	case *tenancyv1.RouteEntry_Plan:
+		if key != planPrefix+kind.Plan.GetPlan() {
+			return decoded{}, errors.New("the entry is of another plan")
+		}
+		return decoded{plan: kind.Plan.GetPlan()}, nil
+	case *tenancyv1.RouteEntry_Cell:
+		if key != cellPrefix+kind.Cell.GetCell() {
+			return decoded{}, errors.New("the entry is of another cell")
+		}
+		return decoded{region: kind.Cell.GetRegion()}, nil
 	default:
 		return decoded{}, nil // a kind of a newer tenancy
 	}
@@ -234,6 +248,7 @@ func (c *Client) apply(change feed.Change) error {
 func (c *Client) replace(entries []feed.Entry) error {
 	var certs []tenant.KeyCertificate
 	var states []tenant.TenantState
+	plans, regions := map[string]string{}, map[string]string{}
 	for _, e := range entries {
 		d, err := c.decode(e.Key, e.Value)
 		switch {
@@ -243,9 +258,17 @@ func (c *Client) replace(entries []feed.Entry) error {
 			certs = append(certs, *d.cert)
 		case d.state != nil:
 			states = append(states, *d.state)
+		case d.plan != "":
+			plans[e.Key] = d.plan
+		case d.region != "":
+			regions[e.Key] = d.region
 		}
 	}
-	return c.cfg.Trust.Replace(certs, states)
+	if err := c.cfg.Trust.Replace(certs, states); err != nil {
+		return err
+	}
+	c.cfg.Catalog.replace(plans, regions)
+	return nil
 }
 
 func (c *Client) set(e feed.Entry) error {
@@ -262,6 +285,7 @@ func (c *Client) set(e feed.Entry) error {
 	case d.state != nil:
 		return c.cfg.Trust.SetTenant(*d.state)
 	}
+	c.cfg.Catalog.set(e.Key, d.plan, d.region)
 	if digits, ok := strings.CutPrefix(e.Key, keyPrefix); ok {
 		var id tenant.KeyID
 		if n, err := hex.Decode(id[:], []byte(digits)); err != nil || n != len(id) {

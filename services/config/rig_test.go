@@ -118,6 +118,15 @@ func plans() map[string]string {
 	return map[string]string{"acme": "business", "globex": "free", "initech": "free", "umbrella": "business"}
 }
 
+// catalog is the plans that every rig knows: those of its tenants, and some that no tenant has.
+func catalog() []string {
+	out := []string{"business", "free", "unheard-of", "a", "b", "c", "d", "back", "never", "operator", "operator2", "operator3"}
+	for i := range 21 {
+		out = append(out, fmt.Sprintf("p%d", i))
+	}
+	return out
+}
+
 // gone is a tenant that was deleted.
 const gone = "defunct"
 
@@ -266,6 +275,14 @@ func (r *rig) serveTenancy(more []string) string {
 			Generation: state.Generation, PlacementGeneration: state.PlacementGeneration,
 			LossPolicy: tenancyv1.LossPolicy_LOSS_POLICY_SERVE, Region: tenanttest.Region, ParentUid: parentUID(id),
 		}}})
+	}
+	for _, plan := range catalog() {
+		s.add(r.tb, "plan/"+plan, &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Plan{Plan: &tenancyv1.PlanRoute{Plan: plan}}})
+	}
+	for cell, region := range map[string]string{tenanttest.Cell: tenanttest.Region, "elsewhere": "elsewhere", "eu": "eu"} {
+		s.add(r.tb, "cell/"+cell, &tenancyv1.RouteEntry{
+			Kind: &tenancyv1.RouteEntry_Cell{Cell: &tenancyv1.CellRoute{Cell: cell, Region: region}},
+		})
 	}
 	certificate := r.issuer.Certificate()
 	b, err := tenant.SignKeyCertificate(root, certificate)

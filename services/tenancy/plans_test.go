@@ -8,6 +8,46 @@ import (
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 )
 
+// TestCatalogReachesTheFeed has verifiers know the plans and regions that there are, also those of which an older release
+// did not tell.
+func TestCatalogReachesTheFeed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.furnish(), t.Context()
+	told := func() string {
+		var keys string
+		r.must(r.super.QueryRow(ctx, `SELECT coalesce(string_agg(key, ' ' ORDER BY key), '') FROM kernel.feed_state
+			WHERE feed = 'tenants' AND key ~ '^(plan|cell)/'`).Scan(&keys))
+		return keys
+	}
+	const start = "cell/cell-1 plan/business plan/free"
+	if got := told(); got != start {
+		t.Errorf("the feed holds %s", got)
+	}
+	_, err := a.CreatePlan(ctx, &tenancyv1.CreatePlanRequest{PlanId: "gold", Plan: &tenancyv1.Plan{DisplayName: "Gold"}})
+	r.must(err)
+	if got := told(); got != start+" plan/gold" {
+		t.Errorf("with a new plan the feed holds %s", got)
+	}
+	_, err = a.DeletePlan(ctx, &tenancyv1.DeletePlanRequest{Name: "plans/gold"})
+	r.must(err)
+	if got := told(); got != start {
+		t.Errorf("without it the feed holds %s", got)
+	}
+	_, err = r.super.Exec(ctx, `INSERT INTO registry.plan (id, uid, display_name, models, default_model, statement_ms, lock_ms, idle_ms,
+		retention_s, loss, create_time, update_time) SELECT 'older', gen_random_uuid(), display_name, models, default_model, statement_ms,
+		lock_ms, idle_ms, retention_s, loss, create_time, update_time FROM registry.plan WHERE id = 'free'`)
+	r.must(err)
+	_, err = r.super.Exec(ctx, `UPDATE registry.cell SET publish_owed = true`)
+	r.must(err)
+	eventually(t, "the feed holds the older plan", func() bool { return told() == start+" plan/older" })
+	var owed bool
+	r.must(r.super.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.cell WHERE publish_owed)`).Scan(&owed))
+	if owed {
+		t.Error("a cell is owed to the feed still")
+	}
+}
+
 // TestPlanReachesTheFeeds changes the loss policy of a plan with more tenants than a revision of a feed holds.
 func TestPlanReachesTheFeeds(t *testing.T) {
 	t.Parallel()

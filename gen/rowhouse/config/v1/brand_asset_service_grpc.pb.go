@@ -34,7 +34,7 @@ const (
 type BrandAssetServiceClient interface {
 	// CreateBrandAsset takes a file in. Uploading the same file again gives the same asset.
 	// Of one raster picture of at least 512 pixels, or of an SVG that needs no typeface, it can make the whole set of icons.
-	// Errors: UPLOAD_REFUSED; BRAND_ASSETS_FULL; RESOURCE_NOT_FOUND for the tenant.
+	// Errors: UPLOAD_REFUSED; BRAND_ASSETS_FULL; RESOURCE_NOT_FOUND for the tenant or the plan.
 	CreateBrandAsset(ctx context.Context, in *CreateBrandAssetRequest, opts ...grpc.CallOption) (*CreateBrandAssetResponse, error)
 	// GetBrandAsset returns what is known of an asset, without its content.
 	// Errors: RESOURCE_NOT_FOUND.
@@ -119,7 +119,7 @@ func (c *brandAssetServiceClient) ReadBrandAsset(ctx context.Context, in *ReadBr
 type BrandAssetServiceServer interface {
 	// CreateBrandAsset takes a file in. Uploading the same file again gives the same asset.
 	// Of one raster picture of at least 512 pixels, or of an SVG that needs no typeface, it can make the whole set of icons.
-	// Errors: UPLOAD_REFUSED; BRAND_ASSETS_FULL; RESOURCE_NOT_FOUND for the tenant.
+	// Errors: UPLOAD_REFUSED; BRAND_ASSETS_FULL; RESOURCE_NOT_FOUND for the tenant or the plan.
 	CreateBrandAsset(context.Context, *CreateBrandAssetRequest) (*CreateBrandAssetResponse, error)
 	// GetBrandAsset returns what is known of an asset, without its content.
 	// Errors: RESOURCE_NOT_FOUND.

@@ -38,7 +38,7 @@ type BrandDraftServiceClient interface {
 	// Errors: RESOURCE_NOT_FOUND.
 	GetBrandDraft(ctx context.Context, in *GetBrandDraftRequest, opts ...grpc.CallOption) (*GetBrandDraftResponse, error)
 	// UpdateBrandDraft writes a draft, new or not. It must be a brand; its contrast is judged when it is published.
-	// Errors: RESOURCE_NOT_FOUND for the tenant; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION.
+	// Errors: RESOURCE_NOT_FOUND for the tenant or the plan; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION.
 	UpdateBrandDraft(ctx context.Context, in *UpdateBrandDraftRequest, opts ...grpc.CallOption) (*UpdateBrandDraftResponse, error)
 	// DeleteBrandDraft drops a draft, and with it its preview links.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH.
@@ -136,7 +136,7 @@ type BrandDraftServiceServer interface {
 	// Errors: RESOURCE_NOT_FOUND.
 	GetBrandDraft(context.Context, *GetBrandDraftRequest) (*GetBrandDraftResponse, error)
 	// UpdateBrandDraft writes a draft, new or not. It must be a brand; its contrast is judged when it is published.
-	// Errors: RESOURCE_NOT_FOUND for the tenant; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION.
+	// Errors: RESOURCE_NOT_FOUND for the tenant or the plan; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION.
 	UpdateBrandDraft(context.Context, *UpdateBrandDraftRequest) (*UpdateBrandDraftResponse, error)
 	// DeleteBrandDraft drops a draft, and with it its preview links.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH.

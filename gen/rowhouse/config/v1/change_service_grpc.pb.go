@@ -41,7 +41,7 @@ type ChangeServiceClient interface {
 	// CreateChange writes a draft. It is checked as PublishChange would check it, and refused as that would be, but for approvals.
 	// Everybody who creates or updates a change also needs what its edits need when they are made directly:
 	// config.documents.update, config.documents.delete or config.namespaces.update.
-	// Errors: RESOURCE_EXISTS; RESOURCE_NOT_FOUND for a namespace, a tenant or a base revision; PERMISSION_MISSING;
+	// Errors: RESOURCE_EXISTS; RESOURCE_NOT_FOUND for a namespace, a tenant, a plan, a region or a base revision; PERMISSION_MISSING;
 	// MALFORMED_DOCUMENT; SCHEMA_VIOLATION; SCHEMA_INVALID; SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; CONTRAST;
 	// ETAG_MISMATCH when what stands has changed since the base revision in the same leaves.
 	CreateChange(ctx context.Context, in *CreateChangeRequest, opts ...grpc.CallOption) (*CreateChangeResponse, error)
@@ -201,7 +201,7 @@ type ChangeServiceServer interface {
 	// CreateChange writes a draft. It is checked as PublishChange would check it, and refused as that would be, but for approvals.
 	// Everybody who creates or updates a change also needs what its edits need when they are made directly:
 	// config.documents.update, config.documents.delete or config.namespaces.update.
-	// Errors: RESOURCE_EXISTS; RESOURCE_NOT_FOUND for a namespace, a tenant or a base revision; PERMISSION_MISSING;
+	// Errors: RESOURCE_EXISTS; RESOURCE_NOT_FOUND for a namespace, a tenant, a plan, a region or a base revision; PERMISSION_MISSING;
 	// MALFORMED_DOCUMENT; SCHEMA_VIOLATION; SCHEMA_INVALID; SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; CONTRAST;
 	// ETAG_MISMATCH when what stands has changed since the base revision in the same leaves.
 	CreateChange(context.Context, *CreateChangeRequest) (*CreateChangeResponse, error)

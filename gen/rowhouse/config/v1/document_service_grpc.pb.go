@@ -45,7 +45,8 @@ type DocumentServiceClient interface {
 	ListDocuments(ctx context.Context, in *ListDocumentsRequest, opts ...grpc.CallOption) (*ListDocumentsResponse, error)
 	// UpdateDocument replaces a document or applies its content as a patch: with merge_patch a
 	// JSON Merge Patch (RFC 7396), with json_patch a JSON Patch (RFC 6902). Every tenant that it concerns must still have a valid
-	// effective value. It is seen by every watcher within a second.
+	// effective value. It is seen by every watcher within a second. A plan or a region must be one that tenancy has, with or
+	// without tenants; what is left at one that is gone can be read, rolled back and deleted.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
 	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
 	UpdateDocument(ctx context.Context, in *UpdateDocumentRequest, opts ...grpc.CallOption) (*UpdateDocumentResponse, error)
@@ -73,7 +74,7 @@ type DocumentServiceClient interface {
 	// tenants below a layer and whatever documents say, until it is lifted. It waits for no
 	// other write in the namespace, nor for approval or schedule. Killing a killed setting
 	// changes nothing.
-	// Errors: RESOURCE_NOT_FOUND for the namespace or the tenant; SETTING_NOT_KILLABLE.
+	// Errors: RESOURCE_NOT_FOUND for the namespace, the tenant, the plan or the region; SETTING_NOT_KILLABLE.
 	KillSetting(ctx context.Context, in *KillSettingRequest, opts ...grpc.CallOption) (*KillSettingResponse, error)
 	// LiftSetting ends a kill at the layer where it was made.
 	// Errors: RESOURCE_NOT_FOUND if the setting was not killed there.
@@ -202,7 +203,8 @@ type DocumentServiceServer interface {
 	ListDocuments(context.Context, *ListDocumentsRequest) (*ListDocumentsResponse, error)
 	// UpdateDocument replaces a document or applies its content as a patch: with merge_patch a
 	// JSON Merge Patch (RFC 7396), with json_patch a JSON Patch (RFC 6902). Every tenant that it concerns must still have a valid
-	// effective value. It is seen by every watcher within a second.
+	// effective value. It is seen by every watcher within a second. A plan or a region must be one that tenancy has, with or
+	// without tenants; what is left at one that is gone can be read, rolled back and deleted.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
 	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
 	UpdateDocument(context.Context, *UpdateDocumentRequest) (*UpdateDocumentResponse, error)
@@ -230,7 +232,7 @@ type DocumentServiceServer interface {
 	// tenants below a layer and whatever documents say, until it is lifted. It waits for no
 	// other write in the namespace, nor for approval or schedule. Killing a killed setting
 	// changes nothing.
-	// Errors: RESOURCE_NOT_FOUND for the namespace or the tenant; SETTING_NOT_KILLABLE.
+	// Errors: RESOURCE_NOT_FOUND for the namespace, the tenant, the plan or the region; SETTING_NOT_KILLABLE.
 	KillSetting(context.Context, *KillSettingRequest) (*KillSettingResponse, error)
 	// LiftSetting ends a kill at the layer where it was made.
 	// Errors: RESOURCE_NOT_FOUND if the setting was not killed there.

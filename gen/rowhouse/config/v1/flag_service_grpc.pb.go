@@ -43,7 +43,7 @@ type FlagServiceClient interface {
 	// KillFlag switches a flag off for all tenants below a layer, whatever documents say, until
 	// it is lifted: it is DISABLED, and every client uses its own default. It waits for no
 	// other write of flags, nor for approval or schedule. Killing a killed flag changes nothing.
-	// Errors: RESOURCE_NOT_FOUND if the flag does not exist at the layer.
+	// Errors: RESOURCE_NOT_FOUND if the flag does not exist at the layer, or the tenant, the plan or the region not at all.
 	KillFlag(ctx context.Context, in *KillFlagRequest, opts ...grpc.CallOption) (*KillFlagResponse, error)
 	// LiftFlag ends a kill at the layer where it was made.
 	// Errors: RESOURCE_NOT_FOUND if the flag was not killed there.
@@ -116,7 +116,7 @@ type FlagServiceServer interface {
 	// KillFlag switches a flag off for all tenants below a layer, whatever documents say, until
 	// it is lifted: it is DISABLED, and every client uses its own default. It waits for no
 	// other write of flags, nor for approval or schedule. Killing a killed flag changes nothing.
-	// Errors: RESOURCE_NOT_FOUND if the flag does not exist at the layer.
+	// Errors: RESOURCE_NOT_FOUND if the flag does not exist at the layer, or the tenant, the plan or the region not at all.
 	KillFlag(context.Context, *KillFlagRequest) (*KillFlagResponse, error)
 	// LiftFlag ends a kill at the layer where it was made.
 	// Errors: RESOURCE_NOT_FOUND if the flag was not killed there.

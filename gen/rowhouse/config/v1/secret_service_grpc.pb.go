@@ -40,7 +40,7 @@ type SecretServiceClient interface {
 	// PutSecret gives a secret its next version, and makes the secret if there is none. No document changes: one that is to
 	// refer to the new version is written next. An owner has at most 100 secrets in a namespace, and a secret at most 100
 	// versions that are not destroyed. A repeat by the request_id with another value is refused, as any other request is.
-	// Errors: RESOURCE_NOT_FOUND for the namespace or the tenant; SECRET_LIMIT; SECRETS_OFF.
+	// Errors: RESOURCE_NOT_FOUND for the namespace, the tenant, the plan or the region; SECRET_LIMIT; SECRETS_OFF.
 	PutSecret(ctx context.Context, in *PutSecretRequest, opts ...grpc.CallOption) (*PutSecretResponse, error)
 	// DestroySecretVersion destroys the value of one version. What its layer's document refers to now is kept, unless it is
 	// forced: then every read of it fails until the document names another version.
@@ -145,7 +145,7 @@ type SecretServiceServer interface {
 	// PutSecret gives a secret its next version, and makes the secret if there is none. No document changes: one that is to
 	// refer to the new version is written next. An owner has at most 100 secrets in a namespace, and a secret at most 100
 	// versions that are not destroyed. A repeat by the request_id with another value is refused, as any other request is.
-	// Errors: RESOURCE_NOT_FOUND for the namespace or the tenant; SECRET_LIMIT; SECRETS_OFF.
+	// Errors: RESOURCE_NOT_FOUND for the namespace, the tenant, the plan or the region; SECRET_LIMIT; SECRETS_OFF.
 	PutSecret(context.Context, *PutSecretRequest) (*PutSecretResponse, error)
 	// DestroySecretVersion destroys the value of one version. What its layer's document refers to now is kept, unless it is
 	// forced: then every read of it fails until the document names another version.

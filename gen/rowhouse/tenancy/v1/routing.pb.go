@@ -22,9 +22,10 @@ const (
 )
 
 // RouteEntry is the value of one entry of the feeds "routes" and "tenants". Keys:
-// "tenant/{uid}", "domain/{host}", "app/{app}", "cell/{cell}" and "key/{key id in hex}".
-// The feed "tenants" holds only the kinds tenant and context_key. Tenants that never were
-// ready are in neither.
+// "tenant/{uid}", "domain/{host}", "app/{app}", "cell/{cell}", "key/{key id in hex}" and
+// "plan/{plan}". The feed "tenants" holds only the kinds tenant and context_key, plan, and
+// cell with nothing but its name and its region; the feed "routes" holds no plans. Tenants
+// that never were ready are in neither.
 type RouteEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The kind of this entry.
@@ -36,6 +37,7 @@ type RouteEntry struct {
 	//	*RouteEntry_App
 	//	*RouteEntry_Cell
 	//	*RouteEntry_ContextKey
+	//	*RouteEntry_Plan
 	Kind          isRouteEntry_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -123,6 +125,15 @@ func (x *RouteEntry) GetContextKey() *ContextKeyRoute {
 	return nil
 }
 
+func (x *RouteEntry) GetPlan() *PlanRoute {
+	if x != nil {
+		if x, ok := x.Kind.(*RouteEntry_Plan); ok {
+			return x.Plan
+		}
+	}
+	return nil
+}
+
 type isRouteEntry_Kind interface {
 	isRouteEntry_Kind()
 }
@@ -152,6 +163,11 @@ type RouteEntry_ContextKey struct {
 	ContextKey *ContextKeyRoute `protobuf:"bytes,5,opt,name=context_key,json=contextKey,proto3,oneof"`
 }
 
+type RouteEntry_Plan struct {
+	// A plan, which may have no tenant yet.
+	Plan *PlanRoute `protobuf:"bytes,6,opt,name=plan,proto3,oneof"`
+}
+
 func (*RouteEntry_Tenant) isRouteEntry_Kind() {}
 
 func (*RouteEntry_Domain) isRouteEntry_Kind() {}
@@ -161,6 +177,8 @@ func (*RouteEntry_App) isRouteEntry_Kind() {}
 func (*RouteEntry_Cell) isRouteEntry_Kind() {}
 
 func (*RouteEntry_ContextKey) isRouteEntry_Kind() {}
+
+func (*RouteEntry_Plan) isRouteEntry_Kind() {}
 
 // TenantRoute is what gateways and verifiers must know of a tenant.
 type TenantRoute struct {
@@ -599,6 +617,52 @@ func (x *CellRoute) GetSealKid() uint32 {
 	return 0
 }
 
+// PlanRoute is what services must know of a plan: that there is one.
+type PlanRoute struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the plan.
+	Plan          string `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRoute) Reset() {
+	*x = PlanRoute{}
+	mi := &file_rowhouse_tenancy_v1_routing_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRoute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRoute) ProtoMessage() {}
+
+func (x *PlanRoute) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_tenancy_v1_routing_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRoute.ProtoReflect.Descriptor instead.
+func (*PlanRoute) Descriptor() ([]byte, []int) {
+	return file_rowhouse_tenancy_v1_routing_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PlanRoute) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
 // ContextKeyRoute is a certified key.
 type ContextKeyRoute struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -610,7 +674,7 @@ type ContextKeyRoute struct {
 
 func (x *ContextKeyRoute) Reset() {
 	*x = ContextKeyRoute{}
-	mi := &file_rowhouse_tenancy_v1_routing_proto_msgTypes[6]
+	mi := &file_rowhouse_tenancy_v1_routing_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +686,7 @@ func (x *ContextKeyRoute) String() string {
 func (*ContextKeyRoute) ProtoMessage() {}
 
 func (x *ContextKeyRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_routing_proto_msgTypes[6]
+	mi := &file_rowhouse_tenancy_v1_routing_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +699,7 @@ func (x *ContextKeyRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContextKeyRoute.ProtoReflect.Descriptor instead.
 func (*ContextKeyRoute) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_routing_proto_rawDescGZIP(), []int{6}
+	return file_rowhouse_tenancy_v1_routing_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ContextKeyRoute) GetCertificate() []byte {
@@ -649,7 +713,7 @@ var File_rowhouse_tenancy_v1_routing_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_routing_proto_rawDesc = "" +
 	"\n" +
-	"!rowhouse/tenancy/v1/routing.proto\x12\x13rowhouse.tenancy.v1\x1a rowhouse/tenancy/v1/tenant.proto\x1a(rowhouse/tenancy/v1/tenant_context.proto\"\xbe\x02\n" +
+	"!rowhouse/tenancy/v1/routing.proto\x12\x13rowhouse.tenancy.v1\x1a rowhouse/tenancy/v1/tenant.proto\x1a(rowhouse/tenancy/v1/tenant_context.proto\"\xf4\x02\n" +
 	"\n" +
 	"RouteEntry\x12:\n" +
 	"\x06tenant\x18\x01 \x01(\v2 .rowhouse.tenancy.v1.TenantRouteH\x00R\x06tenant\x12:\n" +
@@ -657,7 +721,8 @@ const file_rowhouse_tenancy_v1_routing_proto_rawDesc = "" +
 	"\x03app\x18\x03 \x01(\v2\x1d.rowhouse.tenancy.v1.AppRouteH\x00R\x03app\x124\n" +
 	"\x04cell\x18\x04 \x01(\v2\x1e.rowhouse.tenancy.v1.CellRouteH\x00R\x04cell\x12G\n" +
 	"\vcontext_key\x18\x05 \x01(\v2$.rowhouse.tenancy.v1.ContextKeyRouteH\x00R\n" +
-	"contextKeyB\x06\n" +
+	"contextKey\x124\n" +
+	"\x04plan\x18\x06 \x01(\v2\x1e.rowhouse.tenancy.v1.PlanRouteH\x00R\x04planB\x06\n" +
 	"\x04kind\"\xc6\x03\n" +
 	"\vTenantRoute\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\fR\x03uid\x12\x1b\n" +
@@ -697,7 +762,9 @@ const file_rowhouse_tenancy_v1_routing_proto_rawDesc = "" +
 	"\x04cell\x18\x01 \x01(\tR\x04cell\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x12\x16\n" +
 	"\x06region\x18\x03 \x01(\tR\x06region\x12\x19\n" +
-	"\bseal_kid\x18\x04 \x01(\rR\asealKid\"3\n" +
+	"\bseal_kid\x18\x04 \x01(\rR\asealKid\"\x1f\n" +
+	"\tPlanRoute\x12\x12\n" +
+	"\x04plan\x18\x01 \x01(\tR\x04plan\"3\n" +
 	"\x0fContextKeyRoute\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificateB\xde\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\fRoutingProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
@@ -714,7 +781,7 @@ func file_rowhouse_tenancy_v1_routing_proto_rawDescGZIP() []byte {
 	return file_rowhouse_tenancy_v1_routing_proto_rawDescData
 }
 
-var file_rowhouse_tenancy_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_rowhouse_tenancy_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_rowhouse_tenancy_v1_routing_proto_goTypes = []any{
 	(*RouteEntry)(nil),       // 0: rowhouse.tenancy.v1.RouteEntry
 	(*TenantRoute)(nil),      // 1: rowhouse.tenancy.v1.TenantRoute
@@ -722,26 +789,28 @@ var file_rowhouse_tenancy_v1_routing_proto_goTypes = []any{
 	(*AppRoute)(nil),         // 3: rowhouse.tenancy.v1.AppRoute
 	(*AppRouteUpstream)(nil), // 4: rowhouse.tenancy.v1.AppRouteUpstream
 	(*CellRoute)(nil),        // 5: rowhouse.tenancy.v1.CellRoute
-	(*ContextKeyRoute)(nil),  // 6: rowhouse.tenancy.v1.ContextKeyRoute
-	(TenantState)(0),         // 7: rowhouse.tenancy.v1.TenantState
-	(IsolationModel)(0),      // 8: rowhouse.tenancy.v1.IsolationModel
-	(LossPolicy)(0),          // 9: rowhouse.tenancy.v1.LossPolicy
+	(*PlanRoute)(nil),        // 6: rowhouse.tenancy.v1.PlanRoute
+	(*ContextKeyRoute)(nil),  // 7: rowhouse.tenancy.v1.ContextKeyRoute
+	(TenantState)(0),         // 8: rowhouse.tenancy.v1.TenantState
+	(IsolationModel)(0),      // 9: rowhouse.tenancy.v1.IsolationModel
+	(LossPolicy)(0),          // 10: rowhouse.tenancy.v1.LossPolicy
 }
 var file_rowhouse_tenancy_v1_routing_proto_depIdxs = []int32{
-	1, // 0: rowhouse.tenancy.v1.RouteEntry.tenant:type_name -> rowhouse.tenancy.v1.TenantRoute
-	2, // 1: rowhouse.tenancy.v1.RouteEntry.domain:type_name -> rowhouse.tenancy.v1.DomainRoute
-	3, // 2: rowhouse.tenancy.v1.RouteEntry.app:type_name -> rowhouse.tenancy.v1.AppRoute
-	5, // 3: rowhouse.tenancy.v1.RouteEntry.cell:type_name -> rowhouse.tenancy.v1.CellRoute
-	6, // 4: rowhouse.tenancy.v1.RouteEntry.context_key:type_name -> rowhouse.tenancy.v1.ContextKeyRoute
-	7, // 5: rowhouse.tenancy.v1.TenantRoute.state:type_name -> rowhouse.tenancy.v1.TenantState
-	8, // 6: rowhouse.tenancy.v1.TenantRoute.model:type_name -> rowhouse.tenancy.v1.IsolationModel
-	9, // 7: rowhouse.tenancy.v1.TenantRoute.loss_policy:type_name -> rowhouse.tenancy.v1.LossPolicy
-	4, // 8: rowhouse.tenancy.v1.AppRoute.upstreams:type_name -> rowhouse.tenancy.v1.AppRouteUpstream
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	1,  // 0: rowhouse.tenancy.v1.RouteEntry.tenant:type_name -> rowhouse.tenancy.v1.TenantRoute
+	2,  // 1: rowhouse.tenancy.v1.RouteEntry.domain:type_name -> rowhouse.tenancy.v1.DomainRoute
+	3,  // 2: rowhouse.tenancy.v1.RouteEntry.app:type_name -> rowhouse.tenancy.v1.AppRoute
+	5,  // 3: rowhouse.tenancy.v1.RouteEntry.cell:type_name -> rowhouse.tenancy.v1.CellRoute
+	7,  // 4: rowhouse.tenancy.v1.RouteEntry.context_key:type_name -> rowhouse.tenancy.v1.ContextKeyRoute
+	6,  // 5: rowhouse.tenancy.v1.RouteEntry.plan:type_name -> rowhouse.tenancy.v1.PlanRoute
+	8,  // 6: rowhouse.tenancy.v1.TenantRoute.state:type_name -> rowhouse.tenancy.v1.TenantState
+	9,  // 7: rowhouse.tenancy.v1.TenantRoute.model:type_name -> rowhouse.tenancy.v1.IsolationModel
+	10, // 8: rowhouse.tenancy.v1.TenantRoute.loss_policy:type_name -> rowhouse.tenancy.v1.LossPolicy
+	4,  // 9: rowhouse.tenancy.v1.AppRoute.upstreams:type_name -> rowhouse.tenancy.v1.AppRouteUpstream
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_tenancy_v1_routing_proto_init() }
@@ -757,6 +826,7 @@ func file_rowhouse_tenancy_v1_routing_proto_init() {
 		(*RouteEntry_App)(nil),
 		(*RouteEntry_Cell)(nil),
 		(*RouteEntry_ContextKey)(nil),
+		(*RouteEntry_Plan)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -764,7 +834,7 @@ func file_rowhouse_tenancy_v1_routing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_tenancy_v1_routing_proto_rawDesc), len(file_rowhouse_tenancy_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -37,8 +37,8 @@ type RoutingServiceClient interface {
 	// and context keys. Values are RouteEntry messages; the feed's name is "routes".
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchRoutes(ctx context.Context, in *WatchRoutesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRoutesResponse], error)
-	// WatchTenants streams what a verifier of tenant contexts needs: tenants and context
-	// keys. Values are RouteEntry messages; the feed's name is "tenants".
+	// WatchTenants streams what a verifier of tenant contexts needs, tenants and context
+	// keys, and which plans and regions there are. Values are RouteEntry messages; the feed's name is "tenants".
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchTenants(ctx context.Context, in *WatchTenantsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTenantsResponse], error)
 	// WatchEvents streams what happened to tenants, for config, which tells webhooks of it. Values are TenancyEvent messages;
@@ -151,8 +151,8 @@ type RoutingServiceServer interface {
 	// and context keys. Values are RouteEntry messages; the feed's name is "routes".
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchRoutes(*WatchRoutesRequest, grpc.ServerStreamingServer[WatchRoutesResponse]) error
-	// WatchTenants streams what a verifier of tenant contexts needs: tenants and context
-	// keys. Values are RouteEntry messages; the feed's name is "tenants".
+	// WatchTenants streams what a verifier of tenant contexts needs, tenants and context
+	// keys, and which plans and regions there are. Values are RouteEntry messages; the feed's name is "tenants".
 	// Errors: RESYNC; WATCH_TOO_SLOW.
 	WatchTenants(*WatchTenantsRequest, grpc.ServerStreamingServer[WatchTenantsResponse]) error
 	// WatchEvents streams what happened to tenants, for config, which tells webhooks of it. Values are TenancyEvent messages;

@@ -82,6 +82,9 @@ func (s *brandAssetService) CreateBrandAsset(
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateBrandAssetResponse, error) {
 		tx.Audit(req.GetParent() + "/brandAssets")
 		p, err := s.owner(tx, "parent", req.GetParent())
+		if err == nil {
+			err = s.there(p.Owner)
+		}
 		if err != nil {
 			return nil, err
 		}

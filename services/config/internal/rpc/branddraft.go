@@ -93,6 +93,9 @@ func (s *brandDraftService) UpdateBrandDraft(
 		if err != nil {
 			return nil, err
 		}
+		if err := s.there(w.place.Owner); err != nil {
+			return nil, err
+		}
 		d := &configv1.BrandDraft{
 			Name: store.DraftName(w.place), BaseRevision: w.document.GetRevision(), Author: tx.Call().Principal.Name, Reason: req.GetReason(),
 		}

@@ -213,6 +213,9 @@ func (s *changeService) oneDocument(ctx context.Context, tx *change.Tx, p *plan,
 	}
 	var layer *sdk.Layer
 	if merged != nil {
+		if err := s.there(o); err != nil {
+			return err
+		}
 		if w.object, w.document.Content, err = settings.Content(string(sdk.Canonical(merged))); err != nil {
 			return malformedField("document.content", err)
 		}

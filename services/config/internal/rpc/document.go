@@ -174,6 +174,9 @@ func (s *documentService) UpdateDocument(
 		if err != nil {
 			return nil, err
 		}
+		if err := s.there(w.place.Owner); err != nil {
+			return nil, err
+		}
 		if err := verdict.Settle(tx); err != nil {
 			return nil, err
 		}

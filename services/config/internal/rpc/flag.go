@@ -206,6 +206,9 @@ func (s *flagService) KillFlag(ctx context.Context, req *configv1.KillFlagReques
 		if err != nil {
 			return nil, err
 		}
+		if err := s.there(w.place.Owner); err != nil {
+			return nil, err
+		}
 		if was, ok := w.object[req.GetKey()].(sdk.Object); ok {
 			return &configv1.KillFlagResponse{Kill: killed(req.GetParent(), req.GetKey(), was)}, nil
 		}

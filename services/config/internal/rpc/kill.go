@@ -23,6 +23,9 @@ func (s *documentService) KillSetting(ctx context.Context, req *configv1.KillSet
 		if err != nil {
 			return nil, err
 		}
+		if err := s.there(w.place.Owner); err != nil {
+			return nil, err
+		}
 		of, _ := w.object[namespace].(sdk.Object)
 		layer := w.place.Owner.String()
 		if was, ok := of[req.GetPointer()]; ok {

@@ -65,6 +65,9 @@ func (s *rolloutService) CreateRollout(
 		if err != nil {
 			return nil, err
 		}
+		if err := s.there(w.place.Owner); err != nil {
+			return nil, err
+		}
 		if err := verdict.Settle(tx); err != nil {
 			return nil, err
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/trust"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/ask"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/secret"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
@@ -39,6 +40,8 @@ type Config struct {
 	Pool *pgxpool.Pool
 	// Trust knows the tenants by name, and their plans.
 	Trust *tenant.Trust
+	// Catalog knows the plans and regions by name.
+	Catalog *trust.Catalog
 	// ReadsSecrets says whether a workload is registered to read the secrets of a namespace.
 	ReadsSecrets func(id identity.ID, namespace string) bool
 	// Environment is the environment that a workload is registered for, "" for none.

@@ -102,6 +102,9 @@ func (s *secretService) PutSecret(ctx context.Context, req *configv1.PutSecretRe
 		if err != nil {
 			return nil, err
 		}
+		if err := s.there(p.Owner); err != nil {
+			return nil, err
+		}
 		if s.Secrets.KEK == nil {
 			return nil, refuse(fault.FailedPrecondition, secretsOff, "config has no key to keep secrets under")
 		}

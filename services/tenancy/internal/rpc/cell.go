@@ -74,6 +74,9 @@ func (s *cells) CreateCell(ctx context.Context, req *tenancyv1.CreateCellRequest
 		if err := wire.PublishCell(tx, m, key.KID); err != nil {
 			return nil, err
 		}
+		if err := wire.PublishRegion(tx, m); err != nil {
+			return nil, err
+		}
 		stampCell(tx, m)
 		return &tenancyv1.CreateCellResponse{Cell: m}, nil
 	})

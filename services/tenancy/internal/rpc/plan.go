@@ -16,6 +16,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/page"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/wire"
 )
 
 // plans serves PlanService.
@@ -84,7 +85,7 @@ func (s *plans) CreatePlan(ctx context.Context, req *tenancyv1.CreatePlanRequest
 			return nil, err
 		}
 		stampPlan(tx, m)
-		return &tenancyv1.CreatePlanResponse{Plan: m}, nil
+		return &tenancyv1.CreatePlanResponse{Plan: m}, wire.PublishPlan(tx, req.GetPlanId())
 	})
 }
 
@@ -201,6 +202,9 @@ func (s *plans) DeletePlan(ctx context.Context, req *tenancyv1.DeletePlanRequest
 		if err := etag.Check(req.GetEtag(), m.GetEtag()); err != nil {
 			return nil, err
 		}
-		return &tenancyv1.DeletePlanResponse{}, store.DeletePlan(ctx, tx, idOf(req.GetName()))
+		if err := store.DeletePlan(ctx, tx, idOf(req.GetName())); err != nil {
+			return nil, err
+		}
+		return &tenancyv1.DeletePlanResponse{}, wire.RemovePlan(tx, idOf(req.GetName()))
 	})
 }

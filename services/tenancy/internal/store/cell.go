@@ -66,7 +66,16 @@ func AllCells(ctx context.Context, q Querier) ([]*tenancyv1.Cell, error) {
 	return collect(ctx, q, scanCell, selectCell+`ORDER BY id`)
 }
 
-// InsertCell stores a new cell under the next number, which it writes into c. Errors: RESOURCE_EXISTS; ResourceExhausted
+// TakeOwedCells locks the cells that the feed "tenants" is owed, marks them as told and returns them.
+func TakeOwedCells(ctx context.Context, q Querier) ([]*tenancyv1.Cell, error) {
+	ids, err := collect(ctx, q, pgx.RowTo[string], `UPDATE registry.cell SET publish_owed = false WHERE publish_owed RETURNING id`)
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	return collect(ctx, q, scanCell, selectCell+`WHERE id = ANY ($1) ORDER BY id`, ids)
+}
+
+// InsertCell stores a new cell, of which the caller tells the feeds, under the next number, which it writes into c. Errors: RESOURCE_EXISTS; ResourceExhausted
 // when there are as many cells as there may be.
 func InsertCell(ctx context.Context, q Querier, id string, c *tenancyv1.Cell) error {
 	err := q.QueryRow(ctx, `UPDATE registry.counter SET last = last + 1 WHERE name = 'cell' RETURNING last`).Scan(&c.Number)
@@ -78,7 +87,7 @@ func InsertCell(ctx context.Context, q Querier, id string, c *tenancyv1.Cell) er
 			registry.MaxCells)
 	}
 	_, err = q.Exec(ctx, `INSERT INTO registry.cell (id, uid, number, region, credentials_ref, models, capacity, state,
-		create_time, update_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)`,
+		create_time, update_time, publish_owed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, false)`,
 		id, c.GetUid(), c.GetNumber(), c.GetRegion(), c.GetCredentialsRef(), numbersOf(c.GetModels()), c.GetCapacity(),
 		int32(c.GetState()), c.GetCreateTime().AsTime())
 	return exists(err, "cells/"+id)

@@ -96,15 +96,28 @@ func ListPlans(ctx context.Context, q Querier, after string, limit int) ([]*tena
 	return collect(ctx, q, scanPlan, selectPlan+`WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
 }
 
-// InsertPlan stores a new plan; uid and times are set. Error: RESOURCE_EXISTS.
+// InsertPlan stores a new plan, of which the caller tells the feed; uid and times are set. Error: RESOURCE_EXISTS.
 func InsertPlan(ctx context.Context, q Querier, id string, p *tenancyv1.Plan) error {
 	_, err := q.Exec(ctx, `INSERT INTO registry.plan (id, uid, display_name, models, default_model, statement_ms, lock_ms,
-		idle_ms, retention_s, loss, create_time, update_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)`,
+		idle_ms, retention_s, loss, create_time, update_time, publish_owed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, false)`,
 		id, p.GetUid(), p.GetDisplayName(), numbersOf(p.GetAllowedModels()), int32(p.GetDefaultModel()),
 		p.GetStatementTimeout().AsDuration().Milliseconds(), p.GetLockTimeout().AsDuration().Milliseconds(),
 		p.GetIdleTransactionTimeout().AsDuration().Milliseconds(), int64(p.GetRetention().AsDuration().Seconds()),
 		int32(p.GetLossPolicy()), p.GetCreateTime().AsTime())
 	return exists(err, "plans/"+id)
+}
+
+// CatalogOwed reports whether the feed is owed a plan or a cell.
+func CatalogOwed(ctx context.Context, q Querier) (owed bool, err error) {
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM registry.plan WHERE publish_owed)
+		OR EXISTS (SELECT FROM registry.cell WHERE publish_owed)`).Scan(&owed)
+	return owed, err
+}
+
+// TakeOwedPlans locks the plans that the feed is owed, marks them as told and returns their ids.
+func TakeOwedPlans(ctx context.Context, q Querier) ([]string, error) {
+	return collect(ctx, q, pgx.RowTo[string], `UPDATE registry.plan SET publish_owed = false WHERE publish_owed RETURNING id`)
 }
 
 // exists turns a violated primary key into RESOURCE_EXISTS.

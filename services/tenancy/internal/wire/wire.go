@@ -158,6 +158,24 @@ func PublishCell(p Publisher, c *tenancyv1.Cell, kid uint8) error {
 	}}})
 }
 
+// PublishRegion tells the feed "tenants" of a cell's region, which never changes.
+func PublishRegion(p Publisher, c *tenancyv1.Cell) error {
+	id := strings.TrimPrefix(c.GetName(), "cells/")
+	return p.Publish(FeedTenants, "cell/"+id, &tenancyv1.RouteEntry{
+		Kind: &tenancyv1.RouteEntry_Cell{Cell: &tenancyv1.CellRoute{Cell: id, Region: c.GetRegion()}},
+	})
+}
+
+// PublishPlan tells the feed "tenants" of a plan.
+func PublishPlan(p Publisher, id string) error {
+	return p.Publish(FeedTenants, "plan/"+id, &tenancyv1.RouteEntry{
+		Kind: &tenancyv1.RouteEntry_Plan{Plan: &tenancyv1.PlanRoute{Plan: id}},
+	})
+}
+
+// RemovePlan takes a plan out of the feed "tenants".
+func RemovePlan(p Publisher, id string) error { return p.Publish(FeedTenants, "plan/"+id, nil) }
+
 // PublishKey tells both feeds of a certified key.
 func PublishKey(p Publisher, id tenant.KeyID, certificate []byte) error {
 	return both(p, "key/"+hex.EncodeToString(id[:]), &tenancyv1.RouteEntry{

@@ -15,8 +15,43 @@ import (
 // stay below what a revision may hold, 3 MiB.
 const feedBatch = 500
 
-// tellFeeds publishes the tenants that a change of their plan owes to the feeds, in batches.
+// tellCatalog publishes the plans and the cells' regions that an older release did not tell of.
+func (w *Worker) tellCatalog(ctx context.Context) error {
+	owed, err := store.CatalogOwed(ctx, w.cfg.Pool)
+	if err != nil || !owed {
+		return err
+	}
+	_, err = w.cfg.Kernel.Change(change.NewJob(ctx, service, "plans.publish"), func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
+		plans, err := store.TakeOwedPlans(ctx, tx)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range plans {
+			tx.Audit("plans/" + id)
+			if err := wire.PublishPlan(tx, id); err != nil {
+				return nil, err
+			}
+		}
+		cells, err := store.TakeOwedCells(ctx, tx)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range cells {
+			tx.Audit(c.GetName())
+			if err := wire.PublishRegion(tx, c); err != nil {
+				return nil, err
+			}
+		}
+		return new(tenancyv1.Plan), nil
+	})
+	return err
+}
+
+// tellFeeds publishes what feeds are owed: the catalog, and the tenants that a change of their plan owes, in batches.
 func (w *Worker) tellFeeds(ctx context.Context) error {
+	if err := w.tellCatalog(ctx); err != nil {
+		return err
+	}
 	for ctx.Err() == nil {
 		owed, err := store.FeedsOwed(ctx, w.cfg.Pool)
 		if err != nil || !owed {
