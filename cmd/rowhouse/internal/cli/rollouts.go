@@ -51,7 +51,7 @@ func rollouts() noun {
 				long: "Begin to roll out a new content of a document of the platform, of a plan, of a region or of a tenant with children. It is\n" +
 					"given as to rowhouse config set, and checked for every tenant that it concerns. Until it is completed or halted, the\n" +
 					"document cannot be written otherwise.",
-				example: "rowhouse config rollouts create regions/eu portal --set page.size=50 --canary acme --reason \"smaller pages\"\n" +
+				example: "rowhouse config rollouts create plans/business portal --set page.size=50 --canary acme --reason \"smaller pages\"\n" +
 					"rowhouse config rollouts create platform portal --file portal.json --steps 1,10,100 --bake 30m --reason \"ticket 4711\"",
 			},
 			{
