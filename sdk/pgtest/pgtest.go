@@ -39,8 +39,9 @@ const (
 	maxConns = 4
 
 	// closing is how long a connection may still be on its way back to its pool
-	// when the test ends, and dropping bounds the end of a database.
-	closing  = 2 * time.Second
+	// when the test ends, behind a query that was cut off, on a server that stalls. dropping
+	// bounds the end of a database.
+	closing  = 15 * time.Second
 	dropping = time.Minute
 )
 
