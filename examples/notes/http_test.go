@@ -71,8 +71,8 @@ func TestPageShowsTheBrand(t *testing.T) {
 	}{
 		{settings.Brand{Name: "Acme", Logo: inline, Logos: files, Icons: files}, "", []string{sheet, uploaded, icon}, []string{`src="data:`}},
 		{settings.Brand{Logos: files}, "", []string{uploaded}, nil},
-		{settings.Brand{Logo: inline}, "", []string{sheet, `<img src="` + inline}, []string{`rel="icon"`}},
-		{settings.Brand{}, "", []string{sheet, `<img src="data:,"`}, []string{`rel="icon"`}},
+		{settings.Brand{Logo: inline}, "", []string{sheet, `<img src="` + inline}, []string{`rel="icon" href="/`}},
+		{settings.Brand{}, "", []string{sheet, `<img src="data:,"`}, []string{`rel="icon" href="/`}},
 		{settings.Brand{Logo: inline, Logos: files, Icons: files}, "/t/acme", []string{`<img src="` + inline}, []string{"/.well-known/"}},
 	} {
 		r := httptest.NewRequestWithContext(acme, "GET", "/", nil)
