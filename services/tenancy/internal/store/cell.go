@@ -75,8 +75,8 @@ func TakeOwedCells(ctx context.Context, q Querier) ([]*tenancyv1.Cell, error) {
 	return collect(ctx, q, scanCell, selectCell+`WHERE id = ANY ($1) ORDER BY id`, ids)
 }
 
-// InsertCell stores a new cell, of which the caller tells the feeds, under the next number, which it writes into c. Errors: RESOURCE_EXISTS; ResourceExhausted
-// when there are as many cells as there may be.
+// InsertCell stores a new cell, of which the caller tells the feeds, under the next number, which it writes into c.
+// Errors: RESOURCE_EXISTS; ResourceExhausted when there are as many cells as there may be.
 func InsertCell(ctx context.Context, q Querier, id string, c *tenancyv1.Cell) error {
 	err := q.QueryRow(ctx, `UPDATE registry.counter SET last = last + 1 WHERE name = 'cell' RETURNING last`).Scan(&c.Number)
 	if err != nil {

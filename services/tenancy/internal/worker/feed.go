@@ -21,7 +21,8 @@ func (w *Worker) tellCatalog(ctx context.Context) error {
 	if err != nil || !owed {
 		return err
 	}
-	_, err = w.cfg.Kernel.Change(change.NewJob(ctx, service, "plans.publish"), func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
+	job := change.NewJob(ctx, service, "plans.publish")
+	_, err = w.cfg.Kernel.Change(job, func(ctx context.Context, tx *change.Tx) (proto.Message, error) {
 		plans, err := store.TakeOwedPlans(ctx, tx)
 		if err != nil {
 			return nil, err
