@@ -60,7 +60,7 @@ func TestNothingIsSetForPlansThatDoNotExist(t *testing.T) {
 		},
 	} {
 		for layer, near := range map[string]string{
-			"plans/fre": "plans/free", "plans/busines": "plans/business", "regions/elswhere": "regions/elsewhere", "plans/gold-and-silver": "",
+			"plans/fre": "plans/free", "plans/busyness": "plans/business", "regions/elswhere": "regions/elsewhere", "plans/gold-and-silver": "",
 		} {
 			if what == "brand's file" && strings.HasPrefix(layer, "regions/") {
 				continue // regions have no brand
