@@ -115,8 +115,8 @@ func bucketOf(key string) int {
 
 // entryHash covers the key's length, so that no other split of the same bytes has this hash.
 func entryHash(key string, value []byte) [sha256.Size]byte {
-	b := make([]byte, 0, 1+4+len(key)+len(value))
-	b = append(b, tagEntry)
+	var short [1 << 10]byte // most entries need no memory
+	b := append(short[:0], tagEntry)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(key))) //nolint:gosec // keys have at most 512 bytes
 	b = append(b, key...)
 	b = append(b, value...)

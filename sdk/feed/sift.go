@@ -9,16 +9,20 @@ import (
 // sift parts the entries of a change into those to apply and the reasons of those to quarantine. In a whole image the
 // last good value stands in for a refused one.
 func (f *Feed) sift(c Change) ([]Entry, map[string]string) {
-	bad := make(map[string]string)
 	if f.cfg.Check == nil && f.guard == nil {
-		return c.Entries, bad
+		return c.Entries, make(map[string]string)
 	}
-	good := make([]Entry, 0, len(c.Entries))
-	for _, e := range c.Entries {
+	good, bad := slices.Clip(c.Entries), make(map[string]string)
+	for i, e := range c.Entries {
 		err := f.judge(e, c)
 		if err == nil {
-			good = append(good, e)
+			if len(bad) > 0 {
+				good = append(good, e)
+			}
 			continue
+		}
+		if len(bad) == 0 {
+			good = slices.Clone(c.Entries[:i])
 		}
 		bad[e.Key] = err.Error()
 		if last, ok := f.state.lastGood(e.Key); ok && c.Reset {

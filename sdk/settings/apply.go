@@ -123,6 +123,7 @@ type edit struct {
 	namespace string
 	apply     func(*namespace)
 	concerns  func(*Change)
+	rollout   bool // what runs is another rollout, or none
 }
 
 // Apply takes a revision of the feed in, all of it or nothing. Documents of tenants are not read before somebody asks
@@ -142,9 +143,12 @@ func (s *Store) Apply(change feed.Change) error {
 	return nil
 }
 
+// checking decodes for [Check] and never holds anything.
+var checking Store
+
 // Check reads an entry of the feed as strictly as config does, and refuses what a reader could not.
 func Check(key string, value []byte) error {
-	_, err := new(Store).decode(feed.Entry{Key: key, Value: value})
+	_, err := checking.decode(feed.Entry{Key: key, Value: value})
 	if err != nil || !strings.HasPrefix(key, "doc/") {
 		return err
 	}
@@ -166,7 +170,11 @@ func (s *Store) apply(change feed.Change, edits []edit) []func() {
 			index, copied = maps.Clone(index), true
 		}
 	}
-	news := make(map[string]*Change)
+	var news map[string]*Change // nobody asks most stores
+	if len(s.watchers) > 0 {
+		news = make(map[string]*Change)
+	}
+	rolled := change.Reset
 	for _, e := range edits {
 		n := index[e.namespace]
 		if n == nil {
@@ -179,15 +187,13 @@ func (s *Store) apply(change feed.Change, edits []edit) []func() {
 			own()
 			delete(index, e.namespace)
 		}
-		if news[e.namespace] == nil {
-			news[e.namespace] = new(Change)
-		}
-		e.concerns(news[e.namespace])
+		rolled = rolled || e.rollout
+		e.tell(news, e.namespace)
 		if e.namespace == KillsNamespace {
 			e.kills(index, news)
 		}
 	}
-	if change.Reset && before != nil {
+	if change.Reset && before != nil && news != nil {
 		for name := range *before {
 			news[name] = new(Change)
 		}
@@ -198,7 +204,9 @@ func (s *Store) apply(change feed.Change, edits []edit) []func() {
 	if copied {
 		s.index.Store(&index)
 	}
-	s.setRollouts(index)
+	if rolled {
+		s.setRollouts(index)
+	}
 	for w := range s.watchers {
 		if c := news[w.namespace]; c != nil {
 			w.tell(c)
@@ -213,13 +221,21 @@ var errKey = errors.New("not the key of a namespace or a document")
 func (e edit) kills(index map[string]*namespace, news map[string]*Change) {
 	for name, n := range index {
 		n.forget()
-		if news[name] == nil {
-			news[name] = new(Change)
-		}
 		if name != KillsNamespace {
-			e.concerns(news[name])
+			e.tell(news, name)
 		}
 	}
+}
+
+// tell notes whom the edit concerns in a namespace; news is nil where nobody asks.
+func (e edit) tell(news map[string]*Change, namespace string) {
+	if news == nil {
+		return
+	}
+	if news[namespace] == nil {
+		news[namespace] = new(Change)
+	}
+	e.concerns(news[namespace])
 }
 
 // decode reads an entry.
@@ -263,7 +279,7 @@ func decodeNamespace(name string, e feed.Entry) (edit, error) {
 		}
 		schema = NewSchema(object)
 	}
-	return edit{name, func(n *namespace) { n.schema = schema; n.forget() }, func(c *Change) { c.All = true }}, nil
+	return edit{namespace: name, apply: func(n *namespace) { n.schema = schema; n.forget() }, concerns: func(c *Change) { c.All = true }}, nil
 }
 
 // documentOf is nil when it is deleted.

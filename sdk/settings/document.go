@@ -48,8 +48,10 @@ type Object = map[string]any
 // surrogate, no number beyond 2^53-1 or too small to tell from 0, within the bounds.
 // The error wraps [ErrDocument] and says what is wrong and at which JSON pointer or
 // byte, not the value; [Place] gives the pointer alone.
-func Parse(text []byte) (Object, error) {
-	v, err := ParseValue(text)
+func Parse(text []byte) (Object, error) { return parse(string(text)) }
+
+func parse(text string) (Object, error) {
+	v, err := parseValue(text)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +63,14 @@ func Parse(text []byte) (Object, error) {
 }
 
 // ParseValue is [Parse] for any value, such as a patch.
-func ParseValue(text []byte) (any, error) {
+func ParseValue(text []byte) (any, error) { return parseValue(string(text)) }
+
+// parseValue makes a value whose texts are parts of the text it was made from, so it keeps all of that.
+func parseValue(text string) (any, error) {
 	if len(text) > MaxBytes {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrDocument, MaxBytes)
 	}
-	if !utf8.Valid(text) {
+	if !utf8.ValidString(text) {
 		return nil, fmt.Errorf("%w: not UTF-8", ErrDocument)
 	}
 	if err := checkEscapes(text); err != nil {
@@ -74,7 +79,7 @@ func ParseValue(text []byte) (any, error) {
 	p := &parser{text: text}
 	v, err := p.value(0, 0)
 	if errors.Is(err, errBroken) {
-		line, column := 1+bytes.Count(text[:p.at], []byte("\n")), p.at-bytes.LastIndexByte(text[:p.at], '\n')
+		line, column := 1+strings.Count(text[:p.at], "\n"), p.at-strings.LastIndexByte(text[:p.at], '\n')
 		return nil, fmt.Errorf("%w: %w at line %d, column %d", ErrDocument, err, line, column)
 	}
 	if err != nil {
@@ -133,7 +138,10 @@ func number(n string) (float64, error) {
 
 // checkEscapes refuses \u0000 and surrogates that are not a pair, which the decoder
 // would replace in silence.
-func checkEscapes(text []byte) error {
+func checkEscapes(text string) error {
+	if strings.IndexByte(text, '\\') < 0 && strings.IndexByte(text, 0) < 0 {
+		return nil
+	}
 	for i := 0; i < len(text); i++ {
 		if text[i] == 0 {
 			return fmt.Errorf("a NUL at byte %d", i)
@@ -167,11 +175,11 @@ func checkEscapes(text []byte) error {
 	return nil
 }
 
-func hexRune(text []byte, at int) (rune, bool) {
+func hexRune(text string, at int) (rune, bool) {
 	if at+4 > len(text) {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(string(text[at:at+4]), 16, 16)
+	n, err := strconv.ParseUint(text[at:at+4], 16, 16)
 	return rune(n), err == nil
 }
 

@@ -13,7 +13,7 @@ var errBroken = errors.New("broken JSON")
 // parser reads JSON (RFC 8259) and counts. Its text is UTF-8 without NUL, and what follows each \u in it was checked. It
 // is our own because every follower reads every change, and a decoder for any type takes five times as long.
 type parser struct {
-	text   []byte
+	text   string
 	at     int
 	leaves int
 }
@@ -61,7 +61,7 @@ func (p *parser) value(depth, path int) (any, error) {
 }
 
 func (p *parser) literal(word string, v any) (any, error) {
-	if string(p.text[p.at:min(len(p.text), p.at+len(word))]) != word {
+	if !strings.HasPrefix(p.text[p.at:], word) {
 		return nil, errBroken
 	}
 	p.at += len(word)
@@ -144,7 +144,7 @@ func (p *parser) string() (string, error) {
 		switch c := p.text[i]; {
 		case c == '"':
 			p.at = i + 1
-			return string(p.text[start:i]), nil
+			return p.text[start:i], nil
 		case c == '\\':
 			return p.escaped(start, i)
 		case c < ' ':
@@ -230,6 +230,6 @@ func (p *parser) number() (any, error) {
 			return nil, errBroken
 		}
 	}
-	f, err := number(string(p.text[start:p.at]))
+	f, err := number(p.text[start:p.at])
 	return f, errors.Join(err, p.leaf())
 }

@@ -42,6 +42,7 @@ type reporter struct {
 
 	mu      sync.Mutex
 	refused map[string]*configv1.RolloutReport // by namespace: what the feed put in quarantine, or holds back
+	idle    bool                               // at its last look run found nothing to report, and nothing was refused since
 
 	// Touched by run only.
 	began    map[stepID]time.Time
@@ -71,8 +72,14 @@ func newReporter(c FollowConfig) *reporter {
 	return r
 }
 
-// applied has run look at a new revision.
+// applied has run look at a new revision, where there is something to see.
 func (r *reporter) applied(int64) {
+	r.mu.Lock()
+	idle := r.idle && r.store.rollouts.Load() == nil
+	r.mu.Unlock()
+	if idle {
+		return
+	}
 	select {
 	case r.wake <- struct{}{}:
 	default: // it has not looked since the last one
@@ -104,7 +111,7 @@ func (r *reporter) note(namespace string, value []byte, err error, panicked any)
 	if report.Quarantined = "it panics"; panicked == nil {
 		report.Quarantined = short(err.Error())
 	}
-	r.refused[namespace] = report
+	r.refused[namespace], r.idle = report, false
 }
 
 // held notes a rollout whose entry the feed holds back, because processes died soon after they had applied it.
@@ -117,7 +124,7 @@ func (r *reporter) held(e feed.Entry) {
 	defer r.mu.Unlock()
 	report := reportOf(namespace, e.Value)
 	report.Crashed = true
-	r.refused[namespace] = report
+	r.refused[namespace], r.idle = report, false
 }
 
 // reportOf is a report on the rollout of an entry that is not applied, as far as the entry can be read.
@@ -210,6 +217,7 @@ func (r *reporter) reports(quarantined map[string]string) []*configv1.RolloutRep
 		}
 		byNamespace[namespace] = refused
 	}
+	r.idle = len(byNamespace)+len(r.refused) == 0
 	out := make([]*configv1.RolloutReport, 0, len(byNamespace))
 	for _, namespace := range slices.Sorted(maps.Keys(byNamespace)) {
 		if len(out) < maxReports {

@@ -194,7 +194,7 @@ func decodeRollout(in string, e feed.Entry) (edit, error) {
 			return edit{}, fmt.Errorf("decode: %w", err)
 		}
 	}
-	out := edit{namespace: in}
+	out := edit{namespace: in, rollout: true}
 	var concerned []*Rollout // what it was before, and what it is
 	out.apply = func(n *namespace) {
 		if n.rollout != nil {

@@ -22,7 +22,7 @@ func (d document) layer(name string) (*Layer, error) {
 	if err := proto.Unmarshal(d, entry); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
-	object, err := Parse([]byte(entry.GetContent()))
+	object, err := parse(entry.GetContent())
 	if err != nil {
 		return nil, err
 	}
