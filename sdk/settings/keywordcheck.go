@@ -9,14 +9,25 @@ import (
 
 // CheckKeywords says what is wrong with the keywords of a schema that are ours: values that they do not take, places
 // where they would not act, and pairs that contradict each other. The pointers are those of the schema.
-func CheckKeywords(schema Object) []Problem {
-	c := &keywordCheck{}
+func CheckKeywords(schema Object) []Problem { return checkKeywords(schema, false) }
+
+// CheckNewKeywords is [CheckKeywords] for a schema that somebody writes now. It also refuses what JSON Schema would pass
+// over as a note: keywords that nobody knows, as they are most likely misspelt and then check and lock nothing. What is
+// stored already is not judged by it, so that a later release may know fewer keywords.
+func CheckNewKeywords(schema Object) []Problem { return checkKeywords(schema, true) }
+
+func checkKeywords(schema Object, strict bool) []Problem {
+	c := &keywordCheck{strict: strict}
+	c.unknown("", schema)
 	c.acting("", schema, LevelEnvironment)
 	slices.SortFunc(c.found, compareProblems)
 	return c.found
 }
 
-type keywordCheck struct{ found []Problem }
+type keywordCheck struct {
+	strict bool
+	found  []Problem
+}
 
 func (c *keywordCheck) addf(pointer, keyword, format string, args ...any) {
 	c.found = append(c.found, Problem{Pointer: pointer + Pointer(keyword), Rule: keyword, Text: fmt.Sprintf(format, args...)})
@@ -44,10 +55,12 @@ func (c *keywordCheck) acting(pointer string, schema Object, lock Level) {
 			case how == deep && name == "properties":
 				for _, member := range sortedNames(below) {
 					if property, ok := below[member].(Object); ok {
+						c.unknown(at+Pointer(member), property)
 						c.acting(at+Pointer(member), property, lock)
 					}
 				}
 			case how == deep && name == "additionalProperties":
+				c.unknown(at, below)
 				c.acting(at, below, lock)
 			default:
 				c.idle(at, name, below)
@@ -132,6 +145,10 @@ func (c *keywordCheck) idle(pointer, name string, v any) {
 	case "additionalProperties", "items", "contains", "not", "if", "then", "else", "propertyNames",
 		"unevaluatedItems", "unevaluatedProperties", "contentSchema":
 		c.dead(pointer, v)
+	case "definitions", "dependencies": // of earlier drafts; they still work
+		if c.strict {
+			schemas(v)
+		}
 	}
 }
 
@@ -143,6 +160,7 @@ func (c *keywordCheck) dead(pointer string, v any) {
 			c.addf(pointer, name, `acts only where "properties" and "additionalProperties" lead from the root, above a value that is merged deep`)
 		}
 	}
+	c.unknown(pointer, schema)
 	for _, name := range sortedNames(schema) {
 		c.idle(pointer+Pointer(name), name, schema[name])
 	}

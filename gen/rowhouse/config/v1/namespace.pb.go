@@ -40,7 +40,8 @@ type Namespace struct {
 	// alone, so what is required needs a default. Remote references are refused. Required.
 	//
 	// Keywords of ours say how layers are merged. They act on the root and where
-	// "properties" and "additionalProperties" lead from there; elsewhere they are refused.
+	// "properties" and "additionalProperties" lead from there; elsewhere they are refused. So is, in a
+	// schema that is written, what is neither a keyword of JSON Schema nor one of ours: it would do nothing.
 	// "x-merge": "deep", the default where layers set objects, is member by member;
 	// "replace", the default elsewhere, takes the nearest layer's value as a whole; "append"
 	// joins arrays, the widest layer's first; {"map": "id"} merges arrays of objects by

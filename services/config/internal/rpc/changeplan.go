@@ -289,7 +289,7 @@ func (s *changeService) oneNamespace(ctx context.Context, tx *change.Tx, p *plan
 	if err := become(next, merged); err != nil {
 		return err
 	}
-	schema, err := compile(namespaceOf(st.edit), next.GetSchema())
+	schema, err := compile(namespaceOf(st.edit), next.GetSchema(), at.namespace.GetSchema())
 	if err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (s *namespaceService) CreateNamespace(
 
 func (c Config) create(ctx context.Context, tx *change.Tx, id string, given *configv1.Namespace) (*configv1.Namespace, error) {
 	tx.Audit("namespaces/" + id)
-	schema, err := compile(id, given.GetSchema())
+	schema, err := compile(id, given.GetSchema(), "")
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (s *namespaceService) reschema(
 		return nil, err
 	}
 	n.Approval = approvalOf(r)
-	schema, err := compile(id, n.GetSchema())
+	schema, err := compile(id, n.GetSchema(), before.Schema.Text)
 	if err != nil {
 		return nil, err
 	}

@@ -134,15 +134,26 @@ func malformedField(field string, err error) error {
 		WithField(fault.FieldViolation{Field: field + pointer, Description: what, Reason: reason})
 }
 
-// compile is settings.Compile for a request.
-func compile(namespace, text string) (*settings.Schema, error) {
-	s, err := settings.Compile(namespace, text)
-	if err != nil {
+// compile is settings.CompileNew for a request.
+func compile(namespace, text, stored string) (*settings.Schema, error) {
+	s, err := settings.CompileNew(namespace, text, stored)
+	if err == nil {
+		return s, nil
+	}
+	const field, most = "namespace.schema", 50
+	keywords := (*settings.KeywordsError)(nil)
+	if !errors.As(err, &keywords) {
 		what := "is not acceptable: " + strings.TrimPrefix(err.Error(), "settings: ")
 		return nil, refuse(fault.InvalidArgument, schemaInvalid, "the schema %s", what).
-			WithField(fault.FieldViolation{Field: "namespace.schema", Description: what, Reason: schemaInvalid})
+			WithField(fault.FieldViolation{Field: field, Description: what, Reason: schemaInvalid})
 	}
-	return s, nil
+	refusal := refuse(fault.InvalidArgument, schemaInvalid, "the schema has %d keywords that cannot stand where they are", len(keywords.Found)).
+		WithMetadata("violations", strconv.Itoa(len(keywords.Found)))
+	for _, p := range keywords.Found[:min(len(keywords.Found), most)] {
+		// The pointer follows the field: "namespace.schema/properties/size/x-lok".
+		refusal = refusal.WithField(fault.FieldViolation{Field: field + p.Pointer, Description: p.Text, Reason: schemaInvalid})
+	}
+	return nil, refusal
 }
 
 // judge refuses a change that would break an effective value, or have a layer set what it may not.

@@ -10,9 +10,6 @@ import (
 )
 
 const (
-	// RulesKeyword holds conditions across the members of an effective value, at the root of a schema.
-	RulesKeyword = "x-rules"
-
 	maxRules   = 50
 	maxMessage = 200
 )
@@ -27,13 +24,13 @@ type rule struct {
 // compileRules reads the rules of a schema. They are about the value alone and not about whose it is, so that tenants
 // with the same value are judged once.
 func compileRules(schema sdk.Object) ([]rule, error) {
-	given, ok := schema[RulesKeyword]
+	given, ok := schema[sdk.RulesKeyword]
 	if !ok {
 		return nil, nil
 	}
 	list, ok := given.([]any)
 	if !ok || len(list) > maxRules {
-		return nil, fmt.Errorf("%w: %s is not a list of at most %d rules", ErrSchema, RulesKeyword, maxRules)
+		return nil, fmt.Errorf("%w: %s is not a list of at most %d rules", ErrSchema, sdk.RulesKeyword, maxRules)
 	}
 	scope, err := predicate.NewScope(predicate.Config)
 	if err != nil {
@@ -42,7 +39,7 @@ func compileRules(schema sdk.Object) ([]rule, error) {
 	rules := make([]rule, len(list))
 	for i, one := range list {
 		if rules[i], err = compileRule(scope, one); err != nil {
-			return nil, fmt.Errorf("%w: %s/%d: %w", ErrSchema, RulesKeyword, i, err)
+			return nil, fmt.Errorf("%w: %s/%d: %w", ErrSchema, sdk.RulesKeyword, i, err)
 		}
 	}
 	return rules, nil
@@ -78,7 +75,7 @@ func (r rule) problem(o sdk.Object) (p sdk.Problem, broken bool) {
 	if err == nil && holds {
 		return p, false
 	}
-	p = sdk.Problem{Pointer: r.pointer, Rule: RulesKeyword, Text: r.message}
+	p = sdk.Problem{Pointer: r.pointer, Rule: sdk.RulesKeyword, Text: r.message}
 	switch {
 	case errors.Is(err, predicate.ErrCost):
 		p.Text += " (the rule costs too much for this value)"

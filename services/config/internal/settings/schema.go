@@ -93,6 +93,29 @@ func Compile(namespace, text string) (*Schema, error) {
 	return s, nil
 }
 
+// KeywordsError says which keywords of a schema are refused. It wraps [ErrSchema].
+type KeywordsError struct{ Found []sdk.Problem }
+
+// Error names the first.
+func (e *KeywordsError) Error() string {
+	return fmt.Sprintf("%v: %s %s", ErrSchema, quotePointer(e.Found[0].Pointer), e.Found[0].Text)
+}
+
+// Unwrap returns ErrSchema.
+func (*KeywordsError) Unwrap() error { return ErrSchema }
+
+// CompileNew is [Compile] for a schema that somebody writes now, in place of the stored one, "" for none. It refuses
+// keywords that nobody knows, too, with a [KeywordsError]: JSON Schema passes over them, so a misspelt lock would lock nothing. Whoever
+// leaves a schema as it is stored may go on with what it has.
+func CompileNew(namespace, text, stored string) (*Schema, error) {
+	if o, canonical, err := Content(text); err == nil && canonical != stored {
+		if found := sdk.CheckNewKeywords(o); len(found) > 0 {
+			return nil, &KeywordsError{found}
+		}
+	}
+	return Compile(namespace, text)
+}
+
 // Conditions evaluates the conditions of flags in CEL. It is made once, and keeps what it compiled.
 var Conditions = sync.OnceValues(cel.New) //nolint:gochecknoglobals // it never changes
 
