@@ -29,9 +29,10 @@ import (
 // envClients is what a process of clients is to do, as JSON.
 const envClients = "ROWHOUSE_TEST_CLIENTS"
 
-// clients are many clients of one service in a process apart from it, each with a connection and a store of its own.
+// clients are many clients of one service in a process apart from it, each with a stream, a feed and a store of its own.
 type clients struct {
 	N        int    // how many
+	Share    int    // how many have a connection together
 	Address  string // of the service
 	Service  string // its identity
 	Identity string // the directory of theirs
@@ -95,14 +96,18 @@ func (c *clients) follow(t *testing.T) {
 	options := append(tenantgrpc.Client(tenantgrpc.ClientConfig{}), grpc.WithTransportCredentials(credentials.NewTLS(source.ClientTLS(peer))))
 	known := families(t)
 	for i := range c.N {
-		conn, err := grpc.NewClient("passthrough:///"+c.Address, append(options, grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))...)
-		must(t, err)
+		if i%c.Share == 0 {
+			conn, err := grpc.NewClient("passthrough:///"+c.Address, append(options, grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))...)
+			must(t, err)
+			c.conns = append(c.conns, conn)
+		}
+		conn := c.conns[len(c.conns)-1]
 		store := &settings.Store{Trust: known}
 		f, err := settings.Follow(t.Context(), settings.FollowConfig{
 			Config: conn, FeedKeys: keys, Replica: fmt.Sprintf("client-%d", i), Store: store, Log: slog.New(slog.DiscardHandler),
 		})
 		must(t, err)
-		c.conns, c.stores, c.feeds = append(c.conns, conn), append(c.stores, store), append(c.feeds, f)
+		c.stores, c.feeds = append(c.stores, store), append(c.feeds, f)
 	}
 	c.at = make([]int64, c.N)
 	for i, f := range c.feeds {
@@ -140,9 +145,9 @@ func (c *clients) read(client int) float64 {
 func (c *clients) again(t *testing.T) {
 	t.Helper()
 	var readers errgroup.Group
-	for i, conn := range c.conns {
+	for i := range c.N {
 		readers.Go(func() error {
-			change, err := snapshot(t.Context(), conn)
+			change, err := snapshot(t.Context(), c.conns[i/c.Share])
 			if err != nil {
 				return err
 			}
