@@ -32,7 +32,7 @@ test: ## install what is missing and run every check (about 12 minutes, 20 the f
 check: test ## the same as test
 
 test-long: ## every check and those that take long: everything under the race detector, fuzzing
-	@scripts/install.sh test
+	@scripts/install.sh test-long
 	@ROWHOUSE_TEST_LONG=1 scripts/test.sh -long
 
 lint: ## the checks that run nothing: proto, vet, golangci-lint

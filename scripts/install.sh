@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a make target needs and this machine lacks. Silent when nothing is missing.
 #
-#   scripts/install.sh up|test|bench
+#   scripts/install.sh up|test|test-long|bench
 #
 # Packages are named before they are installed. As root, or where sudo asks no password, apt installs them; otherwise
 # the line to run is printed and the exit status is 1. No daemon is started and no database cluster is made.
@@ -30,13 +30,16 @@ postgresql_present() {
 need postgresql-15 -- postgresql_present
 case $purpose in
 up) ;;
-test)
+test | test-long)
   need gcc -- command -v gcc
   need libc6-dev -- test -e /usr/include/stdlib.h # the race detector links with C
   need curl -- command -v curl # the guides are run as they are written
   need chromium -- command -v chromium
   PATH=$PATH:/usr/sbin
   need pgbouncer -- command -v pgbouncer # isolation is tested through it
+  if [ "$purpose" = test-long ]; then
+    need npm -- command -v npm # OpenFeature's providers for JavaScript ask our flags
+  fi
   ;;
 bench)
   PATH=$PATH:/usr/sbin
@@ -45,7 +48,7 @@ bench)
   need wrk -- command -v wrk
   ;;
 *)
-  echo "usage: scripts/install.sh up|test|bench" >&2
+  echo "usage: scripts/install.sh up|test|test-long|bench" >&2
   exit 2
   ;;
 esac

@@ -159,6 +159,12 @@ const peersModule = "bench/peers"
 
 // peers compares answers with those of other systems.
 func peers(ctx context.Context, s *shop) error {
+	if longTests() {
+		const scripts = peersModule + "/providers/js"
+		if err := s.command(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", scripts); err != nil {
+			return err
+		}
+	}
 	return s.testsIn(ctx, peersModule, "./...")
 }
 
