@@ -70,7 +70,8 @@ func run(ctx context.Context, env measure.Env, name, function string, goal float
 			fmt.Sprintf("ours: median %.0f ns, minimum %.0f ns of %d rounds; %g allocations", value, slices.Min(ours), len(ours), allocs),
 			fmt.Sprintf("flagd: median %.0f ns, minimum %.0f ns; %g allocations", measure.Median(theirs), slices.Min(theirs), theirAllocs),
 			fmt.Sprintf("times faster: minimum %.0f, maximum %.0f", slices.Min(faster), slices.Max(faster)),
-			fmt.Sprintf("making the context, once a request: %.0f ns", measure.Median(making)),
+			fmt.Sprintf("making the context, once a request: %.0f ns; a request of one evaluation, with its context, is %.1f times faster",
+				measure.Median(making), measure.Median(theirs)/(value+measure.Median(making))),
 		},
 	}, nil
 }

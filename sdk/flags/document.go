@@ -3,7 +3,6 @@ package flags
 import (
 	_ "embed" // schemas
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -11,9 +10,6 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/flagset"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
-
-// MaxSet bounds the text of a whole set, in bytes: flagd's clients stop at messages of 4 MiB.
-const MaxSet = 7 << 19
 
 //go:embed flags.schema.json
 var schema string
@@ -28,8 +24,8 @@ func Schema() string { return schema }
 func KillSchema() string { return killSchema }
 
 // Check says what must not be published: what [flagset.Validate] finds, members that flagd's format does not have,
-// variants of several types, a layer that changes what belongs to the layer
-// that defines a flag, and a set that is too large. It is for the effective value of the namespace "flags".
+// variants of several types, and a layer that changes what belongs to the layer
+// that defines a flag. It is for the effective value of the namespace "flags".
 func Check(e settings.Effective, with ...flagset.Option) []settings.Problem {
 	document := whole(e.Object)
 	if _, list := document["flags"].([]any); list {
@@ -45,9 +41,6 @@ func Check(e settings.Effective, with ...flagset.Option) []settings.Problem {
 	}
 	problems = append(problems, checkMembers(document)...)
 	problems = append(problems, checkOwners(e)...)
-	if size := len(settings.Canonical(document)); size > MaxSet {
-		problems = append(problems, settings.Problem{Rule: "size", Text: fmt.Sprintf("has %d bytes; a set has at most %d", size, MaxSet)})
-	}
 	return problems
 }
 
