@@ -66,6 +66,9 @@ func (s *settingsService) UpdateSettings(
 		return nil, err
 	}
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.UpdateSettingsResponse, error) {
+		if err := s.affordable(ctx, tx, tc, req); err != nil {
+			return nil, err
+		}
 		n, err := store.LockNamespace(ctx, tx, req.GetNamespace())
 		if err != nil {
 			return nil, err
@@ -89,6 +92,36 @@ func (s *settingsService) UpdateSettings(
 		}
 		return &configv1.UpdateSettingsResponse{Effective: effectiveOf(req.GetNamespace(), stack, false)}, nil
 	})
+}
+
+// affordable refuses what costs too much to check, before others wait for that. Who it concerns besides is checked later.
+func (s *settingsService) affordable(ctx context.Context, tx *change.Tx, tc tenant.Context, req *configv1.UpdateSettingsRequest) error {
+	n, err := store.ReadNamespace(ctx, tx, req.GetNamespace())
+	if err != nil {
+		return err
+	}
+	state, err := stateOf(n)
+	if err != nil {
+		return err
+	}
+	stack, _, err := stackOf(ctx, tx, n, s.reader(ctx, tc), tc.ID())
+	if err != nil {
+		return err
+	}
+	own := sdk.Object{}
+	if stack.Tenant != nil {
+		own = stack.Tenant.Object
+	}
+	object, _, err := settings.Patched(string(sdk.Canonical(own)), req.GetContent())
+	if err != nil {
+		return malformedField("content", err)
+	}
+	stack.Tenant = &sdk.Layer{Name: sdk.LayerTenant(tc.ID().String()), Object: object}
+	found := state.Schema.Costly(stack.Effective())
+	if len(found) == 0 {
+		return nil
+	}
+	return blind(violated(refuse(fault.InvalidArgument, schemaViolation, "the content takes too much work to check"), found))
 }
 
 // ofTenant begins a write of what the calling tenant sets.

@@ -56,12 +56,48 @@ type Finding struct {
 func (c Change) Findings() []Finding {
 	after := c.After()
 	found := make(findings)
+	spent := 0
 	for _, g := range after.groups(c) {
-		if wrongs := after.check(g); len(wrongs) > 0 {
-			found.add(wrongs, c.Before.check(g), g.names...)
+		wrongs := after.check(g)
+		if len(wrongs) == 0 {
+			continue
 		}
+		known := c.Before.check(g)
+		if spent += c.excuse(g, wrongs, known); spent > maxSpent {
+			found.add(map[wrong]bool{{Problem: sdk.Problem{Rule: ruleBounds, Text: costly}}: true}, nil, g.names...)
+			break
+		}
+		found.add(wrongs, known, g.names...)
 	}
 	return found.sorted()
+}
+
+// maxSpent is for how many groups checks may be stopped because of what they cost before the change is refused for that.
+const maxSpent = 10
+
+// excuse takes away that the check of another tenant's value costs too much, if it did so before: nobody is stopped by
+// that. What has a part of the owner's cannot be known to be right, as costly as it was. It returns 1 if a check was stopped.
+func (c Change) excuse(g group, wrongs, known map[wrong]bool) int {
+	if !hasCostly(wrongs) {
+		return 0
+	}
+	others := g.one.tenant != "" && (!c.Owner.OfTenant() || g.one.tenant != c.Owner.Name)
+	switch {
+	case !others:
+		maps.DeleteFunc(known, func(w wrong, _ bool) bool { return isCostly(w.Problem) })
+	case hasCostly(known):
+		maps.DeleteFunc(wrongs, func(w wrong, _ bool) bool { return isCostly(w.Problem) })
+	}
+	return 1
+}
+
+func hasCostly(wrongs map[wrong]bool) bool {
+	for w := range wrongs {
+		if isCostly(w.Problem) {
+			return true
+		}
+	}
+	return false
 }
 
 // After is the state that the change would make.

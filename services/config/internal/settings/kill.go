@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 
@@ -18,14 +19,16 @@ func (s *Schema) checkSafe(c *jsonschema.Compiler, schema sdk.Object) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrSchema, err)
 		}
-		if err := own.Validate(safe.Value); err != nil {
+		if _, err := s.meter.validate(own, safe.Value); errors.Is(err, errWork) {
+			s.heavy = true
+		} else if err != nil {
 			return fmt.Errorf("%w: %s has a value that its schema refuses", ErrSchema, quotePointer(at))
 		}
 		if safe.Pointer == "" {
 			continue
 		}
 		stack := sdk.Stack{Schema: s.Merge, Kills: []sdk.Kill{{Pointer: safe.Pointer, Layer: sdk.LayerPlatform}}}
-		if found := s.Check(stack.Effective()); len(found) > 0 {
+		if found := s.checkOwn(stack); len(found) > 0 {
 			return fmt.Errorf("%w: with the value of %s the defaults are not valid: %s %s", ErrSchema, quotePointer(at),
 				quotePointer(found[0].Pointer), found[0].Text)
 		}

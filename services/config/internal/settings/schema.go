@@ -40,6 +40,9 @@ type Schema struct {
 	rules     []rule
 	// conditions are those of flags.
 	conditions jsonlogic.Conditions
+	// meter bounds what checks cost; heavy says that those of the defaults are stopped by it.
+	meter *meter
+	heavy bool
 }
 
 // Compile reads the schema of a namespace. It refuses other dialects, references that
@@ -60,6 +63,8 @@ func Compile(namespace, text string) (*Schema, error) {
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.UseLoader(noLoader{})
 	c.RegisterVocabulary(namesVocabulary())
+	work := new(meter)
+	c.RegisterVocabulary(work.vocabulary())
 	c.AssertVocabs()
 	if err := c.AddResource(base, sdk.WithReferences(o)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
@@ -75,7 +80,7 @@ func Compile(namespace, text string) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Schema{Merge: sdk.NewSchema(o), Text: canonical, namespace: namespace, compiled: compiled, rules: rules}
+	s := &Schema{Merge: sdk.NewSchema(o), Text: canonical, namespace: namespace, compiled: compiled, rules: rules, meter: work}
 	if namespace == sdk.FlagsNamespace {
 		if s.conditions, err = Conditions(); err != nil {
 			return nil, err
@@ -84,7 +89,7 @@ func Compile(namespace, text string) (*Schema, error) {
 	if found := s.Merge.Refused(sdk.LevelSchema, s.Merge.Defaults()); len(found) > 0 {
 		return nil, fmt.Errorf("%w: its defaults cannot be merged: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
 	}
-	if found := s.Check(sdk.Stack{Schema: s.Merge}.Effective()); len(found) > 0 {
+	if found := s.checkOwn(sdk.Stack{Schema: s.Merge}); len(found) > 0 {
 		return nil, fmt.Errorf("%w: its defaults are not valid: %s %s", ErrSchema, quotePointer(found[0].Pointer), found[0].Text)
 	}
 	if err := s.checkSafe(c, o); err != nil {
@@ -105,15 +110,27 @@ func (e *KeywordsError) Error() string {
 func (*KeywordsError) Unwrap() error { return ErrSchema }
 
 // CompileNew is [Compile] for a schema that somebody writes now, in place of the stored one, "" for none. It refuses
-// keywords that nobody knows, too, with a [KeywordsError]: JSON Schema passes over them, so a misspelt lock would lock nothing. Whoever
-// leaves a schema as it is stored may go on with what it has.
+// keywords that nobody knows, too, with a [KeywordsError]: JSON Schema passes over them, so a misspelt lock would lock nothing. It
+// refuses as well what would cost too much to check. Whoever leaves a schema as it is stored may go on with what it has.
 func CompileNew(namespace, text, stored string) (*Schema, error) {
-	if o, canonical, err := Content(text); err == nil && canonical != stored {
+	o, canonical, err := Content(text)
+	anew := err == nil && canonical != stored
+	if anew {
 		if found := sdk.CheckNewKeywords(o); len(found) > 0 {
 			return nil, &KeywordsError{found}
 		}
 	}
-	return Compile(namespace, text)
+	s, err := Compile(namespace, text)
+	if err != nil || !anew {
+		return s, err
+	}
+	if err := s.meter.checkExpansion(); err != nil {
+		return nil, err
+	}
+	if s.heavy {
+		return nil, fmt.Errorf("%w: to check its defaults %s", ErrSchema, costly)
+	}
+	return s, nil
 }
 
 // Conditions evaluates the conditions of flags in CEL. It is made once, and keeps what it compiled.
@@ -135,10 +152,11 @@ func (noLoader) Load(string) (any, error) {
 func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
 	var found []sdk.Problem
 	if _, err := sdk.Parse(sdk.Canonical(e.Object)); err != nil {
-		found = append(found, sdk.Problem{Rule: "bounds", Text: err.Error()})
+		found = append(found, sdk.Problem{Rule: ruleBounds, Text: err.Error()})
 	}
-	var invalid *jsonschema.ValidationError
-	if err := s.compiled.Validate(e.Object); errors.As(err, &invalid) {
+	if where, err := s.meter.validate(s.compiled, e.Object); errors.Is(err, errWork) {
+		found = append(found, sdk.Problem{Pointer: where, Rule: ruleBounds, Text: costly})
+	} else if invalid, ok := errors.AsType[*jsonschema.ValidationError](err); ok {
 		before := len(found)
 		if found = appendProblems(found, invalid); len(found) == before {
 			found = append(found, sdk.Problem{Rule: "schema", Text: "breaks the schema"}) // whatever it is, it is not accepted
@@ -163,6 +181,18 @@ func (s *Schema) Check(e sdk.Effective) []sdk.Problem {
 	})
 	return slices.Compact(found)
 }
+
+// checkOwn checks what the schema itself says. A stored schema that costs too much is read all the same, so that another can
+// take its place.
+func (s *Schema) checkOwn(stack sdk.Stack) []sdk.Problem {
+	found := s.Check(stack.Effective())
+	all := len(found)
+	found = slices.DeleteFunc(found, isCostly)
+	s.heavy = s.heavy || len(found) < all
+	return found
+}
+
+func isCostly(p sdk.Problem) bool { return p.Rule == ruleBounds && p.Text == costly }
 
 // appendProblems collects what broke at the ends of the tree of errors. Of alternatives
 // it tells that none fits, not what each of them would want.
