@@ -9,6 +9,8 @@ package icu
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -28,8 +30,20 @@ const (
 // Known reports whether there is such a type.
 func (t Type) Known() bool { return t == Text || t == Number }
 
+// Places say which places a text may have, and of which type.
+type Places interface {
+	// Place returns the type of the place of a name; ok is false where there is none.
+	Place(name string) (t Type, ok bool)
+}
+
 // Arguments are the places that a text may have.
 type Arguments map[string]Type
+
+// Place implements [Places].
+func (a Arguments) Place(name string) (Type, bool) {
+	t, ok := a[name]
+	return t, ok
+}
 
 // Bounds of a text.
 const (
@@ -61,6 +75,9 @@ type Message struct {
 // Uses reports whether the text has a place of a name.
 func (m *Message) Uses(name string) bool { return m.names[name] }
 
+// Names are the names of the text's places, in no order.
+func (m *Message) Names() iter.Seq[string] { return maps.Keys(m.names) }
+
 // kind is what a part of a text is.
 type kind int
 
@@ -87,7 +104,10 @@ type choice struct {
 }
 
 // Parse reads a text, which may use the given places and no others. Errors are of type *Error.
-func Parse(pattern string, may Arguments) (*Message, error) {
+func Parse(pattern string, may Places) (*Message, error) {
+	if may == nil {
+		may = Arguments(nil)
+	}
 	if len(pattern) > MaxPattern {
 		return nil, &Error{"length", 1, fmt.Sprintf("it is longer than %d bytes", MaxPattern)}
 	}
@@ -102,7 +122,7 @@ func Parse(pattern string, may Arguments) (*Message, error) {
 type parser struct {
 	in    string
 	at    int
-	may   Arguments
+	may   Places
 	names map[string]bool // that were read
 }
 
@@ -187,7 +207,7 @@ func (p *parser) place(depth int) (part, error) {
 	begin := p.at
 	p.at++
 	name := p.word()
-	t, known := p.may[name]
+	t, known := p.may.Place(name)
 	p.names[name] = true
 	switch {
 	case name == "":

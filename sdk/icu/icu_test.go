@@ -182,6 +182,21 @@ func TestFormatRefuses(t *testing.T) {
 	}
 }
 
+// A plural that says its number often writes it once.
+func TestNumbersAreWrittenOnce(t *testing.T) { //nolint:paralleltest // it counts allocations
+	m, err := icu.Parse("{n, plural, other {"+strings.Repeat("#", 7900)+"}}", may())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(10, func() {
+		if s, err := m.Format(language.German, map[string]any{"n": 7}); len(s) != 7900 || err != nil {
+			t.Fatal(len(s), err)
+		}
+	}); n > 200 {
+		t.Errorf("7,900 times a number allocates %v times", n)
+	}
+}
+
 // quoted writes a text so that it stands for itself.
 func quoted(s string) string {
 	plain := strings.NewReplacer("'", "''")

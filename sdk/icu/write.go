@@ -29,6 +29,11 @@ type writer struct {
 	in     language.Tag
 	values map[string]any
 	out    strings.Builder
+	// printer is made for the first number and kept, as is the last number's text: a plural may say its number often, and
+	// neither is cheap to make.
+	printer *message.Printer
+	last    float64
+	said    string
 }
 
 // write writes parts; n is the number of the plural around them.
@@ -97,7 +102,10 @@ func (w *writer) valueOf(name string) (string, error) {
 		return s, nil
 	}
 	n, err := w.number(name)
-	return w.shown(n), err
+	if err != nil {
+		return "", err
+	}
+	return w.shown(n), nil
 }
 
 func (w *writer) text(name string) (string, error) {
@@ -150,7 +158,16 @@ func rounded(n float64) float64 {
 	return r
 }
 
-func (w *writer) shown(n float64) string { return message.NewPrinter(w.in).Sprint(number.Decimal(n)) }
+// shown is a number as the language writes it.
+func (w *writer) shown(n float64) string {
+	if w.printer == nil {
+		w.printer = message.NewPrinter(w.in)
+	} else if n == w.last {
+		return w.said
+	}
+	w.last, w.said = n, w.printer.Sprint(number.Decimal(n))
+	return w.said
+}
 
 // category reports whether a word is one of CLDR's for plurals.
 func category(word string) bool {

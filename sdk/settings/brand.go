@@ -80,6 +80,8 @@ type Brand struct {
 	// the brand says, by language and kind. [Brand.Format] fills the places in.
 	MessageKinds map[string]icu.Arguments
 	Messages     map[string]map[string]string
+
+	phrases *phrasebook
 }
 
 // Palette holds colours by their roles, each "#rrggbb" or empty. The name of a role in
@@ -180,31 +182,51 @@ func onDomain(o Object, host string) Object {
 // CheckBrand says what [BrandOn] would refuse, on any domain, and what is wrong with templates of mails and with
 // messages.
 func CheckBrand(o Object) []Problem {
-	check := func(o Object) []Problem {
-		b, found := readBrand(o)
-		return append(append(found, checkMails(b)...), checkMessages(b)...)
+	parts := [][]string{
+		{"name"}, {"logo"}, {"logos"}, {"icons"}, {"light"}, {"dark"}, {"light-contrast"}, {"dark-contrast"}, {"typography"},
+		{"texts"}, {"links"}, {"styles"}, {"assets"}, {"exceptions"},
+		{"locale", "mail-kinds", "mails"}, {"locale", "message-kinds", "messages", "terms"},
 	}
-	return append(check(onDomain(o, "")), EachDomain(o, check)...)
+	mails := make(mailChecks)
+	return EachDomain(o, parts, func(o Object) []Problem {
+		b, found := readBrand(o)
+		return append(append(found, checkMails(b, mails)...), checkMessages(b)...)
+	})
 }
 
-// EachDomain checks the object that holds on each domain with something of its own, and puts what is wrong there in its
-// place. What is wrong on a domain because it is wrong everywhere is left out.
-func EachDomain(o Object, check func(Object) []Problem) (found []Problem) {
+// EachDomain checks the object that holds on domains that have nothing of their own, and those that hold on the others, and
+// puts what is wrong there in its place. What is wrong on a domain because it is wrong everywhere is left out.
+//
+// Parts are the members that the check looks at, those in a list of their own that are judged together. On a domain only
+// the parts are checked that it says something of: there may be many domains, and nobody waits for what is known.
+func EachDomain(o Object, parts [][]string, check func(Object) []Problem) []Problem {
 	if domains, set := o["domains"]; set {
 		if _, ok := domains.(Object); !ok {
 			return []Problem{{"/domains", "type", "is not an object"}}
 		}
 	}
+	found := check(only(o, slices.Concat(parts...)))
 	common := make(map[Problem]bool)
-	for _, p := range check(onDomain(o, "")) {
+	for _, p := range found {
 		common[p] = true
 	}
+	domains, _ := o["domains"].(Object)
 	for _, host := range BrandDomains(o) {
 		at := Pointer("domains", host)
 		if name, err := authority.ParseName(host); err != nil || name.String() != host {
 			found = append(found, Problem{at, "host", "is not the name of a host, in small letters"})
 		}
-		for _, p := range check(onDomain(o, host)) {
+		own, _ := domains[host].(Object) // the schema says when it is none
+		var touched []string
+		for _, part := range parts {
+			if slices.ContainsFunc(part, func(member string) bool { _, set := own[member]; return set }) {
+				touched = append(touched, part...)
+			}
+		}
+		if touched == nil {
+			continue
+		}
+		for _, p := range check(Merge(Layer{Object: only(o, touched)}, Layer{Object: only(own, touched)}).Object) {
 			if !common[p] {
 				found = append(found, Problem{at + p.Pointer, p.Rule, p.Text})
 			}
@@ -213,9 +235,20 @@ func EachDomain(o Object, check func(Object) []Problem) (found []Problem) {
 	return found
 }
 
+// only is an object with some of its members.
+func only(o Object, members []string) Object {
+	out := make(Object, len(members))
+	for _, name := range members {
+		if v, ok := o[name]; ok {
+			out[name] = v
+		}
+	}
+	return out
+}
+
 func readBrand(o Object) (Brand, []Problem) {
 	r := &brandReader{}
-	b := Brand{Name: r.text(o, "", "name"), Logo: r.text(o, "", "logo")}
+	b := Brand{Name: r.text(o, "", "name"), Logo: r.text(o, "", "logo"), phrases: new(phrasebook)}
 	if !soundName(b.Name) {
 		r.refuse("/name", "name", fmt.Sprintf("is not a line of at most %d characters", maxBrandName))
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
@@ -45,7 +46,7 @@ func TestBrandOf(t *testing.T) {
 		Name: "Acme & Söhne", Logo: logo,
 		Light: settings.Palette{Primary: "#0A3d62", TextMuted: "#57534e"}, Dark: settings.Palette{Background: "#1c1917"},
 	}
-	if diff := cmp.Diff(want, b); diff != "" {
+	if diff := cmp.Diff(want, b, cmpopts.IgnoreUnexported(settings.Brand{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	css := ":root { --primary: #0A3d62; --text-muted: #57534e; }\n@media (prefers-color-scheme: dark) { :root { --background: #1c1917; } }\n"

@@ -247,8 +247,26 @@ func readKind(v any) (k mail.Kind, err error) {
 	return k, k.Check()
 }
 
+// mailChecks are what is wrong with templates that were looked at. Domains share most, and looking at one is slow.
+type mailChecks map[mailCheck][]mail.Problem
+
+type mailCheck struct {
+	kind     string
+	template mail.Template
+}
+
+// check looks at a template.
+func (c mailChecks) check(name string, k mail.Kind, t mail.Template) []mail.Problem {
+	known, ok := c[mailCheck{name, t}]
+	if !ok {
+		known = t.Check(k)
+		c[mailCheck{name, t}] = known
+	}
+	return known
+}
+
 // checkMails says what is wrong with the templates of a sound brand.
-func checkMails(b Brand) (found []Problem) {
+func checkMails(b Brand, known mailChecks) (found []Problem) {
 	for _, tag := range slices.Sorted(maps.Keys(b.Mails)) {
 		for _, name := range slices.Sorted(maps.Keys(b.Mails[tag])) {
 			at := Pointer("mails", tag, name)
@@ -257,7 +275,7 @@ func checkMails(b Brand) (found []Problem) {
 				found = append(found, Problem{at, "mail-kind", "is of no kind that there is"})
 				continue
 			}
-			for _, p := range b.Mails[tag][name].Check(k) {
+			for _, p := range known.check(name, k, b.Mails[tag][name]) {
 				found = append(found, Problem{at + Pointer(p.Part), p.Rule, p.Text})
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"golang.org/x/text/language"
@@ -21,6 +22,8 @@ var ErrMessageKind = errors.New("settings: no such kind of message")
 const (
 	maxPlaces = 20
 	maxValue  = 1000 // characters
+	// maxTerms bounds the terms of all languages together.
+	maxTerms = 1000
 )
 
 // Format is what the brand says for a kind of message, with its places filled in, and the language that it is in. values has
@@ -36,22 +39,85 @@ func (b Brand) Format(kind, prefer string, values map[string]any) (text, tag str
 	if err := checkValues(declared, values); err != nil {
 		return "", "", err
 	}
-	table := make(map[string]string)
-	for tag, of := range b.Messages {
-		if s := of[kind]; s != "" {
-			table[tag] = s
-		}
-	}
-	may := b.places(declared)
-	for _, tag := range append(chain(b.Locale, table, prefer), fallback) {
-		m, err := icu.Parse(table[tag], may)
-		if table[tag] == "" || err != nil { // it was checked when it was written
+	wanted := preferred(prefer)
+	said := b.known().kind(b, kind)
+	for _, tag := range append(said.languages.chain(wanted), fallback) {
+		m := said.messages[tag]
+		if m == nil { // there is none, or it cannot be read; it was checked when it was written
 			continue
 		}
-		text, err := m.Format(spoken(tag, prefer), b.filled(m, values, tag))
+		text, err := m.Format(spoken(tag, wanted), b.filled(m, declared, values, tag))
 		return text, tag, err
 	}
 	return "", "", fmt.Errorf("%w: %.40q is not said in any language", ErrMessageKind, kind)
+}
+
+// A phrasebook is what is worked out of a brand's messages when they are first asked for, and kept with the brand, for
+// reading messages and matching languages cost more than filling places in. All copies of a brand have one.
+type phrasebook struct {
+	mu    sync.Mutex
+	kinds map[string]said
+	terms map[string]map[string]string // by the language of the message, and term
+}
+
+// said is a kind of message in all languages.
+type said struct {
+	languages spokenIn
+	messages  map[string]*icu.Message
+}
+
+// known is the brand's phrasebook. A brand that was not read has a new one each time.
+func (b Brand) known() *phrasebook {
+	if b.phrases != nil {
+		return b.phrases
+	}
+	return new(phrasebook)
+}
+
+// kind reads the messages of a kind that is declared.
+func (p *phrasebook) kind(b Brand, name string) said {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, ok := p.kinds[name]; ok {
+		return s
+	}
+	texts := make(map[string]string)
+	for tag, of := range b.Messages {
+		if s := of[name]; s != "" {
+			texts[tag] = s
+		}
+	}
+	s := said{languagesOf(b.Locale, texts), make(map[string]*icu.Message, len(texts))}
+	may := places{b.MessageKinds[name], termsOf(b)}
+	for tag, text := range texts {
+		if m, err := icu.Parse(text, may); err == nil {
+			s.messages[tag] = m
+		}
+	}
+	if p.kinds == nil {
+		p.kinds = make(map[string]said)
+	}
+	p.kinds[name] = s
+	return s
+}
+
+// term is a term in the language of a message. There are no more of those than the brand has languages.
+func (p *phrasebook) term(b Brand, word, tag string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	text, ok := p.terms[tag][word]
+	if ok {
+		return text
+	}
+	if p.terms == nil {
+		p.terms = make(map[string]map[string]string)
+	}
+	if p.terms[tag] == nil {
+		p.terms[tag] = make(map[string]string)
+	}
+	text = b.Term(word, tag)
+	p.terms[tag][word] = text
+	return text
 }
 
 // checkValues refuses values that are not those of a kind. The error holds no value.
@@ -75,38 +141,47 @@ func checkValues(declared icu.Arguments, values map[string]any) error {
 }
 
 // places are what a message of a kind may use: what the kind declares, and the brand's terms.
-func (b Brand) places(declared icu.Arguments) icu.Arguments {
-	all := make(icu.Arguments)
+type places struct {
+	declared icu.Arguments
+	terms    map[string]bool
+}
+
+// Place implements [icu.Places].
+func (p places) Place(name string) (icu.Type, bool) {
+	if t, ok := p.declared[name]; ok {
+		return t, true
+	}
+	return icu.Text, p.terms[name]
+}
+
+// termsOf are the brand's terms, whatever their language.
+func termsOf(b Brand) map[string]bool {
+	all := make(map[string]bool)
 	for _, of := range b.Terms {
 		for term := range of {
-			all[term] = icu.Text
+			all[term] = true
 		}
 	}
-	maps.Copy(all, declared)
 	return all
 }
 
 // filled are values, with the terms of a language that a message uses.
-func (b Brand) filled(m *icu.Message, values map[string]any, tag string) map[string]any {
-	all := maps.Clone(values)
-	if all == nil {
-		all = make(map[string]any)
-	}
-	for _, of := range b.Terms {
-		for term := range of {
-			if _, given := all[term]; !given && m.Uses(term) {
-				all[term] = b.Term(term, tag)
-			}
+func (b Brand) filled(m *icu.Message, declared icu.Arguments, values map[string]any, tag string) map[string]any {
+	all := make(map[string]any, len(values))
+	maps.Copy(all, values)
+	for name := range m.Names() {
+		if _, given := declared[name]; !given {
+			all[name] = b.known().term(b, name, tag)
 		}
 	}
 	return all
 }
 
 // spoken is the language of a message as the reader writes it: of "de", and a reader of "de-CH", that.
-func spoken(tag, prefer string) language.Tag {
+func spoken(tag string, wanted []language.Tag) language.Tag {
 	own := language.Make(tag)
 	base, script, region := own.Raw()
-	for _, p := range preferred(prefer) {
+	for _, p := range wanted {
 		if b, s, r := p.Raw(); b == base && s == script && region == (language.Region{}) && r != region {
 			t, err := language.Compose(b, s, r) // without what else a tag may say
 			if err == nil {
@@ -165,6 +240,14 @@ func placePattern(name string) bool {
 
 // checkMessages says what is wrong with the messages of a sound brand.
 func checkMessages(b Brand) (found []Problem) {
+	count := 0
+	for _, of := range b.Terms {
+		count += len(of)
+	}
+	if count > maxTerms {
+		found = append(found, Problem{"/terms", "terms", fmt.Sprintf("has more than %d terms in all languages together", maxTerms)})
+	}
+	terms := termsOf(b)
 	for _, tag := range slices.Sorted(maps.Keys(b.Messages)) {
 		for _, kind := range slices.Sorted(maps.Keys(b.Messages[tag])) {
 			at := Pointer("messages", tag, kind)
@@ -173,7 +256,7 @@ func checkMessages(b Brand) (found []Problem) {
 				found = append(found, Problem{at, "message-kind", "is of no kind that there is"})
 				continue
 			}
-			_, err := icu.Parse(b.Messages[tag][kind], b.places(declared))
+			_, err := icu.Parse(b.Messages[tag][kind], places{declared, terms})
 			if wrong := (*icu.Error)(nil); errors.As(err, &wrong) {
 				found = append(found, Problem{at, wrong.Rule, "is no message: " + wrong.Error()})
 			}

@@ -88,8 +88,19 @@ func (b Brand) said(table map[string]map[string]string, key, prefer string) (tex
 
 // chain lists the languages of a table that may answer a reader, the best first; own is the brand's, or "".
 func chain[V any](own string, table map[string]V, prefer string) []string {
+	return languagesOf(own, table).chain(preferred(prefer))
+}
+
+// spokenIn are the languages of a table, ready to be matched with what readers prefer. Making one costs more than asking it.
+type spokenIn struct {
+	own     string
+	tags    []language.Tag
+	matcher language.Matcher
+}
+
+func languagesOf[V any](own string, table map[string]V) spokenIn {
 	if len(table) == 0 {
-		return nil
+		return spokenIn{}
 	}
 	own = cmp.Or(own, fallback)
 	tags := []language.Tag{language.Make(own)} // what nobody fits falls to the first
@@ -98,12 +109,20 @@ func chain[V any](own string, table map[string]V, prefer string) []string {
 			tags = append(tags, language.Make(tag))
 		}
 	}
-	_, best, _ := language.NewMatcher(tags).Match(preferred(prefer)...)
+	return spokenIn{own, tags, language.NewMatcher(tags)}
+}
+
+// chain is that of the function of this name.
+func (s spokenIn) chain(wanted []language.Tag) []string {
+	if len(s.tags) == 0 {
+		return nil
+	}
+	_, best, _ := s.matcher.Match(wanted...)
 	var chain []string
-	for t := tags[best]; t != language.Und; t = t.Parent() {
+	for t := s.tags[best]; t != language.Und; t = t.Parent() {
 		chain = append(chain, t.String())
 	}
-	return append(chain, own)
+	return append(chain, s.own)
 }
 
 // preferred reads what a reader prefers, nothing of what cannot be read.

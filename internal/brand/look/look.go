@@ -7,6 +7,7 @@ package look
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/rowhouse-platform/rowhouse/internal/brand/colour"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -133,12 +134,26 @@ func pairs() []pair {
 type Failure struct {
 	Side, Role, Ground string
 	Ratio, Need        colour.Ratio
-	// Nearest is the colour nearest to the role's that passes on all its grounds; "" where none does.
-	Nearest string
+
+	front, grounds string // the role's colour, and those of all its grounds
 }
 
 // Key names the pair, as a brand's exceptions do: "light/text-muted/background".
 func (f Failure) Key() string { return f.Side + "/" + f.Role + "/" + f.Ground }
+
+// Nearest is the colour nearest to the role's that passes on all its grounds; "" where none does. It takes milliseconds. Failures
+// that are equal have the same.
+func (f Failure) Nearest() string {
+	var grounds []colour.Colour
+	for ground := range strings.FieldsSeq(f.grounds) {
+		grounds = append(grounds, parse(ground))
+	}
+	near, ok := colour.Nearest(parse(f.front), f.Need-1e-9, grounds...)
+	if !ok {
+		return ""
+	}
+	return near.String()
+}
 
 // Check returns the pairs of which the brand sets a colour and that fail, with no exception made for them.
 func Check(b settings.Brand) (failed []Failure) {
@@ -155,14 +170,11 @@ func Check(b settings.Brand) (failed []Failure) {
 			if f.Ratio >= need-1e-9 || b.Exceptions[f.Key()] != "" || (!s.says(p.role) && !s.says(p.ground)) {
 				continue
 			}
-			var grounds []colour.Colour
+			f.front = s.colour(p.role)
 			for _, same := range pairs() {
 				if same.role == p.role {
-					grounds = append(grounds, parse(s.colour(same.ground)))
+					f.grounds += " " + s.colour(same.ground)
 				}
-			}
-			if near, ok := colour.Nearest(front, need-1e-9, grounds...); ok {
-				f.Nearest = near.String()
 			}
 			failed = append(failed, f)
 		}

@@ -63,9 +63,9 @@ func TestCheck(t *testing.T) {
 		var got []string
 		for _, f := range look.Check(brand(t, text)) {
 			got = append(got, f.Key()+" "+f.Ratio.String())
-			near, err := colour.Parse(f.Nearest)
+			near, err := colour.Parse(f.Nearest())
 			if err != nil || f.Ground != "primary" && colour.Contrast(near, colour.White) < f.Need-1e-9 {
-				t.Errorf("%s: %s is the way out of %s", text, f.Nearest, f.Key())
+				t.Errorf("%s: %s is the way out of %s", text, f.Nearest(), f.Key())
 			}
 		}
 		slices.Sort(got)

@@ -62,7 +62,7 @@ const (
 	// FAILED_PRECONDITION: a published brand, a draft or a style sheet names the asset.
 	Reason_REASON_BRAND_ASSET_IN_USE Reason = 22
 	// FAILED_PRECONDITION: pairs of colours of a brand would be hard to tell apart (WCAG 2.2 AA). Each violation of
-	// BadRequest names the colour's place, the pair with its ratio, and the nearest colour that passes.
+	// BadRequest names the colour's place, the pair with its ratio, and for the first ten pairs the nearest colour that passes.
 	Reason_REASON_CONTRAST Reason = 23
 	// FAILED_PRECONDITION: the namespace says that this changes only by a change that others have approved, as many as the
 	// metadata "required" says. Make a change of it (ChangeService), or have it approved.

@@ -203,6 +203,43 @@ func TestCheckBrands(t *testing.T) {
 	}
 }
 
+// Equal colours are judged once, however many domains have them, and a way out is looked for a few times only.
+func TestContrastCostsLittle(t *testing.T) {
+	t.Parallel()
+	s := compile(t, sdk.BrandNamespace, sdk.BrandSchema())
+	const grey = `"light":{"background":"#7f7f7f","surface":"#7f7f80","text":"#7f7f7f","text-muted":"#7f7f7f","link":"#7f7f7f",
+		"primary":"#7f7f7f","on-primary":"#7f7f7f","success":"#7f7f7f","warning":"#7f7f7f","error":"#7f7f7f"}`
+	ways := func(content string) (findings, ways int) {
+		for _, p := range s.Check(sdk.Merge(*layer(t, content))) {
+			if p.Rule == settings.RuleContrast {
+				findings++
+			}
+			if strings.Contains(p.Text, "passes is #") || strings.Contains(p.Text, "no colour passes") {
+				ways++
+			}
+		}
+		return findings, ways
+	}
+	domains := func(each string) string {
+		var all []string
+		for i := range 10 {
+			all = append(all, fmt.Sprintf(`"d%d.acme.example":{%s}`, i, each))
+		}
+		return `"domains":{` + strings.Join(all, ",") + `}`
+	}
+	own, proposals := ways(`{` + grey + `}`)
+	if own <= 10 || proposals != 10 {
+		t.Fatalf("%d pairs, %d ways out", own, proposals)
+	}
+	if n, w := ways(`{` + grey + `,` + domains(`"name":"x"`) + `}`); n != own || w != 10 {
+		t.Errorf("with names of their own: %d pairs, %d ways out", n, w)
+	}
+	// What is said of the light side everywhere is not said again for each domain.
+	if n, w := ways(`{` + grey + `,` + domains(strings.Replace(grey, "light", "dark", 1)) + `}`); n != own+10*own || w != 10 {
+		t.Errorf("with dark sides of their own: %d pairs, want %d; %d ways out", n, 11*own, w)
+	}
+}
+
 func TestCheckBoundsWhatLayersAddUpTo(t *testing.T) {
 	t.Parallel()
 	s := compile(t, "notes", `{}`)
