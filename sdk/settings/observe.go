@@ -3,6 +3,7 @@ package settings
 import (
 	"context"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -125,7 +126,7 @@ type live struct {
 	*Rollout
 	*counts
 
-	harmed func() // nil without a reporter
+	harmed func() // nil without a reporter; like counts it is set before others see the step
 }
 
 // counts are of one step. A snapshot that brings the same step again goes on with them.
@@ -161,20 +162,19 @@ func (n *namespace) roll(r *Rollout) {
 	}
 }
 
-// setRollouts lists the rollouts that run. The caller holds the lock and has dropped the views of what changed.
+// setRollouts lists the rollouts that run. The caller holds the lock and has dropped the views of what changed. What was
+// listed before is read by others and is left as it is.
 func (s *Store) setRollouts(index map[string]*namespace) {
-	var running []*live
+	var before, running []*live
+	if old := s.rollouts.Load(); old != nil {
+		before = *old
+	}
 	for _, n := range index {
 		if n.rollout == nil {
 			continue
 		}
-		n.rollout.harmed = s.harmed
-		if old := s.rollouts.Load(); old != nil {
-			for _, l := range *old {
-				if l.ID == n.rollout.ID && l.Step == n.rollout.Step {
-					n.rollout.counts = l.counts
-				}
-			}
+		if !slices.Contains(before, n.rollout) {
+			n.rollout.begin(s.harmed, before)
 		}
 		running = append(running, n.rollout)
 	}
@@ -183,4 +183,14 @@ func (s *Store) setRollouts(index map[string]*namespace) {
 		return
 	}
 	s.rollouts.Store(&running)
+}
+
+// begin sets up a step that nobody else sees yet. The same step goes on with what was counted.
+func (l *live) begin(harmed func(), before []*live) {
+	l.harmed = harmed
+	for _, old := range before {
+		if old.ID == l.ID && old.Step == l.Step {
+			l.counts = old.counts
+		}
+	}
 }

@@ -2,6 +2,7 @@ package settings_test
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -214,4 +215,42 @@ func TestRolloutsCostNoGarbage(t *testing.T) { //nolint:paralleltest // it count
 	}); n != 0 {
 		t.Errorf("a read allocates %v times", n)
 	}
+}
+
+// TestObservationsBesideChanges is for the race detector: requests are observed, and programs refuse contents, while other
+// rollouts come and go.
+func TestObservationsBesideChanges(t *testing.T) {
+	t.Parallel()
+	issuer := tenanttest.NewIssuer(t, nil)
+	s := &settings.Store{Trust: issuer.Trust()}
+	ctx := issuer.In(t.Context(), t, "acme")
+	other := rolloutEntry(t, settings.PlatformKey("m"), `{}`, 1, 50)
+	other.Key = settings.RolloutKey("m")
+	apply(t, s, feed.Change{Reset: true, Entries: []feed.Entry{
+		schemaEntry(t, "n", `{}`), schemaEntry(t, "m", `{}`), docEntry(t, settings.PlatformKey("n"), `{"v":"a"}`, 1),
+		rolloutEntry(t, settings.PlatformKey("n"), `{"v":1}`, 1, 100), other,
+	}})
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				s.Observe(ctx, settings.Outcome{Took: time.Second})
+				_, _ = settings.For[struct{ V string }](ctx, s, "n")
+			}
+		})
+	}
+	for step := range int32(200) {
+		grown := rolloutEntry(t, settings.PlatformKey("m"), `{}`, step, 50)
+		grown.Key = settings.RolloutKey("m")
+		apply(t, s, feed.Change{Entries: []feed.Entry{grown}})
+		apply(t, s, feed.Change{Entries: []feed.Entry{rolloutEntry(t, settings.PlatformKey("n"), `{"v":1}`, step/10, 100)}})
+	}
+	close(done)
+	readers.Wait()
 }
