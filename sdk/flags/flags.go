@@ -14,8 +14,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
+	"weak"
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
@@ -48,7 +48,7 @@ type Client struct {
 	failed metric.Int64Counter
 	with   flagset.Option
 
-	known atomic.Pointer[known]
+	known known
 
 	mu            sync.Mutex
 	subscriptions map[*Subscription]bool
@@ -66,6 +66,10 @@ func New(c Config) (*Client, error) {
 	client := &Client{
 		store: c.Store, clock: c.Clock, with: flagset.WithConditions(c.Conditions),
 		subscriptions: make(map[*Subscription]bool), watches: make(map[*Watch]bool),
+		known: known{
+			most: maxViews, views: make(map[tenant.UID][]*kept), gone: make(map[string]bool),
+			sets: pool{sets: make(map[string]weak.Pointer[Set])}, same: pool{sets: make(map[string]weak.Pointer[Set])},
+		},
 	}
 	var err error
 	client.failed, err = c.Metrics.Meter("github.com/rowhouse-platform/rowhouse/sdk/flags").Int64Counter("rowhouse.flags.failures",
@@ -73,19 +77,12 @@ func New(c Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("flags: %w", err)
 	}
-	client.known.Store(newKnown(c.Store.Families()))
-	c.Store.OnChange(client.changed)
+	c.Store.OnChangeIn(client.changed, settings.FlagsNamespace, settings.FlagKillsNamespace)
 	return client, nil
 }
 
-// Who is whose flags are asked for. All of it must come from something verified.
-type Who struct {
-	// UID and ID name the tenant. Rules see ID as "tenant".
-	UID tenant.UID
-	ID  tenant.ID
-	// Plan and Region are the tenant's; Environment is where it asks from, "" for none.
-	Plan, Region, Environment string
-}
+// Who is whose flags are asked for. All of it must come from something verified. Rules see ID as "tenant".
+type Who settings.Reader
 
 // Whose returns the tenant of ctx, in the environment of this process. The error is a fault CONTEXT_MISSING.
 func (c *Client) Whose(ctx context.Context) (Who, error) {
@@ -109,6 +106,15 @@ type View struct {
 	Who Who
 	// Plain is an evaluation context without any attribute of a caller's.
 	Plain *flagset.Context
+
+	bound     sync.Once
+	boundText string
+}
+
+// Bound returns what bind makes of the view. It is made once, by the first who asks; all must ask with the same.
+func (v *View) Bound(bind func(*View) string) string {
+	v.bound.Do(func() { v.boundText = bind(v) })
+	return v.boundText
 }
 
 // Identity is what rules see of the tenant, for [flagset.NewContext].
@@ -123,39 +129,55 @@ type Set struct {
 	// Version is a digest of the content in base64url, never cut: equal versions mean equal flags, in all processes.
 	Version string
 
-	text func() []byte
+	text func() string
 }
 
-// Text returns the flags as flagd's JSON, canonical (RFC 8785). It is made once; do not change it.
-func (s *Set) Text() []byte { return s.text() }
-
-// known is what was made of the store's present state. A change drops it as a whole, so that no old set stays alive.
-type known struct {
-	families uint64 // of the store, before anything was made
-
-	mu    sync.RWMutex
-	views map[Who]*View
-	sets  map[string]*Set // by the versions of settings that tenants share
-	same  map[string]*Set // by their own version
-}
-
-func newKnown(families uint64) *known {
-	return &known{families: families, views: make(map[Who]*View), sets: make(map[string]*Set), same: make(map[string]*Set)}
-}
+// Text returns the flags as flagd's JSON, canonical (RFC 8785). It is made once.
+func (s *Set) Text() string { return s.text() }
 
 // For returns what holds for a tenant. The error is a fault STARTING before the first state.
 func (c *Client) For(w Who) (*View, error) {
-	k := c.known.Load()                   // before the store is read: what is read then is at least as new
-	if k.families != c.store.Families() { // a tenant has another parent
-		c.changed()
-		k = c.known.Load()
+	if v := c.known.find(&w); v != nil && c.belongs(v) {
+		return v.View, nil
 	}
-	k.mu.RLock()
-	v := k.views[w]
-	k.mu.RUnlock()
-	if v != nil {
-		return v, nil
+	drops, families := c.known.dropped(), c.store.Families() // before the store is read: what is read then is at least as new
+	v := &kept{parent: c.parentOf(w.UID)}
+	v.families.Store(families)
+	var err error
+	if v.View, err = c.view(w); err != nil {
+		return nil, err
 	}
+	if families == c.store.Families() && !c.known.keep(v, drops) {
+		c.retire(nil, v.View) // whoever asked may have an old answer, of which the change did not know
+	}
+	return v.View, nil
+}
+
+// belongs reports whether what is kept for a tenant is still its parent's.
+func (c *Client) belongs(v *kept) bool {
+	families := c.store.Families()
+	if v.families.Load() == families {
+		return true
+	}
+	if c.parentOf(v.Who.UID) != v.parent {
+		c.changed(settings.Change{Tenants: map[tenant.UID]bool{v.Who.UID: true}})
+		return false
+	}
+	v.families.Store(families)
+	return true
+}
+
+// parentOf is a tenant's parent now, zero without one.
+func (c *Client) parentOf(uid tenant.UID) tenant.UID {
+	if c.store.Trust == nil {
+		return tenant.UID{}
+	}
+	state, _ := c.store.Trust.Tenant(uid)
+	return state.Parent
+}
+
+// view makes what holds for a tenant.
+func (c *Client) view(w Who) (*View, error) {
 	e, ok := c.store.Holds(settings.Reader(w), settings.FlagsNamespace)
 	if !ok {
 		return nil, fault.New(fault.Unavailable, fault.ReasonStarting, "the flags are not loaded yet")
@@ -166,48 +188,43 @@ func (c *Client) For(w Who) (*View, error) {
 		return nil, err
 	}
 	var base *Set // of tenants that have nothing of their own
-	if shared := (Who{Plan: w.Plan, Region: w.Region, Environment: w.Environment}); w != shared {
+	if shared := (Who{Plan: w.Plan, Region: w.Region}); w != shared {
 		v, err := c.For(shared)
 		if err != nil {
 			return nil, err
 		}
 		base = v.Set
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	set, err := k.set(e, kills, base, c)
+	set, err := c.set(e, kills, base)
 	if err != nil {
 		return nil, err
 	}
-	v = &View{Set: set, Who: w, Plain: plain}
-	k.views[w] = v
-	return v, nil
+	return &View{Set: set, Who: w, Plain: plain}, nil
 }
 
-// set returns the compiled set of effective values. The caller holds the lock, so that each is made once.
-func (k *known) set(e, kills settings.Effective, base *Set, c *Client) (*Set, error) {
-	at := e.Version + kills.Version
-	if s := k.sets[at]; s != nil {
+// set returns the compiled set of effective values.
+func (c *Client) set(e, kills settings.Effective, base *Set) (*Set, error) {
+	versions := e.Version + kills.Version
+	if s := c.known.shared(versions); s != nil {
 		return s, nil
 	}
 	var over *flagset.Set
 	if base != nil {
 		over = base.Set
+	} else {
+		c.known.making.Lock()
+		defer c.known.making.Unlock()
+		if s := c.known.shared(versions); s != nil {
+			return s, nil
+		}
 	}
 	compiled, err := flagset.CompileOver(over, Killed(e.Object, kills.Object), c.clock, c.with)
 	if err != nil {
 		return nil, err
 	}
-	text := func() []byte { return settings.Canonical(compiled.Document()) }
 	digest := compiled.Digest()
-	version := base64.RawURLEncoding.EncodeToString(digest[:])
-	s := k.same[version]
-	if s == nil {
-		s = &Set{Set: compiled, Version: version, text: sync.OnceValue(text)}
-		k.same[version] = s
-	}
-	if base == nil {
-		k.sets[at] = s
-	}
-	return s, nil
+	return c.known.share(versions, &Set{
+		Set: compiled, Version: base64.RawURLEncoding.EncodeToString(digest[:]),
+		text: sync.OnceValue(func() string { return string(settings.Canonical(compiled.Document())) }),
+	}), nil
 }

@@ -1,10 +1,10 @@
 package flags_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -243,7 +243,7 @@ func TestKill(t *testing.T) {
 	if err != nil || answer(change.View) != " DISABLED" || !slices.Equal(change.Keys, []string{"checkout"}) {
 		t.Errorf("killed: %v %v, %v", change.Keys, answer(change.View), err)
 	}
-	if !bytes.Contains(change.View.Text(), []byte(`"state":"DISABLED"`)) {
+	if !strings.Contains(change.View.Text(), `"state":"DISABLED"`) {
 		t.Errorf("other evaluators are told %s", change.View.Text())
 	}
 	business := who(t, "globex")

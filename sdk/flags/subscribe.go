@@ -4,6 +4,8 @@ import (
 	"context"
 	"maps"
 	"slices"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
 
 // Change is what became of a tenant's flags.
@@ -35,27 +37,36 @@ func (c *Client) Subscribe(w Who) (*Subscription, *View, error) {
 	return s, v, err
 }
 
-// Next waits until the flags are others than at the last call. The error is that of ctx.
+// Next waits until the flags are others than at the last call, by a change or because the tenant has another parent. The
+// error is that of ctx.
 func (s *Subscription) Next(ctx context.Context) (Change, error) {
 	for {
+		moved := s.moved()
+		if v, err := s.client.For(s.who); err == nil && (s.last == nil || v.Version != s.last.Version) {
+			change := Change{View: v}
+			if s.last == nil {
+				change.Keys = v.Keys()
+			} else {
+				change.Keys = v.Changed(s.last.Set.Set)
+			}
+			s.last = v
+			return change, nil
+		} // else what was there goes on to hold
 		select {
 		case <-ctx.Done():
 			return Change{}, context.Cause(ctx)
 		case <-s.signal:
+		case <-moved:
 		}
-		v, err := s.client.For(s.who)
-		if err != nil || s.last != nil && v.Version == s.last.Version {
-			continue // what was there goes on to hold
-		}
-		change := Change{View: v}
-		if s.last == nil {
-			change.Keys = v.Keys()
-		} else {
-			change.Keys = v.Changed(s.last.Set.Set)
-		}
-		s.last = v
-		return change, nil
 	}
+}
+
+// moved is closed when the tenant may have another parent.
+func (s *Subscription) moved() <-chan struct{} {
+	if s.client.store.Trust == nil {
+		return nil
+	}
+	return s.client.store.Trust.Watch(s.who.UID)
 }
 
 // Close ends the subscription.
@@ -66,16 +77,21 @@ func (s *Subscription) Close() {
 }
 
 // Watch tells which keys may have another answer, for any tenant that was asked for in this process. Who did not ask
-// holds no old answer. It is for one goroutine, and must be closed.
+// holds no old answer. For tenants that were asked for so long ago that nothing is kept of them it names every flag they
+// had, at each change, and may miss one that is new. It is for one goroutine, and must be closed.
 type Watch struct {
-	client  *Client
-	signal  chan struct{} // one place: a signal says "look"
-	retired []*known      // guarded by the client's mu
+	client *Client
+	signal chan struct{} // one place: a signal says "look"
+
+	// Guarded by the client's mu: what was answered from before the changes since the last look, the oldest for each
+	// tenant, and the keys of what is not kept.
+	retired map[Who]*View
+	keys    map[string]bool
 }
 
 // Watch begins now.
 func (c *Client) Watch() *Watch {
-	w := &Watch{client: c, signal: make(chan struct{}, 1)}
+	w := &Watch{client: c, signal: make(chan struct{}, 1), retired: make(map[Who]*View), keys: make(map[string]bool)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.watches[w] = true
@@ -91,22 +107,41 @@ func (w *Watch) Next(ctx context.Context) ([]string, error) {
 			return nil, context.Cause(ctx)
 		case <-w.signal:
 		}
-		keys := make(map[string]bool)
-		for _, k := range w.take() {
-			w.client.compare(k, keys)
-		}
+		retired, keys := w.take()
+		w.client.compare(retired, keys)
 		if len(keys) > 0 {
 			return slices.Sorted(maps.Keys(keys)), nil
 		}
 	}
 }
 
-func (w *Watch) take() []*known {
+func (w *Watch) take() (map[Who]*View, map[string]bool) {
 	w.client.mu.Lock()
 	defer w.client.mu.Unlock()
-	retired := w.retired
-	w.retired = nil
-	return retired
+	retired, keys := w.retired, w.keys
+	w.retired, w.keys = make(map[Who]*View), make(map[string]bool)
+	return retired, keys
+}
+
+// retire notes that what views answered may be so no more. No more of them are noted than are kept.
+func (w *Watch) retire(keys []string, views []*View) {
+	for _, key := range keys {
+		w.keys[key] = true
+	}
+	for _, v := range views {
+		switch {
+		case w.retired[v.Who] != nil: // what was answered first is compared with
+		case len(w.retired) < w.client.known.most:
+			w.retired[v.Who] = v
+		default:
+			for _, key := range v.Keys() {
+				w.keys[key] = true
+			}
+		}
+	}
+	if len(keys)+len(views) > 0 {
+		look(w.signal)
+	}
 }
 
 // Close ends the watch.
@@ -116,12 +151,9 @@ func (w *Watch) Close() {
 	delete(w.client.watches, w)
 }
 
-// compare adds the keys whose answers are others now than they were in k. Tenants that shared a set before and share
-// one now are looked at once.
-func (c *Client) compare(k *known, keys map[string]bool) {
-	k.mu.RLock()
-	views := slices.Collect(maps.Values(k.views))
-	k.mu.RUnlock()
+// compare adds the keys whose answers are others now than views gave. Tenants that shared a set before and share one now
+// are looked at once.
+func (c *Client) compare(views map[Who]*View, keys map[string]bool) {
 	seen := make(map[[2]*Set]bool)
 	for _, old := range views {
 		v, err := c.For(old.Who)
@@ -135,17 +167,25 @@ func (c *Client) compare(k *known, keys map[string]bool) {
 	}
 }
 
-// changed drops what was made of the store's old state, and has everybody look.
-func (c *Client) changed() {
-	old := c.known.Swap(newKnown(c.store.Families()))
+// changed drops what was made of what is no more, and has look whom that concerns.
+func (c *Client) changed(change settings.Change) {
+	dropped, gone := c.known.drop(change, c.store.Families() > 0)
+	c.mu.Lock()
+	for s := range c.subscriptions {
+		if change.Concerns(settings.Reader(s.who), c.parentOf(s.who.UID)) {
+			look(s.signal)
+		}
+	}
+	c.mu.Unlock()
+	c.retire(gone, dropped...)
+}
+
+// retire tells all watches.
+func (c *Client) retire(keys []string, views ...*View) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for s := range c.subscriptions {
-		look(s.signal)
-	}
 	for w := range c.watches {
-		w.retired = append(w.retired, old)
-		look(w.signal)
+		w.retire(keys, views)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -111,11 +112,43 @@ func killsOf(index map[string]*namespace, r Reader, parent tenant.UID, name stri
 }
 
 // OnChange has fn called after each revision that was applied, when readers see it. fn must be quick: the feed waits
-// for it. It is for packages that keep what they made of settings; others use [Store.Notify].
+// for it. Who keeps what it made of settings uses [Store.OnChangeIn]; others use [Store.Notify].
 func (s *Store) OnChange(fn func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changed = append(s.changed, fn)
+}
+
+// OnChangeIn has fn called after each revision by which settings in one of the namespaces may be others, when readers
+// see it, with whose: those of a layer, of kills in it and of a rollout are told alike. fn must be quick: the feed waits
+// for it. It is for packages that keep what they made of settings.
+func (s *Store) OnChangeIn(fn func(Change), namespaces ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keepers = append(s.keepers, keeper{namespaces, fn})
+}
+
+// keeper keeps what it made of some namespaces.
+type keeper struct {
+	namespaces []string
+	fn         func(Change)
+}
+
+// told returns the call that tells a keeper of a revision, nil if it does not concern the keeper.
+func (k keeper) told(news map[string]*Change) func() {
+	var all *Change
+	for _, name := range k.namespaces {
+		if c := news[name]; c != nil {
+			if all == nil {
+				all = new(Change)
+			}
+			all.add(c)
+		}
+	}
+	if all == nil {
+		return nil
+	}
+	return func() { k.fn(*all) }
 }
 
 // edit is a decoded entry of the feed: what becomes of the namespace, and whose settings that changes.
@@ -171,7 +204,7 @@ func (s *Store) apply(change feed.Change, edits []edit) []func() {
 		}
 	}
 	var news map[string]*Change // nobody asks most stores
-	if len(s.watchers) > 0 {
+	if len(s.watchers)+len(s.keepers) > 0 {
 		news = make(map[string]*Change)
 	}
 	rolled := change.Reset
@@ -212,7 +245,21 @@ func (s *Store) apply(change feed.Change, edits []edit) []func() {
 			w.tell(c)
 		}
 	}
-	return s.changed
+	return s.wanted(news)
+}
+
+// wanted are the calls that tell of a revision. The caller holds the lock.
+func (s *Store) wanted(news map[string]*Change) []func() {
+	if len(s.keepers) == 0 {
+		return s.changed
+	}
+	calls := slices.Clone(s.changed)
+	for _, k := range s.keepers {
+		if call := k.told(news); call != nil {
+			calls = append(calls, call)
+		}
+	}
+	return calls
 }
 
 var errKey = errors.New("not the key of a namespace or a document")

@@ -38,6 +38,7 @@ type Store struct {
 
 	mu       sync.RWMutex // guards what is in namespaces
 	changed  []func()
+	keepers  []keeper
 	watchers map[*watcher]bool
 }
 

@@ -1,8 +1,8 @@
 package flagd
 
 import (
-	"bytes"
 	"maps"
+	"strings"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/flags"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -14,7 +14,9 @@ type binding map[string]any
 // bound returns a tenant's flags as a document in which rules have the tenant's own values for {"var":"tenant"} and its
 // like. Providers evaluate it where the caller is: some ignore the context that is sent along, and all believe what the
 // caller says over it. Within bodies of map and its like, var sees elements and is left alone.
-func bound(view *flags.View) string {
+func bound(view *flags.View) string { return view.Bound(bind) }
+
+func bind(view *flags.View) string {
 	who := view.Who.Identity()
 	b := binding{}
 	for name, value := range map[string]string{
@@ -25,7 +27,7 @@ func bound(view *flags.View) string {
 		}
 	}
 	if !b.mentioned(view.Text()) {
-		return string(view.Text())
+		return view.Text()
 	}
 	document := maps.Clone(view.Document())
 	document["flags"] = b.each(document["flags"], b.flag)
@@ -34,9 +36,9 @@ func bound(view *flags.View) string {
 }
 
 // mentioned reports whether a document can read any of it.
-func (b binding) mentioned(text []byte) bool {
+func (b binding) mentioned(text string) bool {
 	for name := range b {
-		if bytes.Contains(text, []byte(`"`+name+`"`)) {
+		if strings.Contains(text, `"`+name+`"`) {
 			return true
 		}
 	}
