@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -98,5 +99,63 @@ func TestStoreTakesRevisionsWholeOrNotAtAll(t *testing.T) {
 	}
 	if s.Find(digest, now) != nil || s.Named(uid, "k1", now) != nil || !s.Loaded() {
 		t.Error("a new state kept an old key")
+	}
+}
+
+// An origin is listed as long as any key of the tenant lists it, and by no key that went.
+func TestOriginsFollowKeys(t *testing.T) {
+	t.Parallel()
+	s, uid := new(clientkey.Store), tenanttest.UID("acme")
+	list := func(id string, origins ...string) func(*configv1.ClientKeyEntry) {
+		return func(e *configv1.ClientKeyEntry) { e.Id, e.Origins = id, origins }
+	}
+	_, first := entry(t, list("k1", "https://a.example", "https://b.example"))
+	_, second := entry(t, list("k2", "https://b.example"))
+	_, server := entry(t, func(e *configv1.ClientKeyEntry) {
+		e.Id, e.Kind, e.Origins = "k3", configv1.ClientKeyKind_CLIENT_KEY_KIND_SERVER, []string{"https://c.example"}
+	})
+	_, narrowed := entry(t, list("k1", "https://b.example"))
+	narrowed.Key = first.Key
+	gone := func(e feed.Entry) feed.Entry { return feed.Entry{Key: e.Key, Deleted: true} }
+	for i, step := range []struct {
+		change feed.Change
+		listed [3]bool
+	}{
+		{feed.Change{Entries: []feed.Entry{first, second, server}}, [3]bool{true, true, false}},
+		{feed.Change{Entries: []feed.Entry{first}}, [3]bool{true, true, false}}, // the same again
+		{feed.Change{Entries: []feed.Entry{narrowed}}, [3]bool{false, true, false}},
+		{feed.Change{Entries: []feed.Entry{gone(narrowed), gone(server)}}, [3]bool{false, true, false}},
+		{feed.Change{Entries: []feed.Entry{gone(second)}}, [3]bool{}},
+		{feed.Change{Entries: []feed.Entry{first}}, [3]bool{true, true, false}},
+		{feed.Change{Reset: true, Entries: []feed.Entry{second}}, [3]bool{false, true, false}},
+	} {
+		if err := s.Apply(step.change); err != nil {
+			t.Fatal(err)
+		}
+		for j, origin := range []string{"https://a.example", "https://b.example", "https://c.example"} {
+			if got := s.Listed(uid, origin); got != step.listed[j] {
+				t.Errorf("step %d: %s is listed: %t", i, origin, got)
+			}
+		}
+	}
+}
+
+// BenchmarkListed is what a page's request pays among 200,000 keys.
+func BenchmarkListed(b *testing.B) {
+	s := new(clientkey.Store)
+	change := feed.Change{Reset: true}
+	for i := range 200_000 {
+		uid := tenanttest.UID(strconv.Itoa(i / 2))
+		_, e := entry(b, func(e *configv1.ClientKeyEntry) { e.Id, e.TenantUid = strconv.Itoa(i), uid[:] })
+		change.Entries = append(change.Entries, e)
+	}
+	if err := s.Apply(change); err != nil {
+		b.Fatal(err)
+	}
+	uid := tenanttest.UID("7")
+	for b.Loop() {
+		if s.Listed(uid, "https://b.example") {
+			b.Fatal("listed")
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
@@ -25,6 +26,7 @@ type Store struct {
 	loaded  bool
 	keys    map[Digest]*Key
 	byID    map[place]*Key
+	origins map[tenant.UID]map[string]int // how many browser keys of a tenant list an origin: each request of a page asks
 	changed chan struct{}
 }
 
@@ -59,12 +61,27 @@ func good(k *Key, now time.Time) *Key {
 func (s *Store) Listed(uid tenant.UID, origin string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for p, k := range s.byID {
-		if p.tenant == uid && k.Allows(origin) {
-			return true
+	return s.origins[uid][origin] > 0
+}
+
+// list counts the origins of a key that comes, or with -1 of one that goes.
+func (s *Store) list(k *Key, by int) {
+	if k.Kind != Browser || len(k.Origins) == 0 {
+		return
+	}
+	listed := s.origins[k.Tenant]
+	if listed == nil {
+		listed = make(map[string]int)
+		s.origins[k.Tenant] = listed
+	}
+	for _, origin := range k.Origins {
+		if listed[origin] += by; listed[origin] == 0 {
+			delete(listed, origin)
 		}
 	}
-	return false
+	if len(listed) == 0 {
+		delete(s.origins, k.Tenant)
+	}
 }
 
 // Loaded reports whether there is a state at all: without one, that a key is not found says nothing.
@@ -106,14 +123,17 @@ func (s *Store) Apply(change feed.Change) error {
 	defer s.mu.Unlock()
 	if change.Reset || s.keys == nil {
 		s.keys, s.byID = make(map[Digest]*Key), make(map[place]*Key)
+		s.origins = make(map[tenant.UID]map[string]int)
 	}
 	for _, e := range edits {
 		if old := s.keys[e.digest]; old != nil {
 			delete(s.byID, place{old.Tenant, old.ID})
+			s.list(old, -1)
 		}
 		delete(s.keys, e.digest)
 		if e.key != nil {
 			s.keys[e.digest], s.byID[place{e.key.Tenant, e.key.ID}] = e.key, e.key
+			s.list(e.key, 1)
 		}
 	}
 	s.loaded = true
@@ -138,6 +158,8 @@ type FollowConfig struct {
 	Dir   string
 	Clock func() time.Time
 	Log   *slog.Logger
+	// Metrics gets how old the keys are, as [feed.Config] says. Default: none.
+	Metrics metric.MeterProvider
 }
 
 // Follow keeps a store up to date, beginning with the last good state on disk. An entry that cannot be read is
@@ -156,6 +178,7 @@ func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
 	}
 	f, err := feed.Start(ctx, feed.Config{
 		Name: FeedName, Open: open, Apply: c.Store.Apply, Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log,
+		Metrics: c.Metrics,
 		Check: func(key string, value []byte) error {
 			_, err := decode(key, value)
 			return err
