@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -125,6 +126,8 @@ type FollowConfig struct {
 	Dir   string
 	Clock func() time.Time
 	Log   *slog.Logger
+	// Metrics gets how old the hooks are, as [feed.Config] says. Default: none.
+	Metrics metric.MeterProvider
 }
 
 // Follow keeps a store up to date, beginning with the last good state on disk. The caller closes the feed.
@@ -132,6 +135,7 @@ func Follow(ctx context.Context, c FollowConfig) (*feed.Feed, error) {
 	service := configv1.NewHookServiceClient(c.Config)
 	f, err := feed.Start(ctx, feed.Config{
 		Name: FeedName, Apply: c.Store.Apply, Keys: c.FeedKeys, Dir: c.Dir, Clock: c.Clock, Log: c.Log,
+		Metrics: c.Metrics,
 		Open: func(ctx context.Context, token string) (feed.Stream, error) {
 			stream, err := service.WatchHooks(ctx, &configv1.WatchHooksRequest{ResumeToken: []byte(token), Replica: c.Replica})
 			if err != nil {

@@ -92,7 +92,7 @@ func (c *Client) ObjectDetail(ctx context.Context, key string, fallback map[stri
 func detail[T any](ctx context.Context, c *Client, r flagset.Result, v T, code flagset.Code, fallback T) Detail[T] {
 	d := Detail[T]{Value: v, Variant: r.Variant(), Reason: r.Reason(), Code: code, Metadata: r.Metadata()}
 	if code != flagset.OK {
-		c.count(ctx, code)
+		c.Count(ctx, code)
 		d.Value, d.Variant, d.Reason = fallback, "", flagset.Error
 	} else if !r.HasValue() {
 		d.Value = fallback
@@ -100,8 +100,12 @@ func detail[T any](ctx context.Context, c *Client, r flagset.Result, v T, code f
 	return d
 }
 
-// count counts an answer that was an error. Keys are no labels: they come from callers.
-func (c *Client) count(ctx context.Context, code flagset.Code) {
+// Count counts an answer that was an error in rowhouse.flags.failures, for servers of other protocols that evaluate views
+// by themselves. [flagset.OK] is none. Keys are no labels: they come from callers.
+func (c *Client) Count(ctx context.Context, code flagset.Code) {
+	if code == flagset.OK {
+		return
+	}
 	c.failed.Add(ctx, 1, metric.WithAttributes(attribute.String("code", code.String())))
 }
 

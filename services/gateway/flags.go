@@ -58,6 +58,7 @@ func (h *house) followClientKeys(ctx context.Context) error {
 	h.flags.flagd = flagd.New(flagd.Config{Door: entrance, Log: h.p.Log})
 	followed, err := clientkey.Follow(context.WithoutCancel(ctx), clientkey.FollowConfig{
 		Config: conn, FeedKeys: keys, Replica: h.c.Replica, Store: &h.flags.keys, Dir: h.c.in("clientkeys"), Clock: h.p.Clock, Log: h.p.Log,
+		Metrics: h.p.Telemetry.MeterProvider(),
 	})
 	if err != nil {
 		return err
@@ -66,7 +67,8 @@ func (h *house) followClientKeys(ctx context.Context) error {
 	return nil
 }
 
-// stillHolds says why a stream of flags must end: the tenant is not served, or other layers are its own now.
+// stillHolds says why a stream of flags must end: the tenant is not served, or it is on another plan or in another region, by
+// which the stream was opened. A tenant that moves to another parent keeps its streams, whose subscriptions hear of it.
 func (h *house) stillHolds(w flags.Who) error {
 	if err := h.standing(w.UID); err != nil {
 		return err

@@ -72,6 +72,7 @@ func (h *house) hooks(ctx context.Context, s *serve.Service, p *serve.Process, k
 	known := hook.NewStore()
 	f, err := hook.Follow(context.WithoutCancel(ctx), hook.FollowConfig{
 		Config: conn, FeedKeys: keys, Replica: serve.Replica(h.c.Replica), Store: known, Dir: string(c.State), Clock: p.Clock, Log: p.Log,
+		Metrics: p.Telemetry.MeterProvider(),
 	})
 	if err != nil {
 		return nil, err

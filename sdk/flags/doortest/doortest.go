@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -35,14 +37,17 @@ type House struct {
 	revision atomic.Int64
 	now      atomic.Int64
 	ending   chan struct{}
+	metrics  *sdkmetric.ManualReader
 }
 
 // New returns a house without flags and keys, at a fixed time.
 func New(tb testing.TB) *House {
 	tb.Helper()
-	h := &House{tb: tb, issuer: tenanttest.NewIssuer(tb, nil), ending: make(chan struct{})}
+	h := &House{tb: tb, issuer: tenanttest.NewIssuer(tb, nil), ending: make(chan struct{}), metrics: sdkmetric.NewManualReader()}
 	h.SetTime(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC))
-	client, err := flags.New(flags.Config{Store: &h.settings, Clock: h.Now})
+	client, err := flags.New(flags.Config{
+		Store: &h.settings, Clock: h.Now, Metrics: sdkmetric.NewMeterProvider(sdkmetric.WithReader(h.metrics)),
+	})
 	h.must(err)
 	h.apply(feed.Entry{Key: settings.NamespaceKey(settings.FlagsNamespace), Value: h.encode(&configv1.SettingsEntry{Schema: `{}`})})
 	h.must(h.keys.Apply(feed.Change{Reset: true}))
@@ -73,6 +78,25 @@ func (h *House) LetTimeRun() { h.now.Store(0) }
 
 // Revision is that of the settings.
 func (h *House) Revision() int64 { return h.revision.Load() }
+
+// Failures is rowhouse.flags.failures, by code.
+func (h *House) Failures() map[string]int64 {
+	h.tb.Helper()
+	var counted metricdata.ResourceMetrics
+	h.must(h.metrics.Collect(h.tb.Context(), &counted))
+	out := make(map[string]int64)
+	for _, scope := range counted.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			sum, ok := m.Data.(metricdata.Sum[int64])
+			for _, p := range sum.DataPoints {
+				if code, known := p.Attributes.Value("code"); ok && known && m.Name == "rowhouse.flags.failures" {
+					out[code.AsString()] += p.Value
+				}
+			}
+		}
+	}
+	return out
+}
 
 // End ends all streams, as a process does before it ends.
 func (h *House) End() { close(h.ending) }

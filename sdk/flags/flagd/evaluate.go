@@ -58,6 +58,9 @@ func (s server) ask(ctx context.Context, attributes *structpb.Struct) (*flags.Vi
 		return nil, nil, fault.New(fault.InvalidArgument, fault.ReasonInvalidField, "the evaluation context holds what no rule can read")
 	}
 	view, err := s.h.c.Door.Flags.For(who)
+	if err != nil {
+		s.h.c.Door.Flags.Count(ctx, flagset.NotReady)
+	}
 	return view, c, err
 }
 
@@ -72,6 +75,7 @@ func resolve[T any](
 	}
 	r := view.Evaluate(q.GetFlagKey(), c)
 	value, code := get(r)
+	s.h.c.Door.Flags.Count(ctx, code)
 	if code != flagset.OK {
 		return d, codeError(q.GetFlagKey(), code)
 	}

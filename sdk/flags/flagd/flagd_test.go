@@ -3,6 +3,7 @@ package flagd_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -412,5 +413,29 @@ func TestSync(t *testing.T) {
 	s.Revoke(s.key)
 	if stream.Receive() || connect.CodeOf(stream.Err()) != connect.CodePermissionDenied {
 		t.Errorf("revoked: %v", stream.Err())
+	}
+}
+
+// What callers' defaults stand in for is counted here as in a process's own evaluations.
+func TestFailuresAreCounted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	option := with(map[string]string{"Authorization": "Bearer " + s.key})
+	c1 := evaluationv1connect.NewServiceClient(s.server.Client(), s.server.URL, option)
+	c2 := evaluationv2connect.NewServiceClient(s.server.Client(), s.server.URL, option)
+	for _, key := range []string{"on", "off", "nothing", "text", "broken"} {
+		_, _ = c1.ResolveBoolean(t.Context(), connect.NewRequest(&v1.ResolveBooleanRequest{FlagKey: key}))
+		_, _ = c2.ResolveBoolean(t.Context(), connect.NewRequest(&v2.ResolveBooleanRequest{FlagKey: key}))
+	}
+	want := map[string]int64{"FLAG_NOT_FOUND": 2, "TYPE_MISMATCH": 2, "PARSE_ERROR": 2}
+	if got := s.Failures(); !maps.Equal(got, want) {
+		t.Errorf("one by one: %v, want %v", got, want)
+	}
+	if _, err := c1.ResolveAll(t.Context(), connect.NewRequest(&v1.ResolveAllRequest{})); err != nil {
+		t.Fatal(err)
+	}
+	want["PARSE_ERROR"], want["GENERAL"] = 3, 1
+	if got := s.Failures(); !maps.Equal(got, want) {
+		t.Errorf("and all: %v, want %v", got, want)
 	}
 }

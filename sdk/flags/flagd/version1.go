@@ -77,6 +77,7 @@ func (s version1) ResolveAll(
 	}
 	for _, key := range view.Keys() {
 		r := view.Evaluate(key, c)
+		s.h.c.Door.Flags.Count(ctx, r.Code())
 		flag, err := anyFlag(r)
 		if err != nil {
 			return nil, err

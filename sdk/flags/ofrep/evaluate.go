@@ -63,6 +63,7 @@ func (h *Handler) single(w http.ResponseWriter, r *http.Request, v door.Visit, k
 	if !visible(v.Key, result.Metadata()) { // an absent flag has none
 		result = flagset.Failed(flagset.FlagNotFound)
 	}
+	h.c.Door.Flags.Count(r.Context(), result.Code())
 	status, answer := answerOf(key, result)
 	writeJSON(w, status, answer)
 	return nil
@@ -78,6 +79,9 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request, v door.Visit) (*fl
 		return nil, nil, err
 	}
 	view, err := h.c.Door.Flags.For(v.Who)
+	if err != nil {
+		h.c.Door.Flags.Count(r.Context(), flagset.NotReady)
+	}
 	return view, c, err
 }
 
@@ -153,6 +157,7 @@ func (h *Handler) bulk(w http.ResponseWriter, r *http.Request, v door.Visit) err
 		if view.Times(key).Read { // the very answer that is sent, should the clock have gone on
 			times.add(key, result)
 		}
+		h.c.Door.Flags.Count(r.Context(), result.Code())
 		_, answer := answerOf(key, result)
 		out.Flags = append(out.Flags, answer)
 	}

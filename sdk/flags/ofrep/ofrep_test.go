@@ -314,3 +314,19 @@ func TestChangeThatIsNotHereYet(t *testing.T) {
 		t.Errorf("the change came while it was waited for: %d", got)
 	}
 }
+
+// What callers' defaults stand in for is counted here as in a process's own evaluations.
+func TestFailuresAreCounted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, key := range []string{"plain", "off", "code", "nothing", "broken"} {
+		s.send(ask{path: single(key), body: `{}`})
+	}
+	if diff := cmp.Diff(map[string]int64{"FLAG_NOT_FOUND": 1, "PARSE_ERROR": 1}, s.Failures()); diff != "" {
+		t.Errorf("one by one (-want +got)\n%s", diff)
+	}
+	s.send(ask{body: `{}`})
+	if diff := cmp.Diff(map[string]int64{"FLAG_NOT_FOUND": 1, "PARSE_ERROR": 2, "GENERAL": 1}, s.Failures()); diff != "" {
+		t.Errorf("and all (-want +got)\n%s", diff)
+	}
+}

@@ -232,6 +232,7 @@ func FollowHooks(ctx context.Context, c Config, known *hook.Store) (*feed.Feed, 
 	public, _ := c.PreviewKey.Public().(ed25519.PublicKey)
 	return feed.Start(ctx, feed.Config{
 		Name: hook.FeedName, Apply: known.Apply, Keys: []ed25519.PublicKey{public}, Clock: c.Clock, Log: c.Log,
+		Metrics: c.Meters,
 		Open: func(ctx context.Context, token string) (feed.Stream, error) {
 			frames, ended := make(chan *apiv1.FeedFrame), make(chan error, 1)
 			go func() {

@@ -59,7 +59,7 @@ type Config struct {
 	Ask *ask.Asker
 	// Hooks are asked before steps; see [Config.WithHooks].
 	Hooks *hook.Asker
-	// Meters makes the metrics of webhooks.
+	// Meters makes the metrics of webhooks and of the feed of hooks.
 	Meters metric.MeterProvider
 	// Secrets seals what settings refer to. Without a key there are no secrets.
 	Secrets secret.Keeper
