@@ -132,6 +132,8 @@ type Base struct {
 	Trust *tenant.Trust
 	// Catalog knows the plans and regions.
 	Catalog *trust.Catalog
+	// Tenancy is a connection to tenancy, as this service.
+	Tenancy grpc.ClientConnInterface
 	// Verifier checks tenant contexts.
 	Verifier *tenant.Verifier
 }
@@ -223,6 +225,7 @@ func (b *Base) follow(ctx context.Context, c Config, s *serve.Service) (*trust.C
 	if err != nil {
 		return nil, fmt.Errorf("dial tenancy: %w", err)
 	}
+	b.Tenancy = conn
 	s.Close = append(s.Close, func() { _ = conn.Close() })
 	// Calls are served on while the process drains, so the feed is not to end before: Close ends it.
 	client, err := trust.Open(context.WithoutCancel(ctx), trust.Config{

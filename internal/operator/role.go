@@ -175,7 +175,7 @@ func workloadPermissions() map[string][]string {
 			"quota.leases.grant", "quota.limits.watch",
 			"tenancy.contextKeys.certify", "tenancy.contexts.refresh", "tenancy.routes.watch", "tenancy.tenants.watch",
 		},
-		RoleConfig:  {"tenancy.events.watch", "tenancy.tenants.watch"},
+		RoleConfig:  {"tenancy.domains.get", "tenancy.events.watch", "tenancy.tenants.watch"},
 		RoleQuota:   {"tenancy.tenants.watch"},
 		RoleApp:     {"config.rollouts.report", "config.settings.watch", "tenancy.contexts.refresh", "tenancy.tenants.watch"},
 		RoleTenancy: {"config.hooks.decide", "config.hooks.watch", "config.rollouts.report", "config.settings.watch"},

@@ -1,18 +1,24 @@
 package config_test
 
 import (
+	"context"
 	"crypto/ed25519"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/brand/preview"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 	"github.com/rowhouse-platform/rowhouse/services/config"
 )
@@ -124,6 +130,13 @@ func TestDraftsRefused(t *testing.T) {
 		_, err = a.CreateBrandPreview(ctx, &configv1.CreateBrandPreviewRequest{Name: name, Host: host})
 		refused(t, host, err, codes.InvalidArgument, fault.ReasonInvalidField)
 	}
+	_, err = a.CreateBrandPreview(ctx, &configv1.CreateBrandPreviewRequest{Name: name, Host: "Globex.Example"})
+	refused(t, "another tenant's host", err, codes.InvalidArgument, fault.ReasonInvalidField)
+	if !strings.Contains(err.Error(), "host is no domain of tenants/acme: globex.example") {
+		t.Errorf("%v", err)
+	}
+	_, err = a.CreateBrandPreview(ctx, &configv1.CreateBrandPreviewRequest{Name: name, Host: "untold.example"})
+	must(t, err) // gateways refuse it where it is not the tenant's
 	_, err = a.CreateBrandPreview(ctx, &configv1.CreateBrandPreviewRequest{Name: name, Host: "a.example", Ttl: durationpb.New(8 * 24 * time.Hour)})
 	refused(t, "8 days", err, codes.InvalidArgument, fault.ReasonInvalidField)
 	_, err = r.as("viewer").CreateBrandPreview(ctx, &configv1.CreateBrandPreviewRequest{Name: name, Host: "a.example"})
@@ -138,5 +151,79 @@ func TestDraftsRefused(t *testing.T) {
 	_, err = a.DeleteBrandDraft(ctx, &configv1.DeleteBrandDraftRequest{Name: name})
 	refused(t, "delete twice", err, codes.NotFound, fault.ReasonResourceNotFound)
 	_, err = a.DeleteBrandDraft(ctx, &configv1.DeleteBrandDraftRequest{Name: name, AllowMissing: true})
+	must(t, err)
+}
+
+// domains stands in for tenancy's: acme has two, and of one nothing is told.
+type domains struct {
+	tenancyv1.UnimplementedDomainServiceServer
+}
+
+// GetDomain implements rowhouse.tenancy.v1.DomainService.
+func (domains) GetDomain(_ context.Context, req *tenancyv1.GetDomainRequest) (*tenancyv1.GetDomainResponse, error) {
+	switch req.GetName() {
+	case "tenants/acme/domains/acme.example", "tenants/acme/domains/a.example":
+		return &tenancyv1.GetDomainResponse{}, nil
+	case "tenants/acme/domains/untold.example":
+		return nil, status.Error(codes.PermissionDenied, "of the release before")
+	default:
+		return nil, status.Error(codes.NotFound, "there is none")
+	}
+}
+
+// What hooks said of a draft is not said of the one that was written while they thought, nor of a later one.
+func TestHooksAnswerForOneDraft(t *testing.T) {
+	t.Parallel()
+	r, to := newHookRig(t)
+	a, ctx := r.as("operator"), t.Context()
+	const doc, name = "tenants/acme/config/brand", "tenants/acme/brandDraft"
+	to.answer("/look", says(`{"allow":false,"reason":"not yet"}`))
+	r.veto(to, "look", failClosed, stepBrand)
+	eventually(t, "config asks look", func() bool {
+		_, err := a.UpdateDocument(ctx, setting(doc, `{"name":"Probe"}`))
+		return fault.ReasonOf(tenantgrpc.FromStatus(err)) == "HOOK_DENIED"
+	})
+	before := a.content(t, doc)
+	var meanwhile sync.Once
+	to.answer("/look", func(w http.ResponseWriter, _ *http.Request) {
+		meanwhile.Do(func() {
+			if _, err := a.UpdateBrandDraft(ctx, draft(name, `{"name":"Second"}`)); err != nil {
+				t.Errorf("while the hook thinks: %v", err)
+			}
+		})
+		_, _ = w.Write([]byte(`{"allow":true}`))
+	})
+	_, err := a.UpdateBrandDraft(ctx, draft(name, `{"name":"First"}`))
+	must(t, err)
+	asked, publish := len(to.at("/look")), &configv1.PublishBrandDraftRequest{Name: name, RequestId: newID()}
+	_, err = a.PublishBrandDraft(ctx, publish)
+	refused(t, "a draft that no hook saw", err, codes.Aborted, fault.ReasonEtagMismatch)
+	if got := a.content(t, doc); got != before {
+		t.Errorf("%s is live", got)
+	}
+	for range 2 { // the second is a repeat
+		resp, err := a.PublishBrandDraft(ctx, publish)
+		must(t, err)
+		if got := resp.GetDocument().GetContent(); got != `{"name":"Second"}` {
+			t.Errorf("%s is live", got)
+		}
+	}
+	if n := len(to.at("/look")) - asked; n != 2 {
+		t.Errorf("it was asked %d times about two drafts", n)
+	}
+}
+
+// A draft for a plan that was deleted meanwhile would be a brand for nobody.
+func TestDraftOfAPlanThatIsGone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.as("operator"), t.Context()
+	_, err := a.UpdateBrandDraft(ctx, draft("plans/free/brandDraft", `{"name":"Free"}`))
+	must(t, err)
+	_, err = r.db.Owner(t).Exec(ctx, `UPDATE settings.brand_draft SET layer_id = 'gone' WHERE layer = 'plan'`)
+	must(t, err)
+	_, err = a.PublishBrandDraft(ctx, &configv1.PublishBrandDraftRequest{Name: "plans/gone/brandDraft"})
+	refused(t, "publish", err, codes.NotFound, fault.ReasonResourceNotFound)
+	_, err = a.DeleteBrandDraft(ctx, &configv1.DeleteBrandDraftRequest{Name: "plans/gone/brandDraft"})
 	must(t, err)
 }

@@ -87,7 +87,8 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Catalog: b.Catalog, Environment: b.Callers.Environment,
 			Feeds: b.Feeds, Clock: b.Clock, Log: b.Log, PreviewKey: b.FeedKey, HTTPSPort: c.HTTPSPort, Webhooks: webhooks,
 			Meters: b.Telemetry.MeterProvider(), ReadsSecrets: b.Callers.ReadsSecrets, Caller: b.Callers.Named, Pace: c.pace,
-			Harm: make(chan struct{}, 1),
+			Domains: tenancyv1.NewDomainServiceClient(b.Tenancy),
+			Harm:    make(chan struct{}, 1),
 		}
 		if webhooks.Box != nil {
 			api.Secrets.KEK = secret.Local{Box: webhooks.Box}

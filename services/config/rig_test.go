@@ -300,6 +300,7 @@ func (r *rig) serveTenancy(more []string) string {
 	s.root = digest.Root()
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(r.source(r.service("tenancy")).ServerTLS())))
 	tenancyv1.RegisterRoutingServiceServer(server, s)
+	tenancyv1.RegisterDomainServiceServer(server, domains{})
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	served := make(chan struct{})
 	go func() { defer close(served); _ = server.Serve(listen) }()

@@ -39,18 +39,6 @@ func TestAnswersSaySomething(t *testing.T) {
 	}
 }
 
-// A link for a host that is somebody else's would never work.
-func TestPreviewIsForTheTenantsHosts(t *testing.T) {
-	t.Parallel()
-	for code, want := range map[codes.Code]int{codes.NotFound: 2, codes.PermissionDenied: 0, codes.Unavailable: 0} {
-		h := &house{answers: map[string]answer{"DomainService/GetDomain": refuse(status.Error(code, "no"))}}
-		got := h.run(t, "brand", "drafts", "preview", "acme", "--host", "Other.Example")
-		if got.code != want || want == 2 && !strings.Contains(got.err, "other.example is no host of tenants/acme") {
-			t.Errorf("%v: status %d, said %q", code, got.code, got.err)
-		}
-	}
-}
-
 // A key that the service refuses leaves no file behind; one whose answer was lost does, for the next try.
 func TestRefusedClientKeyLeavesNoFile(t *testing.T) {
 	t.Parallel()

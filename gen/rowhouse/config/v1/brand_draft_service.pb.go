@@ -506,7 +506,7 @@ type CreateBrandPreviewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "tenants/{tenant}/brandDraft".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The one host of the tenant on which the link works. On others a gateway refuses it.
+	// The one host on which the link works; a domain of the tenant, verified or not. On others a gateway refuses it.
 	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
 	// How long it works, at most 7 days. Default 24 hours.
 	Ttl *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`

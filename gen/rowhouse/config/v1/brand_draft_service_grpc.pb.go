@@ -45,8 +45,9 @@ type BrandDraftServiceClient interface {
 	DeleteBrandDraft(ctx context.Context, in *DeleteBrandDraftRequest, opts ...grpc.CallOption) (*DeleteBrandDraftResponse, error)
 	// PublishBrandDraft makes the draft the document, as a new revision, and drops it with its preview links. Every gateway
 	// shows it within a moment.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH, also when the document changed since the draft was written;
-	// SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED.
+	// Errors: RESOURCE_NOT_FOUND, also for a plan that exists no more; ETAG_MISMATCH, also when the document changed since
+	// the draft was written, or the draft while hooks were asked; SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED;
+	// HOOK_DENIED; HOOK_UNAVAILABLE.
 	PublishBrandDraft(ctx context.Context, in *PublishBrandDraftRequest, opts ...grpc.CallOption) (*PublishBrandDraftResponse, error)
 	// CreateBrandPreview makes a link by which whoever has it sees a tenant's draft, as it is now, on one of the tenant's
 	// domains. It ends with its time, or when the draft is changed, published or dropped.
@@ -143,8 +144,9 @@ type BrandDraftServiceServer interface {
 	DeleteBrandDraft(context.Context, *DeleteBrandDraftRequest) (*DeleteBrandDraftResponse, error)
 	// PublishBrandDraft makes the draft the document, as a new revision, and drops it with its preview links. Every gateway
 	// shows it within a moment.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH, also when the document changed since the draft was written;
-	// SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED.
+	// Errors: RESOURCE_NOT_FOUND, also for a plan that exists no more; ETAG_MISMATCH, also when the document changed since
+	// the draft was written, or the draft while hooks were asked; SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED;
+	// HOOK_DENIED; HOOK_UNAVAILABLE.
 	PublishBrandDraft(context.Context, *PublishBrandDraftRequest) (*PublishBrandDraftResponse, error)
 	// CreateBrandPreview makes a link by which whoever has it sees a tenant's draft, as it is now, on one of the tenant's
 	// domains. It ends with its time, or when the draft is changed, published or dropped.

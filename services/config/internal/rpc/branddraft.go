@@ -9,12 +9,16 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/brand/preview"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/etag"
+	"github.com/rowhouse-platform/rowhouse/internal/hook"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/authority"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
@@ -147,7 +151,10 @@ func (s *brandDraftService) DeleteBrandDraft(
 func (s *brandDraftService) PublishBrandDraft(
 	ctx context.Context, req *configv1.PublishBrandDraftRequest,
 ) (*configv1.PublishBrandDraftResponse, error) {
-	verdict := s.askDocument(ctx, strings.TrimSuffix(req.GetName(), "/brandDraft")+"/config/"+sdk.BrandNamespace)
+	asked, err := s.ask(ctx, strings.TrimSuffix(req.GetName(), "/brandDraft"))
+	if err != nil {
+		return nil, err
+	}
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.PublishBrandDraftResponse, error) {
 		w, d, err := s.open(ctx, tx, "name", req.GetName(), req.GetEtag())
 		if err != nil {
@@ -156,7 +163,10 @@ func (s *brandDraftService) PublishBrandDraft(
 		if d == nil {
 			return nil, missingDraft(w)
 		}
-		if err := verdict.Settle(tx); err != nil {
+		if err := asked.settle(tx, d); err != nil {
+			return nil, err
+		}
+		if err := s.there(w.place.Owner); err != nil {
 			return nil, err
 		}
 		if d.GetBaseRevision() != w.document.GetRevision() {
@@ -176,6 +186,38 @@ func (s *brandDraftService) PublishBrandDraft(
 	})
 }
 
+// askedDraft is what hooks said of a draft as it was then.
+type askedDraft struct {
+	verdict hook.Verdict
+	etag    string // "" where there was no draft
+}
+
+// ask asks hooks about the brand that an owner's draft would become.
+func (s *brandDraftService) ask(ctx context.Context, owner string) (askedDraft, error) {
+	o, err := settings.ParseOwner(owner)
+	if err != nil {
+		return askedDraft{}, nil //nolint:nilerr // the unit of work says so, audited
+	}
+	p, err := s.locate(o)
+	if err != nil {
+		return askedDraft{}, nil //nolint:nilerr // as above
+	}
+	d, err := store.ReadDraft(ctx, s.Pool, p)
+	if err != nil && fault.KindOf(err) != fault.NotFound {
+		return askedDraft{}, pg.Fault(err)
+	}
+	// Without a draft the answer may still be that of a repeat, whose first try has published it.
+	return askedDraft{s.askDocument(ctx, owner+"/config/"+sdk.BrandNamespace, d.GetEtag()), d.GetEtag()}, nil
+}
+
+// settle ends the step if hooks refused it, or were asked about another draft.
+func (a askedDraft) settle(tx *change.Tx, d *configv1.BrandDraft) error {
+	if a.etag != d.GetEtag() {
+		return fault.New(fault.Aborted, fault.ReasonEtagMismatch, "the draft was written anew this moment: read it again")
+	}
+	return a.verdict.Settle(tx)
+}
+
 // defaultPreview is how long a link works unless its maker says otherwise.
 const defaultPreview = 24 * time.Hour
 
@@ -188,15 +230,32 @@ func (c Config) origin(host string) string {
 	return "https://" + net.JoinHostPort(host, strconv.Itoa(c.HTTPSPort))
 }
 
+// ownHost refuses a host that is no domain of the tenant: on another the link would never work, as gateways see to. So if
+// tenancy is away, or is of the release before and does not let config look, the link is made.
+func (s *brandDraftService) ownHost(ctx context.Context, tenantName, given string) (authority.Host, error) {
+	const patience = 2 * time.Second
+	host, err := authority.ParseName(given)
+	if err != nil {
+		return host, badField("host", "is not the name of a host")
+	}
+	if s.Domains == nil {
+		return host, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err = s.Domains.GetDomain(ctx, &tenancyv1.GetDomainRequest{Name: tenantName + "/domains/" + host.String()})
+	if status.Code(err) == codes.NotFound {
+		return host, badField("host", "is no domain of "+tenantName+": "+host.String())
+	}
+	return host, nil
+}
+
 // CreateBrandPreview implements rowhouse.config.v1.BrandDraftService.
 func (s *brandDraftService) CreateBrandPreview(
 	ctx context.Context, req *configv1.CreateBrandPreviewRequest,
 ) (*configv1.CreateBrandPreviewResponse, error) {
+	host, hostErr := s.ownHost(ctx, strings.TrimSuffix(req.GetName(), "/brandDraft"), req.GetHost())
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateBrandPreviewResponse, error) {
-		host, err := authority.ParseName(req.GetHost())
-		if err != nil {
-			return nil, badField("host", "is not the name of a host")
-		}
 		w, d, err := s.open(ctx, tx, "name", req.GetName(), "")
 		if err != nil {
 			return nil, err
@@ -207,6 +266,9 @@ func (s *brandDraftService) CreateBrandPreview(
 		uid, err := tenant.ParseUID(w.place.ID)
 		if err != nil {
 			return nil, badField("name", "is not that of a tenant's draft")
+		}
+		if hostErr != nil {
+			return nil, hostErr
 		}
 		ttl := defaultPreview
 		if req.GetTtl() != nil {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
+	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/feedserver"
 	"github.com/rowhouse-platform/rowhouse/internal/hook"
@@ -42,6 +43,8 @@ type Config struct {
 	Trust *tenant.Trust
 	// Catalog knows the plans and regions by name.
 	Catalog *trust.Catalog
+	// Domains looks up tenants' domains. Optional.
+	Domains tenancyv1.DomainServiceClient
 	// ReadsSecrets says whether a workload is registered to read the secrets of a namespace.
 	ReadsSecrets func(id identity.ID, namespace string) bool
 	// Environment is the environment that a workload is registered for, "" for none.
