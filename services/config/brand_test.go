@@ -352,7 +352,7 @@ func TestContrastGate(t *testing.T) {
 	refused(t, "grey on white", err, codes.FailedPrecondition, "CONTRAST")
 	f, ok := fault.As(tenantgrpc.FromStatus(err))
 	if !ok || len(f.Fields) != 2 || f.Fields[0].Field != "document.content/light/text" || f.Fields[0].Reason != "CONTRAST" ||
-		!strings.Contains(f.Fields[0].Description, "light/text/background has 4.47:1 and needs 4.50:1; the nearest that passes is #777676") {
+		!strings.Contains(f.Fields[0].Description, "light/text/background has 4.47:1 and needs 4.50:1; the nearest that passes is #767676") {
 		t.Errorf("the refusal is %+v", f)
 	}
 	r.set(a, doc, `{"light":{"text":"#767676","surface":"#ffffff"}}`)

@@ -120,7 +120,7 @@ func TestStatesAreLegibleAndDiffer(t *testing.T) {
 // For a few pairs all colours around front and around the answer are asked, for many a grid of all there are.
 func TestNearestIsNearest(t *testing.T) {
 	t.Parallel()
-	for _, c := range [][3]string{{"#777777", "#ffffff", "#ffffff"}, {"#3b82f6", "#ffffff", "#e0f2fe"}, {"#ffcc00", "#fffbe6", "#ffffff"}} {
+	for _, c := range [][3]string{{"#777877", "#ffffff", "#ffffff"}, {"#3b82f6", "#ffffff", "#e0f2fe"}, {"#ffcc00", "#fffbe6", "#ffffff"}} {
 		front, grounds := parse(t, c[0]), []colour.Colour{parse(t, c[1]), parse(t, c[2])}
 		got, ok := colour.Nearest(front, colour.Text, grounds...)
 		if !ok || !passes(got, colour.Text, grounds) {
@@ -146,6 +146,9 @@ func TestNearestIsNearest(t *testing.T) {
 		if colour.Contrast(front, ground) >= colour.Text && got != front {
 			t.Fatalf("%s passes on %s and became %s", front, ground, got)
 		}
+		if front.R == front.G && front.G == front.B {
+			continue
+		}
 		for range 500 {
 			other := grid(random.IntN(1 << 15))
 			if colour.Contrast(other, ground) >= colour.Text && front.Lab().Distance(other.Lab()) < front.Lab().Distance(got.Lab())-1e-9 {
@@ -155,6 +158,29 @@ func TestNearestIsNearest(t *testing.T) {
 	}
 	if c, ok := colour.Nearest(colour.White, 7, colour.White, colour.Black); ok {
 		t.Errorf("%s has 7:1 on white and on black", c)
+	}
+}
+
+// A grey stays grey, though there may be a nearer colour with a tint.
+func TestGreysStayGrey(t *testing.T) {
+	t.Parallel()
+	for _, c := range [][3]string{
+		{"#777777", "#ffffff", "#767676"}, {"#cccccc", "#ffffff", "#767676"}, {"#00000060", "#ffffff", "#767676"},
+		{"#555555", "#000000", "#757575"}, {"#808080", "#3b82f6", ""}, {"#999999", "#fffbe6", ""},
+	} {
+		front, ground := parse(t, c[0]), parse(t, c[1])
+		got, ok := colour.Nearest(front, colour.Text, ground)
+		if !ok || got.R != got.G || got.G != got.B || colour.Contrast(got, ground) < colour.Text || c[2] != "" && got.String() != c[2] {
+			t.Errorf("%s on %s became %s, want %s", c[0], c[1], got, c[2])
+		}
+		step := 1
+		if got.Luminance() < front.Over(ground).Luminance() {
+			step = -1 // the grey one step back does not pass
+		}
+		v := uint8(int(got.R) - step) //nolint:gosec // it is between front and the answer
+		if back := (colour.Colour{R: v, G: v, B: v, A: 255}); colour.Contrast(back, ground) >= colour.Text {
+			t.Errorf("%s on %s: %s is nearer than %s", c[0], c[1], back, got)
+		}
 	}
 }
 

@@ -4,21 +4,31 @@ import (
 	"cmp"
 	"container/heap"
 	"math"
+	"slices"
 )
 
 // Nearest is the opaque colour that has at least the ratio on each of the opaque grounds, and of those the one with the least OKLab
 // distance to front as it is seen on the first ground. It is exact, and the same on every run. ok is false where no
 // colour passes, as on black and white at once with 7:1.
 //
+// A grey becomes a grey where one passes: the nearest colour of all may have a little less of one channel, and who chose a
+// grey does not mean a tint.
+//
 // It halves the cube of all colours into boxes and opens the box first whose nearest corner might be nearest: from darkest
 // to lightest corner both luminance and what the cones take up only grow, so each box has bounds for both.
 func Nearest(front Colour, need Ratio, grounds ...Colour) (nearest Colour, ok bool) {
-	s := search{need: need, goal: front.Lab()}
+	seen := front
+	if len(grounds) > 0 {
+		seen = front.Over(grounds[0])
+	}
+	if seen.R == seen.G && seen.G == seen.B {
+		if grey, ok := nearestGrey(seen, need, grounds); ok {
+			return grey, true
+		}
+	}
+	s := search{need: need, goal: seen.Lab()}
 	for _, g := range grounds {
 		s.grounds = append(s.grounds, g.Luminance())
-	}
-	if len(grounds) > 0 {
-		s.goal = front.Over(grounds[0]).Lab()
 	}
 	for v := range s.linear {
 		s.linear[v] = linear(uint8(v))
@@ -32,6 +42,19 @@ func Nearest(front Colour, need Ratio, grounds ...Colour) (nearest Colour, ok bo
 		s.split(b)
 	}
 	return Colour{}, false
+}
+
+// nearestGrey asks all greys; of two that are as near it takes the darker.
+func nearestGrey(front Colour, need Ratio, grounds []Colour) (nearest Colour, ok bool) {
+	least := math.Inf(1)
+	for v := range 256 {
+		grey := Colour{uint8(v), uint8(v), uint8(v), 255}
+		fails := func(ground Colour) bool { return Contrast(grey, ground) < need }
+		if d := math.Abs(grey.Lab().L - front.Lab().L); d < least && !slices.ContainsFunc(grounds, fails) {
+			nearest, least, ok = grey, d, true
+		}
+	}
+	return nearest, ok
 }
 
 // A box is all colours from low to high, and a bound: none of them is nearer to the goal.
