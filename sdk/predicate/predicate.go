@@ -43,6 +43,18 @@ var ErrCost = errors.New("predicate: the expression costs too much")
 // ErrValue is returned for an evaluation without a result, such as one that asks for a member that is not there.
 var ErrValue = errors.New("predicate: the expression has no value")
 
+// ValueError is an [ErrValue] with CEL's own words, which may quote what the variables hold.
+type ValueError struct{ cause error }
+
+// Error implements error. It holds no value of a variable.
+func (*ValueError) Error() string { return ErrValue.Error() }
+
+// Unwrap makes it an [ErrValue].
+func (*ValueError) Unwrap() error { return ErrValue }
+
+// Why is what CEL says, for those who may see what the variables hold.
+func (e *ValueError) Why() string { return firstLine(e.cause.Error()) }
+
 // Scope is what an expression may ask about.
 type Scope struct{ env *cel.Env }
 
@@ -140,7 +152,7 @@ func (s sizes) EstimateCallCost(function, _ string, _ *checker.AstNode, _ []chec
 }
 
 // Holds evaluates the expression; values must have all variables of its scope. It ends after some milliseconds at most,
-// and waits for nothing. The error is [ErrCost] or [ErrValue], and holds no value of a variable.
+// and waits for nothing. The error is [ErrCost] or a [*ValueError], and says no value of a variable.
 func (p *Predicate) Holds(values map[string]any) (bool, error) { return p.holds(values) }
 
 // Variables are values that are made when an expression asks for them.
@@ -171,11 +183,11 @@ func (p *Predicate) holds(values any) (bool, error) {
 		if cancelled, ok := errors.AsType[interpreter.EvalCancelledError](err); ok && cancelled.Cause == interpreter.CostLimitExceeded {
 			return false, ErrCost
 		}
-		return false, ErrValue
+		return false, &ValueError{err}
 	}
 	b, ok := out.(types.Bool)
 	if !ok {
-		return false, ErrValue
+		return false, &ValueError{fmt.Errorf("it is a %s and not a truth value", out.Type().TypeName())}
 	}
 	return bool(b), nil
 }

@@ -250,11 +250,15 @@ func TestConditionsOfFlags(t *testing.T) {
 		}
 	}
 	r.set(a, "platform/config/flags", flag(`"plan == 'business' && context.age >= 18.0"`))
-	for tenant, want := range map[string]string{"acme": "on TARGETING_MATCH ", "globex": "off DEFAULT "} {
-		e, err := a.ExplainFlag(ctx, &configv1.ExplainFlagRequest{Parent: "tenants/" + tenant, Key: "beta", Context: `{"age":18,"plan":"business"}`})
+	for _, c := range []struct{ tenant, context, want string }{
+		{"acme", `{"age":18,"plan":"business"}`, "on TARGETING_MATCH  "}, {"globex", `{"age":18,"plan":"business"}`, "off DEFAULT  "},
+		{"acme", `{}`, " ERROR PARSE_ERROR its condition: no such key: age"},
+		{"acme", `{"age":"old"}`, " ERROR PARSE_ERROR its condition: no such overload"},
+	} {
+		e, err := a.ExplainFlag(ctx, &configv1.ExplainFlagRequest{Parent: "tenants/" + c.tenant, Key: "beta", Context: c.context})
 		must(t, err)
-		if got := strings.Join([]string{e.GetVariant(), e.GetReason(), e.GetErrorCode()}, " "); got != want {
-			t.Errorf("%s: %q, want %q", tenant, got, want)
+		if got := strings.Join([]string{e.GetVariant(), e.GetReason(), e.GetErrorCode(), e.GetErrorDetails()}, " "); got != c.want {
+			t.Errorf("%s over %s: %q, want %q", c.tenant, c.context, got, c.want)
 		}
 	}
 }

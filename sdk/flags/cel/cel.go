@@ -66,8 +66,20 @@ func (c *condition) Holds(data jsonlogic.Value) (bool, error) {
 	if errors.Is(err, predicate.ErrCost) {
 		return false, fmt.Errorf("cel: %w", jsonlogic.ErrBudget)
 	}
+	if value, ok := errors.AsType[*predicate.ValueError](err); ok {
+		return false, noValue{value}
+	}
 	return holds, err
 }
+
+// noValue says why a condition has no value: whose context it is may read that.
+type noValue struct{ cause *predicate.ValueError }
+
+// Error implements error.
+func (e noValue) Error() string { return e.cause.Why() }
+
+// Unwrap implements errors.
+func (e noValue) Unwrap() error { return e.cause }
 
 // variables are what a condition sees of the data of an evaluation.
 type variables struct{ data jsonlogic.Value }

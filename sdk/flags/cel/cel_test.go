@@ -262,3 +262,28 @@ func BenchmarkCondition(b *testing.B) {
 		})
 	}
 }
+
+// Why tells what Evaluate's code does not.
+func TestWhy(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ targeting, attributes, want string }{
+		{`{"cel":"context.missing == 1"}`, `{}`, "its condition: no such key: missing"},
+		{`{"if":[{"cel":"context.age > 3"},"on"]}`, `{"age":"old"}`, "its condition: no such overload"},
+		{`{"try":[{"cel":"context.missing == 1"},{"throw":"mine"}]}`, `{}`, "its targeting fails: mine"},
+		{`{"try":[{"cel":"context.missing == 1"},"on"]}`, `{}`, ""},
+		{`{"cel":"true"}`, `{}`, ""},
+		{`{"if":[{"cel":"true"},"of"]}`, `{}`, `its targeting gives "of", which is no variant`},
+		{`{"+":["x",1]}`, `{}`, "its targeting fails: NaN"},
+	} {
+		set, err := flagset.Compile(document(t, c.targeting), time.Now, conditions(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := set.Why("a", who(t, c.attributes)); got != c.want {
+			t.Errorf("%s over %s: %q, want %q", c.targeting, c.attributes, got, c.want)
+		}
+		if got := set.Why("b", who(t, c.attributes)); got != "" {
+			t.Errorf("nothing is wrong with b: %s", got)
+		}
+	}
+}

@@ -3,7 +3,9 @@ package flagset
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
+	"strings"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/jsonlogic"
 )
@@ -93,6 +95,35 @@ func (s *Set) target(f *flag, c *Context) Result {
 		return Result{flag: f, variant: v, reason: TargetingMatch}
 	}
 	return f.failed(General)
+}
+
+// Why says for people what is wrong where [Set.Evaluate] answers with a code, and is "" elsewhere. It evaluates again, and may
+// quote the context.
+func (s *Set) Why(key string, c *Context) string {
+	r := s.Evaluate(key, c)
+	switch {
+	case r.code == OK:
+		return ""
+	case r.flag == nil:
+		return "there is no such flag"
+	case r.flag.state == broken:
+		return "its definition cannot be read"
+	case r.flag.state == static:
+		return "its defaultVariant names no variant"
+	}
+	named, err := r.flag.rule.Eval(jsonlogic.Input{Data: c.data, FlagKey: key, Timestamp: s.now().Unix()})
+	switch thrown, _ := errors.AsType[*jsonlogic.Error](err); {
+	case thrown != nil && thrown.Unwrap() != nil:
+		return "its condition: " + thrown.Unwrap().Error()
+	case thrown != nil:
+		return "its targeting fails: " + strings.TrimPrefix(thrown.Error(), "jsonlogic: ")
+	case err != nil:
+		return "its targeting does too much"
+	case named.IsNull():
+		return "its defaultVariant names no variant"
+	default:
+		return fmt.Sprintf("its targeting gives %.100q, which is no variant", variantName(named))
+	}
 }
 
 // variantName is how a rule's result names a variant. Lists and objects name none.

@@ -58,8 +58,12 @@ func (c *compiler) condition(raw any) node {
 		case errors.Is(err, ErrBudget):
 			f.failed, f.spent = true, true
 			return Value{}
+		case f.failed:
+			return Value{}
 		default:
-			return f.throw(failedCondition)
+			f.throw(failedCondition)
+			f.cause = err
+			return Value{}
 		}
 	}}
 }

@@ -25,7 +25,12 @@ type Error struct {
 	// Thrown is an object whose member "type" says what: "NaN", "Invalid Arguments", "Unknown Operator", or what the
 	// rule chose.
 	Thrown Value
+
+	cause error
 }
+
+// Unwrap is what a [Condition] said, nil where none failed. It may quote the data.
+func (e *Error) Unwrap() error { return e.cause }
 
 // Error implements error.
 func (e *Error) Error() string {
@@ -52,6 +57,7 @@ type frame struct {
 	failed bool
 	spent  bool // the budget
 	thrown Value
+	cause  error // of a condition that failed
 }
 
 // scope is what a walk over a list puts before the data around it.
@@ -70,14 +76,14 @@ func run(e expr, in Input) (Value, error) {
 	f := frames.Get().(*frame) //nolint:forcetypeassert // it holds nothing else
 	f.in, f.steps = in, MaxSteps
 	v := e(f)
-	failed, spent, thrown := f.failed, f.spent, f.thrown
-	f.in, f.failed, f.spent, f.thrown = Input{}, false, false, Value{}
+	failed, spent, thrown, cause := f.failed, f.spent, f.thrown, f.cause
+	f.in, f.failed, f.spent, f.thrown, f.cause = Input{}, false, false, Value{}, nil
 	frames.Put(f)
 	switch {
 	case spent:
 		return Value{}, ErrBudget
 	case failed:
-		return Value{}, &Error{Thrown: thrown}
+		return Value{}, &Error{Thrown: thrown, cause: cause}
 	default:
 		return v, nil
 	}
@@ -102,7 +108,7 @@ func (f *frame) throw(what string) Value {
 
 func (f *frame) throwValue(thrown Value) Value {
 	if !f.failed {
-		f.failed, f.thrown = true, thrown
+		f.failed, f.thrown, f.cause = true, thrown, nil
 	}
 	return Value{}
 }

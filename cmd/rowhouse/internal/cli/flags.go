@@ -168,6 +168,6 @@ func showFlagValue(a *app, c *cobra.Command, i *invocation) error {
 	if raw {
 		return i.write(a, c, r)
 	}
-	p := a.printer(c, "VALUE=value VARIANT=variant REASON=reason ERROR=error_code")
+	p := a.printer(c, "VALUE=value VARIANT=variant REASON=reason ERROR=error_code WHY=error_details")
 	return errors.Join(p.row(r), p.close())
 }

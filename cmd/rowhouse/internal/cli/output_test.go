@@ -200,7 +200,7 @@ func TestFlagsAreShown(t *testing.T) {
 		"flags get acme a/b": "{\n  \"state\": \"DISABLED\",\n  \"variants\": {\n    \"on\": true\n  }\n}\n",
 		"flags explain acme a/b -o tsv": "/flags/a~1b/state\tDISABLED\tplans/free/kill\t4\tplatform\n" +
 			"/flags/a~1b/variants\t{\"on\":true}\tplatform\t2\t\n",
-		"flags evaluate acme a/b -o tsv": "\t\tDISABLED\t\n",
+		"flags evaluate acme a/b -o tsv": "\t\tDISABLED\t\t\n",
 	} {
 		got := h.run(t, strings.Fields(args)...)
 		if diff := cmp.Diff(want, got.out); diff != "" || got.code != 0 {

@@ -20,11 +20,15 @@ func TestAnswersSaySomething(t *testing.T) {
 	t.Parallel()
 	answers := map[string]answer{
 		"BrandDraftService/CreateBrandPreview": always(&configv1.CreateBrandPreviewResponse{Uri: "https://a.example:8443/x"}),
-		"WebhookService/RedeliverWebhook":      always(&configv1.RedeliverWebhookResponse{Redelivered: 3}),
+		"FlagService/ExplainFlag": always(&configv1.ExplainFlagResponse{
+			Reason: "ERROR", ErrorCode: "PARSE_ERROR", ErrorDetails: "its condition: no such key: age",
+		}),
+		"WebhookService/RedeliverWebhook": always(&configv1.RedeliverWebhookResponse{Redelivered: 3}),
 	}
 	for line, want := range map[string]string{
 		"brand drafts preview acme --host a.example":                  "https://a.example:8443/x\t",
 		"webhooks redeliver acme billing":                             "3 messages are sent again\n",
+		"flags evaluate acme beta":                                    "its condition: no such key: age",
 		"flags lift note-count --reason repaired-now":                 "lifted note-count at platform\n",
 		"config lift platform portal /banner --reason repaired-now":   "lifted /banner at platform/config/portal\n",
 		"config lift platform portal /banner --reason x-y-z -o json":  "{}\n",

@@ -223,7 +223,10 @@ type ExplainFlagResponse struct {
 	// The flag's metadata over that of all flags, as a JSON object.
 	Metadata string `protobuf:"bytes,6,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// One entry for each leaf of the flag's definition, by pointer.
-	Provenance    []*Provenance `protobuf:"bytes,7,rep,name=provenance,proto3" json:"provenance,omitempty"`
+	Provenance []*Provenance `protobuf:"bytes,7,rep,name=provenance,proto3" json:"provenance,omitempty"`
+	// What is wrong, in words for people, where error_code says that something is: what a condition
+	// in CEL says, or which variant does not exist. It may quote the request's context.
+	ErrorDetails  string `protobuf:"bytes,8,opt,name=error_details,json=errorDetails,proto3" json:"error_details,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -305,6 +308,13 @@ func (x *ExplainFlagResponse) GetProvenance() []*Provenance {
 		return x.Provenance
 	}
 	return nil
+}
+
+func (x *ExplainFlagResponse) GetErrorDetails() string {
+	if x != nil {
+		return x.ErrorDetails
+	}
+	return ""
 }
 
 // KillFlagRequest names a layer and a flag.
@@ -573,7 +583,7 @@ const file_rowhouse_config_v1_flag_service_proto_rawDesc = "" +
 	"\x03key\x18\n" +
 	" \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x03key\x12#\n" +
-	"\acontext\x18\v \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\acontext\"\x86\x02\n" +
+	"\acontext\x18\v \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\acontext\"\xab\x02\n" +
 	"\x13ExplainFlagResponse\x12,\n" +
 	"\x04flag\x18\x01 \x01(\v2\x18.rowhouse.config.v1.FlagR\x04flag\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x18\n" +
@@ -584,7 +594,8 @@ const file_rowhouse_config_v1_flag_service_proto_rawDesc = "" +
 	"\bmetadata\x18\x06 \x01(\tR\bmetadata\x12>\n" +
 	"\n" +
 	"provenance\x18\a \x03(\v2\x1e.rowhouse.config.v1.ProvenanceR\n" +
-	"provenance\"\xb6\x02\n" +
+	"provenance\x12#\n" +
+	"\rerror_details\x18\b \x01(\tR\ferrorDetails\"\xb6\x02\n" +
 	"\x0fKillFlagRequest\x12\x8f\x01\n" +
 	"\x06parent\x18\x01 \x01(\tBw\xbaHtrr\x18\xc8\x012m^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)$R\x06parent\x12*\n" +
 	"\n" +

@@ -142,6 +142,7 @@ func (s *flagService) ExplainFlag(ctx context.Context, req *configv1.ExplainFlag
 			Flag: h.flag(req.GetKey(), definition, flags.Owners(h.flags)[req.GetKey()]), Provenance: h.provenance(req.GetKey()),
 		}
 		answer(out, set.Evaluate(req.GetKey(), data))
+		out.ErrorDetails = set.Why(req.GetKey(), data)
 		return out, nil
 	})
 }
