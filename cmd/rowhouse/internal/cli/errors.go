@@ -445,7 +445,16 @@ func flagMistake(c *cobra.Command, err error) error {
 	for _, found := range regexp.MustCompile(`--([a-z][a-z0-9-]*)`).FindAllStringSubmatch(usages, -1) {
 		names = append(names, found[1])
 	}
-	return usagef("%s has no flag --%s%s; see: %s --help", c.CommandPath(), got, didYouMean(got, names, "--"), c.CommandPath())
+	hint := didYouMean(got, names, "--")
+	if other := synonyms()[got]; slices.Contains(names, other) {
+		hint = "; did you mean --" + other + "?"
+	}
+	return usagef("%s has no flag --%s%s; see: %s --help", c.CommandPath(), got, hint, c.CommandPath())
+}
+
+// synonyms are flags that people try, and the flags that do what they mean, where a command has those.
+func synonyms() map[string]string {
+	return map[string]string{"colour": "primary", "color": "primary", "foreground": "text", "title": "name", "icon": "logo"}
 }
 
 // didYouMean names the candidate nearest to what was typed, or nothing when none is near.

@@ -150,6 +150,8 @@ func TestMistakesSendNothing(t *testing.T) {
 		"verb":             {"tenants lst", "did you mean list?"},
 		"verb unlike any":  {"tenants xyzxyz", `rowhouse tenants has no command "xyzxyz"; see`},
 		"flag":             {"tenants list --fliter x", "did you mean --filter?"},
+		"flag's synonym":   {"brand set acme --colour #777777", "has no flag --colour; did you mean --primary?"},
+		"no synonym here":  {"tenants list --colour red", "has no flag --colour"},
 		"short flag":       {"tenants list -z", "see: rowhouse tenants list --help"},
 		"enum":             {"tenants resume acme --cause biling", "did you mean billing?"},
 		"number":           {"limits set acme requests --tokens many", `"many" is not a whole number`},
