@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"math"
 	"strings"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
@@ -42,13 +41,11 @@ func (s *secretService) EraseTenant(ctx context.Context, req *configv1.EraseTena
 		}
 		return &configv1.EraseTenantResponse{
 			Secrets: e.Secrets, DataKeys: e.DataKeys, Webhooks: e.Webhooks, BrandDrafts: e.BrandDrafts,
-			ClientKeys: bounded(e.ClientKeys), Documents: bounded(e.Documents), Changes: e.Changes, Rollouts: e.Rollouts,
+			ClientKeys: store.Count(len(e.ClientKeys)), Documents: store.Count(len(e.Documents)), Changes: e.Changes, Rollouts: e.Rollouts,
 			BrandAssets: e.BrandAssets,
 		}, unpublish(tx, e)
 	})
 }
-
-func bounded[T any](list []T) int32 { return int32(min(len(list), math.MaxInt32)) }
 
 // unpublish takes what was erased out of the feeds, and names what others see go.
 func unpublish(tx *change.Tx, e store.Erased) error {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -59,7 +60,7 @@ func (e *Erased) changes(ctx context.Context, q Querier, uid string, now time.Ti
 	if err != nil || len(found) == 0 {
 		return err
 	}
-	e.Changes = count(int64(len(found)))
+	e.Changes = Count(len(found))
 	rows, err = q.Query(ctx, `UPDATE settings.change SET state = 'CANCELLED', closing_reason = 'a tenant of its edits was erased',
 			update_time = $2, version = version + 1
 		WHERE uid = ANY ($1::uuid[]) AND state NOT IN ('LIVE', 'CANCELLED') RETURNING id`, found, now)
@@ -114,7 +115,7 @@ func (e *Erased) rollouts(ctx context.Context, q Querier, uid string, _ time.Tim
 		}
 		return nil
 	})
-	e.Rollouts = count(tag.RowsAffected())
+	e.Rollouts = Count(tag.RowsAffected())
 	return err
 }
 
@@ -154,7 +155,7 @@ func (e *Erased) rest(ctx context.Context, q Querier, uid string, _ time.Time) e
 	if err != nil {
 		return err
 	}
-	e.BrandAssets = count(int64(len(files)))
+	e.BrandAssets = Count(len(files))
 	if _, err := q.Exec(ctx, `DELETE FROM settings.brand_content c WHERE sha256 = ANY ($1)
 		AND NOT EXISTS (SELECT FROM settings.brand_asset a WHERE a.sha256 = c.sha256)`, files); err != nil {
 		return err
@@ -170,8 +171,9 @@ func (e *Erased) rest(ctx context.Context, q Querier, uid string, _ time.Time) e
 // counted runs a statement and counts its rows.
 func counted(ctx context.Context, q Querier, n *int32, sql, uid string) error {
 	tag, err := q.Exec(ctx, sql, uid)
-	*n = count(tag.RowsAffected())
+	*n = Count(tag.RowsAffected())
 	return err
 }
 
-func count(n int64) int32 { return int32(min(n, 1<<31-1)) } //nolint:gosec // bounded
+// Count is how many of something were erased, as answers say it.
+func Count[N int | int64](n N) int32 { return int32(min(n, math.MaxInt32)) } //nolint:gosec // bounded
