@@ -212,6 +212,9 @@ func (p *parser) place(depth int) (part, error) {
 	switch {
 	case name == "":
 		return part{}, p.fail(begin, "syntax", "a brace is not followed by a name; '{' in apostrophes is a brace")
+	case strings.HasPrefix(p.in[p.at:], "-"):
+		return part{}, p.fail(begin, "syntax", "%.40q has a hyphen, which ICU's messages do not have in names; a term for messages needs a name without",
+			name+p.run(func(c byte) bool { return c == '-' || letter(c) }))
 	case !known:
 		return part{}, p.fail(begin, "argument", "%.40q is not declared, nor a term of the brand", name)
 	case p.take('}'):
@@ -326,8 +329,11 @@ func (p *parser) space() { p.run(func(c byte) bool { return strings.IndexByte(" 
 // word reads a name, with the space before it; "" where there is none.
 func (p *parser) word() string {
 	p.space()
-	return p.run(func(c byte) bool { return c == '_' || digit(c) || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' })
+	return p.run(letter)
 }
+
+// letter is what names consist of.
+func letter(c byte) bool { return c == '_' || digit(c) || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }
 
 func digit(c byte) bool { return c >= '0' && c <= '9' }
 

@@ -107,6 +107,8 @@ func TestParseRefuses(t *testing.T) {
 		"ä {stranger}":                        "argument 3",
 		"{name":                               "syntax 6",
 		"{name x}":                            "syntax 7",
+		"{name-x}":                            "syntax 1",
+		"a {my-name, plural, other {}}":       "syntax 3",
 		"{name,}":                             "syntax 1",
 		"{name, number}":                      "argument 1",
 		"{name, plural, other {}}":            "argument 1",

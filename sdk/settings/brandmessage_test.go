@@ -105,6 +105,7 @@ func TestMessagesRefused(t *testing.T) {
 	}
 	for text, want := range map[string][]string{
 		message("{stranger}"):             {"/messages/en/trial-ends argument"},
+		message("{sub-workspace}"):        {"/messages/en/trial-ends syntax"},   // ICU has no hyphens in names
 		message("{workspace}"):            {"/messages/en/trial-ends argument"}, // nobody says that term
 		message("{days, plural, one {}}"): {"/messages/en/trial-ends other"},
 		message("{days, plural, other {{days, plural, other {{days, plural, other {{days, plural, other {{days, plural, other {}}}}}}}}}}"): {
