@@ -1,5 +1,5 @@
 // Package settings measures what readers of settings pay: a typed read, the memory of a follower of 100,000 tenants,
-// and how long a write takes until all of a thousand clients read it.
+// how long a write takes until all of a thousand clients read it, and a kill beside a large edit.
 //
 // The measured code is in _test.go files beside what it measures, sdk/settings and services/config, because it needs
 // package testing and, for the fan-out, a config service on a real PostgreSQL.
@@ -45,6 +45,16 @@ func Fanout() measure.Benchmark {
 		About: "ms from the call of a write until a client has applied it, p99 of 1,000 clients of one process on 10 connections, beside " +
 			"the same clients getting everything again; the goal bounds the value",
 		Run: fanout,
+	}
+}
+
+// KillLane compares kills beside edits of a large plan with kills alone.
+func KillLane() measure.Benchmark {
+	return measure.Benchmark{
+		Name: "kill-lane",
+		About: "ms from the call of a kill until each of 20 clients reads it, p99, while a plan of 100,000 tenants with documents of " +
+			"their own is edited again and again, beside kills while nobody edits; the goal bounds the value",
+		Run: killLane,
 	}
 }
 
@@ -101,20 +111,7 @@ func memory(ctx context.Context, env measure.Env) (measure.Result, error) {
 
 func fanout(ctx context.Context, env measure.Env) (measure.Result, error) {
 	const goal = 50
-	binary, err := gotest.Build(ctx, env.Root, "./services/config", env.Scratch)
-	if err != nil {
-		return measure.Result{}, err
-	}
-	server, err := pgserver.Start(ctx, pgserver.Options{Settings: servertest.Durable()})
-	if err != nil {
-		return measure.Result{}, err
-	}
-	defer func() { _ = server.Stop(context.WithoutCancel(ctx)) }()
-	if err := os.Setenv(pgtest.EnvServer, server.DSN(pgserver.Login{})); err != nil {
-		return measure.Result{}, err
-	}
-	defer func() { _ = os.Unsetenv(pgtest.EnvServer) }()
-	all, err := binary.Run(ctx, "^BenchmarkFanout$", "1x")
+	all, err := service(ctx, env, "Fanout")
 	if err != nil {
 		return measure.Result{}, err
 	}
@@ -134,4 +131,41 @@ func fanoutTimes(m map[string]float64) string {
 	return fmt.Sprintf("a client p50 %.1f ms, p99 %.1f ms; the last of 1,000 p50 %.1f ms, p99 %.1f ms; the call alone, with a durable commit, "+
 		"p50 %.1f ms, p99 %.1f ms; full resend p99 %.0f ms",
 		m["ms-p50"], m["ms-p99"], m["ms-last-p50"], m["ms-last-p99"], m["ms-call-p50"], m["ms-call-p99"], m["ms-resend-p99"])
+}
+
+func killLane(ctx context.Context, env measure.Env) (measure.Result, error) {
+	const goal = 25
+	all, err := service(ctx, env, "KillLane")
+	if err != nil {
+		return measure.Result{}, err
+	}
+	m := all["KillLane"]
+	return measure.Result{
+		Name: "kill-lane", Value: m["ms-kill-p99"], Unit: "ms", Peer: "no-edits", Ratio: m["ms-kill-p99"] / m["ms-quiet-p99"],
+		Goal: goal, OK: m["ms-kill-p99"] <= goal && m["edits"] > 0,
+		Beside: []string{
+			fmt.Sprintf("a kill beside edits: p50 %.1f ms, p99 %.1f ms; alone: p50 %.1f ms, p99 %.1f ms",
+				m["ms-kill-p50"], m["ms-kill-p99"], m["ms-quiet-p50"], m["ms-quiet-p99"]),
+			fmt.Sprintf("%.0f edits ended meanwhile, p50 %.0f ms each", m["edits"], m["ms-edit-p50"]),
+			"service, database and all clients, each with TLS and its own check of signatures, share this machine",
+		},
+	}, nil
+}
+
+// service runs a benchmark of services/config once, over a PostgreSQL that commits durably.
+func service(ctx context.Context, env measure.Env, name string) (map[string]gotest.Metrics, error) {
+	binary, err := gotest.Build(ctx, env.Root, "./services/config", env.Scratch)
+	if err != nil {
+		return nil, err
+	}
+	server, err := pgserver.Start(ctx, pgserver.Options{Settings: servertest.Durable()})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = server.Stop(context.WithoutCancel(ctx)) }()
+	if err := os.Setenv(pgtest.EnvServer, server.DSN(pgserver.Login{})); err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.Unsetenv(pgtest.EnvServer) }()
+	return binary.Run(ctx, "^Benchmark"+name+"$", "1x")
 }

@@ -45,7 +45,7 @@ func benchmarks() []measure.Benchmark {
 		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(),
 		replicaread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
 		flags.Static(), flags.Targeting(), flags.Fractional(),
-		settings.Read(), settings.Memory(), settings.Fanout(), webhookfairness.Benchmark(),
+		settings.Read(), settings.Memory(), settings.Fanout(), settings.KillLane(), webhookfairness.Benchmark(),
 	}
 }
 
