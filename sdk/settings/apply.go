@@ -60,7 +60,7 @@ func (n *namespace) forget() {
 func (n *namespace) view(r Reader, parent tenant.UID, kills []Kill) *view {
 	own, env := n.tenants[r.UID], n.environments[tenantEnvironment{r.UID, r.Environment}]
 	rolling := n.rolling().For(r, parent)
-	if own != nil || env != nil {
+	if own != nil || env != nil || rolling.personal() {
 		return &view{
 			schema: n.schema, platform: n.platform, plan: n.plans[r.Plan], region: n.regions[r.Region],
 			parent: n.tenants[parent], tenant: own, env: env, name: r.name(), environment: r.Environment,

@@ -106,6 +106,9 @@ func (r *Rolling) Layer() (l Layer, ok bool) {
 	return r.layer, true
 }
 
+// personal reports whether the rollout is of the reader's own document, whose layer has the reader's name.
+func (r *Rolling) personal() bool { return r != nil && r.level == LevelTenant }
+
 func (r *Rolling) name(who Reader) string {
 	switch r.level {
 	case LevelPlan:

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -193,8 +194,43 @@ func newWorld(tb rapid.TB) *world {
 			uid := t.UID.String()
 			w.keys = append(w.keys, settings.TenantKey(n, uid), settings.EnvironmentKey(n, uid, "staging"), settings.EnvironmentKey(n, uid, "dev"))
 		}
+		w.keys = append(w.keys, settings.RolloutKey(n))
 	}
+	w.keys = append(w.keys, settings.NamespaceKey(settings.KillsNamespace), settings.PlatformKey(settings.KillsNamespace),
+		settings.PlanKey(settings.KillsNamespace, "p"), settings.TenantKey(settings.KillsNamespace, w.tenants[0].UID.String()))
 	return w
+}
+
+// entry draws what a key may have.
+func (w *world) entry(t *rapid.T, key string) *configv1.SettingsEntry {
+	e := &configv1.SettingsEntry{Revision: w.revision}
+	text := rapid.SampledFrom([]string{
+		`{}`, `{"a":1}`, `{"a":{"b":2}}`, `{"a":{"c":null}}`, `{"properties":{"a":{"default":3}}}`,
+		`{"properties":{"a":{"x-kill":{"value":"safe"},"properties":{"b":{"x-kill":{"value":"safer"}}}}}}`, `{"properties":{"a":{"x-lock":"plan"}}}`,
+	}).Draw(t, "value")
+	at := strings.Split(key, "/")
+	switch {
+	case key == settings.NamespaceKey(settings.KillsNamespace):
+		text = settings.KillSchema()
+	case at[0] == "doc" && at[1] == settings.KillsNamespace:
+		text = rapid.SampledFrom([]string{
+			`{}`, `{"n":{"/a":{"reason":"r"}}}`, `{"n":{"/a/b":{}},"m":{"/a":{"by":"ann"}}}`, `{"m":{"/a":{},"/a/b":{},"/gone":{}}}`,
+		}).Draw(t, "kills")
+	case at[0] == "rollout":
+		id := uidOf(rapid.SampledFrom([]string{"rollout-1", "rollout-2"}).Draw(t, "rollout"))
+		e.Rollout = &configv1.RolloutEntry{
+			Id: id[:], SharePercent: rapid.Int32Range(0, 100).Draw(t, "share"), Step: rapid.Int32Range(0, 4).Draw(t, "step"),
+			DocumentKey: rapid.SampledFrom([]string{
+				settings.PlatformKey(at[1]), settings.PlanKey(at[1], "p"), settings.PlanKey(at[1], "r"), settings.RegionKey(at[1], "elsewhere"),
+				settings.TenantKey(at[1], w.tenants[0].UID.String()), settings.TenantKey(at[1], w.tenants[1].UID.String()),
+			}).Draw(t, "rolling"),
+		}
+		if rapid.Bool().Draw(t, "canary") {
+			e.Rollout.Canaries = [][]byte{w.tenants[2].UID[:]}
+		}
+	}
+	e.Schema, e.Content = text, text
+	return e
 }
 
 func (w *world) change(t *rapid.T) feed.Change {
@@ -205,8 +241,7 @@ func (w *world) change(t *rapid.T) feed.Change {
 	for range rapid.IntRange(1, 3).Draw(t, "entries") {
 		w.revision++
 		e := feed.Entry{Key: rapid.SampledFrom(w.keys).Draw(t, "key"), Deleted: !c.Reset && rapid.IntRange(0, 3).Draw(t, "deleted") == 0}
-		value := rapid.SampledFrom([]string{`{}`, `{"a":1}`, `{"a":{"b":2}}`, `{"a":{"c":null}}`, `{"properties":{"a":{"default":3}}}`}).Draw(t, "value")
-		e.Value = encode(t, &configv1.SettingsEntry{Schema: value, Content: value, Revision: w.revision})
+		e.Value = encode(t, w.entry(t, e.Key))
 		if c.Entries = append(c.Entries, e); e.Deleted {
 			delete(w.state, e.Key)
 		} else {
@@ -259,9 +294,11 @@ func TestCachedEqualsUncached(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		s := &settings.Store{Trust: w.trust, Environment: "staging"}
-		for _, n := range []string{"n", "m"} { // without these nothing can be read
+		for n, schema := range map[string]string{ // without these nothing can be read
+			"n": `{"properties":{"a":{"x-kill":{"value":0}}}}`, "m": `{}`, settings.KillsNamespace: settings.KillSchema(),
+		} {
 			key := settings.NamespaceKey(n)
-			w.state[key] = feed.Entry{Key: key, Value: encode(t, &configv1.SettingsEntry{Schema: `{}`})}
+			w.state[key] = feed.Entry{Key: key, Value: encode(t, &configv1.SettingsEntry{Schema: schema})}
 			apply(t, s, feed.Change{Entries: []feed.Entry{w.state[key]}})
 		}
 		for range rapid.IntRange(2, 12).Draw(t, "steps") {

@@ -54,6 +54,12 @@ func TestNothingIsSetForPlansThatDoNotExist(t *testing.T) {
 			_, err := a.PutSecret(ctx, &configv1.PutSecretRequest{Name: layer + "/config/notes/secrets/key", Value: []byte("v")})
 			return err
 		},
+		"brand's draft": func(ctx context.Context, layer string) error {
+			_, err := a.UpdateBrandDraft(ctx, &configv1.UpdateBrandDraftRequest{
+				BrandDraft: &configv1.BrandDraft{Name: layer + "/brandDraft", Content: `{"name":"x"}`}, Reason: reason,
+			})
+			return err
+		},
 		"brand's file": func(ctx context.Context, layer string) error {
 			_, err := a.CreateBrandAsset(ctx, upload(layer, "image/svg+xml", []byte(`<svg xmlns="http://www.w3.org/2000/svg"/>`)))
 			return err
@@ -62,7 +68,7 @@ func TestNothingIsSetForPlansThatDoNotExist(t *testing.T) {
 		for layer, near := range map[string]string{
 			"plans/fre": "plans/free", "plans/busyness": "plans/business", "regions/elswhere": "regions/elsewhere", "plans/gold-and-silver": "",
 		} {
-			if what == "brand's file" && strings.HasPrefix(layer, "regions/") {
+			if strings.HasPrefix(what, "brand's") && strings.HasPrefix(layer, "regions/") {
 				continue // regions have no brand
 			}
 			err := write(t.Context(), layer)
