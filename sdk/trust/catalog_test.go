@@ -39,13 +39,14 @@ func TestFollowsTheCatalog(t *testing.T) {
 	r.server.set(t, "plan/business", planEntry("business"))
 	r.server.set(t, "cell/two", cellEntry("two", "eu"))
 	r.server.set(t, "plan/other", planEntry("gold"))
-	report := r.applied(5)
+	r.server.set(t, "cell/other", cellEntry("three", "us"))
+	report := r.applied(6)
 	has("changes", []string{"business", "free"}, []string{"eu"})
-	if got := report.GetQuarantined(); !slices.Equal(got, []string{"plan/other"}) {
+	if got := slices.Sorted(slices.Values(report.GetQuarantined())); !slices.Equal(got, []string{"cell/other", "plan/other"}) {
 		t.Errorf("in quarantine: %v", got)
 	}
 	r.server.set(t, "plan/free", nil)
-	r.applied(6)
+	r.applied(7)
 	has("deleted", []string{"business"}, []string{"eu"})
 	r.client.Close()
 	r.grpc.Stop()
