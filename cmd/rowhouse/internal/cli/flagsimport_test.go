@@ -54,9 +54,13 @@ func TestFilesOfJSONAreReadStrictly(t *testing.T) {
 			t.Errorf("%s: %+v", line, got)
 		}
 	}
-	twice := write(t, "twice.json", `{"flags":{"a":{},"a":{}}}`)
-	h := new(house)
-	if got := h.run(t, "flags", "import", "-f", twice); got.code != 2 || !strings.Contains(got.err, "/flags/a: a member stands twice") {
-		t.Errorf("a member twice: %+v", got)
+	for text, want := range map[string]string{
+		`{"flags":{"a":{},"a":{}}}`:                                    "/flags/a: a member stands twice",
+		`{"flags":[{"key":"a","state":"ENABLED","state":"DISABLED"}]}`: "/flags/0/state: a member stands twice",
+	} {
+		h := new(house)
+		if got := h.run(t, "flags", "import", "-f", write(t, "twice.json", text)); got.code != 2 || !strings.Contains(got.err, want) || len(h.calls()) > 0 {
+			t.Errorf("a member twice: %+v", got)
+		}
 	}
 }
