@@ -213,7 +213,7 @@ func (p *parser) place(depth int) (part, error) {
 	case name == "":
 		return part{}, p.fail(begin, "syntax", "a brace is not followed by a name; '{' in apostrophes is a brace")
 	case strings.HasPrefix(p.in[p.at:], "-"):
-		return part{}, p.fail(begin, "syntax", "%.40q has a hyphen, which ICU's messages do not have in names; a term for messages needs a name without",
+		return part{}, p.fail(begin, "syntax", "%.40q has a hyphen, which names in ICU's messages do not have; give the term another name",
 			name+p.run(func(c byte) bool { return c == '-' || letter(c) }))
 	case !known:
 		return part{}, p.fail(begin, "argument", "%.40q is not declared, nor a term of the brand", name)

@@ -177,7 +177,7 @@ func TestGreysStayGrey(t *testing.T) {
 		if got.Luminance() < front.Over(ground).Luminance() {
 			step = -1 // the grey one step back does not pass
 		}
-		v := uint8(int(got.R) - step) //nolint:gosec // it is between front and the answer
+		v := uint8(int(got.R) - step)
 		if back := (colour.Colour{R: v, G: v, B: v, A: 255}); colour.Contrast(back, ground) >= colour.Text {
 			t.Errorf("%s on %s: %s is nearer than %s", c[0], c[1], back, got)
 		}

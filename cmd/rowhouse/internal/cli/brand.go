@@ -39,7 +39,8 @@ func brands() noun {
 				long: "Change parts of a brand; what is not named stays. An empty value removes what this layer sets. Other colours\n" +
 					"are set by their role: --set light.on-primary=#ffffff. What is set for a domain that the tenant does not have, as it may\n" +
 					"come later, is kept with a warning.",
-				more: brandFlags, ownFile: true, before: readBrand, show: showBrand, preset: map[string]string{"document.content": "{}", "allow_missing": "true"},
+				more: brandFlags, ownFile: true, before: readBrand, show: showBrand,
+				preset: map[string]string{"document.content": "{}", "allow_missing": "true"},
 				example: "rowhouse brand set acme --name \"Acme Rockets\" --primary '#b91c1c' --primary-dark '#fca5a5'\n" +
 					"rowhouse brand set acme --logo acme.png",
 			},

@@ -176,4 +176,4 @@ func counted(ctx context.Context, q Querier, n *int32, sql, uid string) error {
 }
 
 // Count is how many of something were erased, as answers say it.
-func Count[N int | int64](n N) int32 { return int32(min(n, math.MaxInt32)) } //nolint:gosec // bounded
+func Count[N int | int64](n N) int32 { return int32(min(n, math.MaxInt32)) }
