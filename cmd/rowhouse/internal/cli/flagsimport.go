@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -53,6 +54,32 @@ func (f *flagImport) read(a *app, c *cobra.Command, r *call) error {
 	}
 	f.compare(document.GetName(), before, next)
 	document.Content = string(settings.Canonical(next))
+	if document.GetEtag() == "" && !request.GetValidateOnly() {
+		return a.stillMissing(c, request)
+	}
+	return nil
+}
+
+// stillMissing sets the etag of a document that did not exist, which only an answer has: what somebody makes meanwhile
+// is not replaced.
+func (a *app) stillMissing(c *cobra.Command, request *configv1.UpdateDocumentRequest) error {
+	try := proto.CloneOf(request)
+	try.ValidateOnly, try.RequestId = true, ""
+	m, err := findMethod("DocumentService/UpdateDocument")
+	if err != nil {
+		return err
+	}
+	r := newCall(m)
+	r.request = try
+	answer, err := a.do(c.Context(), c, r)
+	if err != nil {
+		return err
+	}
+	response, ok := answer.(*configv1.UpdateDocumentResponse)
+	if !ok || response.GetDocument().GetRevision() > 0 {
+		return fmt.Errorf("%s was made meanwhile; import again", request.GetDocument().GetName())
+	}
+	request.Document.Etag = response.GetDocument().GetEtag()
 	return nil
 }
 

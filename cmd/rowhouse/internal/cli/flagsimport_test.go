@@ -1,8 +1,12 @@
 package cli
 
 import (
+	"context"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 )
@@ -38,6 +42,45 @@ func TestFlagsImport(t *testing.T) {
 				t.Errorf("sent %v", sent)
 			}
 		})
+	}
+}
+
+// Who makes the document after it was found missing does not lose what they wrote.
+func TestFlagsImportReplacesNothingUnseen(t *testing.T) {
+	t.Parallel()
+	const name = "platform/config/flags"
+	file := write(t, "flags.json", `{"flags": {"a": {"state": "ENABLED"}}}`)
+	for _, when := range []string{"before the try", "after the try"} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			k := newKeeper()
+			k.schema("namespaces/flags", `{}`)
+			h := &house{answers: k.answers()}
+			h.answers["DocumentService/GetDocument"] = func(context.Context, proto.Message) (proto.Message, error) {
+				if when == "before the try" {
+					defer k.set(name, `{"flags":{"theirs":{}}}`)
+				}
+				return nil, refusedBy(codes.NotFound, "RESOURCE_NOT_FOUND", "%s does not exist", name)
+			}
+			h.answers["DocumentService/UpdateDocument"] = func(ctx context.Context, m proto.Message) (proto.Message, error) {
+				answer, err := k.update(ctx, m)
+				if m.(*configv1.UpdateDocumentRequest).GetValidateOnly() && when == "after the try" {
+					k.set(name, `{"flags":{"theirs":{}}}`)
+				}
+				return answer, err
+			}
+			got := h.run(t, "flags", "import", "-f", file)
+			if got.code == 0 || !strings.Contains(k.documents[name].GetContent(), "theirs") {
+				t.Errorf("it went over what is there: %+v", got)
+			}
+		})
+	}
+	k := newKeeper()
+	k.schema("namespaces/flags", `{}`)
+	h := &house{answers: k.answers()}
+	h.answers["DocumentService/GetDocument"] = refuse(refusedBy(codes.NotFound, "RESOURCE_NOT_FOUND", "%s does not exist", name))
+	if got := h.run(t, "flags", "import", "-f", file); got.code != 0 || k.documents[name] == nil {
+		t.Errorf("where nothing is: %+v", got)
 	}
 }
 

@@ -400,4 +400,23 @@ func TestApplyAsChange(t *testing.T) {
 	gone := &house{answers: late}
 	gone.run(t, "config", "apply", "plans/free", "portal", "-f", filepath.Join(dir, "plans/free/portal.yaml"), "--as-change", "merge-1", "--yes").
 		says(t, "an id that is taken", 1, "nothing was proposed", "RESOURCE_EXISTS")
+
+	k.proposed = nil
+	meanwhile := k.answers()
+	create := meanwhile["ChangeService/CreateChange"]
+	meanwhile["ChangeService/CreateChange"] = func(ctx context.Context, m proto.Message) (proto.Message, error) {
+		answer, err := create(ctx, m)
+		if req := m.(*configv1.CreateChangeRequest); !req.GetValidateOnly() { // it was not there a moment ago
+			answer.(*configv1.CreateChangeResponse).GetChange().GetEdits()[0].BaseRevision = 99
+		}
+		return answer, err
+	}
+	made := &house{answers: meanwhile}
+	made.run(t, "config", "apply", "plans/new", "portal", "-f", filepath.Join(dir, "plans/new/portal.yaml"), "--as-change", "merge-2", "--yes").
+		says(t, "a document made meanwhile", 1, "changes/merge-2 is a draft, and was not submitted", "plans/new/config/portal was made meanwhile")
+	for _, c := range made.calls() {
+		if c.method == "ChangeService/SubmitChange" {
+			t.Error("it was submitted")
+		}
+	}
 }

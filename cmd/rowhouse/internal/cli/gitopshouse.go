@@ -188,7 +188,8 @@ func (h *configHouse) rule(ctx context.Context, namespace string, c gitops.Chang
 	return response.GetNamespace().GetEtag(), err
 }
 
-// propose makes a change of edits, or asks whether it could be made.
+// propose makes a change of edits, or asks whether it could be made. A change that comes with an error is made, and would
+// replace what the plan did not see.
 func (h *configHouse) propose(ctx context.Context, id string, edits []gitops.Edit, only bool) (*configv1.Change, error) {
 	change := &configv1.Change{Reason: h.reason}
 	for _, e := range edits {
@@ -205,8 +206,8 @@ func (h *configHouse) propose(ctx context.Context, id string, edits []gitops.Edi
 		return nil, err
 	}
 	for i, e := range response.GetChange().GetEdits() {
-		if only && i < len(edits) && edits[i].Revision == 0 && e.GetBaseRevision() > 0 {
-			return nil, fmt.Errorf("%s was made meanwhile; plan again", e.GetName())
+		if i < len(edits) && edits[i].Revision == 0 && e.GetBaseRevision() > 0 {
+			return response.GetChange(), fmt.Errorf("%s was made meanwhile; plan again", e.GetName())
 		}
 	}
 	return response.GetChange(), nil

@@ -52,6 +52,9 @@ func (a *app) propose(c *cobra.Command, f *files, args []string, h *configHouse,
 		return err
 	}
 	change, err := h.propose(c.Context(), id, edits, false)
+	if err != nil && change != nil {
+		return &proposalError{change.GetName() + " is a draft, and was not submitted", err}
+	}
 	if err != nil {
 		return &proposalError{"nothing was proposed", asRefusal(err)}
 	}

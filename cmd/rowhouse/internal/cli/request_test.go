@@ -24,6 +24,7 @@ func write(t *testing.T, name, content string) string {
 func TestWhatIsSent(t *testing.T) {
 	t.Parallel()
 	const id = `"request_id":"` + requestID + `"`
+	secondID := strings.Replace(id, "000001\"", "000002\"", 1)
 	app := write(t, "app.yaml", "display_name: Notes\nupstreams:\n- {cell: cells/cell-1, spiffe_id: 'spiffe://x/app/notes'}\netag: '\"e\"'\nuid: ignored\n")
 	notes := write(t, "notes.yaml", "page: {size: 5}\n")
 	dir := filepath.Dir(write(t, "0001_notes.sql", "SELECT 1"))
@@ -97,8 +98,10 @@ func TestWhatIsSent(t *testing.T) {
 		"kill":              {[]string{"flags", "kill", "checkout", "--reason", "it charges twice"}, `config FlagService/KillFlag {"parent":"platform",` + id + `,"reason":"it charges twice","key":"checkout"}`},
 		"kill of a plan":    {[]string{"flags", "kill", "checkout", "plans/free", "--reason", "it charges twice"}, `config FlagService/KillFlag {"parent":"plans/free",` + id + `,"reason":"it charges twice","key":"checkout"}`},
 		"lift":              {[]string{"flags", "lift", "checkout", "acme", "--reason", "it was repaired"}, `config FlagService/LiftFlag {"parent":"tenants/acme",` + id + `,"reason":"it was repaired","key":"checkout"}`},
-		"import":            {[]string{"flags", "import", "-f", flagd}, `config DocumentService/GetDocument {"name":"platform/config/flags"}` + "\n" + `config DocumentService/UpdateDocument {"document":{"name":"platform/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\",\"variants\":{\"v\":1}}}}"},"allow_missing":true,` + id + `}`},
-		"import a list":     {[]string{"flags", "import", "plans/free", "-f", flagList}, `config DocumentService/GetDocument {"name":"plans/free/config/flags"}` + "\n" + `config DocumentService/UpdateDocument {"document":{"name":"plans/free/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\"}}}"},"allow_missing":true,` + id + `}`},
+		"import":            {[]string{"flags", "import", "-f", flagd}, `config DocumentService/GetDocument {"name":"platform/config/flags"}` + "\n" + `config DocumentService/UpdateDocument {"document":{"name":"platform/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\",\"variants\":{\"v\":1}}}}"},"allow_missing":true,` + id + `,"validate_only":true}` + "\n" +
+			`config DocumentService/UpdateDocument {"document":{"name":"platform/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\",\"variants\":{\"v\":1}}}}"},"allow_missing":true,` + secondID + `}`},
+		"import a list":     {[]string{"flags", "import", "plans/free", "-f", flagList}, `config DocumentService/GetDocument {"name":"plans/free/config/flags"}` + "\n" + `config DocumentService/UpdateDocument {"document":{"name":"plans/free/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\"}}}"},"allow_missing":true,` + id + `,"validate_only":true}` + "\n" +
+			`config DocumentService/UpdateDocument {"document":{"name":"plans/free/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\"}}}"},"allow_missing":true,` + secondID + `}`},
 		"platform chain":    {[]string{"audit", "list"}, `tenancy AuditService/ListEvents {"parent":"chains/platform","page_size":50}`},
 		"other chains":      {[]string{"audit", "verify", "platform", "--service", "gateway"}, `gateway AuditService/VerifyChain {"name":"chains/platform"}`},
 		"event":             {[]string{"audit", "get", "0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c", "3", "--service=quota"}, `quota AuditService/GetEvent {"name":"chains/0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c/events/3"}`},
