@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/spf13/cobra"
 
@@ -117,13 +118,15 @@ func showVersion(a *app, c *cobra.Command, i *invocation) error {
 	return errors.Join(p.rowsOf(m.Get(fieldAt(m.Descriptor(), "versions")).List()), p.close())
 }
 
-// rewrapAll repeats the call until nothing remains, or a call finds nothing that it could do.
+// rewrapAll repeats the call until nothing remains. A call after which no fewer remain than before ends it: replicas whose
+// first lines differ undo what the other did, for ever.
 func rewrapAll(a *app, c *cobra.Command, i *invocation) error {
 	request, ok := i.call.request.(*configv1.RewrapSecretsRequest)
 	if !ok {
 		return errors.New("config secrets rewrap sends another request")
 	}
 	var total int32
+	remaining := int64(math.MaxInt64)
 	for {
 		r, ok := i.response.(*configv1.RewrapSecretsResponse)
 		if !ok {
@@ -134,6 +137,11 @@ func rewrapAll(a *app, c *cobra.Command, i *invocation) error {
 			i.verb.wide = true
 			return i.write(a, c, r)
 		}
+		if r.GetRemaining() >= remaining {
+			return fmt.Errorf("after %d keys %d remain, no fewer than a call before: have all of config's processes the same first line "+
+				"in the file of kek?", total, r.GetRemaining())
+		}
+		remaining = r.GetRemaining()
 		again := newCall(i.call.method)
 		again.request = &configv1.RewrapSecretsRequest{Parent: request.GetParent()}
 		response, err := a.do(c.Context(), c, again)
