@@ -11,13 +11,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/nearest"
 )
 
 // maxSize bounds what is read; our files are far smaller.
@@ -195,50 +199,15 @@ func keys(t reflect.Type, into map[string]reflect.Type) {
 }
 
 func unknown(key *yaml.Node, known map[string]reflect.Type, where string) error {
-	nearest, best := "", 1<<30
-	for name := range known {
-		d := distance(key.Value, name)
-		if d < best || d == best && name < nearest {
-			nearest, best = name, d
-		}
-	}
 	in := ""
 	if where != "" {
 		in = " in " + where
 	}
-	return fmt.Errorf("%d: unknown key %q%s; the nearest known key is %q", key.Line, key.Value, in, nearest)
-}
-
-// Nearest returns the name that what was written is most likely a slip for, the first of several, or "" when none is near.
-func Nearest(written string, names []string) string {
-	nearest, best := "", min(len(written)/2, 3)+1
-	for _, name := range names {
-		if d := distance(written, name); d < best {
-			nearest, best = name, d
-		}
+	hint := ""
+	if near := nearest.Name(key.Value, slices.Sorted(maps.Keys(known))); near != "" {
+		hint = fmt.Sprintf("; the nearest known key is %q", near)
 	}
-	return nearest
-}
-
-// distance is the number of single-byte edits from a to b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return fmt.Errorf("%d: unknown key %q%s%s", key.Line, key.Value, in, hint)
 }
 
 // rebase makes relative paths relative to dir.

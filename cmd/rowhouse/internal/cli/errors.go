@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rowhouse-platform/rowhouse/internal/prove"
+	"github.com/rowhouse-platform/rowhouse/sdk/nearest"
 )
 
 // Exit statuses beside 0 and 1.
@@ -457,39 +458,14 @@ func synonyms() map[string]string {
 	return map[string]string{"colour": "primary", "color": "primary", "foreground": "text", "title": "name", "icon": "logo"}
 }
 
-// didYouMean names the candidate nearest to what was typed, or nothing when none is near.
+// didYouMean names the candidate that what was typed begins, or else the nearest; nothing when none is near.
 func didYouMean(got string, candidates []string, prefix string) string {
-	best, at := "", len(got)/2+2
-	for _, c := range candidates {
-		if d := distance(got, c); d < at {
-			best, at = c, d
-		}
+	begun := func(c string) bool { return got != "" && strings.HasPrefix(c, got) }
+	if i := slices.IndexFunc(candidates, begun); i >= 0 {
+		return "; did you mean " + prefix + candidates[i] + "?"
 	}
-	if best == "" {
-		return ""
+	if near := nearest.Name(got, candidates); near != "" {
+		return "; did you mean " + prefix + near + "?"
 	}
-	return "; did you mean " + prefix + best + "?"
-}
-
-// distance is the Levenshtein distance; a prefix is near.
-func distance(a, b string) int {
-	if a != "" && strings.HasPrefix(b, a) {
-		return 1
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			corner, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, corner+cost)
-		}
-	}
-	return row[len(b)]
+	return ""
 }

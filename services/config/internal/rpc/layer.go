@@ -3,8 +3,8 @@ package rpc
 import (
 	"slices"
 
-	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/nearest"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 )
 
@@ -29,7 +29,7 @@ func (c Config) there(o settings.Owner) error {
 		return nil
 	}
 	refusal := fault.New(fault.NotFound, fault.ReasonResourceNotFound, "%s does not exist", o).WithMetadata("resource", o.String())
-	if near := yamlfile.Nearest(o.Name, known); near != "" {
+	if near := nearest.Name(o.Name, known); near != "" {
 		o.Name = near
 		refusal.Message += "; did you mean " + o.String() + "?"
 	}
