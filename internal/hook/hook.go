@@ -93,7 +93,8 @@ func (v Verdict) Settle(u Unit) error {
 // skipper is a request of a step before which hooks are asked.
 type skipper interface{ GetSkipHooks() string }
 
-// Ask asks all hooks of a step, in two seconds at most. It belongs before the unit of work, which must not wait for them.
+// Ask asks all hooks of a step, for as long as patience says at most; a process that has never heard which hooks there are
+// waits for that first, up to loadPatience. It belongs before the unit of work, which must not wait for them.
 // What the step writes and neither the request nor the question holds is named by versions: an answer is not remembered for
 // another one.
 func (a *Asker) Ask(ctx context.Context, q *configv1.HookQuestion, versions ...string) Verdict {

@@ -49,8 +49,8 @@ func TestHooksAreNeverOnADataPath(t *testing.T) {
 	})
 	slices.Sort(asking)
 	want := []string{
-		"CreateDomain", "CreateRollout", "CreateTenant", "DeleteDocument", "PublishBrandDraft", "PublishChange", "UpdateDocument",
-		"UpdateDomain", "UpdateTenant", "VerifyDomain",
+		"AdvanceRollout", "CreateDomain", "CreateRollout", "CreateTenant", "DeleteDocument", "PublishBrandDraft", "PublishChange",
+		"UpdateDocument", "UpdateDomain", "UpdateTenant", "VerifyDomain",
 	}
 	if !slices.Equal(asking, want) || methods < 100 {
 		t.Errorf("of %d methods %q may ask hooks, want %q", methods, asking, want)

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -51,7 +52,28 @@ func TestHooksRefuseRollouts(t *testing.T) {
 	refused(t, "a rollout", err, codes.FailedPrecondition, "HOOK_DENIED")
 	req := rolling("platform/config/portal", `{"price":3}`)
 	req.SkipHooks = "the freeze is over, its hook is not"
-	r.begin(a, req)
+	made := r.begin(a, req)
+	asked := len(to.at("/freeze"))
+	again := &configv1.AdvanceRolloutRequest{Name: made.GetName(), Reason: rolloutReason}
+	_, err = a.AdvanceRollout(t.Context(), again) // a step of what was let pass
+	must(t, err)
+	_, err = a.HaltRollout(t.Context(), &configv1.HaltRolloutRequest{Name: made.GetName(), Reason: rolloutReason})
+	must(t, err)
+	if n := len(to.at("/freeze")) - asked; n != 0 {
+		t.Errorf("it was asked %d times about a step and a halt", n)
+	}
+	_, err = a.AdvanceRollout(t.Context(), again)
+	refused(t, "a halted rollout resumed", err, codes.FailedPrecondition, "HOOK_DENIED")
+	if got, err := a.GetRollout(t.Context(), &configv1.GetRolloutRequest{Name: made.GetName()}); err != nil ||
+		got.GetRollout().GetState() != configv1.RolloutState_ROLLOUT_STATE_HALTED {
+		t.Errorf("it is %v, %v", got, err)
+	}
+	again.SkipHooks = "the freeze is over, its hook is not"
+	_, err = a.AdvanceRollout(t.Context(), again)
+	must(t, err)
+	if e := r.lastEvent("AdvanceRollout", ""); !slices.Contains(e.GetChangedPaths(), "skip_hooks") {
+		t.Errorf("the record of it is %v", e)
+	}
 }
 
 // A schema that comes by a change must be good for the tenants on the new side of a rollout, too, and what that refers

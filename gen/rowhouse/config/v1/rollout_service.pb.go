@@ -402,7 +402,9 @@ type AdvanceRolloutRequest struct {
 	// Whether to check everything and change nothing.
 	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// Why, 10 to 500 characters.
-	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why hooks are not asked before a halted rollout begins anew, 10 to 500 characters. Needs the permission config.hooks.skip, and is audited.
+	SkipHooks     string `protobuf:"bytes,40,opt,name=skip_hooks,json=skipHooks,proto3" json:"skip_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -468,6 +470,13 @@ func (x *AdvanceRolloutRequest) GetValidateOnly() bool {
 func (x *AdvanceRolloutRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *AdvanceRolloutRequest) GetSkipHooks() string {
+	if x != nil {
+		return x.SkipHooks
 	}
 	return ""
 }
@@ -967,7 +976,7 @@ const file_rowhouse_config_v1_rollout_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"w\n" +
 	"\x14ListRolloutsResponse\x127\n" +
 	"\brollouts\x18\x01 \x03(\v2\x1b.rowhouse.config.v1.RolloutR\brollouts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xff\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xad\x02\n" +
 	"\x15AdvanceRolloutRequest\x12S\n" +
 	"\x04name\x18\x01 \x01(\tB?\xbaH<r:\x18x26^namespaces/[a-z](-?[a-z0-9])*/rollouts/[0-9a-f-]{36}$R\x04name\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
@@ -976,7 +985,11 @@ const file_rowhouse_config_v1_rollout_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\"\n" +
 	"\x06reason\x18\x05 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\n" +
-	"\x18\xf4\x03R\x06reason\"O\n" +
+	"\x18\xf4\x03R\x06reason\x12,\n" +
+	"\n" +
+	"skip_hooks\x18( \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\n" +
+	"\x18\xf4\x03R\tskipHooks\"O\n" +
 	"\x16AdvanceRolloutResponse\x125\n" +
 	"\arollout\x18\x01 \x01(\v2\x1b.rowhouse.config.v1.RolloutR\arollout\"\xfc\x01\n" +
 	"\x12HaltRolloutRequest\x12S\n" +

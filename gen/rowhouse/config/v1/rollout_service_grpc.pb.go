@@ -51,10 +51,11 @@ type RolloutServiceClient interface {
 	ListRollouts(ctx context.Context, in *ListRolloutsRequest, opts ...grpc.CallOption) (*ListRolloutsResponse, error)
 	// AdvanceRollout goes on by hand: from a step to the next without waiting, from the last to
 	// completion, or, with a halted rollout, anew to its roll call, if its document is still what
-	// it began with.
+	// it began with. Only that publishes, so only before that hooks are asked about the document.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH, also when the rollout was halted while this was
 	// judged; ROLLOUT_RUNNING if another one runs by now; SELF_APPROVAL for an author of an approved
-	// change that began it; APPROVAL_REQUIRED when more must approve by now;
+	// change that began it; APPROVAL_REQUIRED when more must approve by now; HOOK_DENIED,
+	// HOOK_UNAVAILABLE; PERMISSION_MISSING for config.hooks.skip;
 	// ROLLOUT_ENDED; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
 	AdvanceRollout(ctx context.Context, in *AdvanceRolloutRequest, opts ...grpc.CallOption) (*AdvanceRolloutResponse, error)
 	// HaltRollout takes the new content from all tenants at once. It waits for no other write in
@@ -162,10 +163,11 @@ type RolloutServiceServer interface {
 	ListRollouts(context.Context, *ListRolloutsRequest) (*ListRolloutsResponse, error)
 	// AdvanceRollout goes on by hand: from a step to the next without waiting, from the last to
 	// completion, or, with a halted rollout, anew to its roll call, if its document is still what
-	// it began with.
+	// it began with. Only that publishes, so only before that hooks are asked about the document.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH, also when the rollout was halted while this was
 	// judged; ROLLOUT_RUNNING if another one runs by now; SELF_APPROVAL for an author of an approved
-	// change that began it; APPROVAL_REQUIRED when more must approve by now;
+	// change that began it; APPROVAL_REQUIRED when more must approve by now; HOOK_DENIED,
+	// HOOK_UNAVAILABLE; PERMISSION_MISSING for config.hooks.skip;
 	// ROLLOUT_ENDED; SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED.
 	AdvanceRollout(context.Context, *AdvanceRolloutRequest) (*AdvanceRolloutResponse, error)
 	// HaltRollout takes the new content from all tenants at once. It waits for no other write in

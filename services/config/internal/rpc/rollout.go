@@ -15,7 +15,9 @@ import (
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/etag"
+	"github.com/rowhouse-platform/rowhouse/internal/hook"
 	"github.com/rowhouse-platform/rowhouse/internal/page"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -248,6 +250,10 @@ func (s *rolloutService) ListRollouts(ctx context.Context, req *configv1.ListRol
 func (s *rolloutService) AdvanceRollout(
 	ctx context.Context, req *configv1.AdvanceRolloutRequest,
 ) (*configv1.AdvanceRolloutResponse, error) {
+	verdict, asked, err := s.askToResume(ctx, req.GetName())
+	if err != nil {
+		return nil, err
+	}
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.AdvanceRolloutResponse, error) {
 		namespace, _, err := parseRollout(req.GetName())
 		if err != nil {
@@ -269,8 +275,12 @@ func (s *rolloutService) AdvanceRollout(
 			err = ended(r, "is completed")
 		case hurries(r, tx.Call().Principal.Name):
 			err = refuse(fault.PermissionDenied, governance.ReasonSelfApproval, "who wrote what was approved may not go on without waiting")
+		case r.State == store.RolloutHalted && !asked:
+			err = changedNow(r) // it was halted since hooks would have been asked
 		case r.State == store.RolloutHalted:
-			r, err = s.resume(ctx, tx, n, r)
+			if err = verdict.Settle(tx); err == nil {
+				r, err = s.resume(ctx, tx, n, r)
+			}
 		case r.Step >= len(r.Plan.Steps):
 			r, err = s.complete(ctx, tx, n, r)
 		default:
@@ -281,6 +291,25 @@ func (s *rolloutService) AdvanceRollout(
 		}
 		return &configv1.AdvanceRolloutResponse{Rollout: rolloutOf(r)}, nil
 	})
+}
+
+// askToResume asks hooks about the document of a halted rollout: what begins anew is published, as at its beginning. Of
+// another rollout nothing is asked.
+func (s *rolloutService) askToResume(ctx context.Context, name string) (v hook.Verdict, asked bool, err error) {
+	namespace, uid, err := parseRollout(name)
+	if err != nil {
+		return v, false, nil // the unit of work says so
+	}
+	r, err := store.ReadRollout(ctx, s.Pool, namespace, uid)
+	switch {
+	case fault.KindOf(err) == fault.NotFound:
+		return v, false, nil // as above
+	case err != nil:
+		return v, false, pg.Fault(err)
+	case r.State != store.RolloutHalted:
+		return v, false, nil
+	}
+	return s.askDocument(ctx, r.Document), true, nil
 }
 
 // HaltRollout implements rowhouse.config.v1.RolloutService. It locks the rollout alone, with which nobody judges anything

@@ -31,6 +31,10 @@ func asSeen(r, seen *store.Rollout) error {
 	if r.Version == seen.Version {
 		return nil
 	}
+	return changedNow(r)
+}
+
+func changedNow(r *store.Rollout) error {
 	return fault.New(fault.Aborted, fault.ReasonEtagMismatch, "%s was changed this moment: read it again", rolloutName(r.Namespace, r.UID))
 }
 
