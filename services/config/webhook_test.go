@@ -284,6 +284,22 @@ func TestBothKeysSignWhileASecretIsReplaced(t *testing.T) {
 	}
 }
 
+// An answer without the secret says that the webhook was changed since, and not that the database could not be asked.
+func TestASecretThatCannotBeReadIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	r, to := newHookRig(t)
+	a := r.as("operator")
+	w, _ := r.hook(a, to, "tenants/acme/webhooks/mine", &configv1.Webhook{})
+	rotate := &configv1.RotateWebhookSecretRequest{Name: w.GetName(), RequestId: newID()}
+	_, err := a.RotateWebhookSecret(t.Context(), rotate)
+	must(t, err)
+	_, err = r.db.Owner(t).Exec(t.Context(), `ALTER TABLE webhook.endpoint RENAME COLUMN revision TO elsewhere`)
+	must(t, err)
+	if again, err := a.RotateWebhookSecret(t.Context(), rotate); err == nil {
+		t.Errorf("answered %v", again)
+	}
+}
+
 func hexOf(b []byte) string {
 	const digits = "0123456789abcdef"
 	var out strings.Builder

@@ -16,6 +16,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/hook"
 	"github.com/rowhouse-platform/rowhouse/internal/mask"
 	"github.com/rowhouse-platform/rowhouse/internal/page"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/ask"
@@ -196,11 +197,11 @@ func (s *hookService) openKeys(ctx context.Context, q store.Querier, h *configv1
 func (s *hookService) secret(ctx context.Context, h *configv1.Hook) (string, error) {
 	revision, err := store.HookRevision(ctx, s.Pool, h.GetUid())
 	if err != nil || revision != h.GetRevision() {
-		return "", err
+		return "", pg.Fault(err)
 	}
 	keys, err := s.openKeys(ctx, s.Pool, h)
 	if err != nil || len(keys) == 0 {
-		return "", err
+		return "", pg.Fault(err)
 	}
 	return keys[0].Secret(), nil
 }

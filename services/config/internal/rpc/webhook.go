@@ -17,6 +17,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/etag"
 	"github.com/rowhouse-platform/rowhouse/internal/mask"
 	"github.com/rowhouse-platform/rowhouse/internal/page"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/internal/seal"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
@@ -207,12 +208,11 @@ func OpenWebhookKey(box *seal.Box, endpointUID string, version int32, signing we
 func (s *webhookService) secret(ctx context.Context, w *configv1.Webhook) (string, error) {
 	current, err := store.NewestWebhookKey(ctx, s.Pool, w.GetUid())
 	if err != nil || current.Version == 0 {
-		return "", err
+		return "", pg.Fault(err)
 	}
-	var revision int64
-	err = s.Pool.QueryRow(ctx, `SELECT revision FROM webhook.endpoint WHERE uid = $1`, w.GetUid()).Scan(&revision)
+	revision, err := store.WebhookRevision(ctx, s.Pool, w.GetUid())
 	if err != nil || revision != w.GetRevision() {
-		return "", nil //nolint:nilerr // it is gone, which is not what the call was about
+		return "", pg.Fault(err)
 	}
 	k, err := OpenWebhookKey(s.Webhooks.Box, w.GetUid(), current.Version, store.SigningOf(w), current.Sealed)
 	return k.Secret(), err

@@ -188,5 +188,8 @@ func HookRevision(ctx context.Context, q Querier, uid string) (revision int64, e
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil
 	}
-	return revision, err
+	if err != nil {
+		return 0, fmt.Errorf("read the revision of a hook: %w", err)
+	}
+	return revision, nil
 }

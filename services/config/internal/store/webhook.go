@@ -190,6 +190,18 @@ func AddWebhookKey(ctx context.Context, q Querier, uid string, k WebhookKey, unt
 	return nil
 }
 
+// WebhookRevision is the revision of a webhook's last change, 0 for one that is gone.
+func WebhookRevision(ctx context.Context, q Querier, uid string) (revision int64, err error) {
+	err = q.QueryRow(ctx, `SELECT revision FROM webhook.endpoint WHERE uid = $1`, uid).Scan(&revision)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the revision of a webhook: %w", err)
+	}
+	return revision, nil
+}
+
 // NewestWebhookKey returns a webhook's newest key, zero when it has none.
 func NewestWebhookKey(ctx context.Context, q Querier, uid string) (k WebhookKey, err error) {
 	err = q.QueryRow(ctx, `SELECT version, sealed, public FROM webhook.key WHERE endpoint_uid = $1 ORDER BY version DESC LIMIT 1`, uid).
