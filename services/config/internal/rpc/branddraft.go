@@ -295,21 +295,25 @@ func (s *brandDraftService) ReadBrandPreview(
 	if !ok {
 		return nil, ended
 	}
-	n, err := store.ReadNamespace(ctx, s.Pool, sdk.BrandNamespace)
-	if err != nil {
-		return nil, pg.Fault(err)
-	}
 	p := store.Place{Owner: settings.Owner{Kind: settings.Tenant, Name: state.ID.String()}, ID: t.Tenant.String(), Tenant: state}
-	d, err := store.ReadDraft(ctx, s.Pool, p)
-	if err != nil || d.GetRevision() != t.Revision {
-		if err == nil || fault.KindOf(err) == fault.NotFound {
-			return nil, ended
+	var d *configv1.BrandDraft
+	var stack sdk.Stack
+	err = s.atOnce(ctx, func(ctx context.Context, q store.Querier) error {
+		n, err := store.ReadNamespace(ctx, q, sdk.BrandNamespace)
+		if err != nil {
+			return err
 		}
-		return nil, pg.Fault(err)
-	}
-	stack, _, err := stackOf(ctx, s.Pool, n, readerOf(p), state.ID)
+		d, err = store.ReadDraft(ctx, q, p)
+		if fault.KindOf(err) == fault.NotFound || err == nil && d.GetRevision() != t.Revision {
+			return ended
+		}
+		if err == nil {
+			stack, _, err = stackOf(ctx, q, n, readerOf(p), state.ID)
+		}
+		return err
+	})
 	if err != nil {
-		return nil, pg.Fault(err)
+		return nil, err
 	}
 	o, err := sdk.Parse([]byte(d.GetContent()))
 	if err != nil {

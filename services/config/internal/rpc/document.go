@@ -520,24 +520,47 @@ func feedKey(kind settings.Kind, namespace, id string) string {
 func (s *documentService) ExplainSettings(
 	ctx context.Context, req *configv1.ExplainSettingsRequest,
 ) (*configv1.ExplainSettingsResponse, error) {
+	resp := new(configv1.ExplainSettingsResponse)
+	failed := s.atOnce(ctx, func(ctx context.Context, q store.Querier) (err error) {
+		resp, err = s.explain(ctx, q, req.GetName())
+		return err
+	})
 	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.ExplainSettingsResponse, error) {
-		p, n, err := s.named(ctx, tx, "name", req.GetName(), store.ReadNamespace)
+		p, _, err := s.named(ctx, tx, "name", req.GetName(), store.ReadNamespace)
 		if err != nil {
 			return nil, err
 		}
 		if !p.Owner.OfTenant() {
 			return nil, badField("name", "is not that of a tenant's settings")
 		}
-		stack, found, err := stackOf(ctx, tx, n, readerOf(p), p.Tenant.ID)
-		if err != nil {
-			return nil, err
-		}
-		effective := effectiveOf(p.Namespace, stack, true)
-		if effective.Content, err = explained(stack.Schema, effective.GetContent()); err != nil {
-			return nil, err
-		}
-		return &configv1.ExplainSettingsResponse{Effective: effective, Layers: s.sources(p, stack, found)}, nil
+		return resp, failed
 	})
+}
+
+// explain reads what holds for the tenant of a document, and who said so.
+func (s *documentService) explain(ctx context.Context, q store.Querier, name string) (*configv1.ExplainSettingsResponse, error) {
+	o, namespace, err := settings.ParseName(name)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.locate(o)
+	if err != nil || !o.OfTenant() {
+		return nil, err // the unit of work says so
+	}
+	n, err := store.ReadNamespace(ctx, q, namespace)
+	if err != nil {
+		return nil, err
+	}
+	p.Namespace, p.NamespaceUID = namespace, n.GetUid()
+	stack, found, err := stackOf(ctx, q, n, readerOf(p), p.Tenant.ID)
+	if err != nil {
+		return nil, err
+	}
+	effective := effectiveOf(p.Namespace, stack, true)
+	if effective.Content, err = explained(stack.Schema, effective.GetContent()); err != nil {
+		return nil, err
+	}
+	return &configv1.ExplainSettingsResponse{Effective: effective, Layers: s.sources(p, stack, found)}, nil
 }
 
 // sources tells who wrote the layers of an effective value, the widest first.

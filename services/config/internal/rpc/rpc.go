@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
@@ -22,6 +23,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/feedserver"
 	"github.com/rowhouse-platform/rowhouse/internal/hook"
 	"github.com/rowhouse-platform/rowhouse/internal/operator"
+	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -378,7 +380,16 @@ func readerOf(p store.Place) store.Reader {
 	return store.Reader{Plan: t.Plan, Region: t.Region, Parent: t.Parent, Tenant: t.UID, Environment: p.Owner.Environment}
 }
 
-// stackOf reads the layers that hold for a reader whose tenant has the given id, and what was written of them.
+// atOnce runs fn on the state of one moment. What stackOf reads by several statements would otherwise be the layers of before
+// a rollout's completion and no rollout, which was never anybody's. It is for reads outside a unit of work: that holds a
+// connection, and locks in it what it writes.
+func (c Config) atOnce(ctx context.Context, fn func(ctx context.Context, q store.Querier) error) error {
+	opts := pg.TxOptions{Isolation: pgx.RepeatableRead, ReadOnly: true}
+	return pg.Tx(ctx, c.Pool, opts, func(ctx context.Context, tx pgx.Tx) error { return fn(ctx, tx) })
+}
+
+// stackOf reads the layers that hold for a reader whose tenant has the given id, and what was written of them. Beside writes
+// it is for [Config.atOnce], or for a namespace that is locked.
 func stackOf(
 	ctx context.Context, q store.Querier, n *configv1.Namespace, r store.Reader, tenantID tenant.ID,
 ) (sdk.Stack, []store.Written, error) {

@@ -27,41 +27,66 @@ func (s *settingsService) ReadSecret(ctx context.Context, req *configv1.ReadSecr
 	if err != nil {
 		return nil, err
 	}
-	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.ReadSecretResponse, error) {
+	id, ok := identity.FromPeer(ctx)
+	allowed := ok && s.ReadsSecrets != nil && s.ReadsSecrets(id, req.GetNamespace())
+	var read secretRead
+	var failed error
+	if allowed {
+		failed = s.atOnce(ctx, func(ctx context.Context, q store.Querier) (err error) {
+			read, err = s.readSecret(ctx, q, tc, req)
+			return err
+		})
+	}
+	return change.View(ctx, s.Kernel, func(_ context.Context, tx *change.Tx) (*configv1.ReadSecretResponse, error) {
 		tx.Audit("namespaces/" + req.GetNamespace() + req.GetPointer())
-		id, ok := identity.FromPeer(ctx)
-		if !ok || s.ReadsSecrets == nil || !s.ReadsSecrets(id, req.GetNamespace()) {
+		if !allowed {
 			return nil, fault.New(fault.PermissionDenied, fault.ReasonPermissionMissing,
 				"the caller may not read the secrets of namespaces/%s", req.GetNamespace()).WithMetadata("permission", reading)
 		}
-		n, err := store.ReadNamespace(ctx, tx, req.GetNamespace())
-		if err != nil {
-			return nil, err
+		if read.name != "" {
+			tx.Audit(read.name)
 		}
-		r := s.reader(ctx, tc)
-		stack, _, err := stackOf(ctx, tx, n, r, tc.ID())
-		if err != nil {
-			return nil, err
-		}
-		ref, layer, err := refersTo(stack, req.GetPointer())
-		if err != nil {
-			return nil, err
-		}
-		if req.GetVersion() > 0 && req.GetVersion() != ref.Version {
-			return nil, fault.New(fault.Aborted, fault.ReasonEtagMismatch,
-				"version %d is referred to at %q, and not version %d: read the settings again", ref.Version, req.GetPointer(), req.GetVersion())
-		}
-		p, err := s.placeOf(layer, r, n)
-		if err != nil {
-			return nil, err
-		}
-		tx.Audit(p.SecretName(ref.Name) + "/versions/" + strconv.Itoa(int(ref.Version)))
-		value, err := s.value(ctx, tx, p, ref.Name, ref.Version)
-		if fault.KindOf(err) == fault.NotFound {
-			err = noSecret(req.GetPointer()) // not the name of a layer that is not the tenant's
-		}
-		return &configv1.ReadSecretResponse{Value: value, Version: ref.Version}, err
+		return read.answer, failed
 	})
+}
+
+// secretRead is a secret that was read, and its name for the record, which it has also when its value cannot be opened.
+type secretRead struct {
+	name   string
+	answer *configv1.ReadSecretResponse
+}
+
+func (s *settingsService) readSecret(
+	ctx context.Context, q store.Querier, tc tenant.Context, req *configv1.ReadSecretRequest,
+) (read secretRead, err error) {
+	n, err := store.ReadNamespace(ctx, q, req.GetNamespace())
+	if err != nil {
+		return read, err
+	}
+	r := s.reader(ctx, tc)
+	stack, _, err := stackOf(ctx, q, n, r, tc.ID())
+	if err != nil {
+		return read, err
+	}
+	ref, layer, err := refersTo(stack, req.GetPointer())
+	if err != nil {
+		return read, err
+	}
+	if req.GetVersion() > 0 && req.GetVersion() != ref.Version {
+		return read, fault.New(fault.Aborted, fault.ReasonEtagMismatch,
+			"version %d is referred to at %q, and not version %d: read the settings again", ref.Version, req.GetPointer(), req.GetVersion())
+	}
+	p, err := s.placeOf(layer, r, n)
+	if err != nil {
+		return read, err
+	}
+	read.name = p.SecretName(ref.Name) + "/versions/" + strconv.Itoa(int(ref.Version))
+	value, err := s.value(ctx, q, p, ref.Name, ref.Version)
+	if fault.KindOf(err) == fault.NotFound {
+		err = noSecret(req.GetPointer()) // not the name of a layer that is not the tenant's
+	}
+	read.answer = &configv1.ReadSecretResponse{Value: value, Version: ref.Version}
+	return read, err
 }
 
 func noSecret(pointer string) error {

@@ -12,7 +12,6 @@ import (
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/etag"
-	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -34,13 +33,17 @@ func (s *settingsService) GetSettings(ctx context.Context, req *configv1.GetSett
 	if err != nil {
 		return nil, err
 	}
-	n, err := store.ReadNamespace(ctx, s.Pool, req.GetNamespace())
+	var stack sdk.Stack
+	err = s.atOnce(ctx, func(ctx context.Context, q store.Querier) error {
+		n, err := store.ReadNamespace(ctx, q, req.GetNamespace())
+		if err != nil {
+			return err
+		}
+		stack, _, err = stackOf(ctx, q, n, s.reader(ctx, tc), tc.ID())
+		return err
+	})
 	if err != nil {
-		return nil, pg.Fault(err)
-	}
-	stack, _, err := stackOf(ctx, s.Pool, n, s.reader(ctx, tc), tc.ID())
-	if err != nil {
-		return nil, pg.Fault(err)
+		return nil, err
 	}
 	return &configv1.GetSettingsResponse{Effective: effectiveOf(req.GetNamespace(), stack, req.GetProvenance())}, nil
 }
