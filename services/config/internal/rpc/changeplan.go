@@ -116,7 +116,7 @@ func spotsOf(ctx context.Context, tx *change.Tx, c *store.Change, read namespace
 		}
 		spots[namespaceOf(e)] = new(spot)
 	}
-	for _, id := range slices.Sorted(maps.Keys(spots)) {
+	for _, id := range slices.SortedFunc(maps.Keys(spots), store.CompareLocks) {
 		at := spots[id]
 		var err error
 		if at.namespace, err = read(ctx, tx, id); err != nil {
@@ -313,8 +313,8 @@ func (s *changeService) oneNamespace(ctx context.Context, tx *change.Tx, p *plan
 	return nil
 }
 
-// keepKills refuses schemas without a safe value for what is killed. It locks the kills, so it is for what is about to
-// become live.
+// keepKills refuses schemas without a safe value for what is killed. It locks the kills, which are the last that are locked
+// of all namespaces, so it is for what is about to become live.
 func (p *plan) keepKills(ctx context.Context, tx *change.Tx) error {
 	for i, st := range p.steps {
 		if st.namespace == nil {

@@ -36,11 +36,14 @@ func ListAcross(ctx context.Context, q Querier, kinds []settings.Kind, uid strin
 	for i, k := range kinds {
 		layers[i] = string(k)
 	}
+	which, arg := `d.layer = ANY ($1)`, any(layers)
+	if uid != "" { // in each namespace there is an index of just these
+		which, arg = `d.layer = 'environment' AND split_part(d.layer_id, '/', 1) = $1`, uid
+	}
 	rows, err := q.Query(ctx, `SELECT n.id, n.uid::text, d.layer, d.layer_id, d.content, d.author, d.reason, d.revision_time, d.revision
 		FROM settings.document d JOIN settings.namespace n ON n.uid = d.namespace_uid
-		WHERE d.layer = ANY ($1) AND ($2 = '' OR d.layer = 'environment' AND split_part(d.layer_id, '/', 1) = $2)
-			AND (d.namespace_uid, d.layer, d.layer_id) > ($3::uuid, $4, $5)
-		ORDER BY d.namespace_uid, d.layer, d.layer_id LIMIT $6`, layers, uid, after[0], after[1], after[2], n)
+		WHERE `+which+` AND (d.namespace_uid, d.layer, d.layer_id) > ($2::uuid, $3, $4)
+		ORDER BY d.namespace_uid, d.layer, d.layer_id LIMIT $5`, arg, after[0], after[1], after[2], n)
 	if err != nil {
 		return nil, fmt.Errorf("list documents: %w", err)
 	}

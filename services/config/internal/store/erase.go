@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 )
 
@@ -84,7 +85,7 @@ func (e *Erased) documents(ctx context.Context, q Querier, uid string, _ time.Ti
 			SELECT namespace_uid FROM settings.document WHERE `+ofTenant+`
 			UNION ALL SELECT namespace_uid FROM secret.secret WHERE `+ofTenant+`
 			UNION ALL SELECT namespace_uid FROM settings.rollout WHERE `+ofTenant+`)
-		ORDER BY id COLLATE "C" FOR UPDATE`, uid)
+		ORDER BY id = $2, id COLLATE "C" FOR UPDATE`, uid, sdk.KillsNamespace) // as [CompareLocks] says
 	if err != nil {
 		return err
 	}

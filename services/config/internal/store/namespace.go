@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,6 +14,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/etag"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 )
 
 const namespaceColumns = `id, uid::text, schema, approval_layers, approval_count, create_time, update_time, revision`
@@ -39,9 +41,25 @@ func ReadNamespace(ctx context.Context, q Querier, id string) (*configv1.Namespa
 }
 
 // LockNamespace returns a namespace and keeps all others from writing in it until the
-// transaction ends.
+// transaction ends. Whoever locks several does it in the order of [CompareLocks].
 func LockNamespace(ctx context.Context, q Querier, id string) (*configv1.Namespace, error) {
 	return readNamespace(ctx, q, id, " FOR UPDATE")
+}
+
+// CompareLocks compares the ids of namespaces by the order in which they are locked: by their bytes, and the kills of settings
+// after all others. So a kill waits for the check of no large write, and what is killed can be looked up once the schema is
+// known.
+func CompareLocks(a, b string) int {
+	switch {
+	case a == b:
+		return 0
+	case a == sdk.KillsNamespace:
+		return 1
+	case b == sdk.KillsNamespace:
+		return -1
+	default:
+		return strings.Compare(a, b)
+	}
 }
 
 func readNamespace(ctx context.Context, q Querier, id, lock string) (*configv1.Namespace, error) {
