@@ -228,6 +228,11 @@ func TestSeveralTogether(t *testing.T) {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
+	revisions, err := a.ListDocumentRevisions(ctx, &configv1.ListDocumentRevisionsRequest{Parent: "tenants/acme/config/portal"})
+	must(t, err)
+	if got := revisions.GetDocuments()[0]; got.GetContent() != "" || got.GetReason() != live.GetReason()+" (changes/all)" {
+		t.Errorf("the removal is %v", got)
+	}
 	last := rev.GetRevision()
 	for _, e := range live.GetEdits() {
 		if e.GetRevision() <= last {

@@ -155,7 +155,7 @@ func (h *configHouse) change(ctx context.Context, c gitops.Change, only bool) (c
 		})
 	case c.Action == gitops.Delete:
 		_, err = ask[*configv1.DeleteDocumentResponse](ctx, h, documentService, "DeleteDocument", &configv1.DeleteDocumentRequest{
-			Name: c.Name, Etag: c.Etag, ValidateOnly: only,
+			Name: c.Name, Etag: c.Etag, ValidateOnly: only, Reason: h.reason,
 		})
 	default:
 		var response *configv1.UpdateDocumentResponse

@@ -47,7 +47,7 @@ type BrandDraftServiceClient interface {
 	// shows it within a moment.
 	// Errors: RESOURCE_NOT_FOUND, also for a plan that exists no more; ETAG_MISMATCH, also when the document changed since
 	// the draft was written, or the draft while hooks were asked; SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED;
-	// HOOK_DENIED; HOOK_UNAVAILABLE.
+	// ROLLOUT_RUNNING; HOOK_DENIED; HOOK_UNAVAILABLE; PERMISSION_MISSING for config.hooks.skip.
 	PublishBrandDraft(ctx context.Context, in *PublishBrandDraftRequest, opts ...grpc.CallOption) (*PublishBrandDraftResponse, error)
 	// CreateBrandPreview makes a link by which whoever has it sees a tenant's draft, as it is now, on one of the tenant's
 	// domains. It ends with its time, or when the draft is changed, published or dropped.
@@ -146,7 +146,7 @@ type BrandDraftServiceServer interface {
 	// shows it within a moment.
 	// Errors: RESOURCE_NOT_FOUND, also for a plan that exists no more; ETAG_MISMATCH, also when the document changed since
 	// the draft was written, or the draft while hooks were asked; SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED;
-	// HOOK_DENIED; HOOK_UNAVAILABLE.
+	// ROLLOUT_RUNNING; HOOK_DENIED; HOOK_UNAVAILABLE; PERMISSION_MISSING for config.hooks.skip.
 	PublishBrandDraft(context.Context, *PublishBrandDraftRequest) (*PublishBrandDraftResponse, error)
 	// CreateBrandPreview makes a link by which whoever has it sees a tenant's draft, as it is now, on one of the tenant's
 	// domains. It ends with its time, or when the draft is changed, published or dropped.

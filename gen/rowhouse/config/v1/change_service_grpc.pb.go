@@ -53,7 +53,7 @@ type ChangeServiceClient interface {
 	// Errors: RESOURCE_NOT_FOUND.
 	GetChange(ctx context.Context, in *GetChangeRequest, opts ...grpc.CallOption) (*GetChangeResponse, error)
 	// ListChanges lists changes, the newest first.
-	// Errors: PAGE_TOKEN_INVALID.
+	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND for the namespace.
 	ListChanges(ctx context.Context, in *ListChangesRequest, opts ...grpc.CallOption) (*ListChangesResponse, error)
 	// SubmitChange asks for approvals. A change that needs none is APPROVED at once.
 	// Errors: those of CreateChange; RESOURCE_NOT_FOUND; ETAG_MISMATCH; WRONG_STATE.
@@ -213,7 +213,7 @@ type ChangeServiceServer interface {
 	// Errors: RESOURCE_NOT_FOUND.
 	GetChange(context.Context, *GetChangeRequest) (*GetChangeResponse, error)
 	// ListChanges lists changes, the newest first.
-	// Errors: PAGE_TOKEN_INVALID.
+	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND for the namespace.
 	ListChanges(context.Context, *ListChangesRequest) (*ListChangesResponse, error)
 	// SubmitChange asks for approvals. A change that needs none is APPROVED at once.
 	// Errors: those of CreateChange; RESOURCE_NOT_FOUND; ETAG_MISMATCH; WRONG_STATE.

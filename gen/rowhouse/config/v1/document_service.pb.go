@@ -419,6 +419,8 @@ type DeleteDocumentRequest struct {
 	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// Whether a missing document is a success.
 	AllowMissing bool `protobuf:"varint,5,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
+	// Why, at most 500 characters.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Why hooks are not asked about this step, 10 to 500 characters. Needs the permission config.hooks.skip, and is audited.
 	SkipHooks     string `protobuf:"bytes,40,opt,name=skip_hooks,json=skipHooks,proto3" json:"skip_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -488,6 +490,13 @@ func (x *DeleteDocumentRequest) GetAllowMissing() bool {
 		return x.AllowMissing
 	}
 	return false
+}
+
+func (x *DeleteDocumentRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 func (x *DeleteDocumentRequest) GetSkipHooks() string {
@@ -1356,14 +1365,15 @@ const file_rowhouse_config_v1_document_service_proto_rawDesc = "" +
 	"\xd8\x01\x01r\x05\x10\n" +
 	"\x18\xf4\x03R\tskipHooks\"R\n" +
 	"\x16UpdateDocumentResponse\x128\n" +
-	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\x85\x03\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1c.rowhouse.config.v1.DocumentR\bdocument\"\xa7\x03\n" +
 	"\x15DeleteDocumentRequest\x12\xa9\x01\n" +
 	"\x04name\x18\x01 \x01(\tB\x94\x01\xbaH\x90\x01r\x8d\x01\x18\xc8\x012\x87\x01^(platform|(plans|regions)/[a-z](-?[a-z0-9])*|tenants/[a-z](-?[a-z0-9])*(/environments/[a-z](-?[a-z0-9])*)?)/config/[a-z](-?[a-z0-9])*$R\x04name\x12\x1c\n" +
 	"\x04etag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\x12*\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12#\n" +
-	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\x12,\n" +
+	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\x12 \n" +
+	"\x06reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12,\n" +
 	"\n" +
 	"skip_hooks\x18( \x01(\tB\r\xbaH\n" +
 	"\xd8\x01\x01r\x05\x10\n" +

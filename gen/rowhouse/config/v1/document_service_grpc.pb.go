@@ -48,12 +48,14 @@ type DocumentServiceClient interface {
 	// effective value. It is seen by every watcher within a second. A plan or a region must be one that tenancy has, with or
 	// without tenants; what is left at one that is gone can be read, rolled back and deleted.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
-	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
+	// SETTING_LOCKED; SETTING_CLAMPED; CONTRAST; PATCH_TEST_FAILED; APPROVAL_REQUIRED; ROLLOUT_RUNNING; SECRET_IN_CLEAR;
+	// SECRET_UNKNOWN; NAMESPACE_IN_USE for what kills and lifts alone write; HOOK_DENIED; HOOK_UNAVAILABLE; PERMISSION_MISSING for
+	// config.hooks.skip.
 	UpdateDocument(ctx context.Context, in *UpdateDocumentRequest, opts ...grpc.CallOption) (*UpdateDocumentResponse, error)
 	// DeleteDocument removes what a layer sets; its revisions stay readable. What the layers below it say is live then, so hooks of
 	// documents and brands are asked.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; APPROVAL_REQUIRED; ROLLOUT_RUNNING; HOOK_DENIED;
-	// HOOK_UNAVAILABLE.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED; ROLLOUT_RUNNING; NAMESPACE_IN_USE
+	// for what kills and lifts alone write; HOOK_DENIED; HOOK_UNAVAILABLE; PERMISSION_MISSING for config.hooks.skip.
 	DeleteDocument(ctx context.Context, in *DeleteDocumentRequest, opts ...grpc.CallOption) (*DeleteDocumentResponse, error)
 	// ListDocumentRevisions lists the revisions of a document, newest first.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND.
@@ -206,12 +208,14 @@ type DocumentServiceServer interface {
 	// effective value. It is seen by every watcher within a second. A plan or a region must be one that tenancy has, with or
 	// without tenants; what is left at one that is gone can be read, rolled back and deleted.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; MALFORMED_DOCUMENT; SCHEMA_VIOLATION;
-	// SETTING_LOCKED; SETTING_CLAMPED; PATCH_TEST_FAILED; APPROVAL_REQUIRED; ROLLOUT_RUNNING.
+	// SETTING_LOCKED; SETTING_CLAMPED; CONTRAST; PATCH_TEST_FAILED; APPROVAL_REQUIRED; ROLLOUT_RUNNING; SECRET_IN_CLEAR;
+	// SECRET_UNKNOWN; NAMESPACE_IN_USE for what kills and lifts alone write; HOOK_DENIED; HOOK_UNAVAILABLE; PERMISSION_MISSING for
+	// config.hooks.skip.
 	UpdateDocument(context.Context, *UpdateDocumentRequest) (*UpdateDocumentResponse, error)
 	// DeleteDocument removes what a layer sets; its revisions stay readable. What the layers below it say is live then, so hooks of
 	// documents and brands are asked.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; APPROVAL_REQUIRED; ROLLOUT_RUNNING; HOOK_DENIED;
-	// HOOK_UNAVAILABLE.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED; ROLLOUT_RUNNING; NAMESPACE_IN_USE
+	// for what kills and lifts alone write; HOOK_DENIED; HOOK_UNAVAILABLE; PERMISSION_MISSING for config.hooks.skip.
 	DeleteDocument(context.Context, *DeleteDocumentRequest) (*DeleteDocumentResponse, error)
 	// ListDocumentRevisions lists the revisions of a document, newest first.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND.

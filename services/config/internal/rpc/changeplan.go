@@ -401,7 +401,7 @@ func (s *changeService) write1(ctx context.Context, tx *change.Tx, c *store.Chan
 	w.author = strings.Join(c.GetAuthors(), authorsBetween)
 	tx.Audit(w.place.String(), "content")
 	if w.object == nil {
-		return w.drop(ctx, tx)
+		return w.drop(ctx, tx, reason)
 	}
 	w.remark(tx)
 	if err := w.commit(ctx, tx, reason); err != nil {

@@ -278,7 +278,7 @@ func (s *documentService) DeleteDocument(
 		if err := verdict.Settle(tx); err != nil {
 			return nil, err
 		}
-		return &configv1.DeleteDocumentResponse{}, w.remove(ctx, tx)
+		return &configv1.DeleteDocumentResponse{}, w.remove(ctx, tx, req.GetReason())
 	})
 }
 
@@ -472,25 +472,25 @@ func (w *write) commit(ctx context.Context, tx *change.Tx, reason string) error 
 }
 
 // remove checks, deletes and publishes that.
-func (w *write) remove(ctx context.Context, tx *change.Tx) error {
+func (w *write) remove(ctx context.Context, tx *change.Tx, reason string) error {
 	if err := w.check(ctx, tx, nil); err != nil {
 		return err
 	}
 	if err := w.agreed(tx); err != nil || tx.Call().ValidateOnly {
 		return err
 	}
-	_, err := w.drop(ctx, tx)
+	_, err := w.drop(ctx, tx, reason)
 	return err
 }
 
 // drop deletes the document, publishes that and returns the revision.
-func (w *write) drop(ctx context.Context, tx *change.Tx) (int64, error) {
+func (w *write) drop(ctx context.Context, tx *change.Tx, reason string) (int64, error) {
 	revision, err := store.Tick(ctx, tx)
 	if err != nil {
 		return 0, err
 	}
-	author := cmp.Or(w.author, tx.Call().Principal.Name)
-	if err := store.Delete(ctx, tx, w.place, author, revision, tx.Now()); err != nil {
+	gone := &configv1.Document{Revision: revision, Author: cmp.Or(w.author, tx.Call().Principal.Name), Reason: reason}
+	if err := store.Delete(ctx, tx, w.place, gone, tx.Now()); err != nil {
 		return 0, err
 	}
 	return revision, tx.Publish(sdk.FeedName, w.key(), nil)

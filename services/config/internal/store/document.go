@@ -142,13 +142,13 @@ func Put(ctx context.Context, q Querier, p Place, d *configv1.Document, revision
 }
 
 // Delete removes a document and keeps that as a revision.
-func Delete(ctx context.Context, q Querier, p Place, author string, revision int64, at time.Time) error {
+func Delete(ctx context.Context, q Querier, p Place, gone *configv1.Document, at time.Time) error {
 	_, err := q.Exec(ctx, `WITH gone AS (
 			DELETE FROM settings.document WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3
 			RETURNING namespace_uid, layer, layer_id)
 		INSERT INTO settings.document_revision (namespace_uid, layer, layer_id, revision, author, reason, revision_time)
-		SELECT namespace_uid, layer, layer_id, $4, $5, '', $6 FROM gone`,
-		p.NamespaceUID, string(p.Owner.Kind), p.ID, revision, author, at)
+		SELECT namespace_uid, layer, layer_id, $4, $5, $6, $7 FROM gone`,
+		p.NamespaceUID, string(p.Owner.Kind), p.ID, gone.GetRevision(), gone.GetAuthor(), gone.GetReason(), at)
 	if err != nil {
 		return fmt.Errorf("delete a document: %w", err)
 	}
