@@ -46,6 +46,8 @@ type message struct {
 	Timestamp time.Time `json:"timestamp"`
 	Data      struct {
 		Tenant, TenantUID, Namespace, Layer string
+		Rollout, Cause, Change, Reason      string
+		Step, SharePercent                  int32
 		Revision                            int64
 	} `json:"data"`
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/rollout"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/webhook"
 )
 
 // rolloutService serves RolloutService.
@@ -137,6 +138,9 @@ func (c Config) startRollout(ctx context.Context, tx *change.Tx, w *write, r *st
 	r.State, r.Version = store.RolloutRunning, 1
 	tx.Audit(rolloutName(r.Namespace, r.UID), "content", "steps")
 	if err := store.InsertRollout(ctx, tx, r); err != nil {
+		return err
+	}
+	if err := tell(ctx, tx, r, webhook.RolloutStarted); err != nil {
 		return err
 	}
 	return publishRollout(tx, r)

@@ -15,6 +15,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/rollout"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/webhook"
 )
 
 // lockAsSeen locks a rollout that was judged as it was seen. Judging takes its time, in which a halt is not to wait: whoever
@@ -55,7 +56,32 @@ func (c Config) advance(ctx context.Context, tx *change.Tx, seen *store.Rollout)
 	if err := store.UpdateRollout(ctx, tx, r); err != nil {
 		return nil, err
 	}
+	if err := tell(ctx, tx, r, webhook.RolloutAdvanced); err != nil {
+		return nil, err
+	}
 	return r, publishRollout(tx, r)
+}
+
+// tell has webhooks told of a step that a rollout takes.
+func tell(ctx context.Context, tx *change.Tx, r *store.Rollout, eventType string) error {
+	if tx.Call().ValidateOnly {
+		return nil
+	}
+	layer, uid := string(r.Layer), ""
+	switch r.Layer {
+	case settings.Platform, settings.Environment:
+	case settings.Tenant:
+		uid = r.LayerID
+	default:
+		layer += "s/" + r.LayerID
+	}
+	e := webhook.Rollout{
+		Name: rolloutName(r.Namespace, r.UID), Namespace: r.Namespace, Layer: layer, TenantUID: uid, Version: r.Version, Step: r.Step, Cause: r.Cause,
+	}
+	if r.State == store.RolloutRunning {
+		e.SharePercent = r.Plan.Share(r.Step)
+	}
+	return store.Tell(ctx, tx, e.Event(eventType, tx.Now()))
 }
 
 // haltRollout takes the new content of a rollout that is locked from everybody.
@@ -64,6 +90,9 @@ func haltRollout(ctx context.Context, tx *change.Tx, r *store.Rollout, cause rol
 	r.State, r.Cause, r.Detail, r.EndTime = store.RolloutHalted, string(cause), detail, &now
 	tx.Audit(rolloutName(r.Namespace, r.UID), "state")
 	if err := store.UpdateRollout(ctx, tx, r); err != nil || tx.Call().ValidateOnly {
+		return err
+	}
+	if err := tell(ctx, tx, r, webhook.RolloutHalted); err != nil {
 		return err
 	}
 	return tx.Publish(sdk.FeedName, sdk.RolloutKey(r.Namespace), nil)
@@ -134,6 +163,9 @@ func (c Config) resume(ctx context.Context, tx *change.Tx, n *configv1.Namespace
 	if err := store.UpdateRollout(ctx, tx, r); err != nil {
 		return nil, err
 	}
+	if err := tell(ctx, tx, r, webhook.RolloutStarted); err != nil {
+		return nil, err
+	}
 	return r, publishRollout(tx, r)
 }
 
@@ -169,7 +201,10 @@ func (c Config) complete(ctx context.Context, tx *change.Tx, n *configv1.Namespa
 	if err := store.DeleteReports(ctx, tx, r.UID); err != nil {
 		return nil, err
 	}
-	return r, store.UpdateRollout(ctx, tx, r)
+	if err := store.UpdateRollout(ctx, tx, r); err != nil {
+		return nil, err
+	}
+	return r, tell(ctx, tx, r, webhook.RolloutCompleted)
 }
 
 // stateOfRollout reads what is decided by. heard is from when on reports would have been heard.

@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/config/internal/webhook"
 )
 
 const (
@@ -197,18 +197,31 @@ func (s *changeService) publishOrHalt(ctx context.Context, tx *change.Tx, c *sto
 		return err
 	}
 	way := wayOf(c)
-	if refusal := cmp.Or(s.mayStill(c), p.allowed(way), tooLate(asked.settle(tx, c))); refusal != nil {
-		way = wayOf(c) // the step was not taken
-		if err := way.Halt(); err != nil {
+	refusal := s.mayStill(c)
+	if refusal == nil {
+		refusal = p.allowed(way)
+	}
+	if refusal == nil {
+		refusal = tooLate(asked.settle(tx, c))
+	}
+	if refusal == nil {
+		if err := s.goLive(ctx, tx, c, p); err != nil {
 			return err
 		}
-		c.Refusal = tenantgrpc.StatusIn(ctx, refusal).Proto()
-		s.Log.WarnContext(ctx, "a scheduled change was halted", "change", c.GetName(), "reason", fault.ReasonOf(refusal))
-	} else if err := s.goLive(ctx, tx, c, p); err != nil {
+		take(tx, c, way)
+		return store.UpdateChange(ctx, tx, c)
+	}
+	way = wayOf(c) // the step was not taken
+	if err := way.Halt(); err != nil {
 		return err
 	}
+	c.Refusal = tenantgrpc.StatusIn(ctx, refusal).Proto()
+	s.Log.WarnContext(ctx, "a scheduled change was halted", "change", c.GetName(), "reason", fault.ReasonOf(refusal))
 	take(tx, c, way)
-	return store.UpdateChange(ctx, tx, c)
+	if err := store.UpdateChange(ctx, tx, c); err != nil {
+		return err
+	}
+	return store.Tell(ctx, tx, webhook.NewChangeHalted(c.GetName(), c.Version(), fault.ReasonOf(refusal), tx.Now()))
 }
 
 // mayStill refuses what somebody scheduled who could not publish it now. What the house knows of them is what

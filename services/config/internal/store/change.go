@@ -80,6 +80,9 @@ func scanChange(row pgx.Row) (*Change, error) {
 	return c, nil
 }
 
+// Version counts the changes of the change itself.
+func (c *Change) Version() int64 { return c.version }
+
 func (c *Change) stamp() { c.Etag = etag.Of(c.GetUid(), c.version) }
 
 // ReadChange returns a change. A missing one is a fault RESOURCE_NOT_FOUND.

@@ -25,7 +25,7 @@ func (s *Queue) Record(ctx context.Context, source string, revision int64, event
 			return err
 		}
 		news := slices.DeleteFunc(slices.Clone(events), func(e webhook.Event) bool { return e.Revision <= cursor })
-		if err := insertEvents(ctx, tx, news); err != nil || revision <= cursor {
+		if err := Tell(ctx, tx, news...); err != nil || revision <= cursor {
 			return err
 		}
 		_, err = tx.Exec(ctx, `UPDATE webhook.cursor SET revision = $2 WHERE source = $1`, source, revision)
@@ -37,8 +37,8 @@ func (s *Queue) Record(ctx context.Context, source string, revision int64, event
 	return nil
 }
 
-// insertEvents keeps events for as long as any webhook is enabled.
-func insertEvents(ctx context.Context, tx pgx.Tx, events []webhook.Event) error {
+// Tell has webhooks told of events, in the transaction in which they happen, for as long as any webhook is enabled.
+func Tell(ctx context.Context, q Querier, events ...webhook.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
@@ -49,13 +49,16 @@ func insertEvents(ctx context.Context, tx pgx.Tx, events []webhook.Event) error 
 		sources, keys, types = append(sources, e.Source), append(keys, e.Key), append(types, e.Type)
 		data, revisions, times = append(data, e.Data), append(revisions, e.Revision), append(times, e.Time)
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO webhook.event (source, revision, key, type, data, event_time)
+	_, err := q.Exec(ctx, `INSERT INTO webhook.event (source, revision, key, type, data, event_time)
 		SELECT u.source, u.revision, u.key, u.type, u.data, u.event_time
 		FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
 			AS u(source, revision, key, type, data, event_time)
 		WHERE EXISTS (SELECT FROM webhook.endpoint WHERE NOT disabled)
 		ON CONFLICT DO NOTHING`, sources, revisions, keys, types, data, times)
-	return err
+	if err != nil {
+		return fmt.Errorf("tell webhooks: %w", err)
+	}
+	return nil
 }
 
 // Cursor is the revision up to which the events of a source are recorded, 0 before the first.

@@ -13,7 +13,18 @@ import (
 const (
 	SourceConfig  = "config"
 	SourceTenancy = "tenancy"
+	SourceRollout = "rollout"
+	SourceChange  = "change"
 	sourceTest    = "test"
+)
+
+// Types of events of rollouts and changes, which are told by whoever takes the step.
+const (
+	RolloutStarted   = "rollout.started"
+	RolloutAdvanced  = "rollout.advanced"
+	RolloutHalted    = "rollout.halted"
+	RolloutCompleted = "rollout.completed"
+	ChangeHalted     = "change.halted"
 )
 
 // TestType is the type of the event that an operator asks for.
@@ -43,6 +54,13 @@ type data struct {
 	TenantUID string `json:"tenantUid,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Layer     string `json:"layer,omitempty"`
+	// What follows is of rollouts and changes.
+	Rollout      string `json:"rollout,omitempty"`
+	Step         int    `json:"step,omitempty"`
+	SharePercent int32  `json:"sharePercent,omitempty"`
+	Cause        string `json:"cause,omitempty"`
+	Change       string `json:"change,omitempty"`
+	Reason       string `json:"reason,omitempty"`
 	// What follows is of events of tenancy.
 	State         string `json:"state,omitempty"`
 	PreviousState string `json:"previousState,omitempty"`
@@ -68,6 +86,39 @@ type Message struct {
 // Names finds a tenant's id by its uid, "" when it is not known.
 type Names func(uid string) (id string)
 
+// Rollout is what is told of a step of a rollout. Of who is a canary, what processes said and what the content is nothing is.
+type Rollout struct {
+	// Name, Namespace and Layer are as the API has them: "plans/free", or "tenant" with its uid.
+	Name, Namespace, Layer, TenantUID string
+	// Version counts the changes of the rollout.
+	Version      int64
+	Step         int
+	SharePercent int32
+	// Cause is why it halted, "" otherwise.
+	Cause string
+}
+
+// Event is the event that a rollout took a step of a type. A tenant is told of rollouts of its own document alone: those of
+// wider layers are the operators' business, and would tell it how far others are.
+func (r Rollout) Event(eventType string, at time.Time) Event {
+	return newEvent(Event{Source: SourceRollout, Revision: r.Version, Key: r.Name, Type: eventType, Time: at}, data{
+		Rollout: r.Name, Namespace: r.Namespace, Layer: r.Layer, TenantUID: r.TenantUID, Step: r.Step, SharePercent: r.SharePercent, Cause: r.Cause,
+	})
+}
+
+// NewChangeHalted is the event that a scheduled change was refused when its time had come, with the reason of the refusal.
+// Only the platform is told: a change may be of several tenants, and is always the operators'.
+func NewChangeHalted(name string, version int64, reason string, at time.Time) Event {
+	return newEvent(Event{Source: SourceChange, Revision: version, Key: name, Type: ChangeHalted, Time: at}, data{Change: name, Reason: reason})
+}
+
+// newEvent is e with what it says.
+func newEvent(e Event, d data) Event {
+	body, _ := json.Marshal(d) // texts and numbers
+	e.Data = string(body)
+	return e
+}
+
 // Message writes the event for receivers. ok is false for an event of a kind that nobody is told of.
 func (e Event) Message(names Names) (m Message, ok bool) {
 	d := data{Revision: e.Revision}
@@ -75,6 +126,11 @@ func (e Event) Message(names Names) (m Message, ok bool) {
 	switch {
 	case e.Source == SourceTenancy:
 		if json.Unmarshal([]byte(e.Data), &d) != nil || d.TenantUID == "" {
+			return m, false
+		}
+		m.TenantUID, d.Revision = d.TenantUID, e.Revision
+	case e.Source == SourceRollout, e.Source == SourceChange:
+		if json.Unmarshal([]byte(e.Data), &d) != nil || !slices.Contains(Types(), e.Type) {
 			return m, false
 		}
 		m.TenantUID, d.Revision = d.TenantUID, e.Revision
@@ -141,9 +197,9 @@ func Wants(types []string, eventType string) bool {
 // Types are all types of events that there are, in order. Those of tenancy are in docs/guides/webhooks.md, as all others.
 func Types() []string {
 	return []string{
-		"brand.deleted", "brand.updated", "domain.attached", "domain.removed", "flags.deleted", "flags.updated", "operation.done",
-		"schema.deleted", "schema.updated", "settings.deleted", "settings.updated", "tenant.active", "tenant.created", "tenant.deleted",
-		"tenant.failed", "tenant.plan_changed", "tenant.removed", "tenant.suspended", TestType,
+		"brand.deleted", "brand.updated", ChangeHalted, "domain.attached", "domain.removed", "flags.deleted", "flags.updated",
+		"operation.done", RolloutAdvanced, RolloutCompleted, RolloutHalted, RolloutStarted, "schema.deleted", "schema.updated",
+		"settings.deleted", "settings.updated", "tenant.active", "tenant.created", "tenant.deleted", "tenant.failed", "tenant.plan_changed", "tenant.removed", "tenant.suspended", TestType,
 	}
 }
 
