@@ -13,6 +13,7 @@ import (
 	auditv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/audit/v1"
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 )
@@ -148,6 +149,10 @@ func TestTenantsSetNothingOfOthers(t *testing.T) {
 	refused(t, "the parent", err, codes.InvalidArgument, "SCHEMA_VIOLATION")
 	if strings.Contains(err.Error(), "initech") || violations(t, err) == "" || strings.Contains(fmt.Sprint(statusDetails(err)), "initech") {
 		t.Errorf("the parent is told %v", statusDetails(err))
+	}
+	said := status.Convert(err).Message()
+	if f, _ := fault.As(tenantgrpc.FromStatus(err)); strings.ContainsAny(said, "0123456789") || f.Metadata["violations"] != "" {
+		t.Errorf("the parent is told how many: %s, %v", said, f.Metadata)
 	}
 	// Without a tenant, or by an operator, nothing is set.
 	_, err = r.as("owner").UpdateSettings(t.Context(), &configv1.UpdateSettingsRequest{Namespace: "notes", Content: `{"a":1}`})

@@ -16,8 +16,7 @@ import (
 func entitledTo(who operator.Principal, c *store.Change) error {
 	const permission = "config.rollouts.create"
 	if c.GetRollout() != nil && !who.Has(permission) {
-		return fault.New(fault.PermissionDenied, fault.ReasonPermissionMissing, "the caller lacks the permission %s, which the rollout needs",
-			permission).WithMetadata("permission", permission)
+		return lacking(who, permission, "the rollout")
 	}
 	return entitled(who, c.GetEdits())
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgtype"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
@@ -81,12 +82,13 @@ func (s *webhookService) ListWebhookDeliveries(
 		if err != nil {
 			return nil, err
 		}
-		before, uid := time.UnixMicro(math.MaxInt32*int64(1e6)), "ffffffff-ffff-ffff-ffff-ffffffffffff"
+		before, uid := pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, "ffffffff-ffff-ffff-ffff-ffffffffffff"
 		if len(p.After) == 2 {
-			if before, err = time.Parse(time.RFC3339Nano, p.After[0]); err != nil {
+			at, err := time.Parse(time.RFC3339Nano, p.After[0])
+			if err != nil {
 				return nil, err
 			}
-			uid = p.After[1]
+			before, uid = pgtype.Timestamptz{Time: at, Valid: true}, p.After[1]
 		}
 		found, err := store.ListDeliveries(ctx, tx, w, before, uid, p.Limit())
 		if err != nil {

@@ -51,11 +51,16 @@ func (c Config) locate(o settings.Owner) (store.Place, error) {
 	if !ok {
 		return p, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "%s does not exist", o)
 	}
-	p.ID, p.Tenant = state.UID.String(), state
+	return placeAt(o, state), nil
+}
+
+// placeAt is the place of a tenant's documents and secrets, or of one of its environments'.
+func placeAt(o settings.Owner, state tenant.TenantState) store.Place {
+	p := store.Place{Owner: o, ID: state.UID.String(), Tenant: state}
 	if o.Kind == settings.Environment {
 		p.ID = store.EnvironmentID(state.UID, o.Environment)
 	}
-	return p, nil
+	return p
 }
 
 // namespaceReader is store.ReadNamespace or store.LockNamespace.

@@ -130,8 +130,10 @@ func (c Config) startRollout(ctx context.Context, tx *change.Tx, w *write, r *st
 	if err != nil {
 		return err
 	}
-	if r.Revision, err = store.Tick(ctx, tx); err != nil {
-		return err
+	if !tx.Call().ValidateOnly { // revisions keep others waiting
+		if r.Revision, err = store.Tick(ctx, tx); err != nil {
+			return err
+		}
 	}
 	r.UID, r.Content, r.BaseRevision = uid.String(), w.document.GetContent(), w.document.GetRevision()
 	r.Author, r.CreateTime, r.StepTime = cmp.Or(w.author, tx.Call().Principal.Name), tx.Now(), tx.Now()

@@ -27,8 +27,8 @@ const (
 	// maxSecrets is how many an owner may have in a namespace, maxVersions how many versions of each.
 	maxSecrets  = 100
 	maxVersions = 100
-	// rewrapBatch is how many keys one call wraps anew.
-	rewrapBatch = 5000
+	// rewrapBatch is how many keys one call wraps anew, each by a statement, while it keeps others from using them.
+	rewrapBatch = 500
 )
 
 // secretService serves SecretService.
@@ -183,19 +183,15 @@ func (s *secretService) sameValue(ctx context.Context, req *configv1.PutSecretRe
 	if err != nil || len(answered.GetVersions()) == 0 {
 		return err
 	}
-	p := store.Place{Owner: o, ID: o.Name, Namespace: namespace}
-	if o.OfTenant() {
-		state, ok := s.findTenant(o)
-		if !ok {
-			return nil // gone since
-		}
-		p = tenantPlace(o, state, namespace)
+	p, err := s.locate(o)
+	if err != nil {
+		return gone(err)
 	}
 	n, err := store.ReadNamespace(ctx, s.Pool, namespace)
 	if err != nil {
 		return gone(err)
 	}
-	p.NamespaceUID = n.GetUid()
+	p.Namespace, p.NamespaceUID = namespace, n.GetUid()
 	value, err := s.value(ctx, s.Pool, p, id, answered.GetVersions()[0].GetVersion())
 	if err != nil {
 		return gone(err)
@@ -212,23 +208,6 @@ func gone(err error) error {
 		return nil
 	}
 	return pg.Fault(err)
-}
-
-func (c Config) findTenant(o settings.Owner) (tenant.TenantState, bool) {
-	id, err := tenant.ParseID(o.Name)
-	if err != nil {
-		return tenant.TenantState{}, false
-	}
-	return c.Trust.Find(id)
-}
-
-// tenantPlace is the place of a tenant's documents and secrets, or of one of its environments'.
-func tenantPlace(o settings.Owner, state tenant.TenantState, namespace string) store.Place {
-	p := store.Place{Owner: o, ID: state.UID.String(), Tenant: state, Namespace: namespace}
-	if o.Kind == settings.Environment {
-		p.ID = store.EnvironmentID(state.UID, o.Environment)
-	}
-	return p
 }
 
 // value opens a version of a secret.

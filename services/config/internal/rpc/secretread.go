@@ -125,8 +125,8 @@ func (s *settingsService) placeOf(layer string, r store.Reader, n *configv1.Name
 		return store.Place{}, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "the tenant does not exist")
 	}
 	o.Name = state.ID.String()
-	p := tenantPlace(o, state, namespace)
-	p.NamespaceUID = n.GetUid()
+	p := placeAt(o, state)
+	p.Namespace, p.NamespaceUID = namespace, n.GetUid()
 	return p, nil
 }
 

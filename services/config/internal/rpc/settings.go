@@ -192,7 +192,8 @@ func editable(schema *sdk.Schema, differences []sdk.Difference) error {
 	return refusal
 }
 
-// blind takes out of a refusal whom else the write would concern: a tenant is told of no other, not even of its children.
+// blind takes out of a refusal whom else the write would concern, and how many: a tenant is told of no other, not even of its
+// children.
 func blind(err error) error {
 	refusal, ok := fault.As(err)
 	if !ok {
@@ -202,6 +203,13 @@ func blind(err error) error {
 		field, _ := strings.CutPrefix(f.Field, "document.")
 		what, _, _ := strings.Cut(f.Description, " (rule ")
 		refusal.Fields[i].Field, refusal.Fields[i].Description = field, what
+	}
+	delete(refusal.Metadata, "violations")
+	if len(refusal.Fields) > 0 {
+		switch refusal.Reason {
+		case schemaViolation, settingLocked, settingClamped, secretInClear, contrast:
+			refusal.Message = "the write would break rules of the schema; see the violations"
+		}
 	}
 	return refusal
 }

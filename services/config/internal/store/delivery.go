@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
@@ -18,7 +19,7 @@ const deliveryColumns = `uid::text, type, state, attempts, next_time, last_time,
 // ListDeliveries returns up to n messages of a webhook without their bodies, the newest first, that are older than the
 // one at a time with a uid.
 func ListDeliveries(
-	ctx context.Context, q Querier, w *configv1.Webhook, before time.Time, uid string, n int,
+	ctx context.Context, q Querier, w *configv1.Webhook, before pgtype.Timestamptz, uid string, n int,
 ) ([]*configv1.WebhookDelivery, error) {
 	rows, err := q.Query(ctx, `SELECT `+deliveryColumns+` FROM webhook.delivery
 		WHERE endpoint_uid = $1 AND (create_time, uid) < ($2, $3::uuid) ORDER BY create_time DESC, uid DESC LIMIT $4`,

@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/rollout"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 )
@@ -20,9 +19,6 @@ const (
 	RolloutHalted    = "HALTED"
 	RolloutCompleted = "COMPLETED"
 )
-
-// ErrRolloutRuns says that another rollout of the namespace runs.
-var ErrRolloutRuns = errors.New("another rollout of the namespace runs")
 
 // Rollout is a row of a rollout. Version counts its changes; Content is empty in lists.
 type Rollout struct {
@@ -155,9 +151,6 @@ func UpdateRollout(ctx context.Context, q Querier, r *Rollout) error {
 }
 
 func wroteRollout(err error) error {
-	if pg.Code(err) == pg.CodeUniqueViolation {
-		return ErrRolloutRuns
-	}
 	if err != nil {
 		return fmt.Errorf("write a rollout: %w", err)
 	}
