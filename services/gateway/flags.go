@@ -86,6 +86,15 @@ func (f *flagDoor) Serves(path string) bool {
 	return ok || strings.HasPrefix(path, ofrep.Prefix)
 }
 
+// Streams implements front.Flags.
+func (f *flagDoor) Streams(r *http.Request) bool {
+	path := r.URL.EscapedPath()
+	if strings.HasPrefix(path, ofrep.Prefix) {
+		return ofrep.Streams(r)
+	}
+	return strings.HasSuffix(path, "/EventStream") || strings.HasSuffix(path, "/SyncFlags")
+}
+
 // ServeHTTP implements front.Flags.
 func (f *flagDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.EscapedPath(), ofrep.Prefix) {

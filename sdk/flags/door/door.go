@@ -6,6 +6,7 @@
 package door
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"net/http"
@@ -34,7 +35,16 @@ type Door struct {
 	Ending <-chan struct{}
 	// Clock is compared with the ends of keys. Default time.Now.
 	Clock func() time.Time
+	// Streams is how many streams are held with one key at a time, so that a key that is in every page leaves room for those
+	// of servers. Default 500.
+	Streams int
+
+	mu   sync.Mutex
+	held map[clientkey.Digest]int // by key
 }
+
+// defaultStreams is half of what a gateway holds for one tenant.
+const defaultStreams = 500
 
 // Visit is one request that was let in.
 type Visit struct {
@@ -135,12 +145,39 @@ func Own(origin, host string) bool {
 }
 
 // Hold returns a context that ends, with a fault as its cause, when the visit's key is revoked or ends, what the
-// visit began with holds no more, or the process ends. The returned function must be called.
-func (d *Door) Hold(ctx context.Context, v Visit) (held context.Context, stop func()) {
+// visit began with holds no more, or the process ends. The returned function must be called. The error is the fault
+// OVERLOADED where too many are held with the key.
+func (d *Door) Hold(ctx context.Context, v Visit) (held context.Context, stop func(), err error) {
+	if !d.count(v.Key.Digest) {
+		return nil, nil, fault.New(fault.ResourceExhausted, fault.ReasonOverloaded, "too many streams are open with this client key").
+			WithRetry(time.Second)
+	}
 	ctx, cut := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { cut(d.watch(ctx, v)) })
-	return ctx, func() { cut(nil); watching.Wait() }
+	return ctx, func() { cut(nil); watching.Wait(); d.leave(v.Key.Digest) }, nil
+}
+
+// count counts a stream in, unless there are too many.
+func (d *Door) count(key clientkey.Digest) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.held == nil {
+		d.held = make(map[clientkey.Digest]int)
+	}
+	if d.held[key] >= cmp.Or(d.Streams, defaultStreams) {
+		return false
+	}
+	d.held[key]++
+	return true
+}
+
+func (d *Door) leave(key clientkey.Digest) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.held[key]--; d.held[key] == 0 {
+		delete(d.held, key)
+	}
 }
 
 // standing returns why a visit must end, or else a channel that is closed when it may have to.

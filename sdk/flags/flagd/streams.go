@@ -22,7 +22,10 @@ const (
 // hold subscribes to the flags of a visit for as long as it may.
 func (s server) hold(ctx context.Context) (held context.Context, sub *flags.Subscription, view *flags.View, stop func(), err error) {
 	v := visitOf(ctx)
-	held, release := s.h.c.Door.Hold(ctx, v)
+	held, release, err := s.h.c.Door.Hold(ctx, v)
+	if err != nil {
+		return ctx, nil, nil, func() {}, err
+	}
 	sub, view, err = s.h.c.Door.Flags.Subscribe(v.Who)
 	return held, sub, view, func() { sub.Close(); release() }, err
 }

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/clientkey"
 	"github.com/rowhouse-platform/rowhouse/sdk/flags/door"
@@ -75,7 +74,7 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request, v door.Visit) (*fl
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := h.catchUp(r); err != nil {
+	if err := h.catchUp(w, r); err != nil {
 		return nil, nil, err
 	}
 	view, err := h.c.Door.Flags.For(v.Who)
@@ -85,14 +84,22 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request, v door.Visit) (*fl
 	return view, c, err
 }
 
-// catchUp waits until this process knows what the client was told of by another one.
-func (h *Handler) catchUp(r *http.Request) error {
+// ahead is by how many revisions another process may be ahead of this one. What is further ahead, none of ours has said.
+const ahead = 1 << 20
+
+// catchUp waits until this process knows what the client was told of by another one. What a client is told here it can make
+// up, so it is no failure of ours.
+func (h *Handler) catchUp(w http.ResponseWriter, r *http.Request) error {
 	if r.URL.RawQuery == "" {
 		return nil
 	}
 	told, err := strconv.ParseInt(r.URL.Query().Get("flagConfigEtag"), 10, 64)
-	if err != nil || h.c.Revision() >= told {
+	known := h.c.Revision()
+	switch {
+	case err != nil || known >= told:
 		return nil // of no token, or one that is not ours, nothing follows
+	case told-known > ahead:
+		return refusal{status: http.StatusBadRequest, code: codeGeneral, details: "flagConfigEtag is of no notice of ours"}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), behind)
 	defer cancel()
@@ -103,7 +110,8 @@ func (h *Handler) catchUp(r *http.Request) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fault.New(fault.Unavailable, fault.ReasonStarting, "the change is not known here yet").WithRetry(time.Second)
+			w.Header().Set("Retry-After", "1")
+			return refusal{status: http.StatusTooManyRequests, details: "the change is not known here yet"}
 		}
 	}
 	return nil

@@ -86,7 +86,10 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) error {
 	if err := allow(w, r, v.Key); err != nil {
 		return err
 	}
-	held, stop := h.c.Door.Hold(r.Context(), v)
+	held, stop, err := h.c.Door.Hold(r.Context(), v)
+	if err != nil {
+		return err
+	}
 	defer stop()
 	s, view, err := h.c.Door.Flags.Subscribe(v.Who)
 	defer s.Close() //nolint:staticcheck // it is to be closed also with an error

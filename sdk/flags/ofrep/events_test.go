@@ -17,8 +17,15 @@ import (
 type listener struct {
 	*httptest.ResponseRecorder
 
-	mu   sync.Mutex
-	done chan struct{}
+	mu     sync.Mutex
+	done   chan struct{}
+	cancel context.CancelFunc
+}
+
+// leave closes the stream.
+func (l *listener) leave() {
+	l.cancel()
+	<-l.done
 }
 
 // Write implements http.ResponseWriter.
@@ -45,7 +52,7 @@ func (s *site) address(key string) string {
 func (s *site) listen(address string, header map[string]string) *listener {
 	s.Helper()
 	ctx, cancel := context.WithCancel(s.Context())
-	l := &listener{ResponseRecorder: httptest.NewRecorder(), done: make(chan struct{})}
+	l := &listener{ResponseRecorder: httptest.NewRecorder(), done: make(chan struct{}), cancel: cancel}
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "https://acme.example"+address, http.NoBody)
 	for name, value := range header {
 		r.Header.Set(name, value)
@@ -54,7 +61,7 @@ func (s *site) listen(address string, header map[string]string) *listener {
 		defer close(l.done)
 		s.handler.ServeHTTP(l, r)
 	}()
-	s.Cleanup(func() { cancel(); <-l.done })
+	s.Cleanup(l.leave)
 	return l
 }
 
@@ -194,6 +201,28 @@ func TestStreamEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A key that everybody has opens a bounded number of streams; those of another key, and fetches, go on.
+func TestStreamsOfAKeyAreBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *site) {
+		s.Door.Streams = 2
+		first := s.address(s.key)
+		other := s.address(s.Key("acme"))
+		s.listen(first, nil).want(t, "the first", 1, 0)
+		ends := s.listen(first, nil)
+		ends.want(t, "the second", 1, 0)
+		third := s.listen(first, nil)
+		if !third.ended() || third.Code != http.StatusTooManyRequests || third.Header().Get("Retry-After") != "1" {
+			t.Errorf("the third: %d %v", third.Code, third.Header())
+		}
+		s.listen(other, nil).want(t, "of another key", 1, 0)
+		if got := s.send(ask{body: `{}`}); got.Code != http.StatusOK {
+			t.Errorf("a fetch beside them: %d", got.Code)
+		}
+		ends.leave()
+		s.listen(first, nil).want(t, "in the place of one that ended", 1, 0)
+	})
 }
 
 func TestStreamTokens(t *testing.T) {

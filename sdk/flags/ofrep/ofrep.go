@@ -58,6 +58,11 @@ func New(c Config) *Handler {
 	return &Handler{c}
 }
 
+// Streams reports whether a request is for a stream of notices, which lasts for as long as the client likes.
+func Streams(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.URL.EscapedPath() == pathEvents
+}
+
 // ServeHTTP answers a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := h.serve(w, r); err != nil {

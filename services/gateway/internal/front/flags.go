@@ -11,6 +11,8 @@ type Flags interface {
 
 	// Serves reports whether an escaped path is of such a protocol.
 	Serves(path string) bool
+	// Streams reports whether a request is for a stream that tells of changes for as long as the client likes.
+	Streams(r *http.Request) bool
 	// Refuse answers a request that did not get so far, in the words of its protocol.
 	Refuse(w http.ResponseWriter, r *http.Request, err error)
 }

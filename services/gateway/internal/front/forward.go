@@ -46,7 +46,7 @@ func (v *visit) forward() error {
 		return err
 	}
 	defer func() { _ = res.Body.Close() }()
-	if err := v.tooSlow(nil); err != nil { // the app may have answered the half of it
+	if err := v.spoiled(nil); err != nil { // the app may have answered the half of it
 		return err
 	}
 	if span.IsRecording() {

@@ -83,7 +83,8 @@ type Config struct {
 	Preview Preview
 	// Flags answers what is asked of flags on tenants' own hosts; nil for nobody.
 	Flags Flags
-	// Observe is told of each request that was admitted for a tenant how it ended. Optional.
+	// Observe is told of each request of a tenant that its app or we had to answer how that went, and how long it took since
+	// the request had come. What we refuse, and what a client spoiled, tells of nobody but the client. Optional.
 	Observe func(tc tenant.Context, status int, took time.Duration)
 	// Tracer makes spans, Meter measures requests. Without a Meter nothing is measured.
 	Tracer trace.Tracer
@@ -96,6 +97,7 @@ type Handler struct {
 	c       Config
 	ready   atomic.Bool
 	crowd   crowd
+	streams crowd // of flags
 	metrics *metrics
 	sampler sampler
 	hygiene *edge.Hygiene
@@ -167,7 +169,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // pass forwards an admitted request within its bounds.
 func (v *visit) pass() error {
-	leave, err := v.h.crowd.enter(v.tc.UID(), v.h.c.Bounds.InFlight)
+	leave, err := v.enter()
 	if err != nil {
 		return err
 	}
@@ -177,7 +179,10 @@ func (v *visit) pass() error {
 		v.serveFlags()
 		return nil
 	}
-	return v.tooSlow(v.forward())
+	if err := v.forward(); err != nil {
+		return v.spoiled(err)
+	}
+	return nil
 }
 
 // start begins the request's span: a new root, because a trace from outside is not
@@ -385,10 +390,22 @@ func (v *visit) measure(status int, reason string) {
 	if v.route.App != nil {
 		k.app = v.route.App.ID
 	}
-	took := time.Since(v.began)
-	v.h.metrics.record(v.r.Context(), took, k)
-	if v.h.c.Observe != nil && v.token != "" {
-		v.h.c.Observe(v.tc, status, took)
+	v.h.metrics.record(v.r.Context(), time.Since(v.began), k)
+	if v.h.c.Observe != nil && v.token != "" && v.telling(status, reason) {
+		v.h.c.Observe(v.tc, status, time.Since(v.asked()))
+	}
+}
+
+// telling reports whether an answer says how a tenant fares: one of its app, or that the app has none. That flags are
+// refused, their clients can bring about.
+func (v *visit) telling(status int, reason string) bool {
+	switch reason {
+	case "":
+		return !v.flags || status < http.StatusBadRequest
+	case fault.ReasonUpstreamDown, fault.ReasonUpstreamFailed, fault.ReasonUpstreamTimeout:
+		return true
+	default:
+		return false
 	}
 }
 
