@@ -2,12 +2,12 @@ package flags_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -259,34 +259,36 @@ func TestLittleIsKept(t *testing.T) {
 // A stream whose tenant moves below another parent is told without a change of any document.
 func TestSubscriptionHearsOfMoves(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.store.Trust = tenant.NewTrust(time.Now)
-	h.settle("child", "")
-	h.platform(checkout)
-	h.tenant("acme", `{"flags":{"checkout":{"state":"DISABLED"}}}`)
-	c := h.client()
-	s, _, err := c.Subscribe(who(t, "child"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	ended := errors.New("ended")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, ended)
-	defer cancel()
-	for _, parent := range []string{"acme", ""} {
-		heard := make(chan error, 1)
-		go func() {
-			change, err := s.Next(ctx)
-			if err == nil && !slices.Equal(change.Keys, []string{"checkout"}) {
-				err = fmt.Errorf("named %v", change.Keys)
-			}
-			heard <- err
-		}()
-		h.settle("child", parent)
-		if err := <-heard; err != nil {
-			t.Errorf("below %q: %v", parent, err)
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.store.Trust = tenant.NewTrust(time.Now)
+		h.settle("child", "")
+		h.platform(checkout)
+		h.tenant("acme", `{"flags":{"checkout":{"state":"DISABLED"}}}`)
+		c := h.client()
+		s, _, err := c.Subscribe(who(t, "child"))
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
+		defer s.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for _, parent := range []string{"acme", ""} {
+			heard := make(chan error, 1)
+			go func() {
+				change, err := s.Next(ctx)
+				if err == nil && !slices.Equal(change.Keys, []string{"checkout"}) {
+					err = fmt.Errorf("named %v", change.Keys)
+				}
+				heard <- err
+			}()
+			synctest.Wait() // until it waits
+			h.settle("child", parent)
+			if err := <-heard; err != nil {
+				t.Errorf("below %q: %v", parent, err)
+			}
+		}
+	})
 }
 
 // What is made of a view is made once.

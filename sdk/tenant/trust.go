@@ -207,7 +207,7 @@ func (t *Trust) setTenant(s TenantState) {
 	t.ids[s.ID] = s.UID
 	t.move(old, &s)
 	if old == nil || old.State != s.State || old.Generation != s.Generation ||
-		old.PlacementGeneration != s.PlacementGeneration {
+		old.PlacementGeneration != s.PlacementGeneration || old.Plan != s.Plan || old.Region != s.Region || old.Parent != s.Parent {
 		t.tell(s.UID)
 	}
 }
@@ -383,8 +383,8 @@ func (t *Trust) Children(uid UID) []TenantState {
 // good as long as the number is.
 func (t *Trust) Families() uint64 { return t.moves.Load() }
 
-// Watch returns a channel that is closed when the tenant's state or one of its
-// generations changes next. Watch first and look second, or use
+// Watch returns a channel that is closed when the tenant's state, one of its
+// generations, its plan, region or parent changes next. Watch first and look second, or use
 // [Verifier.Watch], which does: a change before Watch is not told.
 func (t *Trust) Watch(uid UID) <-chan struct{} {
 	t.mu.Lock()
