@@ -46,8 +46,9 @@ type Object = map[string]any
 
 // Parse reads a document strictly: one JSON object, no member twice, no NUL, no lone
 // surrogate, no number beyond 2^53-1 or too small to tell from 0, within the bounds.
-// The error wraps [ErrDocument] and says what is wrong and at which JSON pointer or
-// byte, not the value; [Place] gives the pointer alone.
+// The error wraps [ErrDocument] and says what is wrong, at which JSON pointer, and for
+// what is no JSON or may not be in a text at which line and column, not the value;
+// [Place] gives the pointer alone.
 func Parse(text []byte) (Object, error) { return parse(string(text)) }
 
 func parse(text string) (Object, error) {
@@ -73,22 +74,55 @@ func parseValue(text string) (any, error) {
 	if !utf8.ValidString(text) {
 		return nil, fmt.Errorf("%w: not UTF-8", ErrDocument)
 	}
-	if err := checkEscapes(text); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDocument, err)
+	if at, why := checkEscapes(text); why != "" {
+		return nil, fmt.Errorf("%w: %w", ErrDocument, refused(text, at, why))
 	}
 	p := &parser{text: text}
 	v, err := p.value(0, 0)
-	if errors.Is(err, errBroken) {
-		line, column := 1+strings.Count(text[:p.at], "\n"), p.at-strings.LastIndexByte(text[:p.at], '\n')
-		return nil, fmt.Errorf("%w: %w at line %d, column %d", ErrDocument, err, line, column)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDocument, err)
+		return nil, fmt.Errorf("%w: %w", ErrDocument, p.located(err))
 	}
 	if p.peek() != 0 {
 		return nil, fmt.Errorf("%w: something follows the value", ErrDocument)
 	}
 	return v, nil
+}
+
+// located adds the place in the text to the error of what is no JSON.
+func (p *parser) located(err error) error {
+	if !errors.Is(err, errBroken) {
+		return err
+	}
+	return fmt.Errorf("%w at %s", err, lineOf(p.text, p.at))
+}
+
+// lineOf is a place in a text as people count.
+func lineOf(text string, at int) string {
+	return fmt.Sprintf("line %d, column %d", 1+strings.Count(text[:at], "\n"), at-strings.LastIndexByte(text[:at], '\n'))
+}
+
+// refused is the error of a character that may not be where it is. A parser of what is before it breaks off in the value
+// that it is in, and so knows the pointer. What is wrong before it comes first.
+func refused(text string, at int, why string) error {
+	p := &parser{text: text[:at]}
+	_, err := p.value(0, 0)
+	if err != nil && !(errors.Is(err, errBroken) && p.ends()) {
+		return p.located(err)
+	}
+	found := fmt.Errorf("%s at %s", why, lineOf(text, at))
+	if pointer := Place(err); pointer != "" {
+		return &placed{pointer: pointer, why: found}
+	}
+	return found
+}
+
+// ends reports whether nothing is wrong where the parser broke off but that the text ends.
+func (p *parser) ends() bool {
+	if p.at == len(p.text) {
+		return true
+	}
+	_, err := (&parser{text: p.text, at: p.at}).string()
+	return p.text[p.at] == '"' && err != nil
 }
 
 // Place is the JSON pointer that an error of [Parse] has, "" where it is about the whole.
@@ -136,15 +170,16 @@ func number(n string) (float64, error) {
 	return f, nil
 }
 
-// checkEscapes refuses \u0000 and surrogates that are not a pair, which the decoder
-// would replace in silence.
-func checkEscapes(text string) error {
+// checkEscapes finds \u0000 and surrogates that are not a pair, which a decoder would
+// replace in silence. It stops at an escape that is none, as the parser will.
+func checkEscapes(text string) (at int, why string) {
+	const nul, lone = "a NUL", "a lone surrogate"
 	if strings.IndexByte(text, '\\') < 0 && strings.IndexByte(text, 0) < 0 {
-		return nil
+		return 0, ""
 	}
 	for i := 0; i < len(text); i++ {
 		if text[i] == 0 {
-			return fmt.Errorf("a NUL at byte %d", i)
+			return i, nul
 		}
 		if text[i] != '\\' || i+1 >= len(text) {
 			continue
@@ -155,24 +190,24 @@ func checkEscapes(text string) error {
 		}
 		r, ok := hexRune(text, i+1)
 		if !ok {
-			return errors.New("broken JSON")
+			return 0, ""
 		}
 		i += 4
 		switch {
 		case r == 0:
-			return fmt.Errorf("a NUL at byte %d", i-5)
+			return i - 5, nul
 		case utf16.IsSurrogate(r):
 			low, ok := rune(0), false
 			if i+2 < len(text) && text[i+1] == '\\' && text[i+2] == 'u' {
 				low, ok = hexRune(text, i+3)
 			}
 			if !ok || utf16.DecodeRune(r, low) == utf8.RuneError {
-				return fmt.Errorf("a lone surrogate at byte %d", i-5)
+				return i - 5, lone
 			}
 			i += 6
 		}
 	}
-	return nil
+	return 0, ""
 }
 
 func hexRune(text string, at int) (rune, bool) {

@@ -145,8 +145,8 @@ func TestParseSaysWhere(t *testing.T) {
 		"{\"a\":1,\n \"b\":2":           "broken JSON at line 2, column 7",
 		`{"targetingKey":"ann"`:         "broken JSON at line 1, column 22",
 		`{"a":1,}`:                      "broken JSON at line 1, column 8",
-		`{"a":"\u0000"}`:                "a NUL at byte 6",
-		`{"a":"x\ud83d"}`:               "a lone surrogate at byte 7",
+		`{"a":"\u0000"}`:                "/a: a NUL at line 1, column 7",
+		`{"a":"x\ud83d"}`:               "/a: a lone surrogate at line 1, column 8",
 	} {
 		_, err := settings.Parse([]byte(text))
 		if !errors.Is(err, settings.ErrDocument) || !strings.HasSuffix(err.Error(), "object: "+want) {

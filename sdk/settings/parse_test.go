@@ -54,3 +54,29 @@ func TestParseAgreesWithEncodingJSON(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedCharactersHaveAPlace names the value that a character is in, and what is wrong before it.
+func TestRefusedCharactersHaveAPlace(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][2]string{
+		`{"a":{"b":[1,"x\u0000"]}}`:           {"/a/b/1", "a NUL at line 1, column 16"},
+		"{\n\"a/b\":\"\x00\"}":                {"/a~1b", "a NUL at line 2, column 8"},
+		`{"a":"\\\ud83d"}`:                    {"/a", "a lone surrogate at line 1, column 9"},
+		`{"a":"\ud83d\u0041"}`:                {"/a", "a lone surrogate at line 1, column 7"},
+		`{"a":{"b\u0000":1}}`:                 {"/a", "a NUL at line 1, column 9"},
+		`{"\udc00":1}`:                        {"", "a lone surrogate at line 1, column 3"},
+		"{\"a\":\x00}":                        {"/a", "a NUL at line 1, column 6"},
+		"{\"a\":1}\x00":                       {"", "a NUL at line 1, column 8"},
+		"\x00":                                {"", "a NUL at line 1, column 1"},
+		`{"a" "b":"\u0000"}`:                  {"/a", "broken JSON at line 1, column 6"},
+		`{"a":1,"a":"\u0000"}`:                {"/a", "a member stands twice"},
+		`{"a":1e999,"b":"\u0000"}`:            {"/a", "a number beyond 2^53-1"},
+		`{"a":[{"b":"\u12"}]}`:                {"/a/0/b", "broken JSON at line 1, column 12"},
+		`{"a":"\u0000","b":"` + "\x00" + `"}`: {"/a", "a NUL at line 1, column 7"},
+	} {
+		_, err := settings.Parse([]byte(text))
+		if settings.Place(err) != want[0] || !strings.HasSuffix(err.Error(), want[1]) {
+			t.Errorf("%q: %v, at %q", text, err, settings.Place(err))
+		}
+	}
+}
