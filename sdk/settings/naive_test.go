@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -66,7 +67,8 @@ func locks(schema settings.Object) int {
 }
 
 func takesAway(v any) bool {
-	return cmp.Equal(v, any(settings.Object{"$unset": true}))
+	o, ok := v.(settings.Object)
+	return ok && len(o) == 1 && o["$unset"] == true
 }
 
 // keyOf is the key of a mapped array.
@@ -360,12 +362,13 @@ func (g generator) object(schema settings.Object, depth int, unset bool) setting
 	return o
 }
 
-// TestEffectiveEqualsNaive changes a world of schema and documents at random and compares, after each change, what holds
-// for readers in it with the naive merge: the value, the layer of each leaf, and the lock.
+// TestEffectiveEqualsNaive changes a world of schema and documents at random and compares, between changes, what holds for
+// readers in it with the naive merge: the value, the layer of each leaf, and the lock. A store that gets the same changes
+// as the feed would bring them must say the same, whatever it has kept; see [kept].
 func TestEffectiveEqualsNaive(t *testing.T) {
 	t.Parallel()
-	cases, workers := 20_000, 2
-	if os.Getenv("ROWHOUSE_TEST_LONG") == "1" {
+	cases, workers := 10_000, 2
+	if os.Getenv("ROWHOUSE_TEST_LONG") != "" {
 		cases = 1_000_000
 	}
 	for seed := range workers {
@@ -373,11 +376,23 @@ func TestEffectiveEqualsNaive(t *testing.T) {
 			t.Parallel()
 			g := generator{rand.New(rand.NewPCG(uint64(seed), 36))}
 			w := &scene{generator: g}
+			k := newKept(t, w)
+			changes := 0
 			for i := range cases / workers {
-				w.change(i)
-				w.compare(t, fmt.Sprintf("seed %d case %d", seed, i))
+				if i%20 == 0 || w.IntN(3) > 0 {
+					w.change(i)
+					k.follow(t, w)
+					changes++
+				}
+				what := fmt.Sprintf("seed %d case %d", seed, i)
+				w.pick()
+				k.compare(t, w, w.compare(t, what), what)
 				if t.Failed() {
 					return
+				}
+				const often = 100_000
+				if n := i + 1; n%often == 0 || n == cases/workers {
+					t.Logf("%d cases with %d changes between them", n, changes)
 				}
 			}
 		})
@@ -391,7 +406,9 @@ type scene struct {
 	raw       settings.Object
 	schema    *settings.Schema
 	documents [7][2]*settings.Layer
-	kills     []settings.Kill
+	parents   [2]int                      // of the tenants
+	killed    [3]map[string]settings.Kill // by the platform and the plans
+	picked    [7]int                      // who reads: an owner of each level
 
 	rollout *settings.Rollout
 	level   int // of the rolling document, 0 without one; owner is whose it is
@@ -418,16 +435,16 @@ func (w *scene) roll(i int) {
 		return
 	}
 	w.rollout = &settings.Rollout{
-		ID: uidOf(fmt.Sprintf("rollout-%d", i)), Share: w.IntN(101), Revision: int64(i + 1), Object: w.object(w.raw, 0, true),
+		ID: uidOf(fmt.Sprintf("rollout-%d", i)), Share: w.IntN(101), Revision: int64(i + 1), Object: w.document(),
 		Canaries: map[tenant.UID]bool{tenantOf(5, w.IntN(8)): true},
 	}
 	switch r := w.rollout; w.level {
 	case 1:
 		r.Kind = settings.LevelPlatform
 	case 2:
-		r.Kind, r.Owner = settings.LevelPlan, strconv.Itoa(w.owner)
+		r.Kind, r.Owner = settings.LevelPlan, "p"+strconv.Itoa(w.owner)
 	case 3:
-		r.Kind, r.Owner = settings.LevelRegion, strconv.Itoa(w.owner)
+		r.Kind, r.Owner = settings.LevelRegion, "r"+strconv.Itoa(w.owner)
 	default:
 		r.Kind, r.Tenant = settings.LevelTenant, tenantOf(w.level, w.owner)
 	}
@@ -445,13 +462,15 @@ func (w *scene) rolled(who tenant.UID, picked [7]int) *settings.Layer {
 	if !w.rollout.Canaries[who] && at.Cmp(below) >= 0 {
 		return nil
 	}
-	name := []string{"", "platform", "plans/" + strconv.Itoa(w.owner), "regions/" + strconv.Itoa(w.owner), "parent", "tenants/" + who.String()}
+	name := []string{"", "platform", "plans/p" + strconv.Itoa(w.owner), "regions/r" + strconv.Itoa(w.owner), "parent", "tenants/" + who.String()}
 	return &settings.Layer{Name: name[w.level], Revision: w.rollout.Revision, Object: w.rollout.Object}
 }
 
 func (w *scene) change(i int) {
 	if i%20 == 0 {
-		w.raw = w.generator.schema(0)
+		for w.raw = w.generator.schema(0); !acceptable(w.raw); {
+			w.raw = w.generator.schema(0)
+		}
 		w.schema = settings.NewSchema(w.raw)
 		if found := settings.CheckKeywords(w.raw); len(found) > 0 && !slices.ContainsFunc(found, func(p settings.Problem) bool {
 			return strings.Contains(p.Text, "a whole")
@@ -459,12 +478,11 @@ func (w *scene) change(i int) {
 			panic(fmt.Sprint(w.raw, found))
 		}
 	}
-	w.kills = nil
+	if w.IntN(8) == 0 {
+		w.parents[w.IntN(2)] = w.IntN(2)
+	}
 	if w.IntN(3) == 0 {
-		for range w.IntN(4) {
-			pointer := fmt.Sprint(w.one("/a", "/b", "/c", "/d", "/a/a", "/a/b", "/b/a", "/b/c/a", "/d/d", "/c/b"))
-			w.kills = append(w.kills, settings.Kill{Pointer: pointer, Layer: fmt.Sprint(w.one("platform", "plans/p")), Revision: int64(i)})
-		}
+		w.killAt(i, w.IntN(3))
 	}
 	level, owner := 1+w.IntN(6), w.IntN(2)
 	if level == 1 {
@@ -478,27 +496,92 @@ func (w *scene) change(i int) {
 		return
 	}
 	w.documents[level][owner] = &settings.Layer{
-		Name: fmt.Sprintf("layer%d-%d", level, owner), Revision: int64(i + 1), Object: w.object(w.raw, 0, true),
+		Revision: int64(i + 1), Object: w.document(),
 	}
 }
 
-func (w *scene) compare(t *testing.T, what string) {
+// document is one that could be written.
+func (w *scene) document() settings.Object {
+	for {
+		if o := w.object(w.raw, 0, true); acceptable(o) {
+			return o
+		}
+	}
+}
+
+func acceptable(o settings.Object) bool {
+	_, err := settings.Parse(settings.Canonical(o))
+	return err == nil
+}
+
+// killAt has the platform, or one of the plans, kill a few places and lift what it killed before.
+func (w *scene) killAt(i, at int) {
+	w.killed[at] = nil
+	for range w.IntN(4) {
+		pointer := fmt.Sprint(w.one("/a", "/b", "/c", "/d", "/a/a", "/a/b", "/b/a", "/b/c/a", "/d/d", "/c/b"))
+		layer := []string{settings.LayerPlatform, settings.LayerPlan("p0"), settings.LayerPlan("p1")}[at]
+		k := settings.ReadKill(pointer, layer, settings.KillEntry("it broke", "ada", time.Unix(int64(i), 0)))
+		k.Revision = int64(i + 1)
+		if w.killed[at] == nil {
+			w.killed[at] = map[string]settings.Kill{}
+		}
+		w.killed[at][pointer] = k
+	}
+}
+
+// kills are those for the reader: a plan's own over the platform's.
+func (w *scene) kills() []settings.Kill {
+	all := maps.Clone(w.killed[0])
+	if all == nil {
+		all = map[string]settings.Kill{}
+	}
+	maps.Copy(all, w.killed[1+w.picked[2]])
+	return slices.SortedFunc(maps.Values(all), func(a, b settings.Kill) int { return strings.Compare(a.Pointer, b.Pointer) })
+}
+
+// pick chooses who reads.
+func (w *scene) pick() {
+	for level := 2; level < len(w.picked); level++ {
+		w.picked[level] = w.IntN(2)
+	}
+	w.picked[4] = w.parents[w.picked[5]]
+}
+
+// reader is who reads.
+func (w *scene) reader() settings.Reader {
+	return settings.Reader{
+		UID: tenantOf(5, w.picked[5]), Plan: "p" + strconv.Itoa(w.picked[2]), Region: "r" + strconv.Itoa(w.picked[3]), Environment: strconv.Itoa(w.picked[6]),
+	}
+}
+
+// layer is the document of one level that the reader's settings are made of.
+func (w *scene) layer(level int) *settings.Layer {
+	l := w.documents[level][w.picked[level]]
+	if l == nil {
+		return nil
+	}
+	who := w.reader()
+	names := []string{
+		"", settings.LayerPlatform, settings.LayerPlan(who.Plan), settings.LayerRegion(who.Region), settings.LayerParent,
+		settings.LayerTenant(who.UID.String()), settings.LayerEnvironment(who.UID.String(), who.Environment),
+	}
+	return &settings.Layer{Name: names[level], Revision: l.Revision, Object: l.Object}
+}
+
+// compare compares what the real merge makes of the reader's layers with the naive one, and returns the former.
+func (w *scene) compare(t *testing.T, what string) settings.Effective {
 	t.Helper()
 	layers := [7]*settings.Layer{0: {Name: settings.LayerSchema, Object: w.schema.Defaults()}}
-	var picked [7]int
 	for level := 1; level < len(layers); level++ {
-		if level > 1 {
-			picked[level] = w.IntN(2)
-		}
-		layers[level] = w.documents[level][picked[level]]
+		layers[level] = w.layer(level)
 	}
-	who := settings.Reader{UID: tenantOf(5, picked[5]), Plan: strconv.Itoa(picked[2]), Region: strconv.Itoa(picked[3])}
+	who, kills := w.reader(), w.kills()
 	stack := settings.Stack{
-		Rolling: w.rollout.For(who, tenantOf(4, picked[4])), Kills: w.kills,
+		Rolling: w.rollout.For(who, tenantOf(4, w.picked[4])), Kills: kills,
 		Schema: w.schema, Platform: layers[1], Plan: layers[2], Region: layers[3], Parent: layers[4], Tenant: layers[5], Environment: layers[6],
 	}
 	e := stack.Effective()
-	rolled := w.rolled(who.UID, picked)
+	rolled := w.rolled(who.UID, w.picked)
 	if rolled != nil {
 		layers[w.level] = rolled
 	}
@@ -519,7 +602,7 @@ func (w *scene) compare(t *testing.T, what string) {
 			n = &node{members: map[string]*node{}}
 		}
 	}
-	for _, k := range slices.SortedFunc(slices.Values(w.kills), func(a, b settings.Kill) int { return len(b.Pointer) - len(a.Pointer) }) {
+	for _, k := range slices.SortedFunc(slices.Values(kills), func(a, b settings.Kill) int { return len(b.Pointer) - len(a.Pointer) }) {
 		n = kill(w.raw, n, strings.Split(k.Pointer, "/")[1:], k.Layer+"/kill")
 	}
 	want := map[string]string{}
@@ -547,4 +630,5 @@ func (w *scene) compare(t *testing.T, what string) {
 			}
 		}
 	}
+	return e
 }
