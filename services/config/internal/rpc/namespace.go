@@ -3,12 +3,9 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
-	"maps"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -18,7 +15,6 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/mask"
 	"github.com/rowhouse-platform/rowhouse/internal/page"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
-	"github.com/rowhouse-platform/rowhouse/sdk/flags"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/governance"
@@ -285,76 +281,4 @@ func (s *namespaceService) DeleteNamespace(
 		}
 		return &configv1.DeleteNamespaceResponse{}, tx.Publish(sdk.FeedName, sdk.NamespaceKey(id), nil)
 	})
-}
-
-// Furnisher makes the namespaces that exist from the start.
-type Furnisher struct {
-	config Config
-	done   chan struct{}
-}
-
-// NewFurnisher returns a Furnisher, whose Run does the work.
-func NewFurnisher(c Config) *Furnisher { return &Furnisher{c, make(chan struct{})} }
-
-// Ready is closed once the namespaces exist.
-func (f *Furnisher) Ready() <-chan struct{} { return f.done }
-
-// Run makes what is missing, as soon as the database lets it, and returns when ctx ends. What is there it leaves as it
-// is: operators may have changed it.
-func (f *Furnisher) Run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		err := f.furnish(ctx)
-		if err == nil {
-			break
-		}
-		if ctx.Err() == nil {
-			f.config.Log.WarnContext(ctx, "cannot make the built-in namespaces yet", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-	close(f.done)
-	<-ctx.Done()
-	return nil
-}
-
-// builtIn returns the namespaces that exist from the start, with their schemas.
-func builtIn() map[string]string {
-	return map[string]string{
-		sdk.BrandNamespace: sdk.BrandSchema(), sdk.FlagsNamespace: flags.Schema(), sdk.FlagKillsNamespace: flags.KillSchema(),
-		sdk.KillsNamespace: sdk.KillSchema(),
-	}
-}
-
-// furnish makes the built-in namespaces.
-func (f *Furnisher) furnish(ctx context.Context) error {
-	schemas := builtIn()
-	for _, id := range slices.Sorted(maps.Keys(schemas)) {
-		if err := f.furnishOne(ctx, id, schemas[id]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// furnishOne makes a namespace, unless it is there: a look that finds it is nothing to audit.
-func (f *Furnisher) furnishOne(ctx context.Context, id, schema string) error {
-	_, err := store.ReadNamespace(ctx, f.config.Pool, id)
-	if fault.KindOf(err) != fault.NotFound {
-		return err
-	}
-	ctx = change.NewJob(ctx, "config", "furnish")
-	_, err = change.Do(ctx, f.config.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.CreateNamespaceResponse, error) {
-		n, err := f.config.create(ctx, tx, id, &configv1.Namespace{Schema: schema})
-		return &configv1.CreateNamespaceResponse{Namespace: n}, err
-	})
-	if fault.KindOf(err) == fault.AlreadyExists {
-		return nil // another replica was first
-	}
-	return err
 }
