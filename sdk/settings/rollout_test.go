@@ -217,6 +217,39 @@ func TestRolloutsCostNoGarbage(t *testing.T) { //nolint:paralleltest // it count
 	}
 }
 
+// Whoever sends as many requests as they like for one tenant neither hides how the others of its side fare nor makes it up;
+// and of a tenant that is alone, all is counted.
+func TestNoTenantDecidesAlone(t *testing.T) {
+	t.Parallel()
+	issuer := tenanttest.NewIssuer(t, nil)
+	s := &settings.Store{Trust: issuer.Trust()}
+	apply(t, s, feed.Change{Reset: true, Entries: []feed.Entry{
+		schemaEntry(t, "n", `{}`), docEntry(t, settings.PlatformKey("n"), `{"v":"a"}`, 1),
+		rolloutEntry(t, settings.PlatformKey("n"), `{"v":"b"}`, 1, 0, "acme", "hooli"),
+	}})
+	ask := func(name string, times int, failed bool) {
+		ctx := issuer.In(t.Context(), t, name)
+		for range times {
+			s.Observe(ctx, settings.Outcome{Failed: failed})
+		}
+	}
+	ask("hooli", 1500, true)
+	ask("globex", 10, false)
+	ask("acme", 100_000, false)
+	ask("globex", 5000, true)
+	if next, current := s.Tallied(); next != [2]int64{3000, 1500} || current != [2]int64{5010, 5000} {
+		t.Errorf("%v and %v", next, current)
+	}
+	ask("hooli", 500, true)
+	if next, _ := s.Tallied(); next != [2]int64{3000, 1500} {
+		t.Errorf("%v: more than the others", next)
+	}
+	ask("umbrella", 2000, false)
+	if _, current := s.Tallied(); current != [2]int64{7010, 5000} {
+		t.Errorf("%v: another tenant is not counted", current)
+	}
+}
+
 // TestObservationsBesideChanges is for the race detector: requests are observed, and programs refuse contents, while other
 // rollouts come and go.
 func TestObservationsBesideChanges(t *testing.T) {
