@@ -63,12 +63,13 @@ func TestHarmlessSheetsAreWrittenAnew(t *testing.T) {
 	}
 	for in, want := range map[string]string{
 		``: ``,
-		`/* x */ .rh-a , .rh-b >.rh-c::part( x ) { COLOR : r\65 d ;; }`:     `.rh-brand .rh-a,.rh-brand .rh-b>.rh-c::part(x){color:red}`,
-		`.rh-brand{color:red}.rh-brand .rh-a{}.rh-brand.rh-b>.rh-c{}`:       `.rh-brand{color:red}.rh-brand .rh-a{}.rh-brand.rh-b>.rh-c{}`,
-		`.rh-a{font:12px/1.5 "A B",serif;width:calc( (1px + 2px)*3 )}`:      `.rh-brand .rh-a{font:12px / 1.5 "A B",serif;width:calc((1px + 2px) * 3)}`,
-		`.rh-a{background:u\rl( '\2f ` + asset[1:] + `' )}`:                 `.rh-brand .rh-a{background:url("` + asset + `")}`,
-		`@media (min-width:3px) and (orientation:portrait){.rh-a{gap:1px}}`: `@media (min-width:3px) and (orientation:portrait){.rh-brand .rh-a{gap:1px}}`,
-		`.rh-a{padding:1px/**/2px}`:                                         `.rh-brand .rh-a{padding:1px 2px}`,
+		`/* x */ .rh-a , .rh-b >.rh-c::part( x ) { COLOR : r\65 d ;; }`:                                  `.rh-brand .rh-a,.rh-brand .rh-b>.rh-c::part(x){color:red}`,
+		`.rh-brand{color:red}.rh-brand .rh-a{}.rh-brand.rh-b>.rh-c{}`:                                    `.rh-brand{color:red}.rh-brand .rh-a{}.rh-brand.rh-b>.rh-c{}`,
+		`.rh-a{font:12px/1.5 "A B",serif;width:calc( (1px + 2px)*3 )}`:                                   `.rh-brand .rh-a{font:12px / 1.5 "A B",serif;width:calc((1px + 2px) * 3)}`,
+		`.rh-a{background:u\rl( '\2f ` + asset[1:] + `' )}`:                                              `.rh-brand .rh-a{background:url("` + asset + `")}`,
+		`@media (min-width:3px) and (orientation:portrait){.rh-a{gap:1px}}`:                              `@media (min-width:3px) and (orientation:portrait){.rh-brand .rh-a{gap:1px}}`,
+		`.rh-a{box-shadow:0 -25px 50px -12px rgb(255 99 0 / 90%);outline:.25rem solid var(--rh-x, 2px)}`: `.rh-brand .rh-a{box-shadow:0 -25px 50px -12px rgb(255 99 0 / 90%);outline:.25rem solid var(--rh-x,2px)}`,
+		`.rh-a{padding:1px/**/2px}`:                                                                      `.rh-brand .rh-a{padding:1px 2px}`,
 	} {
 		out, err := css.Sanitise([]byte(in), own)
 		if want := "@layer rh-tenant{" + want + "}\n"; err != nil || string(out) != want {

@@ -52,6 +52,22 @@ func isStill(property string) bool {
 	return strings.HasPrefix(property, "margin") || property == "text-indent" || property == "outline-offset"
 }
 
+// isColour reports whether a function makes a colour: its numbers are no lengths.
+func isColour(function string) bool { return has("rgb rgba hsl hsla hwb oklch oklab", function) }
+
+// reach is how far a property may paint beyond the thing that it is of, in px, rem and, where it is of text and grows with
+// it, em; ok is false for properties that do not. Without a bound an outline or a shadow would cover the page.
+func reach(property string) (most map[string]float64, ok bool) {
+	const pixels, roots = 64, 4
+	switch {
+	case strings.HasPrefix(property, "outline"), property == "box-shadow":
+		return map[string]float64{"px": pixels, "rem": roots, "": 0}, true
+	case property == "text-shadow", strings.HasPrefix(property, "text-decoration"), property == "text-underline-offset":
+		return map[string]float64{"px": pixels, "rem": roots, "em": 1, "%": 100, "": 0}, true
+	}
+	return nil, false
+}
+
 func has(words, word string) bool { return slices.Contains(strings.Fields(words), word) }
 
 func property(name string) bool   { return has(properties, name) }

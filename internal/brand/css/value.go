@@ -2,6 +2,9 @@ package css
 
 import (
 	"fmt"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rowhouse-platform/rowhouse/internal/brand"
@@ -64,6 +67,9 @@ func (p *parser) values(name token) error {
 		if rule == "" && isStill(strings.ToLower(name.text)) && mayBeNegative(t) {
 			rule = "overlap"
 		}
+		if rule == "" && !slices.ContainsFunc(open, isColour) && tooFar(strings.ToLower(name.text), t) {
+			rule = "overlap"
+		}
 		if rule != "" {
 			return p.refuse(t, rule, fmt.Sprintf("%.80q in %s", t.text, name.text))
 		}
@@ -90,6 +96,23 @@ func (p *parser) values(name token) error {
 
 func mayBeNegative(t token) bool {
 	return (t.kind == numeric && t.text[0] == '-') || (t.kind == call && t.text != "var")
+}
+
+// tooFar reports whether what a property takes might paint further beyond its thing than it may. Arithmetic might.
+func tooFar(property string, t token) bool {
+	most, bounded := reach(property)
+	switch {
+	case !bounded:
+		return false
+	case t.kind == call:
+		return t.text != "var" && !isColour(t.text)
+	case t.kind != numeric:
+		return false
+	}
+	unit := numberPattern.FindStringSubmatch(t.text)[1]
+	n, err := strconv.ParseFloat(strings.TrimSuffix(t.text, unit), 64)
+	limit, known := most[unit]
+	return err != nil || !known || math.Abs(n) > limit
 }
 
 // value is one component as we write it, or the rule that forbids it.
