@@ -3,6 +3,7 @@ package flags_test
 import (
 	"testing"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/flags"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 )
 
@@ -15,4 +16,12 @@ func BenchmarkBool(b *testing.B) {
 	for b.Loop() {
 		c.Bool(ctx, "on", false)
 	}
+}
+
+// BenchmarkViewMemory is what compiled flags cost where those of all tenants are asked for.
+func BenchmarkViewMemory(b *testing.B) {
+	for b.Loop() {
+		b.ReportMetric(float64(viewBytes(b)), "B/view")
+	}
+	b.ReportMetric(flags.MaxViews, "views")
 }

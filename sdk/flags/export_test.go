@@ -7,6 +7,9 @@ import (
 
 // What tests outside the package must reach.
 
+// MaxViews is maxViews.
+const MaxViews = maxViews
+
 // KeepAtMost bounds the views that are kept.
 func (c *Client) KeepAtMost(n int) { c.known.most = n }
 

@@ -104,8 +104,19 @@ func show(r flagset.Result) string {
 
 // TestTenantsShareWhatDoesNotDiffer bounds what a tenant with three overrides of two hundred flags costs.
 func TestTenantsShareWhatDoesNotDiffer(t *testing.T) { //nolint:paralleltest // it measures memory
-	const tenants, most = 1000, 4 << 10
-	h := newHouse(t)
+	const most = 4 << 10
+	each := viewBytes(t)
+	t.Logf("%d bytes for each tenant that was asked for", each)
+	if each > most {
+		t.Errorf("%d bytes for each tenant, want at most %d", each, most)
+	}
+}
+
+// viewBytes is what is kept for a tenant with three overrides of two hundred flags.
+func viewBytes(tb testing.TB) int64 {
+	tb.Helper()
+	const tenants = 1000
+	h := newHouse(tb)
 	var all strings.Builder
 	for i := range 200 {
 		fmt.Fprintf(&all, `%s"flag-%d":{"state":"ENABLED","variants":{"on":true,"off":false},"defaultVariant":"off","targeting":{"if":[{"==":[{"var":"plan"},"x%d"]},"on"]}}`,
@@ -133,14 +144,11 @@ func TestTenantsShareWhatDoesNotDiffer(t *testing.T) { //nolint:paralleltest // 
 	}
 	before := read()
 	for _, id := range ids {
-		if _, err := c.For(who(t, id)); err != nil {
-			t.Fatal(err)
+		if _, err := c.For(who(tb, id)); err != nil {
+			tb.Fatal(err)
 		}
 	}
 	each := (int64(read()) - int64(before)) / tenants
-	t.Logf("%d bytes for each tenant that was asked for", each)
-	if each > most {
-		t.Errorf("%d bytes for each tenant, want at most %d", each, most)
-	}
 	runtime.KeepAlive(c)
+	return each
 }
