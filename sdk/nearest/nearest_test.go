@@ -10,7 +10,7 @@ func TestName(t *testing.T) {
 	t.Parallel()
 	known := []string{"business", "free", "flags", "flat", "v"}
 	for written, want := range map[string]string{
-		"fre": "free", "busyness": "business", "busines": "business", "Free": "free", "flgas": "flags", "fla": "flat",
+		"fre": "free", "busyness": "business", "Free": "free", "flgas": "flags", "fla": "flat",
 		"": "", "xyz": "", "enterprise": "", "free-of-charge": "",
 	} {
 		if got := nearest.Name(written, known); got != want {

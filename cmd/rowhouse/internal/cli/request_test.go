@@ -98,19 +98,19 @@ func TestWhatIsSent(t *testing.T) {
 		"kill":              {[]string{"flags", "kill", "checkout", "--reason", "it charges twice"}, `config FlagService/KillFlag {"parent":"platform",` + id + `,"reason":"it charges twice","key":"checkout"}`},
 		"kill of a plan":    {[]string{"flags", "kill", "checkout", "plans/free", "--reason", "it charges twice"}, `config FlagService/KillFlag {"parent":"plans/free",` + id + `,"reason":"it charges twice","key":"checkout"}`},
 		"lift":              {[]string{"flags", "lift", "checkout", "acme", "--reason", "it was repaired"}, `config FlagService/LiftFlag {"parent":"tenants/acme",` + id + `,"reason":"it was repaired","key":"checkout"}`},
-		"import":            {[]string{"flags", "import", "-f", flagd}, `config DocumentService/GetDocument {"name":"platform/config/flags"}` + "\n" + `config DocumentService/UpdateDocument {"document":{"name":"platform/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\",\"variants\":{\"v\":1}}}}"},"allow_missing":true,` + id + `,"validate_only":true}` + "\n" +
+		"import": {[]string{"flags", "import", "-f", flagd}, `config DocumentService/GetDocument {"name":"platform/config/flags"}` + "\n" + `config DocumentService/UpdateDocument {"document":{"name":"platform/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\",\"variants\":{\"v\":1}}}}"},"allow_missing":true,` + id + `,"validate_only":true}` + "\n" +
 			`config DocumentService/UpdateDocument {"document":{"name":"platform/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\",\"variants\":{\"v\":1}}}}"},"allow_missing":true,` + secondID + `}`},
-		"import a list":     {[]string{"flags", "import", "plans/free", "-f", flagList}, `config DocumentService/GetDocument {"name":"plans/free/config/flags"}` + "\n" + `config DocumentService/UpdateDocument {"document":{"name":"plans/free/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\"}}}"},"allow_missing":true,` + id + `,"validate_only":true}` + "\n" +
+		"import a list": {[]string{"flags", "import", "plans/free", "-f", flagList}, `config DocumentService/GetDocument {"name":"plans/free/config/flags"}` + "\n" + `config DocumentService/UpdateDocument {"document":{"name":"plans/free/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\"}}}"},"allow_missing":true,` + id + `,"validate_only":true}` + "\n" +
 			`config DocumentService/UpdateDocument {"document":{"name":"plans/free/config/flags","content":"{\"flags\":{\"a\":{\"state\":\"ENABLED\"}}}"},"allow_missing":true,` + secondID + `}`},
-		"platform chain":    {[]string{"audit", "list"}, `tenancy AuditService/ListEvents {"parent":"chains/platform","page_size":50}`},
-		"other chains":      {[]string{"audit", "verify", "platform", "--service", "gateway"}, `gateway AuditService/VerifyChain {"name":"chains/platform"}`},
-		"event":             {[]string{"audit", "get", "0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c", "3", "--service=quota"}, `quota AuditService/GetEvent {"name":"chains/0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c/events/3"}`},
-		"route":             {[]string{"routes", "explain", "https://rowhouse.localhost:8443/t/globex/no%20tes?q=1"}, `gateway EdgeService/ExplainRoute {"host":"rowhouse.localhost:8443","path":"/t/globex/no%20tes"}`},
-		"operations":        {[]string{"operations", "list"}, `tenancy Operations/ListOperations {"page_size":50}`},
-		"cancel":            {[]string{"operations", "cancel", "operations/1"}, `tenancy Operations/CancelOperation {"name":"operations/1"}`},
-		"call":              {[]string{"call", "rowhouse.tenancy.v1.PlanService/UpdatePlan", "-d", `{plan: {name: plans/free}}`}, `tenancy PlanService/UpdatePlan {"plan":{"name":"plans/free"},` + id + `}`},
-		"call, camel case":  {[]string{"call", "AppService/CreateApp", "--data", `{"appId": "x"}`}, `tenancy AppService/CreateApp {"app_id":"x",` + id + `}`},
-		"call a stream":     {[]string{"call", "RoutingService/WatchTenants", "--data", `{"replica": "x"}`}, `tenancy RoutingService/WatchTenants {"replica":"x"}`},
+		"platform chain":   {[]string{"audit", "list"}, `tenancy AuditService/ListEvents {"parent":"chains/platform","page_size":50}`},
+		"other chains":     {[]string{"audit", "verify", "platform", "--service", "gateway"}, `gateway AuditService/VerifyChain {"name":"chains/platform"}`},
+		"event":            {[]string{"audit", "get", "0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c", "3", "--service=quota"}, `quota AuditService/GetEvent {"name":"chains/0198c5f0-7f4b-7cc1-8a5e-3f0f8f1e2d3c/events/3"}`},
+		"route":            {[]string{"routes", "explain", "https://rowhouse.localhost:8443/t/globex/no%20tes?q=1"}, `gateway EdgeService/ExplainRoute {"host":"rowhouse.localhost:8443","path":"/t/globex/no%20tes"}`},
+		"operations":       {[]string{"operations", "list"}, `tenancy Operations/ListOperations {"page_size":50}`},
+		"cancel":           {[]string{"operations", "cancel", "operations/1"}, `tenancy Operations/CancelOperation {"name":"operations/1"}`},
+		"call":             {[]string{"call", "rowhouse.tenancy.v1.PlanService/UpdatePlan", "-d", `{plan: {name: plans/free}}`}, `tenancy PlanService/UpdatePlan {"plan":{"name":"plans/free"},` + id + `}`},
+		"call, camel case": {[]string{"call", "AppService/CreateApp", "--data", `{"appId": "x"}`}, `tenancy AppService/CreateApp {"app_id":"x",` + id + `}`},
+		"call a stream":    {[]string{"call", "RoutingService/WatchTenants", "--data", `{"replica": "x"}`}, `tenancy RoutingService/WatchTenants {"replica":"x"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -304,7 +304,7 @@ func (s *rolloutService) AdvanceRollout(
 func (s *rolloutService) askToResume(ctx context.Context, name string) (v hook.Verdict, asked bool, err error) {
 	namespace, uid, err := parseRollout(name)
 	if err != nil {
-		return v, false, nil // the unit of work says so
+		return v, false, nil //nolint:nilerr // the unit of work says so
 	}
 	r, err := store.ReadRollout(ctx, s.Pool, namespace, uid)
 	switch {

@@ -75,13 +75,18 @@ func tell(ctx context.Context, tx *change.Tx, r *store.Rollout, eventType string
 	default:
 		layer += "s/" + r.LayerID
 	}
-	e := webhook.Rollout{
-		Name: rolloutName(r.Namespace, r.UID), Namespace: r.Namespace, Layer: layer, TenantUID: uid, Version: r.Version, Step: r.Step, Cause: r.Cause,
+	of := webhook.Rollout{
+		Name: rolloutName(r.Namespace, r.UID), Namespace: r.Namespace, Layer: layer, TenantUID: uid, Version: r.Version,
+		Step: r.Step, Cause: r.Cause,
 	}
 	if r.State == store.RolloutRunning {
-		e.SharePercent = r.Plan.Share(r.Step)
+		of.SharePercent = r.Plan.Share(r.Step)
 	}
-	return store.Tell(ctx, tx, e.Event(eventType, tx.Now()))
+	e, err := of.Event(eventType, tx.Now())
+	if err != nil {
+		return err
+	}
+	return store.Tell(ctx, tx, e)
 }
 
 // haltRollout takes the new content of a rollout that is locked from everybody.

@@ -221,7 +221,11 @@ func (s *changeService) publishOrHalt(ctx context.Context, tx *change.Tx, c *sto
 	if err := store.UpdateChange(ctx, tx, c); err != nil {
 		return err
 	}
-	return store.Tell(ctx, tx, webhook.NewChangeHalted(c.GetName(), c.Version(), fault.ReasonOf(refusal), tx.Now()))
+	e, err := webhook.NewChangeHalted(c.GetName(), c.Version(), fault.ReasonOf(refusal), tx.Now())
+	if err != nil {
+		return err
+	}
+	return store.Tell(ctx, tx, e)
 }
 
 // mayStill refuses what somebody scheduled who could not publish it now. What the house knows of them is what

@@ -42,7 +42,7 @@ func TestEnvironmentsOfATenantAreFoundByAnIndex(t *testing.T) {
 	uid := tenanttest.UID("acme").String()
 	for _, id := range []string{"flags", "notes", "portal"} {
 		namespace := uuid.NewString()
-		h.exec(`INSERT INTO settings.namespace (uid, id, schema, create_time, update_time, revision) VALUES ($1, $2, '{}', now(), now(), 1)`, namespace, id)
+		h.exec(`INSERT INTO settings.namespace (uid, id, schema, create_time, update_time, revision) VALUES ($1, $2, '{}', $3, $3, 1)`, namespace, id, time.Now())
 		h.exec(`INSERT INTO settings.document (namespace_uid, layer, layer_id, content, author, reason, revision_time, revision)
 			SELECT $1::uuid, 'environment', gen_random_uuid()::text || '/staging', '{}', 'x', '', now(), 1 FROM generate_series(1, 3000)
 			UNION ALL SELECT $1::uuid, 'environment', $2::text || '/staging', '{}', 'x', '', now(), 1`, namespace, uid)
@@ -65,7 +65,7 @@ func TestKillsAreLockedLast(t *testing.T) {
 	uid := tenanttest.UID("acme").String()
 	for _, id := range []string{"setting-kills", "zeta"} {
 		namespace := uuid.NewString()
-		h.exec(`INSERT INTO settings.namespace (uid, id, schema, create_time, update_time, revision) VALUES ($1, $2, '{}', now(), now(), 1)`, namespace, id)
+		h.exec(`INSERT INTO settings.namespace (uid, id, schema, create_time, update_time, revision) VALUES ($1, $2, '{}', $3, $3, 1)`, namespace, id, time.Now())
 		h.exec(`INSERT INTO settings.document (namespace_uid, layer, layer_id, content, author, reason, revision_time, revision)
 			VALUES ($1, 'tenant', $2, '{}', 'x', '', now(), 1)`, namespace, uid)
 	}

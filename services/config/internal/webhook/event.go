@@ -100,23 +100,25 @@ type Rollout struct {
 
 // Event is the event that a rollout took a step of a type. A tenant is told of rollouts of its own document alone: those of
 // wider layers are the operators' business, and would tell it how far others are.
-func (r Rollout) Event(eventType string, at time.Time) Event {
+func (r Rollout) Event(eventType string, at time.Time) (Event, error) {
 	return newEvent(Event{Source: SourceRollout, Revision: r.Version, Key: r.Name, Type: eventType, Time: at}, data{
-		Rollout: r.Name, Namespace: r.Namespace, Layer: r.Layer, TenantUID: r.TenantUID, Step: r.Step, SharePercent: r.SharePercent, Cause: r.Cause,
+		Rollout: r.Name, Namespace: r.Namespace, Layer: r.Layer, TenantUID: r.TenantUID, Step: r.Step, SharePercent: r.SharePercent,
+		Cause: r.Cause,
 	})
 }
 
 // NewChangeHalted is the event that a scheduled change was refused when its time had come, with the reason of the refusal.
 // Only the platform is told: a change may be of several tenants, and is always the operators'.
-func NewChangeHalted(name string, version int64, reason string, at time.Time) Event {
-	return newEvent(Event{Source: SourceChange, Revision: version, Key: name, Type: ChangeHalted, Time: at}, data{Change: name, Reason: reason})
+func NewChangeHalted(name string, version int64, reason string, at time.Time) (Event, error) {
+	e := Event{Source: SourceChange, Revision: version, Key: name, Type: ChangeHalted, Time: at}
+	return newEvent(e, data{Change: name, Reason: reason})
 }
 
 // newEvent is e with what it says.
-func newEvent(e Event, d data) Event {
-	body, _ := json.Marshal(d) // texts and numbers
+func newEvent(e Event, d data) (Event, error) {
+	body, err := json.Marshal(d)
 	e.Data = string(body)
-	return e
+	return e, err
 }
 
 // Message writes the event for receivers. ok is false for an event of a kind that nobody is told of.
@@ -199,7 +201,8 @@ func Types() []string {
 	return []string{
 		"brand.deleted", "brand.updated", ChangeHalted, "domain.attached", "domain.removed", "flags.deleted", "flags.updated",
 		"operation.done", RolloutAdvanced, RolloutCompleted, RolloutHalted, RolloutStarted, "schema.deleted", "schema.updated",
-		"settings.deleted", "settings.updated", "tenant.active", "tenant.created", "tenant.deleted", "tenant.failed", "tenant.plan_changed", "tenant.removed", "tenant.suspended", TestType,
+		"settings.deleted", "settings.updated", "tenant.active", "tenant.created", "tenant.deleted", "tenant.failed",
+		"tenant.plan_changed", "tenant.removed", "tenant.suspended", TestType,
 	}
 }
 
