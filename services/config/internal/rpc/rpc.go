@@ -152,7 +152,7 @@ func compile(namespace, text, stored string) (*settings.Schema, error) {
 		return nil, refuse(fault.InvalidArgument, schemaInvalid, "the schema %s", what).
 			WithField(fault.FieldViolation{Field: field, Description: what, Reason: schemaInvalid})
 	}
-	refusal := refuse(fault.InvalidArgument, schemaInvalid, "the schema has %d keywords that cannot stand where they are", len(keywords.Found)).
+	refusal := refuse(fault.InvalidArgument, schemaInvalid, "the schema has %d keywords that cannot stand there", len(keywords.Found)).
 		WithMetadata("violations", strconv.Itoa(len(keywords.Found)))
 	for _, p := range keywords.Found[:min(len(keywords.Found), most)] {
 		// The pointer follows the field: "namespace.schema/properties/size/x-lok".
