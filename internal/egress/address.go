@@ -114,6 +114,30 @@ func within(prefixes []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
+// unmapped are networks as addresses are compared: those of IPv4 in IPv6 are networks of IPv4.
+func unmapped(prefixes []netip.Prefix) []netip.Prefix {
+	const before = 96 // bits of an IPv4 address in IPv6
+	out := make([]netip.Prefix, 0, len(prefixes))
+	for _, p := range prefixes {
+		if p.Addr().Is4In6() && p.Bits() >= before {
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-before)
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// plain are names as hosts are compared. An empty one would be of nobody.
+func plain(names []string) []string {
+	out := make([]string, 0, len(names))
+	for _, name := range names {
+		if name = strings.ToLower(strings.Trim(name, ".")); name != "" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // inner are the ends of names that mean something only inside a network (RFC 6761, RFC 6762, RFC 8375, RFC 9476), or
 // the metadata services of clouds.
 //

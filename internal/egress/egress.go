@@ -51,9 +51,10 @@ type Config struct {
 	MaxAnswer int64
 	// Ports are those that may be named. Default 443 and 8443.
 	Ports []string
-	// Deny are one's own networks, refused beside the special ranges and before Allow.
+	// Deny are one's own networks, refused beside the special ranges and before Allow. An IPv4 network may be written as one
+	// of IPv6 (::ffff:192.0.2.0/120).
 	Deny []netip.Prefix
-	// DenyNames are one's own names, which are refused with all below them.
+	// DenyNames are one's own names, which are refused with all below them. Case and dots at the ends do not matter.
 	DenyNames []string
 	// Allow are special ranges that are called all the same: for private networks whose operator wants that.
 	Allow []netip.Prefix
@@ -85,6 +86,8 @@ func New(cfg Config) *Client {
 	if cfg.Resolver == nil {
 		cfg.Resolver = &net.Resolver{PreferGo: true}
 	}
+	cfg.Deny, cfg.Allow = unmapped(cfg.Deny), unmapped(cfg.Allow)
+	cfg.DenyNames, cfg.AllowNames = plain(cfg.DenyNames), plain(cfg.AllowNames)
 	c := &Client{cfg: cfg}
 	c.http = &http.Client{
 		Transport: &http.Transport{

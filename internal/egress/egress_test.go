@@ -122,6 +122,26 @@ func TestOwnNetworksAreRefusedBeforeWhatIsAllowed(t *testing.T) {
 	}
 }
 
+// What operators write as they like is refused in every spelling.
+func TestOwnNamesInAnySpelling(t *testing.T) {
+	t.Parallel()
+	c := egress.New(egress.Config{
+		DenyNames:  []string{"Corp.Example.com", "corp2.example.com.", ".corp3.example.com", "..", ""},
+		Deny:       []netip.Prefix{netip.MustParsePrefix("::ffff:8.8.8.0/120"), netip.MustParsePrefix("2606:4700::/32")},
+		AllowNames: []string{".Lab.Internal."}, Allow: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")},
+	})
+	for url, class := range map[string]egress.Class{
+		"https://vault.corp.example.com/": egress.BadName, "https://corp.example.com./": egress.BadName, "https://CORP2.example.com": egress.BadName,
+		"https://a.corp3.example.com": egress.BadName, "https://8.8.8.8": egress.Own, "https://[::ffff:8.8.8.8]": egress.Own,
+		"https://[2606:4700::1]": egress.Own, "https://8.8.9.8": "", "https://notcorp.example.com": "", "https://example.com": "",
+		"https://a.lab.internal": "", "https://10.1.2.3": "", "https://11.1.2.3": "",
+	} {
+		if err := c.CheckURL(url); (err == nil) != (class == "") || err != nil && egress.ClassOf(err) != class {
+			t.Errorf("%s: %v, want %q", url, err, class)
+		}
+	}
+}
+
 // receiver is an https server on loopback, with a client that may call it as hooks.acme.dev.
 func receiver(t *testing.T, handler http.HandlerFunc, cfg egress.Config) (*egress.Client, string) {
 	t.Helper()

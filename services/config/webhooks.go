@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/rowhouse-platform/rowhouse/internal/egress"
 	"github.com/rowhouse-platform/rowhouse/internal/seal"
@@ -27,7 +29,7 @@ type Egress struct {
 	Ports []int `yaml:"ports,omitempty"`
 	// Deny are our own networks in CIDR notation, for what they use of the public Internet.
 	Deny []string `yaml:"deny,omitempty"`
-	// DenyNames are our own names, refused with all below them.
+	// DenyNames are our own names, refused with all below them: "corp.example.com", in any case and without a wildcard.
 	DenyNames []string `yaml:"deny_names,omitempty"`
 	// Allow are networks that are called although they are private or otherwise special.
 	Allow []string `yaml:"allow,omitempty"`
@@ -37,10 +39,18 @@ type Egress struct {
 	Roots yamlfile.Path `yaml:"roots,omitempty"`
 }
 
+// hostLetters are those of names that are looked up. Any other, such as that of a wildcard, would never match.
+const hostLetters = "abcdefghijklmnopqrstuvwxyz0123456789.-"
+
 func (e Egress) bounds() (egress.Config, error) {
 	c := egress.Config{DenyNames: e.DenyNames, AllowNames: e.AllowNames}
 	for _, port := range e.Ports {
 		c.Ports = append(c.Ports, strconv.Itoa(port))
+	}
+	for _, name := range slices.Concat(e.DenyNames, e.AllowNames) {
+		if bare := strings.Trim(name, "."); bare == "" || strings.Trim(strings.ToLower(bare), hostLetters) != "" {
+			return c, fmt.Errorf("%q is not the name of a host", name)
+		}
 	}
 	for _, list := range []struct {
 		from []string
