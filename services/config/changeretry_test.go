@@ -208,3 +208,40 @@ func TestWhoScheduledMustStillBeAllowed(t *testing.T) {
 	_, err = r.as("operator").publish(t, "operator2") // as what is halted for another reason, by somebody who may
 	must(t, err)
 }
+
+// TestAnApprovalEndsWithItsApprover: who was removed, or may approve no more, agrees to nothing that is published later.
+func TestAnApprovalEndsWithItsApprover(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.governed(r.as("owner"), "portal", `{}`, 2, "plan")
+	a := r.as("operator")
+	_, err := a.propose(t, "two", patches("plans/free/config/portal", `{"v":1}`))
+	must(t, err)
+	must(t, a.submit(t, "two"))
+	must(t, r.as("operator2").approve(t, "two"))
+	must(t, r.as("operator3").approve(t, "two"))
+	if is := a.state(t, "two"); is != configv1.ChangeState_CHANGE_STATE_APPROVED {
+		t.Fatalf("it is %v", is)
+	}
+	b, err := os.ReadFile(r.path("operators.yaml"))
+	must(t, err)
+	var kept strings.Builder
+	for line := range strings.Lines(string(b)) {
+		if !strings.Contains(line, "name: operator2,") {
+			kept.WriteString(line)
+		}
+	}
+	r.write("operators.yaml", kept.String())
+	eventually(t, "the files are read", func() bool {
+		_, err := r.as("operator2").GetChange(t.Context(), &configv1.GetChangeRequest{Name: "changes/two"})
+		return err != nil
+	})
+	_, err = a.publish(t, "two")
+	refused(t, "with one who is left", err, codes.FailedPrecondition, "APPROVAL_REQUIRED")
+	if !strings.Contains(err.Error(), "has 1; those of operator:operator2@static do not count") {
+		t.Errorf("%v", err)
+	}
+	must(t, r.as("owner").approve(t, "two"))
+	_, err = a.publish(t, "two")
+	must(t, err)
+}

@@ -49,6 +49,8 @@ type Approval struct {
 	Approver string
 	// Digest says what was approved.
 	Digest string
+	// Lapsed says that the approver could not approve it now. Such an approval does not count.
+	Lapsed bool
 }
 
 func wrongState(s State, want ...State) error {
@@ -99,11 +101,11 @@ func (c *Change) settle(required int) {
 	}
 }
 
-// agreed counts those who approved what the change does now and wrote nothing of it.
+// agreed counts those who approved what the change does now, wrote nothing of it, and might approve it still.
 func (c *Change) agreed() int {
 	var who []string
 	for _, a := range c.Approvals {
-		if a.Digest == c.Digest && !slices.Contains(c.Authors, a.Approver) && !slices.Contains(who, a.Approver) {
+		if !a.Lapsed && a.Digest == c.Digest && !slices.Contains(c.Authors, a.Approver) && !slices.Contains(who, a.Approver) {
 			who = append(who, a.Approver)
 		}
 	}
@@ -121,7 +123,7 @@ func (c *Change) Approve(who, digest string, required int) (bool, error) {
 	if digest != c.Digest {
 		return false, fault.New(fault.Aborted, fault.ReasonEtagMismatch, "the change is not what the digest names: read it again")
 	}
-	a := Approval{who, digest}
+	a := Approval{Approver: who, Digest: digest}
 	if slices.Contains(c.Approvals, a) {
 		return false, nil
 	}
@@ -162,7 +164,25 @@ func (c *Change) ready(required int) error {
 	if err := c.in(open()...); err != nil {
 		return err
 	}
-	return Enough(c.agreed(), required)
+	return c.withoutLapsed(Enough(c.agreed(), required))
+}
+
+// withoutLapsed says in a refusal whose approvals do not count any more.
+func (c *Change) withoutLapsed(err error) error {
+	var who []string
+	for _, a := range c.Approvals {
+		if a.Lapsed {
+			who = append(who, a.Approver)
+		}
+	}
+	f, ok := fault.As(err)
+	if !ok || len(who) == 0 {
+		return err
+	}
+	names := strings.Join(who, ", ")
+	out := fault.New(f.Kind, f.Reason, "%s; those of %s do not count, who may not approve changes any more", f.Message, names).WithDomain(f.Domain)
+	out.Metadata = f.Metadata
+	return out.WithMetadata("lapsed", names)
 }
 
 // Halt says that the change could not become live at its time.

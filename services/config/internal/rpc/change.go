@@ -73,13 +73,16 @@ func concern(tx *change.Tx, c *store.Change) {
 	}
 }
 
-// wayOf is what matters of a change for the steps that it may take.
-func wayOf(c *store.Change) *governance.Change {
+// wayOf is what matters of a change for the steps that it may take. Approvals of those who could not give them now do not
+// count: what the house knows of people is what its files say at this moment.
+func (s *changeService) wayOf(c *store.Change) *governance.Change {
 	way := &governance.Change{
 		State: governance.State(strings.TrimPrefix(c.GetState().String(), statePrefix)), Authors: c.GetAuthors(), Digest: c.GetDigest(),
 	}
 	for _, a := range c.GetApprovals() {
-		way.Approvals = append(way.Approvals, governance.Approval{Approver: a.GetApprover(), Digest: c.GetDigest()})
+		way.Approvals = append(way.Approvals, governance.Approval{
+			Approver: a.GetApprover(), Digest: c.GetDigest(), Lapsed: !s.Caller(a.GetApprover()).Has(approving),
+		})
 	}
 	return way
 }
@@ -103,7 +106,7 @@ func (s *changeService) step(
 	if err := etag.Check(given, c.GetEtag()); err != nil {
 		return nil, err
 	}
-	way := wayOf(c)
+	way := s.wayOf(c)
 	if err := decide(c, way); err != nil {
 		return nil, err
 	}
@@ -143,7 +146,7 @@ func (s *changeService) UpdateChange(ctx context.Context, req *configv1.UpdateCh
 		if err := etag.Check(req.GetChange().GetEtag(), c.GetEtag()); err != nil {
 			return nil, err
 		}
-		if err := wayOf(c).Cancellable(); err != nil {
+		if err := s.wayOf(c).Cancellable(); err != nil {
 			return nil, err
 		}
 		paths, err := mask.Apply(c.Change, req.GetChange(), req.GetUpdateMask())
@@ -188,7 +191,7 @@ func (s *changeService) write(ctx context.Context, tx *change.Tx, c *store.Chang
 	if p.rollout != nil {
 		c.Rollout = changeRolloutOf(p.rollout)
 	}
-	way := wayOf(c)
+	way := s.wayOf(c)
 	if err := way.Edit(tx.Call().Principal.Name, digestOf(c)); err != nil {
 		return err
 	}
@@ -213,6 +216,9 @@ func entitled(who operator.Principal, edits []*configv1.ChangeEdit) error {
 	}
 	return nil
 }
+
+// approving is the permission to approve changes, and to have approved them.
+const approving = "config.changes.approve"
 
 // publishing is the permission to publish changes, and to have them published.
 const publishing = "config.changes.publish"

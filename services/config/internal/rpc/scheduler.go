@@ -196,7 +196,7 @@ func (s *changeService) publishOrHalt(ctx context.Context, tx *change.Tx, c *sto
 	if err != nil {
 		return err
 	}
-	way := wayOf(c)
+	way := s.wayOf(c)
 	refusal := s.mayStill(c)
 	if refusal == nil {
 		refusal = p.allowed(way)
@@ -211,7 +211,7 @@ func (s *changeService) publishOrHalt(ctx context.Context, tx *change.Tx, c *sto
 		take(tx, c, way)
 		return store.UpdateChange(ctx, tx, c)
 	}
-	way = wayOf(c) // the step was not taken
+	way = s.wayOf(c) // the step was not taken
 	if err := way.Halt(); err != nil {
 		return err
 	}
