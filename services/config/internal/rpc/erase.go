@@ -32,9 +32,18 @@ func (s *secretService) EraseTenant(ctx context.Context, req *configv1.EraseTena
 			return nil, fault.New(fault.FailedPrecondition, fault.ReasonWrongState,
 				"%s is %s; only a deleted tenant is erased", req.GetName(), t.State).WithMetadata("state", t.State.String())
 		}
-		e, err := store.EraseTenant(ctx, tx, t.UID.String(), tx.Now())
+		e, err := store.EraseTenant(ctx, tx, t.UID.String(), req.GetName(), tx.Now())
 		if err != nil {
 			return nil, err
+		}
+		for _, rolling := range e.Rolling {
+			r, err := store.ReadRollout(ctx, tx, rolling.Namespace, rolling.UID)
+			if err != nil {
+				return nil, err
+			}
+			if err := publishRollout(tx, r); err != nil {
+				return nil, err
+			}
 		}
 		if err := tx.ForgetTenant(ctx, t.UID.String()); err != nil {
 			return nil, err

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
 
+	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/services/config/internal/settings"
 )
@@ -24,7 +27,14 @@ type Erased struct {
 	Cancelled []string
 	// Running are the namespaces in which a rollout of the tenant's document ran.
 	Running []string
+	// Rolling are the rollouts of others that run and had the tenant as a canary.
+	Rolling []ErasedCanary
+
+	name string
 }
+
+// ErasedCanary is a rollout that had the tenant as a canary.
+type ErasedCanary struct{ Namespace, UID, State string }
 
 // ErasedDocument is a document that stood.
 type ErasedDocument struct {
@@ -37,10 +47,11 @@ type ErasedDocument struct {
 const ofTenant = `(layer = 'tenant' AND layer_id = $1 OR layer = 'environment' AND layer_id LIKE $1 || '/%')`
 
 // EraseTenant removes what is kept for a tenant. It locks what others lock too in the order in which they do: changes,
-// namespaces, rollouts, data keys, secrets, webhooks.
-func EraseTenant(ctx context.Context, q Querier, uid string, now time.Time) (e Erased, err error) {
+// namespaces, rollouts, data keys, secrets, webhooks. The name is the tenant's, "tenants/acme".
+func EraseTenant(ctx context.Context, q Querier, uid, name string, now time.Time) (e Erased, err error) {
+	e.name = name
 	for _, step := range []func(context.Context, Querier, string, time.Time) error{
-		e.changes, e.documents, e.rollouts, e.sealed, e.rest,
+		e.changes, e.documents, e.rollouts, e.canaries, e.sealed, e.rest,
 	} {
 		if err := step(ctx, q, uid, now); err != nil {
 			return e, fmt.Errorf("erase a tenant: %w", err)
@@ -49,20 +60,40 @@ func EraseTenant(ctx context.Context, q Querier, uid string, now time.Time) (e E
 	return e, nil
 }
 
-// changes takes the tenant's edits out of changes. One that could become live would do another thing than people have seen:
+// changes takes the tenant's edits out of changes, and the tenant out of their rollouts. One that could become live would do another thing than people have seen:
 // it is given up. What it was refused with may hold values.
 func (e *Erased) changes(ctx context.Context, q Querier, uid string, now time.Time) error {
-	rows, err := q.Query(ctx, `SELECT uid::text FROM settings.change
-		WHERE uid IN (SELECT change_uid FROM settings.change_edit WHERE `+ofTenant+`) ORDER BY uid FOR NO KEY UPDATE`, uid)
+	rows, err := q.Query(ctx, `SELECT uid::text, rollout, uid IN (SELECT change_uid FROM settings.change_edit WHERE `+ofTenant+`)
+		FROM settings.change WHERE uid IN (SELECT change_uid FROM settings.change_edit WHERE `+ofTenant+`)
+			OR position(convert_to($2, 'UTF8') IN rollout) > 0
+		ORDER BY uid FOR NO KEY UPDATE`, uid, e.name)
 	if err != nil {
 		return err
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil || len(found) == 0 {
+	var found []string
+	rollouts := make(map[string][]byte)
+	var id string
+	var plan []byte
+	var edited bool
+	if _, err := pgx.ForEachRow(rows, []any{&id, &plan, &edited}, func() error {
+		without, named, err := withoutCanary(plan, e.name)
+		if named {
+			rollouts[id] = without
+		}
+		if named || edited {
+			found = append(found, id)
+		}
+		return err
+	}); err != nil || len(found) == 0 {
 		return err
 	}
+	for id, plan := range rollouts {
+		if _, err := q.Exec(ctx, `UPDATE settings.change SET rollout = $2 WHERE uid = $1`, id, plan); err != nil {
+			return err
+		}
+	}
 	e.Changes = Count(len(found))
-	rows, err = q.Query(ctx, `UPDATE settings.change SET state = 'CANCELLED', closing_reason = 'a tenant of its edits was erased',
+	rows, err = q.Query(ctx, `UPDATE settings.change SET state = 'CANCELLED', closing_reason = 'a tenant that it named was erased',
 			update_time = $2, version = version + 1
 		WHERE uid = ANY ($1::uuid[]) AND state NOT IN ('LIVE', 'CANCELLED') RETURNING id`, found, now)
 	if err != nil {
@@ -75,6 +106,36 @@ func (e *Erased) changes(ctx context.Context, q Querier, uid string, now time.Ti
 		return err
 	}
 	_, err = q.Exec(ctx, `DELETE FROM settings.change_edit WHERE `+ofTenant, uid)
+	return err
+}
+
+// withoutCanary takes a tenant out of the rollout of a change, and says whether it was in there.
+func withoutCanary(plan []byte, name string) ([]byte, bool, error) {
+	r := new(configv1.ChangeRollout)
+	if err := proto.Unmarshal(plan, r); err != nil {
+		return nil, false, fmt.Errorf("a stored rollout of a change: %w", err)
+	}
+	if !slices.Contains(r.GetCanaries(), name) {
+		return nil, false, nil
+	}
+	r.Canaries = slices.DeleteFunc(r.GetCanaries(), func(c string) bool { return c == name })
+	b, err := proto.Marshal(r)
+	return append([]byte{}, b...), true, err
+}
+
+// canaries takes the tenant out of the rollouts of others.
+func (e *Erased) canaries(ctx context.Context, q Querier, uid string, _ time.Time) error {
+	const named = ` WHERE $1 = ANY (canaries) OR $2 = ANY (canary_names)`
+	if _, err := q.Exec(ctx, `SELECT FROM settings.rollout`+named+` ORDER BY uid FOR NO KEY UPDATE`, uid, e.name); err != nil {
+		return err
+	}
+	rows, err := q.Query(ctx, `UPDATE settings.rollout SET canaries = array_remove(canaries, $1),
+			canary_names = array_remove(canary_names, $2), version = version + 1`+named+` RETURNING namespace, uid::text, state`, uid, e.name)
+	if err != nil {
+		return err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ErasedCanary])
+	e.Rolling = slices.DeleteFunc(found, func(c ErasedCanary) bool { return c.State != RolloutRunning })
 	return err
 }
 

@@ -89,7 +89,7 @@ func missing(err error) error {
 }
 
 func (v vault) erase(ctx context.Context, tx pgx.Tx, p store.Place) error {
-	_, err := store.EraseTenant(ctx, tx, p.ID, time.Now())
+	_, err := store.EraseTenant(ctx, tx, p.ID, "tenants/"+p.Owner.Name, time.Now())
 	return err
 }
 
