@@ -24,6 +24,9 @@ const Channel = "rowhouse_change"
 type Config struct {
 	// Pool connects to the service's own database, as its service role.
 	Pool *pgxpool.Pool
+	// Ordinary bounds the calls that change something and run at once, urgent ones apart: each holds a connection also while it
+	// waits for another's lock. Default: no bound.
+	Ordinary int
 	// Service is the name that audit events carry, for example "tenancy".
 	Service string
 	// Clock is the time for bounds that need no agreement between replicas. Default time.Now.
@@ -42,6 +45,8 @@ type Kernel struct {
 	log     *slog.Logger
 	wake    chan struct{}
 	refused *refusals
+	// ordinary holds a value for each ordinary change that runs; nil for no bound.
+	ordinary chan struct{}
 	// suppressed counts refused calls that left no event.
 	suppressed metric.Int64Counter
 	pages      atomic.Pointer[[]byte] // the key that seals page tokens, once read
@@ -58,7 +63,13 @@ func New(cfg Config) *Kernel {
 	if cfg.Meters == nil {
 		cfg.Meters = noop.NewMeterProvider()
 	}
+	var ordinary chan struct{}
+	if cfg.Ordinary > 0 {
+		ordinary = make(chan struct{}, cfg.Ordinary)
+	}
 	return &Kernel{
+		ordinary: ordinary,
+
 		pool:    cfg.Pool,
 		service: cfg.Service,
 		clock:   cfg.Clock,
@@ -77,6 +88,11 @@ type Func func(ctx context.Context, tx *Tx) (proto.Message, error)
 // Do is [Kernel.Change] for an answer of a known type.
 func Do[T proto.Message](ctx context.Context, k *Kernel, fn func(context.Context, *Tx) (T, error)) (T, error) {
 	return typed[T](k.Change(ctx, untyped(fn)))
+}
+
+// DoUrgently is [Kernel.ChangeUrgently] for an answer of a known type.
+func DoUrgently[T proto.Message](ctx context.Context, k *Kernel, fn func(context.Context, *Tx) (T, error)) (T, error) {
+	return typed[T](k.ChangeUrgently(ctx, untyped(fn)))
 }
 
 // View is [Kernel.Read] for an answer of a known type.
@@ -118,7 +134,32 @@ func typed[T proto.Message](m proto.Message, err error) (T, error) {
 // nothing was done, and OUTCOME_UNKNOWN when the connection was lost during the commit; a retry with the same
 // request_id resolves that.
 func (k *Kernel) Change(ctx context.Context, fn Func) (proto.Message, error) {
+	leave, err := k.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	return k.run(ctx, fn, true)
+}
+
+// ChangeUrgently is [Kernel.Change] that waits for no room among ordinary ones. It is for what stops something, and locks
+// nothing that ordinary changes hold for long.
+func (k *Kernel) ChangeUrgently(ctx context.Context, fn Func) (proto.Message, error) {
+	return k.run(ctx, fn, true)
+}
+
+// enter waits for room. Without it until ctx ends, the call did nothing.
+func (k *Kernel) enter(ctx context.Context) (leave func(), err error) {
+	if k.ordinary == nil {
+		return func() {}, nil
+	}
+	select {
+	case k.ordinary <- struct{}{}:
+		return func() { <-k.ordinary }, nil
+	case <-ctx.Done():
+		return nil, fault.New(fault.Unavailable, fault.ReasonOverloaded, "too many other changes wait for one another; try again").
+			WithRetry(time.Second)
+	}
 }
 
 // Read runs fn in a transaction and returns its answer after the call's audit event is committed. fn may not publish.

@@ -114,6 +114,8 @@ type Kind struct {
 	Feeds []string
 	// Audience is its bit in tenant contexts.
 	Audience tenant.Audience
+	// Spare is how many of its connections no ordinary change may hold, so that urgent ones have some. Default: none.
+	Spare int
 }
 
 // Base is what such a service is built on.
@@ -186,9 +188,15 @@ func build(ctx context.Context, k Kind, c Config, p *serve.Process, s *serve.Ser
 	if err != nil {
 		return fmt.Errorf("feeds: %w", err)
 	}
+	ordinary := 0
+	if k.Spare > 0 {
+		ordinary = max(1, int(pool.Config().MaxConns)-k.Spare)
+	}
 	b := &Base{
 		Process: p, Pool: pool, FeedKey: key, Feeds: feeds, Trust: tenant.NewTrust(p.Clock), Catalog: new(trust.Catalog),
-		Kernel: change.New(change.Config{Pool: pool, Service: k.Name, Meters: p.Telemetry.MeterProvider(), Clock: p.Clock, Log: p.Log}),
+		Kernel: change.New(change.Config{
+			Pool: pool, Ordinary: ordinary, Service: k.Name, Meters: p.Telemetry.MeterProvider(), Clock: p.Clock, Log: p.Log,
+		}),
 	}
 	tenants, err := b.follow(ctx, c, s)
 	if err != nil {

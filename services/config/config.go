@@ -35,6 +35,10 @@ import (
 // Database is the name of config's database and the prefix of its roles.
 const Database = "rowhouse_config"
 
+// spareConnections of those to the database are for kills, halts and reads: writes wait for the locks of namespaces and
+// hold a connection each meanwhile.
+const spareConnections = 4
+
 // Migrations returns what makes the database, in order.
 func Migrations() []fs.FS { return []fs.FS{change.Migrations(), store.Migrations()} }
 
@@ -76,7 +80,7 @@ func (c Config) checkPort() error {
 func Run(ctx context.Context, c Config, options ...follower.Option) error {
 	kind := follower.Kind{
 		Name: "config", Database: Database, Migrations: Migrations(), Feeds: []string{sdk.FeedName, clientkey.FeedName, hook.FeedName},
-		Audience: tenant.AudienceConfig,
+		Audience: tenant.AudienceConfig, Spare: spareConnections,
 	}
 	webhooks, err := c.webhooks()
 	if err = errors.Join(err, c.checkPort()); err != nil {

@@ -155,6 +155,52 @@ func TestKillsPassAPlansEdit(t *testing.T) {
 	stop()
 }
 
+// TestKillsPassWritesThatWait: so many writes wait for a namespace as may at once, with a connection each, and kills and halts
+// find one all the same.
+func TestKillsPassWritesThatWait(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.as("owner")
+	r.namespace(a, "notes", killableSchema)
+	r.namespace(a, "portal", `{}`)
+	running := r.begin(a, rolling("plans/free/config/portal", `{"x":1}`))
+	block := r.db.Owner(t)
+	tx, err := block.Begin(t.Context())
+	must(t, err)
+	_, err = tx.Exec(t.Context(), `SELECT FROM settings.namespace WHERE id = 'notes' FOR UPDATE`)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var writing sync.WaitGroup
+	for i := range 40 {
+		writing.Go(func() {
+			_, _ = a.UpdateDocument(ctx, setting("tenants/acme/config/notes", fmt.Sprintf(`{"size":%d}`, i)))
+		})
+	}
+	last, same := 0, 0
+	eventually(t, "as many writes wait as may", func() bool {
+		var n int
+		must(t, block.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted`).Scan(&n))
+		if n != last {
+			last, same = n, 0
+		}
+		same++
+		return n > 0 && same > 20
+	})
+	kill, done := context.WithTimeout(t.Context(), 10*time.Second)
+	defer done()
+	for range 5 {
+		_, err = a.KillSetting(kill, &configv1.KillSettingRequest{Name: "plans/business/config/notes", Pointer: "/banner", Reason: "it is on fire"})
+		must(t, err)
+		_, err = a.LiftSetting(kill, &configv1.LiftSettingRequest{Name: "plans/business/config/notes", Pointer: "/banner", Reason: "it is out again"})
+		must(t, err)
+	}
+	_, err = a.HaltRollout(kill, &configv1.HaltRolloutRequest{Name: running.GetName(), Reason: "it is on fire"})
+	must(t, err)
+	must(t, tx.Rollback(t.Context()))
+	cancel()
+	writing.Wait()
+}
+
 // BenchmarkKillLane kills and lifts a setting while the plan of 100,000 tenants with documents of their own is edited again and
 // again, and takes the time until all followers read it. Run it once: -benchtime=1x.
 func BenchmarkKillLane(b *testing.B) {

@@ -165,3 +165,50 @@ func TestTenantsSetNothingOfOthers(t *testing.T) {
 
 // statusDetails is all that a refusal says.
 func statusDetails(err error) []any { return status.Convert(err).Details() }
+
+// TestTenantsWritesAreBounded in how often they come, and in what is kept of them.
+func TestTenantsWritesAreBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, data := r.as("owner"), apiOf(r.gateway())
+	n := r.namespace(a, "notes", ownSchema)
+	first := r.set(a, "tenants/acme/config/notes", `{"quota":5}`)
+	// As if the tenant and operators had written for a year, without all these calls.
+	_, err := r.db.Owner(t).Exec(t.Context(), `INSERT INTO settings.document_revision
+			(namespace_uid, layer, layer_id, revision, content, author, reason, revision_time)
+		SELECT $1, 'tenant', $2, $3 + i, '{}', CASE WHEN i % 10 = 0 THEN 'operator:x' ELSE 'tenant:x' END, '', now() FROM generate_series(1, 200) i`,
+		n.GetUid(), tenanttest.UID("acme").String(), first.GetRevision())
+	must(t, err)
+	_, err = r.db.Owner(t).Exec(t.Context(), `UPDATE settings.clock SET revision = revision + 1000`)
+	must(t, err)
+	set := func(id string, i int) error {
+		_, err := data.UpdateSettings(r.acting(t, id), &configv1.UpdateSettingsRequest{Namespace: "notes", Content: fmt.Sprintf(`{"page":%d}`, i%50)})
+		return err
+	}
+	must(t, set("acme", 1))
+	var tenants, operators int
+	must(t, r.db.Owner(t).QueryRow(t.Context(), `SELECT count(*) FILTER (WHERE author LIKE 'tenant:%'), count(*) FILTER (WHERE author LIKE 'operator:%')
+		FROM settings.document_revision`).Scan(&tenants, &operators))
+	if tenants != 100 || operators != 21 {
+		t.Errorf("%d revisions of the tenant and %d of operators are kept", tenants, operators)
+	}
+	_, err = a.RollbackDocument(t.Context(), &configv1.RollbackDocumentRequest{
+		Name: "tenants/acme/config/notes", Revision: first.GetRevision() + 1, Reason: "what was there",
+	})
+	refused(t, "a forgotten revision", err, codes.NotFound, fault.ReasonResourceNotFound)
+	if !strings.Contains(err.Error(), "forgotten") {
+		t.Errorf("%v", err)
+	}
+	_, err = a.RollbackDocument(t.Context(), &configv1.RollbackDocumentRequest{
+		Name: "tenants/acme/config/notes", Revision: first.GetRevision(), Reason: "what was there",
+	})
+	must(t, err)
+	for i := 2; err == nil && i < 200; i++ {
+		err = set("acme", i)
+	}
+	refused(t, "one too many", err, codes.ResourceExhausted, fault.ReasonRateLimitExceeded)
+	if f, ok := fault.As(tenantgrpc.FromStatus(err)); !ok || f.RetryAfter <= 0 || len(f.Quotas) != 1 {
+		t.Errorf("%+v", f)
+	}
+	must(t, set("globex", 1))
+}

@@ -57,7 +57,8 @@ type DocumentServiceClient interface {
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED; ROLLOUT_RUNNING; NAMESPACE_IN_USE
 	// for what kills and lifts alone write; HOOK_DENIED; HOOK_UNAVAILABLE; PERMISSION_MISSING for config.hooks.skip.
 	DeleteDocument(ctx context.Context, in *DeleteDocumentRequest, opts ...grpc.CallOption) (*DeleteDocumentResponse, error)
-	// ListDocumentRevisions lists the revisions of a document, newest first.
+	// ListDocumentRevisions lists the revisions of a document, newest first. Of those that a tenant wrote itself
+	// (UpdateSettings) the newest 100 are kept; all that operators wrote are.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND.
 	ListDocumentRevisions(ctx context.Context, in *ListDocumentRevisionsRequest, opts ...grpc.CallOption) (*ListDocumentRevisionsResponse, error)
 	// RollbackDocument writes a new revision with the content of an old one. It needs no approval, whatever the namespace
@@ -217,7 +218,8 @@ type DocumentServiceServer interface {
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; SCHEMA_VIOLATION; CONTRAST; APPROVAL_REQUIRED; ROLLOUT_RUNNING; NAMESPACE_IN_USE
 	// for what kills and lifts alone write; HOOK_DENIED; HOOK_UNAVAILABLE; PERMISSION_MISSING for config.hooks.skip.
 	DeleteDocument(context.Context, *DeleteDocumentRequest) (*DeleteDocumentResponse, error)
-	// ListDocumentRevisions lists the revisions of a document, newest first.
+	// ListDocumentRevisions lists the revisions of a document, newest first. Of those that a tenant wrote itself
+	// (UpdateSettings) the newest 100 are kept; all that operators wrote are.
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND.
 	ListDocumentRevisions(context.Context, *ListDocumentRevisionsRequest) (*ListDocumentRevisionsResponse, error)
 	// RollbackDocument writes a new revision with the content of an old one. It needs no approval, whatever the namespace

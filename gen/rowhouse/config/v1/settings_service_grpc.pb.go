@@ -38,9 +38,11 @@ type SettingsServiceClient interface {
 	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
 	// UpdateSettings changes what the calling tenant sets in a namespace, for all its
 	// environments: only what the schema marks with "x-tenant-editable". Which of the tenant's
-	// people may do that is for the product to decide that presents their context.
+	// people may do that is for the product to decide that presents their context. A tenant may make 60 changes at once and
+	// one more each 6 s, by replica, 3 of them at a time. Of the revisions that a tenant wrote itself the newest 100
+	// of each document are kept.
 	// Errors: RESOURCE_NOT_FOUND; SETTING_NOT_EDITABLE; ETAG_MISMATCH; MALFORMED_DOCUMENT;
-	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; CONTEXT_MISSING; CONTEXT_INVALID;
+	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; RATE_LIMIT_EXCEEDED; CONTEXT_MISSING; CONTEXT_INVALID;
 	// CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	UpdateSettings(ctx context.Context, in *UpdateSettingsRequest, opts ...grpc.CallOption) (*UpdateSettingsResponse, error)
 	// ReadSecret returns the value that the effective value of a namespace refers to at a place, for the calling tenant.
@@ -130,9 +132,11 @@ type SettingsServiceServer interface {
 	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
 	// UpdateSettings changes what the calling tenant sets in a namespace, for all its
 	// environments: only what the schema marks with "x-tenant-editable". Which of the tenant's
-	// people may do that is for the product to decide that presents their context.
+	// people may do that is for the product to decide that presents their context. A tenant may make 60 changes at once and
+	// one more each 6 s, by replica, 3 of them at a time. Of the revisions that a tenant wrote itself the newest 100
+	// of each document are kept.
 	// Errors: RESOURCE_NOT_FOUND; SETTING_NOT_EDITABLE; ETAG_MISMATCH; MALFORMED_DOCUMENT;
-	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; CONTEXT_MISSING; CONTEXT_INVALID;
+	// SCHEMA_VIOLATION; SETTING_LOCKED; SETTING_CLAMPED; RATE_LIMIT_EXCEEDED; CONTEXT_MISSING; CONTEXT_INVALID;
 	// CONTEXT_EXPIRED; TENANT_SUSPENDED.
 	UpdateSettings(context.Context, *UpdateSettingsRequest) (*UpdateSettingsResponse, error)
 	// ReadSecret returns the value that the effective value of a namespace refers to at a place, for the calling tenant.

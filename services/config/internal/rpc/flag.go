@@ -202,7 +202,7 @@ func (h held) provenance(key string) (out []*configv1.Provenance) {
 
 // KillFlag implements rowhouse.config.v1.FlagService.
 func (s *flagService) KillFlag(ctx context.Context, req *configv1.KillFlagRequest) (*configv1.KillFlagResponse, error) {
-	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.KillFlagResponse, error) {
+	return change.DoUrgently(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.KillFlagResponse, error) {
 		w, err := s.openKills(ctx, tx, req.GetParent(), sdk.FlagKillsNamespace)
 		if err != nil {
 			return nil, err
@@ -227,7 +227,7 @@ func (s *flagService) KillFlag(ctx context.Context, req *configv1.KillFlagReques
 
 // LiftFlag implements rowhouse.config.v1.FlagService.
 func (s *flagService) LiftFlag(ctx context.Context, req *configv1.LiftFlagRequest) (*configv1.LiftFlagResponse, error) {
-	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.LiftFlagResponse, error) {
+	return change.DoUrgently(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.LiftFlagResponse, error) {
 		w, err := s.openKills(ctx, tx, req.GetParent(), sdk.FlagKillsNamespace)
 		if err != nil {
 			return nil, err

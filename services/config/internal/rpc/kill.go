@@ -18,7 +18,7 @@ import (
 
 // KillSetting implements rowhouse.config.v1.DocumentService.
 func (s *documentService) KillSetting(ctx context.Context, req *configv1.KillSettingRequest) (*configv1.KillSettingResponse, error) {
-	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.KillSettingResponse, error) {
+	return change.DoUrgently(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.KillSettingResponse, error) {
 		w, namespace, err := s.openSettingKills(ctx, tx, req.GetName())
 		if err != nil {
 			return nil, err
@@ -47,7 +47,7 @@ func (s *documentService) KillSetting(ctx context.Context, req *configv1.KillSet
 
 // LiftSetting implements rowhouse.config.v1.DocumentService.
 func (s *documentService) LiftSetting(ctx context.Context, req *configv1.LiftSettingRequest) (*configv1.LiftSettingResponse, error) {
-	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.LiftSettingResponse, error) {
+	return change.DoUrgently(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.LiftSettingResponse, error) {
 		w, namespace, err := s.openSettingKills(ctx, tx, req.GetName())
 		if err != nil {
 			return nil, err

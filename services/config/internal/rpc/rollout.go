@@ -321,7 +321,7 @@ func (s *rolloutService) askToResume(ctx context.Context, name string) (v hook.V
 // HaltRollout implements rowhouse.config.v1.RolloutService. It locks the rollout alone, with which nobody judges anything
 // or waits for a namespace.
 func (s *rolloutService) HaltRollout(ctx context.Context, req *configv1.HaltRolloutRequest) (*configv1.HaltRolloutResponse, error) {
-	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.HaltRolloutResponse, error) {
+	return change.DoUrgently(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.HaltRolloutResponse, error) {
 		r, err := s.named(ctx, tx, req.GetName(), store.LockRollout)
 		if err != nil {
 			return nil, err

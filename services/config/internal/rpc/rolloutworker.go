@@ -174,7 +174,11 @@ func (w *RolloutWorker) act(ctx context.Context, d due) (err error) {
 	call.Reason = d.decision.Detail
 	// Not done is not audited: an unavailable answer leaves no record.
 	changed := fault.New(fault.Unavailable, fault.ReasonOverloaded, "somebody has changed the rollout")
-	_, err = change.Do(rule.NewContext(ctx, call), w.config.Kernel,
+	do := change.Do[*configv1.HaltRolloutResponse]
+	if d.decision.Action == rollout.Halt {
+		do = change.DoUrgently
+	}
+	_, err = do(rule.NewContext(ctx, call), w.config.Kernel,
 		func(ctx context.Context, tx *change.Tx) (*configv1.HaltRolloutResponse, error) {
 			err := w.apply(ctx, tx, d.rollout, d.decision)
 			if fault.ReasonOf(err) == fault.ReasonEtagMismatch {

@@ -84,7 +84,7 @@ func Register(s *grpc.Server, c Config) {
 	documents := &documentService{Config: c}
 	configv1.RegisterDocumentServiceServer(s, documents)
 	configv1.RegisterFlagServiceServer(s, &flagService{documentService: documents})
-	configv1.RegisterSettingsServiceServer(s, &settingsService{Config: c})
+	configv1.RegisterSettingsServiceServer(s, &settingsService{Config: c, writes: newWriteRate(c.Clock)})
 	configv1.RegisterClientKeyServiceServer(s, &clientKeyService{Config: c})
 	configv1.RegisterBrandAssetServiceServer(s, newBrandAssetService(c))
 	configv1.RegisterBrandDraftServiceServer(s, &brandDraftService{Config: c, documents: &documentService{Config: c}})

@@ -12,6 +12,7 @@ import (
 	configv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/config/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/etag"
+	"github.com/rowhouse-platform/rowhouse/internal/rule"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	sdk "github.com/rowhouse-platform/rowhouse/sdk/settings"
@@ -24,6 +25,8 @@ import (
 type settingsService struct {
 	configv1.UnimplementedSettingsServiceServer
 	Config
+
+	writes *writeRate
 }
 
 // GetSettings implements rowhouse.config.v1.SettingsService. The tenant and its plan come
@@ -68,6 +71,14 @@ func (s *settingsService) UpdateSettings(
 	if err != nil {
 		return nil, err
 	}
+	done, err := s.writes.begin(tc)
+	if err != nil {
+		if call, ok := rule.CallFrom(ctx); ok {
+			s.Kernel.Denied(ctx, call, err)
+		}
+		return nil, err
+	}
+	defer done()
 	return change.Do(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*configv1.UpdateSettingsResponse, error) {
 		if err := s.affordable(ctx, tx, tc, req); err != nil {
 			return nil, err
@@ -168,7 +179,10 @@ func (w *write) change(ctx context.Context, tx *change.Tx, schema *sdk.Schema, r
 	}
 	tx.Audit(w.place.String(), "content")
 	w.object, w.document.Content = object, text
-	return w.put(ctx, tx, req.GetReason())
+	if err := w.put(ctx, tx, req.GetReason()); err != nil {
+		return err
+	}
+	return store.ForgetRevisions(ctx, tx, w.place, keptRevisions)
 }
 
 // editable refuses differences in what the tenant itself may not set.

@@ -69,7 +69,7 @@ func ReadDocument(ctx context.Context, q Querier, p Place) (*configv1.Document, 
 func ReadRevision(ctx context.Context, q Querier, p Place, revision int64) (*configv1.Document, error) {
 	return p.one(q.QueryRow(ctx, `SELECT `+documentColumns+` FROM settings.document_revision
 		WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3 AND revision = $4 AND content IS NOT NULL`,
-		p.NamespaceUID, string(p.Owner.Kind), p.ID, revision), fmt.Sprintf("revision %d of %s", revision, p))
+		p.NamespaceUID, string(p.Owner.Kind), p.ID, revision), p.revision(revision))
 }
 
 // RevisionContent returns the content of a document as it was, "" where it was deleted. What never was is a fault
@@ -77,7 +77,7 @@ func ReadRevision(ctx context.Context, q Querier, p Place, revision int64) (*con
 func RevisionContent(ctx context.Context, q Querier, p Place, revision int64) (string, error) {
 	d, err := p.one(q.QueryRow(ctx, `SELECT `+documentColumns+` FROM settings.document_revision
 		WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3 AND revision = $4`,
-		p.NamespaceUID, string(p.Owner.Kind), p.ID, revision), fmt.Sprintf("revision %d of %s", revision, p))
+		p.NamespaceUID, string(p.Owner.Kind), p.ID, revision), p.revision(revision))
 	return d.GetContent(), err
 }
 
@@ -90,6 +90,26 @@ func (p Place) one(row pgx.Row, what string) (*configv1.Document, error) {
 		return nil, fmt.Errorf("read a document: %w", err)
 	}
 	return d, nil
+}
+
+// ForgetRevisions keeps the newest revisions of a document that its tenant wrote, so many, and all that operators did.
+func ForgetRevisions(ctx context.Context, q Querier, p Place, keep int) error {
+	const ofTenant = ` FROM settings.document_revision WHERE namespace_uid = $1 AND layer = $2 AND layer_id = $3 AND author LIKE 'tenant:%'`
+	_, err := q.Exec(ctx, `DELETE`+ofTenant+` AND revision <= (SELECT revision`+ofTenant+` ORDER BY revision DESC OFFSET $4 LIMIT 1)`,
+		p.NamespaceUID, string(p.Owner.Kind), p.ID, keep)
+	if err != nil {
+		return fmt.Errorf("forget revisions: %w", err)
+	}
+	return nil
+}
+
+// revision is how a refusal names a revision. Of a tenant it may be one that was forgotten.
+func (p Place) revision(n int64) string {
+	name := fmt.Sprintf("revision %d of %s", n, p)
+	if p.Owner.Kind == settings.Tenant {
+		name += " (of what a tenant writes itself the newest are kept, and older ones are forgotten)"
+	}
+	return name
 }
 
 // ListRevisions returns up to n revisions of a document, the newest first, that are older than before.
