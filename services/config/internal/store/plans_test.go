@@ -83,7 +83,7 @@ func TestKillsAreLockedLast(t *testing.T) {
 	erased := make(chan error, 1)
 	go func() {
 		erased <- pgx.BeginFunc(t.Context(), h.db.Service(t), func(tx pgx.Tx) error {
-			_, err := store.EraseTenant(t.Context(), tx, uid, time.Now())
+			_, err := store.EraseTenant(t.Context(), tx, uid, "tenants/acme", time.Now())
 			return err
 		})
 	}()
