@@ -114,7 +114,8 @@ func memory(ctx context.Context, env measure.Env) (measure.Result, error) {
 				ours["B/tenant"], ours["s-load"]),
 			fmt.Sprintf("parsed maps: %.0f B, and no feed", maps["B/tenant"]),
 			fmt.Sprintf("not in the value: where flags of all tenants are asked for, %.0f B for each of at most %.0f that are kept compiled, "+
-				"with 3 overrides of 200 flags; that is %.0f B for each of 100,000", view["B/view"], view["views"], view["B/view"]*view["views"]/tenants),
+				"with 3 overrides of 200 flags; that is %.0f B for each of 100,000",
+				view["B/view"], view["views"], view["B/view"]*view["views"]/tenants),
 		},
 	}, nil
 }
@@ -138,8 +139,8 @@ func fanout(ctx context.Context, env measure.Env) (measure.Result, error) {
 }
 
 func fanoutTimes(m map[string]float64) string {
-	return fmt.Sprintf("a client p50 %.1f ms, p99 %.1f ms; the last of 1,000 p50 %.1f ms, p99 %.1f ms; the call alone, with a durable commit, "+
-		"p50 %.1f ms, p99 %.1f ms; full resend p99 %.0f ms",
+	return fmt.Sprintf("a client p50 %.1f ms, p99 %.1f ms; the last of 1,000 p50 %.1f ms, p99 %.1f ms; the call alone, with a durable "+
+		"commit, p50 %.1f ms, p99 %.1f ms; full resend p99 %.0f ms",
 		m["ms-p50"], m["ms-p99"], m["ms-last-p50"], m["ms-last-p99"], m["ms-call-p50"], m["ms-call-p99"], m["ms-resend-p99"])
 }
 

@@ -87,7 +87,7 @@ func (k *kept) want(t *testing.T, w *scene) map[string]string {
 	}
 	if r := w.rollout; r != nil {
 		entry := &configv1.RolloutEntry{
-			Id: r.ID[:], DocumentKey: keysOf(w.level, w.owner)[0], SharePercent: int32(r.Share), Step: int32(r.Step), //nolint:gosec // small
+			Id: r.ID[:], DocumentKey: keysOf(w.level, w.owner)[0], SharePercent: int32(r.Share), Step: int32(r.Step),
 		}
 		for uid := range r.Canaries {
 			entry.Canaries = append(entry.Canaries, uid[:])

@@ -180,7 +180,8 @@ func (c *Change) withoutLapsed(err error) error {
 		return err
 	}
 	names := strings.Join(who, ", ")
-	out := fault.New(f.Kind, f.Reason, "%s; those of %s do not count, who may not approve changes any more", f.Message, names).WithDomain(f.Domain)
+	out := fault.New(f.Kind, f.Reason, "%s; those of %s do not count, who may not approve changes any more", f.Message, names).
+		WithDomain(f.Domain)
 	out.Metadata = f.Metadata
 	return out.WithMetadata("lapsed", names)
 }

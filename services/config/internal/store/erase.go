@@ -60,8 +60,8 @@ func EraseTenant(ctx context.Context, q Querier, uid, name string, now time.Time
 	return e, nil
 }
 
-// changes takes the tenant's edits out of changes, and the tenant out of their rollouts. One that could become live would do another thing than people have seen:
-// it is given up. What it was refused with may hold values.
+// changes takes the tenant's edits out of changes, and the tenant out of their rollouts. One that could become live would do another
+// thing than people have seen: it is given up. What it was refused with may hold values.
 func (e *Erased) changes(ctx context.Context, q Querier, uid string, now time.Time) error {
 	rows, err := q.Query(ctx, `SELECT uid::text, rollout, uid IN (SELECT change_uid FROM settings.change_edit WHERE `+ofTenant+`)
 		FROM settings.change WHERE uid IN (SELECT change_uid FROM settings.change_edit WHERE `+ofTenant+`)
