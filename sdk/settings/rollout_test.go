@@ -287,3 +287,25 @@ func TestObservationsBesideChanges(t *testing.T) {
 	close(done)
 	readers.Wait()
 }
+
+// TestWhatOnlyARolloutBreaksIsReadAsBefore has programs read a content that does not fit what they decode: they get what held
+// before, and an error where that does not fit either.
+func TestWhatOnlyARolloutBreaksIsReadAsBefore(t *testing.T) {
+	t.Parallel()
+	issuer := tenanttest.NewIssuer(t, nil)
+	s := &settings.Store{Trust: issuer.Trust()}
+	ctx := issuer.In(t.Context(), t, "acme")
+	apply(t, s, feed.Change{Reset: true, Entries: []feed.Entry{
+		schemaEntry(t, "n", `{}`), docEntry(t, settings.PlatformKey("n"), `{"v":"old","w":1}`, 1),
+		rolloutEntry(t, settings.PlatformKey("n"), `{"v":1,"w":2}`, 1, 100),
+	}})
+	if got, err := settings.For[struct{ V string }](ctx, s, "n"); err != nil || got.V != "old" {
+		t.Errorf("%v, %v: want what held before", got, err)
+	}
+	if got, err := settings.For[struct{ W int }](ctx, s, "n"); err != nil || got.W != 2 {
+		t.Errorf("%v, %v: want the new content where it fits", got, err)
+	}
+	if got, err := settings.For[struct{ W string }](ctx, s, "n"); err == nil {
+		t.Errorf("%v fits neither", got)
+	}
+}

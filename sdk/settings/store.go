@@ -104,7 +104,8 @@ func (s *Store) effective(r Reader, namespace string) (Effective, error) {
 // decoding: the value is shared, so treat what it points to as immutable. Errors are
 // faults: CONTEXT_MISSING without a tenant, STARTING before the first state, and
 // RESOURCE_NOT_FOUND for a namespace that does not exist; and those of encoding/json
-// where the value does not fit T.
+// where the value does not fit T. Where only the content of a rollout does not, the
+// value is that of before, and the rollout is told, which halts it.
 func For[T any](ctx context.Context, s *Store, namespace string) (T, error) {
 	tc, err := tenant.FromContext(ctx)
 	if err != nil {

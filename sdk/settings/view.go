@@ -99,7 +99,7 @@ func typedOf[T any](v *view, from func(Effective) (T, error)) (T, error) {
 		t.value, t.err = from(e)
 	}
 	if t.err != nil && v.rolling != nil && v.rolling.Next {
-		blame(v, t.err, from)
+		t.before(v, from)
 	}
 	for {
 		if old, ok := kept[T](v); ok {
@@ -112,14 +112,16 @@ func typedOf[T any](v *view, from func(Effective) (T, error)) (T, error) {
 	}
 }
 
-// blame tells the rollout that its content cannot be read as some program reads it, if the document's could.
-func blame[T any](v *view, why error, from func(Effective) (T, error)) {
+// before takes what held before the rollout, if its content cannot be read as some program reads it and the document's could, and
+// tells the rollout.
+func (t *typed[T]) before(v *view, from func(Effective) (T, error)) {
 	e, err := v.mergeWith(nil)
-	if err == nil {
-		_, err = from(e)
+	if err != nil {
+		return
 	}
-	if err == nil {
-		v.live.refuse(why)
+	if value, err := from(e); err == nil {
+		v.live.refuse(t.err)
+		t.value, t.err = value, nil
 	}
 }
 
