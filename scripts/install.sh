@@ -34,6 +34,7 @@ test | test-long)
   need gcc -- command -v gcc
   need libc6-dev -- test -e /usr/include/stdlib.h # the race detector links with C
   need curl -- command -v curl # the guides are run as they are written
+  need patch -- command -v patch # one of them changes a program
   need chromium -- command -v chromium
   PATH=$PATH:/usr/sbin
   need pgbouncer -- command -v pgbouncer # isolation is tested through it

@@ -81,7 +81,7 @@ func TestBadDocumentsNameTheirPlace(t *testing.T) {
 		`{"o":{"$unset":1}}`:               "document.content/o/$unset UNSET, document.content/o/$unset ADDITIONAL_PROPERTIES",
 		`{"o":`:                            "document.content/o MALFORMED_DOCUMENT",
 		`[]`:                               "document.content MALFORMED_DOCUMENT",
-		"{\"a\":\"\\u0000\"}":              "document.content MALFORMED_DOCUMENT",
+		"{\"a\":\"\\u0000\"}":              "document.content/a MALFORMED_DOCUMENT",
 		fmt.Sprintf(`{"a":[%s1]}`, strings.Repeat("1,", settings.MaxLeaves)): fmt.Sprintf("document.content/a/%d MALFORMED_DOCUMENT", settings.MaxLeaves),
 	} {
 		_, err := a.UpdateDocument(ctx, setting(name, content))
