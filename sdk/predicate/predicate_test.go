@@ -93,6 +93,9 @@ func hostile() map[string]string {
 	}
 }
 
+// patience is for the machine. Work that is not counted takes minutes, or all memory.
+const patience = 20 * time.Second
+
 func TestHostileExpressionsAreRefused(t *testing.T) {
 	t.Parallel()
 	s := scope(t)
@@ -101,7 +104,7 @@ func TestHostileExpressionsAreRefused(t *testing.T) {
 		if _, err := s.Compile(text); !errors.Is(err, predicate.ErrExpression) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(start); took > time.Second {
+		if took := time.Since(start); took > patience {
 			t.Errorf("%s: refused after %s", name, took)
 		}
 	}
@@ -123,7 +126,7 @@ func TestCostIsCountedWhileItRuns(t *testing.T) {
 		if _, err := p.Holds(v); !errors.Is(err, predicate.ErrCost) {
 			t.Errorf("%s: %v", text, err)
 		}
-		if took := time.Since(start); took > time.Second {
+		if took := time.Since(start); took > patience {
 			t.Errorf("%s: given up after %s", text, took)
 		}
 	}
@@ -173,7 +176,7 @@ func TestWhatHasNoTypeIsCounted(t *testing.T) {
 		if got, err := p.Holds(v); !errors.Is(err, predicate.ErrCost) {
 			t.Errorf("%s: %t, %v", what, got, err)
 		}
-		if took := time.Since(start); took > time.Second {
+		if took := time.Since(start); took > patience {
 			t.Errorf("%s: given up after %s", what, took)
 		}
 	}
