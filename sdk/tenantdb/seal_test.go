@@ -97,7 +97,7 @@ func TestEnterRefusesSeals(t *testing.T) {
 		until := func(at uint32) []byte {
 			return remade(func(b []byte) { binary.BigEndian.PutUint32(b[32:], at) })
 		}
-		in := func(seconds int64) []byte { return until(uint32(time.Now().Unix() + seconds)) } //nolint:gosec // before 2106
+		in := func(seconds int64) []byte { return until(uint32(time.Now().Unix() + seconds)) }
 		for _, k := range []cell.Key{
 			{ID: 5, Cell: 2, Secret: key, NotAfter: time.Now().Add(time.Hour)},
 			{ID: 6, Cell: 1, Secret: key, NotAfter: time.Now().Add(-time.Second)},
