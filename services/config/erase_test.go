@@ -133,6 +133,11 @@ func TestNothingOfATenantStays(t *testing.T) {
 		t.Errorf("it stands in %v", got)
 	}
 	owner := r.db.Owner(t)
+	eventually(t, "the events of the erasure itself are on their way", func() bool { // within the hour that is made to pass here
+		var waiting int
+		must(t, owner.QueryRow(ctx, `SELECT count(*) FROM webhook.event`).Scan(&waiting))
+		return waiting == 0
+	})
 	_, err = owner.Exec(ctx, `UPDATE kernel.change_log SET recorded_time = now() - interval '61 minutes'`)
 	must(t, err)
 	_, err = owner.Exec(ctx, `SELECT kernel.trim_changes('1 hour')`)
