@@ -21,6 +21,7 @@ var reasonFiles = []struct{ domain, file, about string }{
 	{"rowhouse.api", "proto/rowhouse/api/v1/reason.proto", "Of every service, the SDK and the gateway."},
 	{"rowhouse.tenancy", "proto/rowhouse/tenancy/v1/reason.proto", "Of tenants, domains, plans, apps, cells."},
 	{"rowhouse.config", "proto/rowhouse/config/v1/reason.proto", "Of settings and their schemas."},
+	{"rowhouse.quota", "proto/rowhouse/quota/v1/reason.proto", "Of quotas, reservations and usage."},
 }
 
 // reason is one value of a Reason enum.
