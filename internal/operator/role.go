@@ -172,12 +172,18 @@ func workloadPermissions() map[string][]string {
 	return map[string][]string{
 		RoleGateway: {
 			"config.brands.serve", "config.clientKeys.watch", "config.rollouts.report", "config.settings.watch",
-			"quota.leases.grant", "quota.limits.watch",
+			"quota.leases.grant", "quota.leases.return", "quota.limits.watch",
+			"quota.slots.acquire", "quota.slots.release", "quota.slots.renew",
 			"tenancy.contextKeys.certify", "tenancy.contexts.refresh", "tenancy.routes.watch", "tenancy.tenants.watch",
 		},
-		RoleConfig:  {"tenancy.domains.get", "tenancy.events.watch", "tenancy.tenants.watch"},
-		RoleQuota:   {"tenancy.tenants.watch"},
-		RoleApp:     {"config.rollouts.report", "config.settings.watch", "tenancy.contexts.refresh", "tenancy.tenants.watch"},
+		RoleConfig: {"tenancy.domains.get", "tenancy.events.watch", "tenancy.tenants.watch"},
+		RoleQuota:  {"tenancy.tenants.watch"},
+		RoleApp: {
+			"config.rollouts.report", "config.settings.watch",
+			"quota.leases.grant", "quota.leases.return", "quota.limits.watch",
+			"quota.slots.acquire", "quota.slots.release", "quota.slots.renew",
+			"tenancy.contexts.refresh", "tenancy.tenants.watch",
+		},
 		RoleTenancy: {"config.hooks.decide", "config.hooks.watch", "config.rollouts.report", "config.settings.watch"},
 	}
 }

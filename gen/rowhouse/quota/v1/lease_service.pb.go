@@ -30,13 +30,13 @@ type LeaseOutcome int32
 const (
 	// Never sent.
 	LeaseOutcome_LEASE_OUTCOME_UNSPECIFIED LeaseOutcome = 0
-	// Tokens were granted.
+	// Tokens or slots were granted.
 	LeaseOutcome_LEASE_OUTCOME_GRANTED LeaseOutcome = 1
-	// The limit is reached.
+	// A limit is reached.
 	LeaseOutcome_LEASE_OUTCOME_DENIED LeaseOutcome = 2
 	// No such limit holds for the tenant: nothing to ask for.
 	LeaseOutcome_LEASE_OUTCOME_UNLIMITED LeaseOutcome = 3
-	// The context was not accepted.
+	// The context or the cells were not accepted; reason says why.
 	LeaseOutcome_LEASE_OUTCOME_REFUSED LeaseOutcome = 4
 )
 
@@ -83,6 +83,63 @@ func (x LeaseOutcome) Number() protoreflect.EnumNumber {
 // Deprecated: Use LeaseOutcome.Descriptor instead.
 func (LeaseOutcome) EnumDescriptor() ([]byte, []int) {
 	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{0}
+}
+
+// HoldOutcome is how a renewal or a release ended.
+type HoldOutcome int32
+
+const (
+	// Never sent.
+	HoldOutcome_HOLD_OUTCOME_UNSPECIFIED HoldOutcome = 0
+	// The hold was renewed or released.
+	HoldOutcome_HOLD_OUTCOME_DONE HoldOutcome = 1
+	// The holder has no such hold of the tenant; nothing changed.
+	HoldOutcome_HOLD_OUTCOME_NOT_FOUND HoldOutcome = 2
+	// The context or the cells were not accepted; reason says why.
+	HoldOutcome_HOLD_OUTCOME_REFUSED HoldOutcome = 3
+)
+
+// Enum value maps for HoldOutcome.
+var (
+	HoldOutcome_name = map[int32]string{
+		0: "HOLD_OUTCOME_UNSPECIFIED",
+		1: "HOLD_OUTCOME_DONE",
+		2: "HOLD_OUTCOME_NOT_FOUND",
+		3: "HOLD_OUTCOME_REFUSED",
+	}
+	HoldOutcome_value = map[string]int32{
+		"HOLD_OUTCOME_UNSPECIFIED": 0,
+		"HOLD_OUTCOME_DONE":        1,
+		"HOLD_OUTCOME_NOT_FOUND":   2,
+		"HOLD_OUTCOME_REFUSED":     3,
+	}
+)
+
+func (x HoldOutcome) Enum() *HoldOutcome {
+	p := new(HoldOutcome)
+	*p = x
+	return p
+}
+
+func (x HoldOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HoldOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_rowhouse_quota_v1_lease_service_proto_enumTypes[1].Descriptor()
+}
+
+func (HoldOutcome) Type() protoreflect.EnumType {
+	return &file_rowhouse_quota_v1_lease_service_proto_enumTypes[1]
+}
+
+func (x HoldOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HoldOutcome.Descriptor instead.
+func (HoldOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{1}
 }
 
 // GrantLeasesRequest holds asks of one process.
@@ -140,17 +197,19 @@ func (x *GrantLeasesRequest) GetAsks() []*LeaseAsk {
 	return nil
 }
 
-// LeaseAsk asks for tokens of one tenant's limit.
+// LeaseAsk asks for tokens of cells of one tenant: of all or of none.
 type LeaseAsk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant's signed context: nobody can ask for a tenant without it.
 	TenantContext []byte `protobuf:"bytes,1,opt,name=tenant_context,json=tenantContext,proto3" json:"tenant_context,omitempty"`
-	// Id of the limit, for example "requests".
+	// Instead of cells: the id of a limit without dimensions, for example "requests".
 	Limit string `protobuf:"bytes,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Fewest tokens that help, at least 1.
+	// With limit: fewest tokens that help, at least 1.
 	Need int64 `protobuf:"varint,3,opt,name=need,proto3" json:"need,omitempty"`
-	// Most tokens that are wanted.
-	Want          int64 `protobuf:"varint,4,opt,name=want,proto3" json:"want,omitempty"`
+	// With limit: most tokens that are wanted.
+	Want int64 `protobuf:"varint,4,opt,name=want,proto3" json:"want,omitempty"`
+	// The cells, each once. Their limits must have the same scope: tenant, plan or platform.
+	Cells         []*LeaseCell `protobuf:"bytes,5,rep,name=cells,proto3" json:"cells,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +272,87 @@ func (x *LeaseAsk) GetWant() int64 {
 	return 0
 }
 
+func (x *LeaseAsk) GetCells() []*LeaseCell {
+	if x != nil {
+		return x.Cells
+	}
+	return nil
+}
+
+// LeaseCell asks for tokens of one cell of a limit of kind RATE.
+type LeaseCell struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the limit.
+	Limit string `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Which of its cells, when the limit has dimensions: a digest that the caller makes of
+	// their values. Of a limit without dimensions: empty, or what everybody makes of its id.
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Fewest tokens that help.
+	Need int64 `protobuf:"varint,3,opt,name=need,proto3" json:"need,omitempty"`
+	// Most tokens that are wanted. Default: need.
+	Want          int64 `protobuf:"varint,4,opt,name=want,proto3" json:"want,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseCell) Reset() {
+	*x = LeaseCell{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseCell) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseCell) ProtoMessage() {}
+
+func (x *LeaseCell) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseCell.ProtoReflect.Descriptor instead.
+func (*LeaseCell) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LeaseCell) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *LeaseCell) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *LeaseCell) GetNeed() int64 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
+}
+
+func (x *LeaseCell) GetWant() int64 {
+	if x != nil {
+		return x.Want
+	}
+	return 0
+}
+
 // GrantLeasesResponse answers the asks in their order.
 type GrantLeasesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -226,7 +366,7 @@ type GrantLeasesResponse struct {
 
 func (x *GrantLeasesResponse) Reset() {
 	*x = GrantLeasesResponse{}
-	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[2]
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +378,7 @@ func (x *GrantLeasesResponse) String() string {
 func (*GrantLeasesResponse) ProtoMessage() {}
 
 func (x *GrantLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[2]
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +391,7 @@ func (x *GrantLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantLeasesResponse.ProtoReflect.Descriptor instead.
 func (*GrantLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{2}
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GrantLeasesResponse) GetAnswers() []*LeaseAnswer {
@@ -268,7 +408,8 @@ func (x *GrantLeasesResponse) GetHolders() int32 {
 	return 0
 }
 
-// LeaseAnswer is a grant, a denial, or the reason why there is neither.
+// LeaseAnswer is a grant, a denial, or the reason why there is neither. Fields 2 to 6 are
+// of an ask without cells.
 type LeaseAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How the ask ended.
@@ -278,21 +419,23 @@ type LeaseAnswer struct {
 	// How long they may be spent from the moment the ask was sent; 0 means for the
 	// request at hand only.
 	Lifetime *durationpb.Duration `protobuf:"bytes,3,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
-	// When denied: after how long the need would fit.
+	// When denied: after how long the need would fit; 0 means never.
 	RetryAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
 	// Tokens that the tenant could still spend at once.
 	Remaining int64 `protobuf:"varint,5,opt,name=remaining,proto3" json:"remaining,omitempty"`
 	// Revision of the limit that decided.
 	LimitRevision int64 `protobuf:"varint,6,opt,name=limit_revision,json=limitRevision,proto3" json:"limit_revision,omitempty"`
 	// ErrorInfo reason when outcome is REFUSED.
-	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The cells in the ask's order.
+	Cells         []*LeaseCellAnswer `protobuf:"bytes,8,rep,name=cells,proto3" json:"cells,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseAnswer) Reset() {
 	*x = LeaseAnswer{}
-	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[3]
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +447,7 @@ func (x *LeaseAnswer) String() string {
 func (*LeaseAnswer) ProtoMessage() {}
 
 func (x *LeaseAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[3]
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +460,7 @@ func (x *LeaseAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseAnswer.ProtoReflect.Descriptor instead.
 func (*LeaseAnswer) Descriptor() ([]byte, []int) {
-	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{3}
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LeaseAnswer) GetOutcome() LeaseOutcome {
@@ -369,6 +512,885 @@ func (x *LeaseAnswer) GetReason() string {
 	return ""
 }
 
+func (x *LeaseAnswer) GetCells() []*LeaseCellAnswer {
+	if x != nil {
+		return x.Cells
+	}
+	return nil
+}
+
+// LeaseCellAnswer is what became of one cell.
+type LeaseCellAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the cell had what was needed. When the ask was denied, nothing was charged here
+	// either. A limit in SHADOW mode denies nothing, and is not charged when it is not ok.
+	Ok bool `protobuf:"varint,1,opt,name=ok,proto3" json:"ok,omitempty"`
+	// No such limit holds for the tenant; nothing else is set.
+	Unlimited bool `protobuf:"varint,2,opt,name=unlimited,proto3" json:"unlimited,omitempty"`
+	// Tokens granted, at least what was needed.
+	Tokens int64 `protobuf:"varint,3,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// As in LeaseAnswer.
+	Lifetime *durationpb.Duration `protobuf:"bytes,4,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	// When not ok: after how long the need would fit, or a slot ends by itself; 0 means never.
+	RetryAfter *durationpb.Duration `protobuf:"bytes,5,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	// What could still be granted at once.
+	Remaining int64 `protobuf:"varint,6,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	// The cell's state after the grant, which ReturnLeases wants to see again.
+	Tat int64 `protobuf:"varint,7,opt,name=tat,proto3" json:"tat,omitempty"`
+	// Revision of the limit that decided.
+	LimitRevision int64 `protobuf:"varint,8,opt,name=limit_revision,json=limitRevision,proto3" json:"limit_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseCellAnswer) Reset() {
+	*x = LeaseCellAnswer{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseCellAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseCellAnswer) ProtoMessage() {}
+
+func (x *LeaseCellAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseCellAnswer.ProtoReflect.Descriptor instead.
+func (*LeaseCellAnswer) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LeaseCellAnswer) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
+func (x *LeaseCellAnswer) GetUnlimited() bool {
+	if x != nil {
+		return x.Unlimited
+	}
+	return false
+}
+
+func (x *LeaseCellAnswer) GetTokens() int64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *LeaseCellAnswer) GetLifetime() *durationpb.Duration {
+	if x != nil {
+		return x.Lifetime
+	}
+	return nil
+}
+
+func (x *LeaseCellAnswer) GetRetryAfter() *durationpb.Duration {
+	if x != nil {
+		return x.RetryAfter
+	}
+	return nil
+}
+
+func (x *LeaseCellAnswer) GetRemaining() int64 {
+	if x != nil {
+		return x.Remaining
+	}
+	return 0
+}
+
+func (x *LeaseCellAnswer) GetTat() int64 {
+	if x != nil {
+		return x.Tat
+	}
+	return 0
+}
+
+func (x *LeaseCellAnswer) GetLimitRevision() int64 {
+	if x != nil {
+		return x.LimitRevision
+	}
+	return 0
+}
+
+// ReturnLeasesRequest holds what one process gives back.
+type ReturnLeasesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the process, as in GrantLeases.
+	Holder string `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	// What is given back.
+	Returns       []*LeaseReturn `protobuf:"bytes,2,rep,name=returns,proto3" json:"returns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnLeasesRequest) Reset() {
+	*x = ReturnLeasesRequest{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnLeasesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnLeasesRequest) ProtoMessage() {}
+
+func (x *ReturnLeasesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnLeasesRequest.ProtoReflect.Descriptor instead.
+func (*ReturnLeasesRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ReturnLeasesRequest) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *ReturnLeasesRequest) GetReturns() []*LeaseReturn {
+	if x != nil {
+		return x.Returns
+	}
+	return nil
+}
+
+// LeaseReturn gives tokens of one grant of one cell back.
+type LeaseReturn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant's signed context.
+	TenantContext []byte `protobuf:"bytes,1,opt,name=tenant_context,json=tenantContext,proto3" json:"tenant_context,omitempty"`
+	// Id of the limit.
+	Limit string `protobuf:"bytes,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// As in LeaseCell.
+	Key []byte `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// How many tokens of the grant.
+	Tokens int64 `protobuf:"varint,4,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// The state that the grant left, from LeaseCellAnswer.
+	Tat int64 `protobuf:"varint,5,opt,name=tat,proto3" json:"tat,omitempty"`
+	// Revision of the limit that granted; of another one nothing is taken back.
+	LimitRevision int64 `protobuf:"varint,6,opt,name=limit_revision,json=limitRevision,proto3" json:"limit_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseReturn) Reset() {
+	*x = LeaseReturn{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseReturn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseReturn) ProtoMessage() {}
+
+func (x *LeaseReturn) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseReturn.ProtoReflect.Descriptor instead.
+func (*LeaseReturn) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LeaseReturn) GetTenantContext() []byte {
+	if x != nil {
+		return x.TenantContext
+	}
+	return nil
+}
+
+func (x *LeaseReturn) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *LeaseReturn) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *LeaseReturn) GetTokens() int64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *LeaseReturn) GetTat() int64 {
+	if x != nil {
+		return x.Tat
+	}
+	return 0
+}
+
+func (x *LeaseReturn) GetLimitRevision() int64 {
+	if x != nil {
+		return x.LimitRevision
+	}
+	return 0
+}
+
+// ReturnLeasesResponse is what was taken back.
+type ReturnLeasesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many of the returns were taken.
+	Taken         int32 `protobuf:"varint,1,opt,name=taken,proto3" json:"taken,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnLeasesResponse) Reset() {
+	*x = ReturnLeasesResponse{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnLeasesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnLeasesResponse) ProtoMessage() {}
+
+func (x *ReturnLeasesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnLeasesResponse.ProtoReflect.Descriptor instead.
+func (*ReturnLeasesResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReturnLeasesResponse) GetTaken() int32 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+// AcquireSlotsRequest holds asks of one process.
+type AcquireSlotsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the process, unique while it runs: nobody else renews or releases its holds.
+	Holder string `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	// The asks.
+	Asks          []*SlotAsk `protobuf:"bytes,2,rep,name=asks,proto3" json:"asks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireSlotsRequest) Reset() {
+	*x = AcquireSlotsRequest{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireSlotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireSlotsRequest) ProtoMessage() {}
+
+func (x *AcquireSlotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireSlotsRequest.ProtoReflect.Descriptor instead.
+func (*AcquireSlotsRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AcquireSlotsRequest) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *AcquireSlotsRequest) GetAsks() []*SlotAsk {
+	if x != nil {
+		return x.Asks
+	}
+	return nil
+}
+
+// SlotAsk asks for slots of cells of one tenant, of all or of none, or names them.
+type SlotAsk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant's signed context.
+	TenantContext []byte `protobuf:"bytes,1,opt,name=tenant_context,json=tenantContext,proto3" json:"tenant_context,omitempty"`
+	// The hold: 16 bytes that the holder chooses at random.
+	Hold []byte `protobuf:"bytes,2,opt,name=hold,proto3" json:"hold,omitempty"`
+	// The cells, each once. Their limits must have the same scope. To renew or release a hold
+	// takes the same cells.
+	Cells         []*SlotCell `protobuf:"bytes,3,rep,name=cells,proto3" json:"cells,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotAsk) Reset() {
+	*x = SlotAsk{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotAsk) ProtoMessage() {}
+
+func (x *SlotAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotAsk.ProtoReflect.Descriptor instead.
+func (*SlotAsk) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SlotAsk) GetTenantContext() []byte {
+	if x != nil {
+		return x.TenantContext
+	}
+	return nil
+}
+
+func (x *SlotAsk) GetHold() []byte {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *SlotAsk) GetCells() []*SlotCell {
+	if x != nil {
+		return x.Cells
+	}
+	return nil
+}
+
+// SlotCell asks for slots of one cell of a limit of kind CONCURRENCY.
+type SlotCell struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the limit.
+	Limit string `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// As in LeaseCell.
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// How many. Default 1.
+	Slots         int64 `protobuf:"varint,3,opt,name=slots,proto3" json:"slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotCell) Reset() {
+	*x = SlotCell{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotCell) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotCell) ProtoMessage() {}
+
+func (x *SlotCell) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotCell.ProtoReflect.Descriptor instead.
+func (*SlotCell) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SlotCell) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *SlotCell) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *SlotCell) GetSlots() int64 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+// AcquireSlotsResponse answers the asks in their order.
+type AcquireSlotsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answers.
+	Answers       []*SlotAnswer `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireSlotsResponse) Reset() {
+	*x = AcquireSlotsResponse{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireSlotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireSlotsResponse) ProtoMessage() {}
+
+func (x *AcquireSlotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireSlotsResponse.ProtoReflect.Descriptor instead.
+func (*AcquireSlotsResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AcquireSlotsResponse) GetAnswers() []*SlotAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// SlotAnswer is what became of a SlotAsk.
+type SlotAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How it ended.
+	Outcome LeaseOutcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=rowhouse.quota.v1.LeaseOutcome" json:"outcome,omitempty"`
+	// ErrorInfo reason when outcome is REFUSED.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When granted: after how long the hold ends unless it is renewed, from the moment the
+	// ask was sent.
+	Ttl *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// The cells in the ask's order. tokens and tat are not used.
+	Cells         []*LeaseCellAnswer `protobuf:"bytes,4,rep,name=cells,proto3" json:"cells,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotAnswer) Reset() {
+	*x = SlotAnswer{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotAnswer) ProtoMessage() {}
+
+func (x *SlotAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotAnswer.ProtoReflect.Descriptor instead.
+func (*SlotAnswer) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SlotAnswer) GetOutcome() LeaseOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return LeaseOutcome_LEASE_OUTCOME_UNSPECIFIED
+}
+
+func (x *SlotAnswer) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SlotAnswer) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *SlotAnswer) GetCells() []*LeaseCellAnswer {
+	if x != nil {
+		return x.Cells
+	}
+	return nil
+}
+
+// RenewSlotsRequest names holds of one process.
+type RenewSlotsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the process.
+	Holder string `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	// The holds, with the cells with which they were acquired.
+	Holds         []*SlotAsk `protobuf:"bytes,2,rep,name=holds,proto3" json:"holds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewSlotsRequest) Reset() {
+	*x = RenewSlotsRequest{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewSlotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewSlotsRequest) ProtoMessage() {}
+
+func (x *RenewSlotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewSlotsRequest.ProtoReflect.Descriptor instead.
+func (*RenewSlotsRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RenewSlotsRequest) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *RenewSlotsRequest) GetHolds() []*SlotAsk {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+// RenewSlotsResponse answers the holds in their order.
+type RenewSlotsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answers.
+	Answers       []*HoldAnswer `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewSlotsResponse) Reset() {
+	*x = RenewSlotsResponse{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewSlotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewSlotsResponse) ProtoMessage() {}
+
+func (x *RenewSlotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewSlotsResponse.ProtoReflect.Descriptor instead.
+func (*RenewSlotsResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RenewSlotsResponse) GetAnswers() []*HoldAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// ReleaseSlotsRequest names holds of one process.
+type ReleaseSlotsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the process.
+	Holder string `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	// The holds, with the cells with which they were acquired.
+	Holds         []*SlotAsk `protobuf:"bytes,2,rep,name=holds,proto3" json:"holds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseSlotsRequest) Reset() {
+	*x = ReleaseSlotsRequest{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseSlotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseSlotsRequest) ProtoMessage() {}
+
+func (x *ReleaseSlotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseSlotsRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseSlotsRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReleaseSlotsRequest) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *ReleaseSlotsRequest) GetHolds() []*SlotAsk {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+// ReleaseSlotsResponse answers the holds in their order.
+type ReleaseSlotsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answers.
+	Answers       []*HoldAnswer `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseSlotsResponse) Reset() {
+	*x = ReleaseSlotsResponse{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseSlotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseSlotsResponse) ProtoMessage() {}
+
+func (x *ReleaseSlotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseSlotsResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseSlotsResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReleaseSlotsResponse) GetAnswers() []*HoldAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// HoldAnswer is what became of a hold that was renewed or released.
+type HoldAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How it ended.
+	Outcome HoldOutcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=rowhouse.quota.v1.HoldOutcome" json:"outcome,omitempty"`
+	// ErrorInfo reason when outcome is REFUSED.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When renewed: after how long it ends unless it is renewed again.
+	Ttl           *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldAnswer) Reset() {
+	*x = HoldAnswer{}
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldAnswer) ProtoMessage() {}
+
+func (x *HoldAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_lease_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldAnswer.ProtoReflect.Descriptor instead.
+func (*HoldAnswer) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *HoldAnswer) GetOutcome() HoldOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return HoldOutcome_HOLD_OUTCOME_UNSPECIFIED
+}
+
+func (x *HoldAnswer) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *HoldAnswer) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
 var File_rowhouse_quota_v1_lease_service_proto protoreflect.FileDescriptor
 
 const file_rowhouse_quota_v1_lease_service_proto_rawDesc = "" +
@@ -377,15 +1399,22 @@ const file_rowhouse_quota_v1_lease_service_proto_rawDesc = "" +
 	"\x12GrantLeasesRequest\x12\"\n" +
 	"\x06holder\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06holder\x12<\n" +
-	"\x04asks\x18\x02 \x03(\v2\x1b.rowhouse.quota.v1.LeaseAskB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x04asks\"\xbd\x01\n" +
+	"\x04asks\x18\x02 \x03(\v2\x1b.rowhouse.quota.v1.LeaseAskB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x04asks\"\xfe\x01\n" +
 	"\bLeaseAsk\x124\n" +
-	"\x0etenant_context\x18\x01 \x01(\fB\r\xbaH\az\x05\x10L\x18\x80\x03\x80\x01\x01R\rtenantContext\x123\n" +
-	"\x05limit\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\x05limit\x12\"\n" +
+	"\x0etenant_context\x18\x01 \x01(\fB\r\xbaH\az\x05\x10L\x18\x80\x03\x80\x01\x01R\rtenantContext\x126\n" +
+	"\x05limit\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x18?2\x17^([a-z](-?[a-z0-9])*)?$R\x05limit\x12\"\n" +
+	"\x04need\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\x04need\x12\"\n" +
+	"\x04want\x18\x04 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\x04want\x12<\n" +
+	"\x05cells\x18\x05 \x03(\v2\x1c.rowhouse.quota.v1.LeaseCellB\b\xbaH\x05\x92\x01\x02\x10\bR\x05cells\"\xe7\x01\n" +
+	"\tLeaseCell\x123\n" +
+	"\x05limit\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\x05limit\x12]\n" +
+	"\x03key\x18\x02 \x01(\fBK\xbaHH\xba\x01E\n" +
+	"\bcell.key\x12\x12a key has 16 bytes\x1a%this.size() == 0 || this.size() == 16R\x03key\x12\"\n" +
 	"\x04need\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x01R\x04need\x12\"\n" +
-	"\x04want\x18\x04 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x01R\x04want\"i\n" +
+	"\x04want\x18\x04 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\x04want\"i\n" +
 	"\x13GrantLeasesResponse\x128\n" +
 	"\aanswers\x18\x01 \x03(\v2\x1e.rowhouse.quota.v1.LeaseAnswerR\aanswers\x12\x18\n" +
-	"\aholders\x18\x02 \x01(\x05R\aholders\"\xb0\x02\n" +
+	"\aholders\x18\x02 \x01(\x05R\aholders\"\xea\x02\n" +
 	"\vLeaseAnswer\x129\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1f.rowhouse.quota.v1.LeaseOutcomeR\aoutcome\x12\x16\n" +
 	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\x125\n" +
@@ -394,15 +1423,93 @@ const file_rowhouse_quota_v1_lease_service_proto_rawDesc = "" +
 	"retryAfter\x12\x1c\n" +
 	"\tremaining\x18\x05 \x01(\x03R\tremaining\x12%\n" +
 	"\x0elimit_revision\x18\x06 \x01(\x03R\rlimitRevision\x12\x16\n" +
-	"\x06reason\x18\a \x01(\tR\x06reason*\x9a\x01\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x128\n" +
+	"\x05cells\x18\b \x03(\v2\".rowhouse.quota.v1.LeaseCellAnswerR\x05cells\"\xa1\x02\n" +
+	"\x0fLeaseCellAnswer\x12\x0e\n" +
+	"\x02ok\x18\x01 \x01(\bR\x02ok\x12\x1c\n" +
+	"\tunlimited\x18\x02 \x01(\bR\tunlimited\x12\x16\n" +
+	"\x06tokens\x18\x03 \x01(\x03R\x06tokens\x125\n" +
+	"\blifetime\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\blifetime\x12:\n" +
+	"\vretry_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryAfter\x12\x1c\n" +
+	"\tremaining\x18\x06 \x01(\x03R\tremaining\x12\x10\n" +
+	"\x03tat\x18\a \x01(\x03R\x03tat\x12%\n" +
+	"\x0elimit_revision\x18\b \x01(\x03R\rlimitRevision\"\x80\x01\n" +
+	"\x13ReturnLeasesRequest\x12\"\n" +
+	"\x06holder\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06holder\x12E\n" +
+	"\areturns\x18\x02 \x03(\v2\x1e.rowhouse.quota.v1.LeaseReturnB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\areturns\"\xc3\x02\n" +
+	"\vLeaseReturn\x124\n" +
+	"\x0etenant_context\x18\x01 \x01(\fB\r\xbaH\az\x05\x10L\x18\x80\x03\x80\x01\x01R\rtenantContext\x123\n" +
+	"\x05limit\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\x05limit\x12_\n" +
+	"\x03key\x18\x03 \x01(\fBM\xbaHJ\xba\x01G\n" +
+	"\n" +
+	"return.key\x12\x12a key has 16 bytes\x1a%this.size() == 0 || this.size() == 16R\x03key\x12&\n" +
+	"\x06tokens\x18\x04 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x01R\x06tokens\x12\x19\n" +
+	"\x03tat\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x03tat\x12%\n" +
+	"\x0elimit_revision\x18\x06 \x01(\x03R\rlimitRevision\",\n" +
+	"\x14ReturnLeasesResponse\x12\x14\n" +
+	"\x05taken\x18\x01 \x01(\x05R\x05taken\"u\n" +
+	"\x13AcquireSlotsRequest\x12\"\n" +
+	"\x06holder\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06holder\x12:\n" +
+	"\x04asks\x18\x02 \x03(\v2\x1a.rowhouse.quota.v1.SlotAskB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\x04asks\"\x9b\x01\n" +
+	"\aSlotAsk\x124\n" +
+	"\x0etenant_context\x18\x01 \x01(\fB\r\xbaH\az\x05\x10L\x18\x80\x03\x80\x01\x01R\rtenantContext\x12\x1b\n" +
+	"\x04hold\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\x04hold\x12=\n" +
+	"\x05cells\x18\x03 \x03(\v2\x1b.rowhouse.quota.v1.SlotCellB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10\bR\x05cells\"\xc4\x01\n" +
+	"\bSlotCell\x123\n" +
+	"\x05limit\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\x05limit\x12]\n" +
+	"\x03key\x18\x02 \x01(\fBK\xbaHH\xba\x01E\n" +
+	"\bslot.key\x12\x12a key has 16 bytes\x1a%this.size() == 0 || this.size() == 16R\x03key\x12$\n" +
+	"\x05slots\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\x05slots\"O\n" +
+	"\x14AcquireSlotsResponse\x127\n" +
+	"\aanswers\x18\x01 \x03(\v2\x1d.rowhouse.quota.v1.SlotAnswerR\aanswers\"\xc6\x01\n" +
+	"\n" +
+	"SlotAnswer\x129\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2\x1f.rowhouse.quota.v1.LeaseOutcomeR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12+\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
+	"\x05cells\x18\x04 \x03(\v2\".rowhouse.quota.v1.LeaseCellAnswerR\x05cells\"u\n" +
+	"\x11RenewSlotsRequest\x12\"\n" +
+	"\x06holder\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06holder\x12<\n" +
+	"\x05holds\x18\x02 \x03(\v2\x1a.rowhouse.quota.v1.SlotAskB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\x05holds\"M\n" +
+	"\x12RenewSlotsResponse\x127\n" +
+	"\aanswers\x18\x01 \x03(\v2\x1d.rowhouse.quota.v1.HoldAnswerR\aanswers\"w\n" +
+	"\x13ReleaseSlotsRequest\x12\"\n" +
+	"\x06holder\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06holder\x12<\n" +
+	"\x05holds\x18\x02 \x03(\v2\x1a.rowhouse.quota.v1.SlotAskB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\x05holds\"O\n" +
+	"\x14ReleaseSlotsResponse\x127\n" +
+	"\aanswers\x18\x01 \x03(\v2\x1d.rowhouse.quota.v1.HoldAnswerR\aanswers\"\x8b\x01\n" +
+	"\n" +
+	"HoldAnswer\x128\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2\x1e.rowhouse.quota.v1.HoldOutcomeR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12+\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl*\x9a\x01\n" +
 	"\fLeaseOutcome\x12\x1d\n" +
 	"\x19LEASE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LEASE_OUTCOME_GRANTED\x10\x01\x12\x18\n" +
 	"\x14LEASE_OUTCOME_DENIED\x10\x02\x12\x1b\n" +
 	"\x17LEASE_OUTCOME_UNLIMITED\x10\x03\x12\x19\n" +
-	"\x15LEASE_OUTCOME_REFUSED\x10\x042\x8c\x01\n" +
+	"\x15LEASE_OUTCOME_REFUSED\x10\x04*x\n" +
+	"\vHoldOutcome\x12\x1c\n" +
+	"\x18HOLD_OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11HOLD_OUTCOME_DONE\x10\x01\x12\x1a\n" +
+	"\x16HOLD_OUTCOME_NOT_FOUND\x10\x02\x12\x18\n" +
+	"\x14HOLD_OUTCOME_REFUSED\x10\x032\x8f\x05\n" +
 	"\fLeaseService\x12|\n" +
-	"\vGrantLeases\x12%.rowhouse.quota.v1.GrantLeasesRequest\x1a&.rowhouse.quota.v1.GrantLeasesResponse\"\x1e\x8a\xb2\x19\x1a\b\x03\x12\x12quota.leases.grant\x18\x01 \x03B\xd5\x01\n" +
+	"\vGrantLeases\x12%.rowhouse.quota.v1.GrantLeasesRequest\x1a&.rowhouse.quota.v1.GrantLeasesResponse\"\x1e\x8a\xb2\x19\x1a\b\x03\x12\x12quota.leases.grant\x18\x01 \x03\x12\x80\x01\n" +
+	"\fReturnLeases\x12&.rowhouse.quota.v1.ReturnLeasesRequest\x1a'.rowhouse.quota.v1.ReturnLeasesResponse\"\x1f\x8a\xb2\x19\x1b\b\x03\x12\x13quota.leases.return\x18\x01 \x03\x12\x80\x01\n" +
+	"\fAcquireSlots\x12&.rowhouse.quota.v1.AcquireSlotsRequest\x1a'.rowhouse.quota.v1.AcquireSlotsResponse\"\x1f\x8a\xb2\x19\x1b\b\x03\x12\x13quota.slots.acquire\x18\x01 \x03\x12x\n" +
+	"\n" +
+	"RenewSlots\x12$.rowhouse.quota.v1.RenewSlotsRequest\x1a%.rowhouse.quota.v1.RenewSlotsResponse\"\x1d\x8a\xb2\x19\x19\b\x03\x12\x11quota.slots.renew\x18\x01 \x03\x12\x80\x01\n" +
+	"\fReleaseSlots\x12&.rowhouse.quota.v1.ReleaseSlotsRequest\x1a'.rowhouse.quota.v1.ReleaseSlotsResponse\"\x1f\x8a\xb2\x19\x1b\b\x03\x12\x13quota.slots.release\x18\x01 \x03B\xd5\x01\n" +
 	"\x15com.rowhouse.quota.v1B\x11LeaseServiceProtoP\x01ZCgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1;quotav1\xa2\x02\x03RQX\xaa\x02\x11Rowhouse.Quota.V1\xca\x02\x11Rowhouse\\Quota\\V1\xe2\x02\x1dRowhouse\\Quota\\V1\\GPBMetadata\xea\x02\x13Rowhouse::Quota::V1b\x06proto3"
 
 var (
@@ -417,29 +1524,70 @@ func file_rowhouse_quota_v1_lease_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_quota_v1_lease_service_proto_rawDescData
 }
 
-var file_rowhouse_quota_v1_lease_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_rowhouse_quota_v1_lease_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_rowhouse_quota_v1_lease_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_rowhouse_quota_v1_lease_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_rowhouse_quota_v1_lease_service_proto_goTypes = []any{
-	(LeaseOutcome)(0),           // 0: rowhouse.quota.v1.LeaseOutcome
-	(*GrantLeasesRequest)(nil),  // 1: rowhouse.quota.v1.GrantLeasesRequest
-	(*LeaseAsk)(nil),            // 2: rowhouse.quota.v1.LeaseAsk
-	(*GrantLeasesResponse)(nil), // 3: rowhouse.quota.v1.GrantLeasesResponse
-	(*LeaseAnswer)(nil),         // 4: rowhouse.quota.v1.LeaseAnswer
-	(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
+	(LeaseOutcome)(0),            // 0: rowhouse.quota.v1.LeaseOutcome
+	(HoldOutcome)(0),             // 1: rowhouse.quota.v1.HoldOutcome
+	(*GrantLeasesRequest)(nil),   // 2: rowhouse.quota.v1.GrantLeasesRequest
+	(*LeaseAsk)(nil),             // 3: rowhouse.quota.v1.LeaseAsk
+	(*LeaseCell)(nil),            // 4: rowhouse.quota.v1.LeaseCell
+	(*GrantLeasesResponse)(nil),  // 5: rowhouse.quota.v1.GrantLeasesResponse
+	(*LeaseAnswer)(nil),          // 6: rowhouse.quota.v1.LeaseAnswer
+	(*LeaseCellAnswer)(nil),      // 7: rowhouse.quota.v1.LeaseCellAnswer
+	(*ReturnLeasesRequest)(nil),  // 8: rowhouse.quota.v1.ReturnLeasesRequest
+	(*LeaseReturn)(nil),          // 9: rowhouse.quota.v1.LeaseReturn
+	(*ReturnLeasesResponse)(nil), // 10: rowhouse.quota.v1.ReturnLeasesResponse
+	(*AcquireSlotsRequest)(nil),  // 11: rowhouse.quota.v1.AcquireSlotsRequest
+	(*SlotAsk)(nil),              // 12: rowhouse.quota.v1.SlotAsk
+	(*SlotCell)(nil),             // 13: rowhouse.quota.v1.SlotCell
+	(*AcquireSlotsResponse)(nil), // 14: rowhouse.quota.v1.AcquireSlotsResponse
+	(*SlotAnswer)(nil),           // 15: rowhouse.quota.v1.SlotAnswer
+	(*RenewSlotsRequest)(nil),    // 16: rowhouse.quota.v1.RenewSlotsRequest
+	(*RenewSlotsResponse)(nil),   // 17: rowhouse.quota.v1.RenewSlotsResponse
+	(*ReleaseSlotsRequest)(nil),  // 18: rowhouse.quota.v1.ReleaseSlotsRequest
+	(*ReleaseSlotsResponse)(nil), // 19: rowhouse.quota.v1.ReleaseSlotsResponse
+	(*HoldAnswer)(nil),           // 20: rowhouse.quota.v1.HoldAnswer
+	(*durationpb.Duration)(nil),  // 21: google.protobuf.Duration
 }
 var file_rowhouse_quota_v1_lease_service_proto_depIdxs = []int32{
-	2, // 0: rowhouse.quota.v1.GrantLeasesRequest.asks:type_name -> rowhouse.quota.v1.LeaseAsk
-	4, // 1: rowhouse.quota.v1.GrantLeasesResponse.answers:type_name -> rowhouse.quota.v1.LeaseAnswer
-	0, // 2: rowhouse.quota.v1.LeaseAnswer.outcome:type_name -> rowhouse.quota.v1.LeaseOutcome
-	5, // 3: rowhouse.quota.v1.LeaseAnswer.lifetime:type_name -> google.protobuf.Duration
-	5, // 4: rowhouse.quota.v1.LeaseAnswer.retry_after:type_name -> google.protobuf.Duration
-	1, // 5: rowhouse.quota.v1.LeaseService.GrantLeases:input_type -> rowhouse.quota.v1.GrantLeasesRequest
-	3, // 6: rowhouse.quota.v1.LeaseService.GrantLeases:output_type -> rowhouse.quota.v1.GrantLeasesResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	3,  // 0: rowhouse.quota.v1.GrantLeasesRequest.asks:type_name -> rowhouse.quota.v1.LeaseAsk
+	4,  // 1: rowhouse.quota.v1.LeaseAsk.cells:type_name -> rowhouse.quota.v1.LeaseCell
+	6,  // 2: rowhouse.quota.v1.GrantLeasesResponse.answers:type_name -> rowhouse.quota.v1.LeaseAnswer
+	0,  // 3: rowhouse.quota.v1.LeaseAnswer.outcome:type_name -> rowhouse.quota.v1.LeaseOutcome
+	21, // 4: rowhouse.quota.v1.LeaseAnswer.lifetime:type_name -> google.protobuf.Duration
+	21, // 5: rowhouse.quota.v1.LeaseAnswer.retry_after:type_name -> google.protobuf.Duration
+	7,  // 6: rowhouse.quota.v1.LeaseAnswer.cells:type_name -> rowhouse.quota.v1.LeaseCellAnswer
+	21, // 7: rowhouse.quota.v1.LeaseCellAnswer.lifetime:type_name -> google.protobuf.Duration
+	21, // 8: rowhouse.quota.v1.LeaseCellAnswer.retry_after:type_name -> google.protobuf.Duration
+	9,  // 9: rowhouse.quota.v1.ReturnLeasesRequest.returns:type_name -> rowhouse.quota.v1.LeaseReturn
+	12, // 10: rowhouse.quota.v1.AcquireSlotsRequest.asks:type_name -> rowhouse.quota.v1.SlotAsk
+	13, // 11: rowhouse.quota.v1.SlotAsk.cells:type_name -> rowhouse.quota.v1.SlotCell
+	15, // 12: rowhouse.quota.v1.AcquireSlotsResponse.answers:type_name -> rowhouse.quota.v1.SlotAnswer
+	0,  // 13: rowhouse.quota.v1.SlotAnswer.outcome:type_name -> rowhouse.quota.v1.LeaseOutcome
+	21, // 14: rowhouse.quota.v1.SlotAnswer.ttl:type_name -> google.protobuf.Duration
+	7,  // 15: rowhouse.quota.v1.SlotAnswer.cells:type_name -> rowhouse.quota.v1.LeaseCellAnswer
+	12, // 16: rowhouse.quota.v1.RenewSlotsRequest.holds:type_name -> rowhouse.quota.v1.SlotAsk
+	20, // 17: rowhouse.quota.v1.RenewSlotsResponse.answers:type_name -> rowhouse.quota.v1.HoldAnswer
+	12, // 18: rowhouse.quota.v1.ReleaseSlotsRequest.holds:type_name -> rowhouse.quota.v1.SlotAsk
+	20, // 19: rowhouse.quota.v1.ReleaseSlotsResponse.answers:type_name -> rowhouse.quota.v1.HoldAnswer
+	1,  // 20: rowhouse.quota.v1.HoldAnswer.outcome:type_name -> rowhouse.quota.v1.HoldOutcome
+	21, // 21: rowhouse.quota.v1.HoldAnswer.ttl:type_name -> google.protobuf.Duration
+	2,  // 22: rowhouse.quota.v1.LeaseService.GrantLeases:input_type -> rowhouse.quota.v1.GrantLeasesRequest
+	8,  // 23: rowhouse.quota.v1.LeaseService.ReturnLeases:input_type -> rowhouse.quota.v1.ReturnLeasesRequest
+	11, // 24: rowhouse.quota.v1.LeaseService.AcquireSlots:input_type -> rowhouse.quota.v1.AcquireSlotsRequest
+	16, // 25: rowhouse.quota.v1.LeaseService.RenewSlots:input_type -> rowhouse.quota.v1.RenewSlotsRequest
+	18, // 26: rowhouse.quota.v1.LeaseService.ReleaseSlots:input_type -> rowhouse.quota.v1.ReleaseSlotsRequest
+	5,  // 27: rowhouse.quota.v1.LeaseService.GrantLeases:output_type -> rowhouse.quota.v1.GrantLeasesResponse
+	10, // 28: rowhouse.quota.v1.LeaseService.ReturnLeases:output_type -> rowhouse.quota.v1.ReturnLeasesResponse
+	14, // 29: rowhouse.quota.v1.LeaseService.AcquireSlots:output_type -> rowhouse.quota.v1.AcquireSlotsResponse
+	17, // 30: rowhouse.quota.v1.LeaseService.RenewSlots:output_type -> rowhouse.quota.v1.RenewSlotsResponse
+	19, // 31: rowhouse.quota.v1.LeaseService.ReleaseSlots:output_type -> rowhouse.quota.v1.ReleaseSlotsResponse
+	27, // [27:32] is the sub-list for method output_type
+	22, // [22:27] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_quota_v1_lease_service_proto_init() }
@@ -452,8 +1600,8 @@ func file_rowhouse_quota_v1_lease_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_quota_v1_lease_service_proto_rawDesc), len(file_rowhouse_quota_v1_lease_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   4,
+			NumEnums:      2,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

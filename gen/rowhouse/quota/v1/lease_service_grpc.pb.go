@@ -19,19 +19,50 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LeaseService_GrantLeases_FullMethodName = "/rowhouse.quota.v1.LeaseService/GrantLeases"
+	LeaseService_GrantLeases_FullMethodName  = "/rowhouse.quota.v1.LeaseService/GrantLeases"
+	LeaseService_ReturnLeases_FullMethodName = "/rowhouse.quota.v1.LeaseService/ReturnLeases"
+	LeaseService_AcquireSlots_FullMethodName = "/rowhouse.quota.v1.LeaseService/AcquireSlots"
+	LeaseService_RenewSlots_FullMethodName   = "/rowhouse.quota.v1.LeaseService/RenewSlots"
+	LeaseService_ReleaseSlots_FullMethodName = "/rowhouse.quota.v1.LeaseService/ReleaseSlots"
 )
 
 // LeaseServiceClient is the client API for LeaseService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// LeaseService lends tokens of limits to processes that decide locally.
+// LeaseService lends tokens of limits to processes that decide locally, and keeps the
+// slots of limits of kind CONCURRENCY.
+//
+// Each item of a call carries a tenant's signed context and is answered by itself, for
+// that tenant alone; a context that is not accepted is an outcome REFUSED of its item and
+// no error of the call. Which limit holds, its numbers and who shares its cells are
+// quota's own knowledge; callers name limits and nothing else.
 type LeaseServiceClient interface {
-	// GrantLeases answers each ask by itself: a grant or a denial. A granted token
-	// counts as spent at the end of its lease, so over any number of holders no window W
-	// ever admits more than burst + W × tokens / period. Tokens are not returned.
+	// GrantLeases answers each ask by itself: a grant of all its cells or a denial that
+	// charges none. A granted token counts as spent at the end of its lease, so over any
+	// number of holders no window W ever admits more than burst + W × tokens / period.
+	// Errors: DEPENDENCY_UNAVAILABLE when what became of the asks is not known: they count
+	// as granted.
 	GrantLeases(ctx context.Context, in *GrantLeasesRequest, opts ...grpc.CallOption) (*GrantLeasesResponse, error)
+	// ReturnLeases gives tokens back that were granted and that nobody has spent or will.
+	// They are taken only while the cell is as their grant left it, since then it becomes
+	// what a smaller grant had left; after any other grant they are lost, and earned again in
+	// time. A repeat gives nothing back.
+	// Errors: DEPENDENCY_UNAVAILABLE; nothing more need be done then.
+	ReturnLeases(ctx context.Context, in *ReturnLeasesRequest, opts ...grpc.CallOption) (*ReturnLeasesResponse, error)
+	// AcquireSlots takes slots of limits of kind CONCURRENCY until they are released, or not
+	// renewed for the limit's period. Never more are held than the limit has. A repeat with
+	// the same hold answers the same and begins the period anew.
+	// Errors: DEPENDENCY_UNAVAILABLE when what became of the asks is not known.
+	AcquireSlots(ctx context.Context, in *AcquireSlotsRequest, opts ...grpc.CallOption) (*AcquireSlotsResponse, error)
+	// RenewSlots begins the period of holds anew. A hold that has ended is not taken again:
+	// its answer is NOT_FOUND, as is that of another holder's or another tenant's.
+	// Errors: DEPENDENCY_UNAVAILABLE.
+	RenewSlots(ctx context.Context, in *RenewSlotsRequest, opts ...grpc.CallOption) (*RenewSlotsResponse, error)
+	// ReleaseSlots ends holds. For a hold that has ended, is another holder's or another
+	// tenant's the answer is NOT_FOUND and nothing changes, so a repeat does no harm.
+	// Errors: DEPENDENCY_UNAVAILABLE.
+	ReleaseSlots(ctx context.Context, in *ReleaseSlotsRequest, opts ...grpc.CallOption) (*ReleaseSlotsResponse, error)
 }
 
 type leaseServiceClient struct {
@@ -52,16 +83,83 @@ func (c *leaseServiceClient) GrantLeases(ctx context.Context, in *GrantLeasesReq
 	return out, nil
 }
 
+func (c *leaseServiceClient) ReturnLeases(ctx context.Context, in *ReturnLeasesRequest, opts ...grpc.CallOption) (*ReturnLeasesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReturnLeasesResponse)
+	err := c.cc.Invoke(ctx, LeaseService_ReturnLeases_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *leaseServiceClient) AcquireSlots(ctx context.Context, in *AcquireSlotsRequest, opts ...grpc.CallOption) (*AcquireSlotsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcquireSlotsResponse)
+	err := c.cc.Invoke(ctx, LeaseService_AcquireSlots_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *leaseServiceClient) RenewSlots(ctx context.Context, in *RenewSlotsRequest, opts ...grpc.CallOption) (*RenewSlotsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewSlotsResponse)
+	err := c.cc.Invoke(ctx, LeaseService_RenewSlots_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *leaseServiceClient) ReleaseSlots(ctx context.Context, in *ReleaseSlotsRequest, opts ...grpc.CallOption) (*ReleaseSlotsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseSlotsResponse)
+	err := c.cc.Invoke(ctx, LeaseService_ReleaseSlots_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LeaseServiceServer is the server API for LeaseService service.
 // All implementations must embed UnimplementedLeaseServiceServer
 // for forward compatibility.
 //
-// LeaseService lends tokens of limits to processes that decide locally.
+// LeaseService lends tokens of limits to processes that decide locally, and keeps the
+// slots of limits of kind CONCURRENCY.
+//
+// Each item of a call carries a tenant's signed context and is answered by itself, for
+// that tenant alone; a context that is not accepted is an outcome REFUSED of its item and
+// no error of the call. Which limit holds, its numbers and who shares its cells are
+// quota's own knowledge; callers name limits and nothing else.
 type LeaseServiceServer interface {
-	// GrantLeases answers each ask by itself: a grant or a denial. A granted token
-	// counts as spent at the end of its lease, so over any number of holders no window W
-	// ever admits more than burst + W × tokens / period. Tokens are not returned.
+	// GrantLeases answers each ask by itself: a grant of all its cells or a denial that
+	// charges none. A granted token counts as spent at the end of its lease, so over any
+	// number of holders no window W ever admits more than burst + W × tokens / period.
+	// Errors: DEPENDENCY_UNAVAILABLE when what became of the asks is not known: they count
+	// as granted.
 	GrantLeases(context.Context, *GrantLeasesRequest) (*GrantLeasesResponse, error)
+	// ReturnLeases gives tokens back that were granted and that nobody has spent or will.
+	// They are taken only while the cell is as their grant left it, since then it becomes
+	// what a smaller grant had left; after any other grant they are lost, and earned again in
+	// time. A repeat gives nothing back.
+	// Errors: DEPENDENCY_UNAVAILABLE; nothing more need be done then.
+	ReturnLeases(context.Context, *ReturnLeasesRequest) (*ReturnLeasesResponse, error)
+	// AcquireSlots takes slots of limits of kind CONCURRENCY until they are released, or not
+	// renewed for the limit's period. Never more are held than the limit has. A repeat with
+	// the same hold answers the same and begins the period anew.
+	// Errors: DEPENDENCY_UNAVAILABLE when what became of the asks is not known.
+	AcquireSlots(context.Context, *AcquireSlotsRequest) (*AcquireSlotsResponse, error)
+	// RenewSlots begins the period of holds anew. A hold that has ended is not taken again:
+	// its answer is NOT_FOUND, as is that of another holder's or another tenant's.
+	// Errors: DEPENDENCY_UNAVAILABLE.
+	RenewSlots(context.Context, *RenewSlotsRequest) (*RenewSlotsResponse, error)
+	// ReleaseSlots ends holds. For a hold that has ended, is another holder's or another
+	// tenant's the answer is NOT_FOUND and nothing changes, so a repeat does no harm.
+	// Errors: DEPENDENCY_UNAVAILABLE.
+	ReleaseSlots(context.Context, *ReleaseSlotsRequest) (*ReleaseSlotsResponse, error)
 	mustEmbedUnimplementedLeaseServiceServer()
 }
 
@@ -74,6 +172,18 @@ type UnimplementedLeaseServiceServer struct{}
 
 func (UnimplementedLeaseServiceServer) GrantLeases(context.Context, *GrantLeasesRequest) (*GrantLeasesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GrantLeases not implemented")
+}
+func (UnimplementedLeaseServiceServer) ReturnLeases(context.Context, *ReturnLeasesRequest) (*ReturnLeasesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReturnLeases not implemented")
+}
+func (UnimplementedLeaseServiceServer) AcquireSlots(context.Context, *AcquireSlotsRequest) (*AcquireSlotsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcquireSlots not implemented")
+}
+func (UnimplementedLeaseServiceServer) RenewSlots(context.Context, *RenewSlotsRequest) (*RenewSlotsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewSlots not implemented")
+}
+func (UnimplementedLeaseServiceServer) ReleaseSlots(context.Context, *ReleaseSlotsRequest) (*ReleaseSlotsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseSlots not implemented")
 }
 func (UnimplementedLeaseServiceServer) mustEmbedUnimplementedLeaseServiceServer() {}
 func (UnimplementedLeaseServiceServer) testEmbeddedByValue()                      {}
@@ -114,6 +224,78 @@ func _LeaseService_GrantLeases_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LeaseService_ReturnLeases_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReturnLeasesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LeaseServiceServer).ReturnLeases(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LeaseService_ReturnLeases_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LeaseServiceServer).ReturnLeases(ctx, req.(*ReturnLeasesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LeaseService_AcquireSlots_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcquireSlotsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LeaseServiceServer).AcquireSlots(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LeaseService_AcquireSlots_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LeaseServiceServer).AcquireSlots(ctx, req.(*AcquireSlotsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LeaseService_RenewSlots_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewSlotsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LeaseServiceServer).RenewSlots(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LeaseService_RenewSlots_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LeaseServiceServer).RenewSlots(ctx, req.(*RenewSlotsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LeaseService_ReleaseSlots_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseSlotsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LeaseServiceServer).ReleaseSlots(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LeaseService_ReleaseSlots_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LeaseServiceServer).ReleaseSlots(ctx, req.(*ReleaseSlotsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LeaseService_ServiceDesc is the grpc.ServiceDesc for LeaseService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -124,6 +306,22 @@ var LeaseService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GrantLeases",
 			Handler:    _LeaseService_GrantLeases_Handler,
+		},
+		{
+			MethodName: "ReturnLeases",
+			Handler:    _LeaseService_ReturnLeases_Handler,
+		},
+		{
+			MethodName: "AcquireSlots",
+			Handler:    _LeaseService_AcquireSlots_Handler,
+		},
+		{
+			MethodName: "RenewSlots",
+			Handler:    _LeaseService_RenewSlots_Handler,
+		},
+		{
+			MethodName: "ReleaseSlots",
+			Handler:    _LeaseService_ReleaseSlots_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
