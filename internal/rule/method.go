@@ -159,13 +159,16 @@ func (j judge) tabled(md protoreflect.MethodDescriptor, entry Entry) (*method, e
 		return nil, fmt.Errorf("%s: its table entry has no rule", m.full)
 	}
 	var faults []error
-	if entry.Rule.GetTarget() != "" || !entry.Keyed {
+	elsewhere := entry.Keyed || entry.Listed
+	if entry.Rule.GetTarget() != "" || !elsewhere {
 		m.target, faults = resolveTarget(md.Input(), entry.Rule.GetTarget(), faults)
 	}
 	switch permission := entry.Rule.GetPermission(); {
-	case entry.Keyed:
+	case entry.Keyed && entry.Listed:
+		faults = append(faults, errors.New("is called with a client key and with a certificate"))
+	case elsewhere:
 		if permission != "" || entry.Permission != nil {
-			faults = append(faults, errors.New("is called with a client key and names a permission"))
+			faults = append(faults, errors.New("is judged by its own listener and names a permission"))
 		}
 	case (permission == "") == (entry.Permission == nil):
 		faults = append(faults, errors.New("needs either a permission or a function that finds it"))

@@ -18,6 +18,9 @@ type Entry struct {
 	// Keyed says that a client key is the credential, and that it is looked at by the door that serves the method. On a
 	// gRPC port nobody has the right to call it.
 	Keyed bool
+	// Listed says that the caller's certificate is the credential, and that what it may do is in the configuration of the
+	// listener that serves the method. On a port of ours nobody has the right to call it.
+	Listed bool
 	// Rule is what the method would declare. Unused when Open. Its permission is empty when Permission finds it.
 	Rule *apiv1.MethodRule
 	// Permission says which permission a call needs, from the value of the field that the rule's target names. A
@@ -89,6 +92,16 @@ func Flagd() Table {
 	add("flagd.evaluation.v1.Service", "ResolveAll")
 	add("flagd.sync.v1.FlagSyncService", "SyncFlags", "FetchAllFlags", "GetMetadata")
 	return table
+}
+
+// Envoy is the table of Envoy's protocols for rate limits, which quota serves on a listener of its own. A repeated call
+// charges again, so nothing is said of repeats.
+func Envoy() Table {
+	return Table{
+		"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit": {Listed: true, Rule: &apiv1.MethodRule{
+			Plane: apiv1.Plane_PLANE_PEER, Audit: apiv1.AuditClass_AUDIT_CLASS_NONE,
+		}},
+	}
 }
 
 // Join merges tables; a method that is in two of them keeps its last entry.

@@ -15,6 +15,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/follower"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/quota/internal/rls"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/rpc"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/store"
 )
@@ -32,7 +33,8 @@ type Config = follower.Config
 // that lacks migrations is an error: the service does not migrate.
 func Run(ctx context.Context, c Config, options ...follower.Option) error {
 	kind := follower.Kind{
-		Name: "quota", Database: Database, Migrations: Migrations(), Feeds: []string{limits.FeedName}, Audience: tenant.AudienceQuota,
+		Name: "quota", Database: Database, Migrations: Migrations(), Feeds: []string{limits.FeedName, rls.FeedName},
+		Audience: tenant.AudienceQuota,
 	}
 	return follower.Run(ctx, kind, c, func(b *follower.Base) follower.Parts {
 		api := rpc.Config{

@@ -286,6 +286,7 @@ type api struct {
 	quotav1.LimitServiceClient
 	quotav1.LeaseServiceClient
 	quotav1.UsageServiceClient
+	quotav1.RateLimitConfigServiceClient
 	auditv1.AuditServiceClient
 	conn *grpc.ClientConn
 }
@@ -327,6 +328,7 @@ func (r *rig) dial(replica int, options ...grpc.DialOption) api {
 	r.Cleanup(func() { _ = conn.Close() })
 	return api{
 		quotav1.NewLimitServiceClient(conn), quotav1.NewLeaseServiceClient(conn), quotav1.NewUsageServiceClient(conn),
+		quotav1.NewRateLimitConfigServiceClient(conn),
 		auditv1.NewAuditServiceClient(conn), conn,
 	}
 }

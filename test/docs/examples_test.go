@@ -37,7 +37,7 @@ func (e example) stage() int {
 		return 2 // it is of what is published then
 	case e.verb == "export":
 		return 2 // other examples read the files
-	case e.verb == "set", e.verb == "suspend", e.noun == "config secrets" && e.verb == "put":
+	case e.verb == "set", e.verb == "suspend", e.noun == "ratelimits" && e.verb == "import", e.noun == "config secrets" && e.verb == "put":
 		return 1
 	case e.verb == "delete":
 		return 4
@@ -217,6 +217,7 @@ func (h *house) exampleFiles(t *testing.T) map[string][]byte {
 		"flags.flagd.json": []byte(`{"flags": {"note-count": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}}`),
 		"brand.json":       []byte(`{"light": {"primary": "#0f766e"}}`),
 		"stripe.key":       []byte("sk_example\n"),
+		"edge.yaml":        []byte("domain: edge\ndescriptors: [{key: user, rate_limit: {unit: minute, requests_per_unit: 60}}]\n"),
 		"sheet.css":        []byte(".rh-button { border-radius: 0; }"),
 		"change.yaml": []byte("reason: New prices from the first of December\n" +
 			"edits:\n- {name: plans/free/config/portal, form: merge-patch, content: {price: 12}}\n"),

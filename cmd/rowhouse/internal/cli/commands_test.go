@@ -102,7 +102,7 @@ func TestExamplesWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{
-		"app.yaml": "display_name: x", "schema.json": "{}", "portal.json": "{}", "change.yaml": "{reason: a good reason, edits: [{name: platform/config/portal, content: {a: 1}}]}", "cell.json": "{}", "flags.flagd.json": "{}", "free.json": "{}", "acme.png": "\x89PNG\r\n\x1a\n", "logo.svg": "<svg/>", "brand.json": "{}", "sheet.css": ".rh-a{}", "roots.pem": "x", "token": "x", "stripe.key": "x",
+		"app.yaml": "display_name: x", "edge.yaml": "domain: edge", "schema.json": "{}", "portal.json": "{}", "change.yaml": "{reason: a good reason, edits: [{name: platform/config/portal, content: {a: 1}}]}", "cell.json": "{}", "flags.flagd.json": "{}", "free.json": "{}", "acme.png": "\x89PNG\r\n\x1a\n", "logo.svg": "<svg/>", "brand.json": "{}", "sheet.css": ".rh-a{}", "roots.pem": "x", "token": "x", "stripe.key": "x",
 		"migrations/0001_notes.sql": "SELECT 1",
 		"notes.dsn":                 "host=127.0.0.1 port=1", "managed.dsn": "host=127.0.0.1 port=1", "app.password": "x",
 	} {

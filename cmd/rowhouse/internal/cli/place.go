@@ -72,6 +72,8 @@ func placeValue(place, before, arg string) (string, error) {
 		return layer(arg)
 	case place == "host" || place == "key" || place == "pointer":
 		return arg, nil
+	case place == "envoy-domain": // has slashes where Envoy Gateway chose it
+		return strings.TrimPrefix(arg, before), nil
 	}
 	id := strings.TrimPrefix(arg, before)
 	if strings.Contains(id, "/") {

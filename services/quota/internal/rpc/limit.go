@@ -50,6 +50,7 @@ func Register(s *grpc.Server, c Config) {
 	quotav1.RegisterLimitServiceServer(s, &limitService{Config: c})
 	quotav1.RegisterLeaseServiceServer(s, &leaseService{Config: c})
 	quotav1.RegisterUsageServiceServer(s, &usageService{Config: c})
+	quotav1.RegisterRateLimitConfigServiceServer(s, &rateLimitConfigService{Config: c})
 }
 
 // limitService serves LimitService.
