@@ -369,7 +369,7 @@ func TestWatchSeesChanges(t *testing.T) {
 	<-followed.Ready()
 	holds := func(source string, tokens int64) func() bool {
 		return func() bool {
-			p, ok := store.Policy(tenanttest.UID("acme"), "free", "requests")
+			p, ok := store.Policy(tenanttest.UID("acme"), "free", "requests", time.Now())
 			return ok == (source != "") && p.Source == source && p.Limit.Tokens() == tokens
 		}
 	}
@@ -380,7 +380,7 @@ func TestWatchSeesChanges(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	if p, _ := store.Policy(tenanttest.UID("acme"), "free", "requests"); p.Revision != made.GetRevision() {
+	if p, _ := store.Policy(tenanttest.UID("acme"), "free", "requests", time.Now()); p.Revision != made.GetRevision() {
 		t.Errorf("revision %d, made %d", p.Revision, made.GetRevision())
 	}
 	_, err = a.DeleteLimit(t.Context(), &quotav1.DeleteLimitRequest{Name: "tenants/acme/limits/requests"})

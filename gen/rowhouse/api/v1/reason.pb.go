@@ -124,6 +124,12 @@ const (
 	// FAILED_PRECONDITION: a hook without which the step must not be taken gave no answer, or it is not known which hooks there
 	// are; metadata: hook. A repeat asks again.
 	Reason_REASON_HOOK_UNAVAILABLE Reason = 47
+	// RESOURCE_EXHAUSTED: as many are under way as a limit of the tenant allows; QuotaFailure says more.
+	Reason_REASON_CONCURRENCY_EXCEEDED Reason = 48
+	// RESOURCE_EXHAUSTED: too many calls of the tenant wait for its limits to be decided; RetryInfo says when to retry.
+	Reason_REASON_LIMITER_BUSY Reason = 49
+	// FAILED_PRECONDITION: the resource has as many limits as it may have; metadata: resource.
+	Reason_REASON_LIMITS_TOO_MANY Reason = 50
 )
 
 // Enum value maps for Reason.
@@ -177,6 +183,9 @@ var (
 		45: "REASON_REQUEST_TIMEOUT",
 		46: "REASON_HOOK_DENIED",
 		47: "REASON_HOOK_UNAVAILABLE",
+		48: "REASON_CONCURRENCY_EXCEEDED",
+		49: "REASON_LIMITER_BUSY",
+		50: "REASON_LIMITS_TOO_MANY",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":            0,
@@ -227,6 +236,9 @@ var (
 		"REASON_REQUEST_TIMEOUT":        45,
 		"REASON_HOOK_DENIED":            46,
 		"REASON_HOOK_UNAVAILABLE":       47,
+		"REASON_CONCURRENCY_EXCEEDED":   48,
+		"REASON_LIMITER_BUSY":           49,
+		"REASON_LIMITS_TOO_MANY":        50,
 	}
 )
 
@@ -261,8 +273,7 @@ var File_rowhouse_api_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\xbe\n" +
-	"\n" +
+	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\x94\v\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_INVALID_FIELD\x10\x01\x12\x18\n" +
@@ -312,7 +323,10 @@ const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\x10REASON_CANCELLED\x10,\x12\x1a\n" +
 	"\x16REASON_REQUEST_TIMEOUT\x10-\x12\x16\n" +
 	"\x12REASON_HOOK_DENIED\x10.\x12\x1b\n" +
-	"\x17REASON_HOOK_UNAVAILABLE\x10/B\xc1\x01\n" +
+	"\x17REASON_HOOK_UNAVAILABLE\x10/\x12\x1f\n" +
+	"\x1bREASON_CONCURRENCY_EXCEEDED\x100\x12\x17\n" +
+	"\x13REASON_LIMITER_BUSY\x101\x12\x1a\n" +
+	"\x16REASON_LIMITS_TOO_MANY\x102B\xc1\x01\n" +
 	"\x13com.rowhouse.api.v1B\vReasonProtoP\x01Z?github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1;apiv1\xa2\x02\x03RAX\xaa\x02\x0fRowhouse.Api.V1\xca\x02\x0fRowhouse\\Api\\V1\xe2\x02\x1bRowhouse\\Api\\V1\\GPBMetadata\xea\x02\x11Rowhouse::Api::V1b\x06proto3"
 
 var (

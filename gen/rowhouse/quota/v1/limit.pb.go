@@ -28,6 +28,222 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// LimitKind is what a limit bounds.
+type LimitKind int32
+
+const (
+	// The default: RATE.
+	LimitKind_LIMIT_KIND_UNSPECIFIED LimitKind = 0
+	// Tokens in time.
+	LimitKind_LIMIT_KIND_RATE LimitKind = 1
+	// Slots that are held at the same time.
+	LimitKind_LIMIT_KIND_CONCURRENCY LimitKind = 2
+)
+
+// Enum value maps for LimitKind.
+var (
+	LimitKind_name = map[int32]string{
+		0: "LIMIT_KIND_UNSPECIFIED",
+		1: "LIMIT_KIND_RATE",
+		2: "LIMIT_KIND_CONCURRENCY",
+	}
+	LimitKind_value = map[string]int32{
+		"LIMIT_KIND_UNSPECIFIED": 0,
+		"LIMIT_KIND_RATE":        1,
+		"LIMIT_KIND_CONCURRENCY": 2,
+	}
+)
+
+func (x LimitKind) Enum() *LimitKind {
+	p := new(LimitKind)
+	*p = x
+	return p
+}
+
+func (x LimitKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LimitKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_rowhouse_quota_v1_limit_proto_enumTypes[0].Descriptor()
+}
+
+func (LimitKind) Type() protoreflect.EnumType {
+	return &file_rowhouse_quota_v1_limit_proto_enumTypes[0]
+}
+
+func (x LimitKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LimitKind.Descriptor instead.
+func (LimitKind) EnumDescriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{0}
+}
+
+// LimitScope is who shares the cells of a limit.
+type LimitScope int32
+
+const (
+	// The default: TENANT.
+	LimitScope_LIMIT_SCOPE_UNSPECIFIED LimitScope = 0
+	// Each tenant has its own.
+	LimitScope_LIMIT_SCOPE_TENANT LimitScope = 1
+	// All tenants of a plan share one. Only of a plan's or the platform's limit.
+	LimitScope_LIMIT_SCOPE_PLAN LimitScope = 2
+	// All tenants share one. Only of the platform's limit.
+	LimitScope_LIMIT_SCOPE_PLATFORM LimitScope = 3
+)
+
+// Enum value maps for LimitScope.
+var (
+	LimitScope_name = map[int32]string{
+		0: "LIMIT_SCOPE_UNSPECIFIED",
+		1: "LIMIT_SCOPE_TENANT",
+		2: "LIMIT_SCOPE_PLAN",
+		3: "LIMIT_SCOPE_PLATFORM",
+	}
+	LimitScope_value = map[string]int32{
+		"LIMIT_SCOPE_UNSPECIFIED": 0,
+		"LIMIT_SCOPE_TENANT":      1,
+		"LIMIT_SCOPE_PLAN":        2,
+		"LIMIT_SCOPE_PLATFORM":    3,
+	}
+)
+
+func (x LimitScope) Enum() *LimitScope {
+	p := new(LimitScope)
+	*p = x
+	return p
+}
+
+func (x LimitScope) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LimitScope) Descriptor() protoreflect.EnumDescriptor {
+	return file_rowhouse_quota_v1_limit_proto_enumTypes[1].Descriptor()
+}
+
+func (LimitScope) Type() protoreflect.EnumType {
+	return &file_rowhouse_quota_v1_limit_proto_enumTypes[1]
+}
+
+func (x LimitScope) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LimitScope.Descriptor instead.
+func (LimitScope) EnumDescriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{1}
+}
+
+// LimitMode is whether a limit refuses.
+type LimitMode int32
+
+const (
+	// The default: ENFORCE.
+	LimitMode_LIMIT_MODE_UNSPECIFIED LimitMode = 0
+	// It refuses.
+	LimitMode_LIMIT_MODE_ENFORCE LimitMode = 1
+	// It decides and counts, and refuses nothing: a trial.
+	LimitMode_LIMIT_MODE_SHADOW LimitMode = 2
+)
+
+// Enum value maps for LimitMode.
+var (
+	LimitMode_name = map[int32]string{
+		0: "LIMIT_MODE_UNSPECIFIED",
+		1: "LIMIT_MODE_ENFORCE",
+		2: "LIMIT_MODE_SHADOW",
+	}
+	LimitMode_value = map[string]int32{
+		"LIMIT_MODE_UNSPECIFIED": 0,
+		"LIMIT_MODE_ENFORCE":     1,
+		"LIMIT_MODE_SHADOW":      2,
+	}
+)
+
+func (x LimitMode) Enum() *LimitMode {
+	p := new(LimitMode)
+	*p = x
+	return p
+}
+
+func (x LimitMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LimitMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_rowhouse_quota_v1_limit_proto_enumTypes[2].Descriptor()
+}
+
+func (LimitMode) Type() protoreflect.EnumType {
+	return &file_rowhouse_quota_v1_limit_proto_enumTypes[2]
+}
+
+func (x LimitMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LimitMode.Descriptor instead.
+func (LimitMode) EnumDescriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{2}
+}
+
+// LimitChange is what becomes of what is spent when a limit changes.
+type LimitChange int32
+
+const (
+	// The default: KEEP_USED.
+	LimitChange_LIMIT_CHANGE_UNSPECIFIED LimitChange = 0
+	// What is spent stays spent, at most the new burst.
+	LimitChange_LIMIT_CHANGE_KEEP_USED LimitChange = 1
+	// The new limit begins full.
+	LimitChange_LIMIT_CHANGE_RESET LimitChange = 2
+)
+
+// Enum value maps for LimitChange.
+var (
+	LimitChange_name = map[int32]string{
+		0: "LIMIT_CHANGE_UNSPECIFIED",
+		1: "LIMIT_CHANGE_KEEP_USED",
+		2: "LIMIT_CHANGE_RESET",
+	}
+	LimitChange_value = map[string]int32{
+		"LIMIT_CHANGE_UNSPECIFIED": 0,
+		"LIMIT_CHANGE_KEEP_USED":   1,
+		"LIMIT_CHANGE_RESET":       2,
+	}
+)
+
+func (x LimitChange) Enum() *LimitChange {
+	p := new(LimitChange)
+	*p = x
+	return p
+}
+
+func (x LimitChange) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LimitChange) Descriptor() protoreflect.EnumDescriptor {
+	return file_rowhouse_quota_v1_limit_proto_enumTypes[3].Descriptor()
+}
+
+func (LimitChange) Type() protoreflect.EnumType {
+	return &file_rowhouse_quota_v1_limit_proto_enumTypes[3]
+}
+
+func (x LimitChange) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LimitChange.Descriptor instead.
+func (LimitChange) EnumDescriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{3}
+}
+
 // StoreLossPolicy is what a holder of leases does when quota cannot be reached.
 type StoreLossPolicy int32
 
@@ -70,11 +286,11 @@ func (x StoreLossPolicy) String() string {
 }
 
 func (StoreLossPolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_rowhouse_quota_v1_limit_proto_enumTypes[0].Descriptor()
+	return file_rowhouse_quota_v1_limit_proto_enumTypes[4].Descriptor()
 }
 
 func (StoreLossPolicy) Type() protoreflect.EnumType {
-	return &file_rowhouse_quota_v1_limit_proto_enumTypes[0]
+	return &file_rowhouse_quota_v1_limit_proto_enumTypes[4]
 }
 
 func (x StoreLossPolicy) Number() protoreflect.EnumNumber {
@@ -83,27 +299,61 @@ func (x StoreLossPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StoreLossPolicy.Descriptor instead.
 func (StoreLossPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{0}
+	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{4}
 }
 
-// Limit is a rate limit. A tenant's limit replaces its plan's limit of the same id as
-// a whole, and a plan's that of the platform; fields never merge.
+// Limit bounds how fast something may be spent, or how much of it may be held at once.
+// A tenant's limit replaces its plan's limit of the same id as a whole, and a plan's that
+// of the platform; fields never merge. All limits of one resource that match a call are
+// charged together, or none is.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "platform/limits/{limit}", "plans/{plan}/limits/{limit}" or
-	// "tenants/{tenant}/limits/{limit}". The gateway spends the limit "requests", one
-	// token for each request.
+	// "tenants/{tenant}/limits/{limit}".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Our own id, a UUIDv7.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Tokens per period, 0 to 2^40. 0 refuses everything.
+	// Tokens per period, 0 to 2^40. 0 refuses everything. Of CONCURRENCY: how many slots may
+	// be held at once.
 	Tokens int64 `protobuf:"varint,3,opt,name=tokens,proto3" json:"tokens,omitempty"`
-	// The period, 1 ms to 366 days. Required.
+	// The period, 1 ms to 366 days. Required. Of CONCURRENCY: after how long a holder that
+	// says nothing loses its slots, 1 s to 1 day.
 	Period *durationpb.Duration `protobuf:"bytes,4,opt,name=period,proto3" json:"period,omitempty"`
-	// How many tokens an idle tenant may spend at once, at least 1. Default: tokens.
+	// How many tokens an idle tenant may spend at once, at least 1. Default: tokens. Of
+	// CONCURRENCY: not used.
 	Burst int64 `protobuf:"varint,5,opt,name=burst,proto3" json:"burst,omitempty"`
 	// What holders of leases do when quota cannot be reached. Default SAFE_RATE.
 	OnStoreLoss StoreLossPolicy `protobuf:"varint,6,opt,name=on_store_loss,json=onStoreLoss,proto3,enum=rowhouse.quota.v1.StoreLossPolicy" json:"on_store_loss,omitempty"`
+	// What it bounds. Default RATE. It never changes.
+	Kind LimitKind `protobuf:"varint,7,opt,name=kind,proto3,enum=rowhouse.quota.v1.LimitKind" json:"kind,omitempty"`
+	// What is spent. The gateway spends "requests", one for each request, "bytes-in" and
+	// "bytes-out", one for each byte of a body, and holds one of "requests-in-flight" during
+	// each request; what else there is, apps say. Default: the limit's id. At most 8 limits,
+	// over all layers, have the same resource.
+	Resource string `protobuf:"bytes,8,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Who shares what is left. Default TENANT.
+	Scope LimitScope `protobuf:"varint,9,opt,name=scope,proto3,enum=rowhouse.quota.v1.LimitScope" json:"scope,omitempty"`
+	// Dimensions of a call, such as "user", whose values have a cell each. At most 3. A call
+	// that has no value for one of them has the empty value.
+	Dimensions []string `protobuf:"bytes,10,rep,name=dimensions,proto3" json:"dimensions,omitempty"`
+	// Which calls it is for: those that match all of these. None: every call. The gateway's
+	// dimensions are "user" (a digest of who is signed in), "route" (the app's id),
+	// "method" (of HTTP, or the full method of gRPC) and "host".
+	Match []*LimitMatch `protobuf:"bytes,11,rep,name=match,proto3" json:"match,omitempty"`
+	// What calls cost that are not like others, the first that matches counts. It replaces
+	// the cost that the caller says. Not for limits of bytes or of CONCURRENCY.
+	Costs []*LimitCost `protobuf:"bytes,12,rep,name=costs,proto3" json:"costs,omitempty"`
+	// Whether it refuses. Default ENFORCE.
+	Mode LimitMode `protobuf:"varint,13,opt,name=mode,proto3,enum=rowhouse.quota.v1.LimitMode" json:"mode,omitempty"`
+	// What becomes of what is spent when the limit changes, or when another one replaces it.
+	// Default KEEP_USED.
+	OnChange LimitChange `protobuf:"varint,14,opt,name=on_change,json=onChange,proto3,enum=rowhouse.quota.v1.LimitChange" json:"on_change,omitempty"`
+	// When it ends by itself; from then on the layer above holds. Absent: never. An override
+	// for an evening is a tenant's limit with this.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// How many cells that are not full there may be of it in one scope, when it has
+	// dimensions; a value beyond that is refused. Default 100,000.
+	MaxCells int64 `protobuf:"varint,16,opt,name=max_cells,json=maxCells,proto3" json:"max_cells,omitempty"`
 	// When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it last changed.
@@ -188,6 +438,76 @@ func (x *Limit) GetOnStoreLoss() StoreLossPolicy {
 	return StoreLossPolicy_STORE_LOSS_POLICY_UNSPECIFIED
 }
 
+func (x *Limit) GetKind() LimitKind {
+	if x != nil {
+		return x.Kind
+	}
+	return LimitKind_LIMIT_KIND_UNSPECIFIED
+}
+
+func (x *Limit) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Limit) GetScope() LimitScope {
+	if x != nil {
+		return x.Scope
+	}
+	return LimitScope_LIMIT_SCOPE_UNSPECIFIED
+}
+
+func (x *Limit) GetDimensions() []string {
+	if x != nil {
+		return x.Dimensions
+	}
+	return nil
+}
+
+func (x *Limit) GetMatch() []*LimitMatch {
+	if x != nil {
+		return x.Match
+	}
+	return nil
+}
+
+func (x *Limit) GetCosts() []*LimitCost {
+	if x != nil {
+		return x.Costs
+	}
+	return nil
+}
+
+func (x *Limit) GetMode() LimitMode {
+	if x != nil {
+		return x.Mode
+	}
+	return LimitMode_LIMIT_MODE_UNSPECIFIED
+}
+
+func (x *Limit) GetOnChange() LimitChange {
+	if x != nil {
+		return x.OnChange
+	}
+	return LimitChange_LIMIT_CHANGE_UNSPECIFIED
+}
+
+func (x *Limit) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Limit) GetMaxCells() int64 {
+	if x != nil {
+		return x.MaxCells
+	}
+	return 0
+}
+
 func (x *Limit) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
@@ -216,6 +536,117 @@ func (x *Limit) GetEtag() string {
 	return ""
 }
 
+// LimitMatch is a condition on one dimension of a call.
+type LimitMatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The dimension.
+	Dimension string `protobuf:"bytes,1,opt,name=dimension,proto3" json:"dimension,omitempty"`
+	// The values that match, each exactly, or as the beginning when it ends in "*". A
+	// dimension without a value has the empty one.
+	Values        []string `protobuf:"bytes,2,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitMatch) Reset() {
+	*x = LimitMatch{}
+	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitMatch) ProtoMessage() {}
+
+func (x *LimitMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitMatch.ProtoReflect.Descriptor instead.
+func (*LimitMatch) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LimitMatch) GetDimension() string {
+	if x != nil {
+		return x.Dimension
+	}
+	return ""
+}
+
+func (x *LimitMatch) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// LimitCost is what some calls cost.
+type LimitCost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which calls: those that match all of these.
+	Match []*LimitMatch `protobuf:"bytes,1,rep,name=match,proto3" json:"match,omitempty"`
+	// What one costs, 1 to 2^32 - 1.
+	Cost          int64 `protobuf:"varint,2,opt,name=cost,proto3" json:"cost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitCost) Reset() {
+	*x = LimitCost{}
+	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitCost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitCost) ProtoMessage() {}
+
+func (x *LimitCost) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitCost.ProtoReflect.Descriptor instead.
+func (*LimitCost) Descriptor() ([]byte, []int) {
+	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LimitCost) GetMatch() []*LimitMatch {
+	if x != nil {
+		return x.Match
+	}
+	return nil
+}
+
+func (x *LimitCost) GetCost() int64 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
 // EffectiveLimit is the limit that holds for a tenant and where it comes from.
 type EffectiveLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -224,14 +655,18 @@ type EffectiveLimit struct {
 	// The layer that it comes from: "platform", "plans/{plan}" or "tenants/{tenant}".
 	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	// Names of the limits that it replaces, nearest first.
-	Shadowed      []string `protobuf:"bytes,3,rep,name=shadowed,proto3" json:"shadowed,omitempty"`
+	Shadowed []string `protobuf:"bytes,3,rep,name=shadowed,proto3" json:"shadowed,omitempty"`
+	// Names of overrides of it that have ended by themselves, nearest first.
+	Expired []string `protobuf:"bytes,4,rep,name=expired,proto3" json:"expired,omitempty"`
+	// What the call costs, when one was asked about whose caller says 1.
+	Cost          int64 `protobuf:"varint,5,opt,name=cost,proto3" json:"cost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EffectiveLimit) Reset() {
 	*x = EffectiveLimit{}
-	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[1]
+	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -243,7 +678,7 @@ func (x *EffectiveLimit) String() string {
 func (*EffectiveLimit) ProtoMessage() {}
 
 func (x *EffectiveLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[1]
+	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -256,7 +691,7 @@ func (x *EffectiveLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EffectiveLimit.ProtoReflect.Descriptor instead.
 func (*EffectiveLimit) Descriptor() ([]byte, []int) {
-	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{1}
+	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *EffectiveLimit) GetLimit() *Limit {
@@ -280,6 +715,20 @@ func (x *EffectiveLimit) GetShadowed() []string {
 	return nil
 }
 
+func (x *EffectiveLimit) GetExpired() []string {
+	if x != nil {
+		return x.Expired
+	}
+	return nil
+}
+
+func (x *EffectiveLimit) GetCost() int64 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
 // LimitEntry is the value of one entry of the feed "limits". Keys:
 // "platform/{limit}", "plan/{plan}/{limit}" and "tenant/{uid}/{limit}".
 type LimitEntry struct {
@@ -292,7 +741,7 @@ type LimitEntry struct {
 
 func (x *LimitEntry) Reset() {
 	*x = LimitEntry{}
-	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[2]
+	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +753,7 @@ func (x *LimitEntry) String() string {
 func (*LimitEntry) ProtoMessage() {}
 
 func (x *LimitEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[2]
+	mi := &file_rowhouse_quota_v1_limit_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +766,7 @@ func (x *LimitEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitEntry.ProtoReflect.Descriptor instead.
 func (*LimitEntry) Descriptor() ([]byte, []int) {
-	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{2}
+	return file_rowhouse_quota_v1_limit_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LimitEntry) GetLimit() *Limit {
@@ -331,27 +780,70 @@ var File_rowhouse_quota_v1_limit_proto protoreflect.FileDescriptor
 
 const file_rowhouse_quota_v1_limit_proto_rawDesc = "" +
 	"\n" +
-	"\x1drowhouse/quota/v1/limit.proto\x12\x11rowhouse.quota.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x03\n" +
+	"\x1drowhouse/quota/v1/limit.proto\x12\x11rowhouse.quota.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\b\n" +
 	"\x05Limit\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12&\n" +
 	"\x06tokens\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\x06tokens\x12F\n" +
 	"\x06period\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\r\"\x05\b\x80\x8a\x8a\x0f2\x04\x10\xc0\x84=R\x06period\x12$\n" +
 	"\x05burst\x18\x05 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\x05burst\x12P\n" +
-	"\ron_store_loss\x18\x06 \x01(\x0e2\".rowhouse.quota.v1.StoreLossPolicyB\b\xbaH\x05\x82\x01\x02\x10\x01R\vonStoreLoss\x12@\n" +
+	"\ron_store_loss\x18\x06 \x01(\x0e2\".rowhouse.quota.v1.StoreLossPolicyB\b\xbaH\x05\x82\x01\x02\x10\x01R\vonStoreLoss\x12=\n" +
+	"\x04kind\x18\a \x01(\x0e2\x1c.rowhouse.quota.v1.LimitKindB\v\xe0A\x05\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12<\n" +
+	"\bresource\x18\b \x01(\tB \xbaH\x1dr\x1b\x18?2\x17^([a-z](-?[a-z0-9])*)?$R\bresource\x12=\n" +
+	"\x05scope\x18\t \x01(\x0e2\x1d.rowhouse.quota.v1.LimitScopeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05scope\x12F\n" +
+	"\n" +
+	"dimensions\x18\n" +
+	" \x03(\tB&\xbaH#\x92\x01 \x10\x03\x18\x01\"\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\n" +
+	"dimensions\x12=\n" +
+	"\x05match\x18\v \x03(\v2\x1d.rowhouse.quota.v1.LimitMatchB\b\xbaH\x05\x92\x01\x02\x10\bR\x05match\x12<\n" +
+	"\x05costs\x18\f \x03(\v2\x1c.rowhouse.quota.v1.LimitCostB\b\xbaH\x05\x92\x01\x02\x10\x10R\x05costs\x12:\n" +
+	"\x04mode\x18\r \x01(\x0e2\x1c.rowhouse.quota.v1.LimitModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12E\n" +
+	"\ton_change\x18\x0e \x01(\x0e2\x1e.rowhouse.quota.v1.LimitChangeB\b\xbaH\x05\x82\x01\x02\x10\x01R\bonChange\x12;\n" +
+	"\vexpire_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12)\n" +
+	"\tmax_cells\x18\x10 \x01(\x03B\f\xbaH\t\"\a\x18\x80\xad\xe2\x04(\x00R\bmaxCells\x12@\n" +
 	"\vcreate_time\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12@\n" +
 	"\vupdate_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"updateTime\x12\x1f\n" +
 	"\brevision\x18# \x01(\x03B\x03\xe0A\x03R\brevision\x12\x1c\n" +
 	"\x04etag\x18c \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04etag\"t\n" +
+	"\n" +
+	"LimitMatch\x12;\n" +
+	"\tdimension\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\tdimension\x12)\n" +
+	"\x06values\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\v\b\x01\x10@\"\x05r\x03\x18\x80\x02R\x06values\"o\n" +
+	"\tLimitCost\x12?\n" +
+	"\x05match\x18\x01 \x03(\v2\x1d.rowhouse.quota.v1.LimitMatchB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10\bR\x05match\x12!\n" +
+	"\x04cost\x18\x02 \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\xff\xff\xff\xff\x0f(\x01R\x04cost\"\xa2\x01\n" +
 	"\x0eEffectiveLimit\x12.\n" +
 	"\x05limit\x18\x01 \x01(\v2\x18.rowhouse.quota.v1.LimitR\x05limit\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1a\n" +
-	"\bshadowed\x18\x03 \x03(\tR\bshadowed\"<\n" +
+	"\bshadowed\x18\x03 \x03(\tR\bshadowed\x12\x18\n" +
+	"\aexpired\x18\x04 \x03(\tR\aexpired\x12\x12\n" +
+	"\x04cost\x18\x05 \x01(\x03R\x04cost\"<\n" +
 	"\n" +
 	"LimitEntry\x12.\n" +
-	"\x05limit\x18\x01 \x01(\v2\x18.rowhouse.quota.v1.LimitR\x05limit*\x99\x01\n" +
+	"\x05limit\x18\x01 \x01(\v2\x18.rowhouse.quota.v1.LimitR\x05limit*X\n" +
+	"\tLimitKind\x12\x1a\n" +
+	"\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fLIMIT_KIND_RATE\x10\x01\x12\x1a\n" +
+	"\x16LIMIT_KIND_CONCURRENCY\x10\x02*q\n" +
+	"\n" +
+	"LimitScope\x12\x1b\n" +
+	"\x17LIMIT_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12LIMIT_SCOPE_TENANT\x10\x01\x12\x14\n" +
+	"\x10LIMIT_SCOPE_PLAN\x10\x02\x12\x18\n" +
+	"\x14LIMIT_SCOPE_PLATFORM\x10\x03*V\n" +
+	"\tLimitMode\x12\x1a\n" +
+	"\x16LIMIT_MODE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12LIMIT_MODE_ENFORCE\x10\x01\x12\x15\n" +
+	"\x11LIMIT_MODE_SHADOW\x10\x02*_\n" +
+	"\vLimitChange\x12\x1c\n" +
+	"\x18LIMIT_CHANGE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16LIMIT_CHANGE_KEEP_USED\x10\x01\x12\x16\n" +
+	"\x12LIMIT_CHANGE_RESET\x10\x02*\x99\x01\n" +
 	"\x0fStoreLossPolicy\x12!\n" +
 	"\x1dSTORE_LOSS_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bSTORE_LOSS_POLICY_SAFE_RATE\x10\x01\x12\x1f\n" +
@@ -372,28 +864,42 @@ func file_rowhouse_quota_v1_limit_proto_rawDescGZIP() []byte {
 	return file_rowhouse_quota_v1_limit_proto_rawDescData
 }
 
-var file_rowhouse_quota_v1_limit_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_rowhouse_quota_v1_limit_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_rowhouse_quota_v1_limit_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_rowhouse_quota_v1_limit_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_rowhouse_quota_v1_limit_proto_goTypes = []any{
-	(StoreLossPolicy)(0),          // 0: rowhouse.quota.v1.StoreLossPolicy
-	(*Limit)(nil),                 // 1: rowhouse.quota.v1.Limit
-	(*EffectiveLimit)(nil),        // 2: rowhouse.quota.v1.EffectiveLimit
-	(*LimitEntry)(nil),            // 3: rowhouse.quota.v1.LimitEntry
-	(*durationpb.Duration)(nil),   // 4: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(LimitKind)(0),                // 0: rowhouse.quota.v1.LimitKind
+	(LimitScope)(0),               // 1: rowhouse.quota.v1.LimitScope
+	(LimitMode)(0),                // 2: rowhouse.quota.v1.LimitMode
+	(LimitChange)(0),              // 3: rowhouse.quota.v1.LimitChange
+	(StoreLossPolicy)(0),          // 4: rowhouse.quota.v1.StoreLossPolicy
+	(*Limit)(nil),                 // 5: rowhouse.quota.v1.Limit
+	(*LimitMatch)(nil),            // 6: rowhouse.quota.v1.LimitMatch
+	(*LimitCost)(nil),             // 7: rowhouse.quota.v1.LimitCost
+	(*EffectiveLimit)(nil),        // 8: rowhouse.quota.v1.EffectiveLimit
+	(*LimitEntry)(nil),            // 9: rowhouse.quota.v1.LimitEntry
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_rowhouse_quota_v1_limit_proto_depIdxs = []int32{
-	4, // 0: rowhouse.quota.v1.Limit.period:type_name -> google.protobuf.Duration
-	0, // 1: rowhouse.quota.v1.Limit.on_store_loss:type_name -> rowhouse.quota.v1.StoreLossPolicy
-	5, // 2: rowhouse.quota.v1.Limit.create_time:type_name -> google.protobuf.Timestamp
-	5, // 3: rowhouse.quota.v1.Limit.update_time:type_name -> google.protobuf.Timestamp
-	1, // 4: rowhouse.quota.v1.EffectiveLimit.limit:type_name -> rowhouse.quota.v1.Limit
-	1, // 5: rowhouse.quota.v1.LimitEntry.limit:type_name -> rowhouse.quota.v1.Limit
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	10, // 0: rowhouse.quota.v1.Limit.period:type_name -> google.protobuf.Duration
+	4,  // 1: rowhouse.quota.v1.Limit.on_store_loss:type_name -> rowhouse.quota.v1.StoreLossPolicy
+	0,  // 2: rowhouse.quota.v1.Limit.kind:type_name -> rowhouse.quota.v1.LimitKind
+	1,  // 3: rowhouse.quota.v1.Limit.scope:type_name -> rowhouse.quota.v1.LimitScope
+	6,  // 4: rowhouse.quota.v1.Limit.match:type_name -> rowhouse.quota.v1.LimitMatch
+	7,  // 5: rowhouse.quota.v1.Limit.costs:type_name -> rowhouse.quota.v1.LimitCost
+	2,  // 6: rowhouse.quota.v1.Limit.mode:type_name -> rowhouse.quota.v1.LimitMode
+	3,  // 7: rowhouse.quota.v1.Limit.on_change:type_name -> rowhouse.quota.v1.LimitChange
+	11, // 8: rowhouse.quota.v1.Limit.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 9: rowhouse.quota.v1.Limit.create_time:type_name -> google.protobuf.Timestamp
+	11, // 10: rowhouse.quota.v1.Limit.update_time:type_name -> google.protobuf.Timestamp
+	6,  // 11: rowhouse.quota.v1.LimitCost.match:type_name -> rowhouse.quota.v1.LimitMatch
+	5,  // 12: rowhouse.quota.v1.EffectiveLimit.limit:type_name -> rowhouse.quota.v1.Limit
+	5,  // 13: rowhouse.quota.v1.LimitEntry.limit:type_name -> rowhouse.quota.v1.Limit
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_quota_v1_limit_proto_init() }
@@ -406,8 +912,8 @@ func file_rowhouse_quota_v1_limit_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_quota_v1_limit_proto_rawDesc), len(file_rowhouse_quota_v1_limit_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   3,
+			NumEnums:      5,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

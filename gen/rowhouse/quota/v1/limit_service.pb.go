@@ -487,7 +487,11 @@ func (*DeleteLimitResponse) Descriptor() ([]byte, []int) {
 type ExplainLimitsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "tenants/{tenant}".
-	Parent        string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// When set, only the limits of this resource that match the call.
+	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The dimensions of the call.
+	Dimensions    map[string]string `protobuf:"bytes,3,rep,name=dimensions,proto3" json:"dimensions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -527,6 +531,20 @@ func (x *ExplainLimitsRequest) GetParent() string {
 		return x.Parent
 	}
 	return ""
+}
+
+func (x *ExplainLimitsRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *ExplainLimitsRequest) GetDimensions() map[string]string {
+	if x != nil {
+		return x.Dimensions
+	}
+	return nil
 }
 
 // ExplainLimitsResponse lists what holds.
@@ -710,9 +728,16 @@ const file_rowhouse_quota_v1_limit_service_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12#\n" +
 	"\rallow_missing\x18\x05 \x01(\bR\fallowMissing\"\x15\n" +
-	"\x13DeleteLimitResponse\"V\n" +
+	"\x13DeleteLimitResponse\"\xda\x02\n" +
 	"\x14ExplainLimitsRequest\x12>\n" +
-	"\x06parent\x18\x01 \x01(\tB&\xbaH#r!\x18\x8c\x012\x1c^tenants/[a-z](-?[a-z0-9])*$R\x06parent\"R\n" +
+	"\x06parent\x18\x01 \x01(\tB&\xbaH#r!\x18\x8c\x012\x1c^tenants/[a-z](-?[a-z0-9])*$R\x06parent\x12<\n" +
+	"\bresource\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x18?2\x17^([a-z](-?[a-z0-9])*)?$R\bresource\x12\x84\x01\n" +
+	"\n" +
+	"dimensions\x18\x03 \x03(\v27.rowhouse.quota.v1.ExplainLimitsRequest.DimensionsEntryB+\xbaH(\x9a\x01%\x10\x10\"\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$*\x05r\x03\x18\x80\x02R\n" +
+	"dimensions\x1a=\n" +
+	"\x0fDimensionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"R\n" +
 	"\x15ExplainLimitsResponse\x129\n" +
 	"\x06limits\x18\x01 \x03(\v2!.rowhouse.quota.v1.EffectiveLimitR\x06limits\"g\n" +
 	"\x12WatchLimitsRequest\x12+\n" +
@@ -744,7 +769,7 @@ func file_rowhouse_quota_v1_limit_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_quota_v1_limit_service_proto_rawDescData
 }
 
-var file_rowhouse_quota_v1_limit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_rowhouse_quota_v1_limit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_rowhouse_quota_v1_limit_service_proto_goTypes = []any{
 	(*GetLimitRequest)(nil),       // 0: rowhouse.quota.v1.GetLimitRequest
 	(*GetLimitResponse)(nil),      // 1: rowhouse.quota.v1.GetLimitResponse
@@ -758,36 +783,38 @@ var file_rowhouse_quota_v1_limit_service_proto_goTypes = []any{
 	(*ExplainLimitsResponse)(nil), // 9: rowhouse.quota.v1.ExplainLimitsResponse
 	(*WatchLimitsRequest)(nil),    // 10: rowhouse.quota.v1.WatchLimitsRequest
 	(*WatchLimitsResponse)(nil),   // 11: rowhouse.quota.v1.WatchLimitsResponse
-	(*Limit)(nil),                 // 12: rowhouse.quota.v1.Limit
-	(*fieldmaskpb.FieldMask)(nil), // 13: google.protobuf.FieldMask
-	(*EffectiveLimit)(nil),        // 14: rowhouse.quota.v1.EffectiveLimit
-	(*v1.FeedFrame)(nil),          // 15: rowhouse.api.v1.FeedFrame
+	nil,                           // 12: rowhouse.quota.v1.ExplainLimitsRequest.DimensionsEntry
+	(*Limit)(nil),                 // 13: rowhouse.quota.v1.Limit
+	(*fieldmaskpb.FieldMask)(nil), // 14: google.protobuf.FieldMask
+	(*EffectiveLimit)(nil),        // 15: rowhouse.quota.v1.EffectiveLimit
+	(*v1.FeedFrame)(nil),          // 16: rowhouse.api.v1.FeedFrame
 }
 var file_rowhouse_quota_v1_limit_service_proto_depIdxs = []int32{
-	12, // 0: rowhouse.quota.v1.GetLimitResponse.limit:type_name -> rowhouse.quota.v1.Limit
-	12, // 1: rowhouse.quota.v1.ListLimitsResponse.limits:type_name -> rowhouse.quota.v1.Limit
-	12, // 2: rowhouse.quota.v1.UpdateLimitRequest.limit:type_name -> rowhouse.quota.v1.Limit
-	13, // 3: rowhouse.quota.v1.UpdateLimitRequest.update_mask:type_name -> google.protobuf.FieldMask
-	12, // 4: rowhouse.quota.v1.UpdateLimitResponse.limit:type_name -> rowhouse.quota.v1.Limit
-	14, // 5: rowhouse.quota.v1.ExplainLimitsResponse.limits:type_name -> rowhouse.quota.v1.EffectiveLimit
-	15, // 6: rowhouse.quota.v1.WatchLimitsResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
-	0,  // 7: rowhouse.quota.v1.LimitService.GetLimit:input_type -> rowhouse.quota.v1.GetLimitRequest
-	2,  // 8: rowhouse.quota.v1.LimitService.ListLimits:input_type -> rowhouse.quota.v1.ListLimitsRequest
-	4,  // 9: rowhouse.quota.v1.LimitService.UpdateLimit:input_type -> rowhouse.quota.v1.UpdateLimitRequest
-	6,  // 10: rowhouse.quota.v1.LimitService.DeleteLimit:input_type -> rowhouse.quota.v1.DeleteLimitRequest
-	8,  // 11: rowhouse.quota.v1.LimitService.ExplainLimits:input_type -> rowhouse.quota.v1.ExplainLimitsRequest
-	10, // 12: rowhouse.quota.v1.LimitService.WatchLimits:input_type -> rowhouse.quota.v1.WatchLimitsRequest
-	1,  // 13: rowhouse.quota.v1.LimitService.GetLimit:output_type -> rowhouse.quota.v1.GetLimitResponse
-	3,  // 14: rowhouse.quota.v1.LimitService.ListLimits:output_type -> rowhouse.quota.v1.ListLimitsResponse
-	5,  // 15: rowhouse.quota.v1.LimitService.UpdateLimit:output_type -> rowhouse.quota.v1.UpdateLimitResponse
-	7,  // 16: rowhouse.quota.v1.LimitService.DeleteLimit:output_type -> rowhouse.quota.v1.DeleteLimitResponse
-	9,  // 17: rowhouse.quota.v1.LimitService.ExplainLimits:output_type -> rowhouse.quota.v1.ExplainLimitsResponse
-	11, // 18: rowhouse.quota.v1.LimitService.WatchLimits:output_type -> rowhouse.quota.v1.WatchLimitsResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	13, // 0: rowhouse.quota.v1.GetLimitResponse.limit:type_name -> rowhouse.quota.v1.Limit
+	13, // 1: rowhouse.quota.v1.ListLimitsResponse.limits:type_name -> rowhouse.quota.v1.Limit
+	13, // 2: rowhouse.quota.v1.UpdateLimitRequest.limit:type_name -> rowhouse.quota.v1.Limit
+	14, // 3: rowhouse.quota.v1.UpdateLimitRequest.update_mask:type_name -> google.protobuf.FieldMask
+	13, // 4: rowhouse.quota.v1.UpdateLimitResponse.limit:type_name -> rowhouse.quota.v1.Limit
+	12, // 5: rowhouse.quota.v1.ExplainLimitsRequest.dimensions:type_name -> rowhouse.quota.v1.ExplainLimitsRequest.DimensionsEntry
+	15, // 6: rowhouse.quota.v1.ExplainLimitsResponse.limits:type_name -> rowhouse.quota.v1.EffectiveLimit
+	16, // 7: rowhouse.quota.v1.WatchLimitsResponse.frame:type_name -> rowhouse.api.v1.FeedFrame
+	0,  // 8: rowhouse.quota.v1.LimitService.GetLimit:input_type -> rowhouse.quota.v1.GetLimitRequest
+	2,  // 9: rowhouse.quota.v1.LimitService.ListLimits:input_type -> rowhouse.quota.v1.ListLimitsRequest
+	4,  // 10: rowhouse.quota.v1.LimitService.UpdateLimit:input_type -> rowhouse.quota.v1.UpdateLimitRequest
+	6,  // 11: rowhouse.quota.v1.LimitService.DeleteLimit:input_type -> rowhouse.quota.v1.DeleteLimitRequest
+	8,  // 12: rowhouse.quota.v1.LimitService.ExplainLimits:input_type -> rowhouse.quota.v1.ExplainLimitsRequest
+	10, // 13: rowhouse.quota.v1.LimitService.WatchLimits:input_type -> rowhouse.quota.v1.WatchLimitsRequest
+	1,  // 14: rowhouse.quota.v1.LimitService.GetLimit:output_type -> rowhouse.quota.v1.GetLimitResponse
+	3,  // 15: rowhouse.quota.v1.LimitService.ListLimits:output_type -> rowhouse.quota.v1.ListLimitsResponse
+	5,  // 16: rowhouse.quota.v1.LimitService.UpdateLimit:output_type -> rowhouse.quota.v1.UpdateLimitResponse
+	7,  // 17: rowhouse.quota.v1.LimitService.DeleteLimit:output_type -> rowhouse.quota.v1.DeleteLimitResponse
+	9,  // 18: rowhouse.quota.v1.LimitService.ExplainLimits:output_type -> rowhouse.quota.v1.ExplainLimitsResponse
+	11, // 19: rowhouse.quota.v1.LimitService.WatchLimits:output_type -> rowhouse.quota.v1.WatchLimitsResponse
+	14, // [14:20] is the sub-list for method output_type
+	8,  // [8:14] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_quota_v1_limit_service_proto_init() }
@@ -802,7 +829,7 @@ func file_rowhouse_quota_v1_limit_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_quota_v1_limit_service_proto_rawDesc), len(file_rowhouse_quota_v1_limit_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

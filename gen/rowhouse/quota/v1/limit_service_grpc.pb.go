@@ -40,13 +40,15 @@ type LimitServiceClient interface {
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND for the tenant.
 	ListLimits(ctx context.Context, in *ListLimitsRequest, opts ...grpc.CallOption) (*ListLimitsResponse, error)
 	// UpdateLimit sets a limit; with allow_missing it makes it. It is in force at every
-	// holder of leases within a second. What a tenant has already spent stays spent.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; FIELD_MASK_INVALID.
+	// holder of leases within a second. What a tenant has already spent is as on_change says.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; FIELD_MASK_INVALID; INVALID_FIELD;
+	// LIMITS_TOO_MANY for a ninth limit of one resource.
 	UpdateLimit(ctx context.Context, in *UpdateLimitRequest, opts ...grpc.CallOption) (*UpdateLimitResponse, error)
 	// DeleteLimit removes a limit, so that the layer above holds.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH.
 	DeleteLimit(ctx context.Context, in *DeleteLimitRequest, opts ...grpc.CallOption) (*DeleteLimitResponse, error)
-	// ExplainLimits tells which limits hold for a tenant and where they come from.
+	// ExplainLimits tells which limits hold for a tenant and where they come from; with a
+	// resource, which of them one call would be charged to, and what.
 	// Errors: RESOURCE_NOT_FOUND.
 	ExplainLimits(ctx context.Context, in *ExplainLimitsRequest, opts ...grpc.CallOption) (*ExplainLimitsResponse, error)
 	// WatchLimits streams all limits. Values are LimitEntry messages; the feed's name is
@@ -145,13 +147,15 @@ type LimitServiceServer interface {
 	// Errors: PAGE_TOKEN_INVALID; RESOURCE_NOT_FOUND for the tenant.
 	ListLimits(context.Context, *ListLimitsRequest) (*ListLimitsResponse, error)
 	// UpdateLimit sets a limit; with allow_missing it makes it. It is in force at every
-	// holder of leases within a second. What a tenant has already spent stays spent.
-	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; FIELD_MASK_INVALID.
+	// holder of leases within a second. What a tenant has already spent is as on_change says.
+	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; FIELD_MASK_INVALID; INVALID_FIELD;
+	// LIMITS_TOO_MANY for a ninth limit of one resource.
 	UpdateLimit(context.Context, *UpdateLimitRequest) (*UpdateLimitResponse, error)
 	// DeleteLimit removes a limit, so that the layer above holds.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH.
 	DeleteLimit(context.Context, *DeleteLimitRequest) (*DeleteLimitResponse, error)
-	// ExplainLimits tells which limits hold for a tenant and where they come from.
+	// ExplainLimits tells which limits hold for a tenant and where they come from; with a
+	// resource, which of them one call would be charged to, and what.
 	// Errors: RESOURCE_NOT_FOUND.
 	ExplainLimits(context.Context, *ExplainLimitsRequest) (*ExplainLimitsResponse, error)
 	// WatchLimits streams all limits. Values are LimitEntry messages; the feed's name is

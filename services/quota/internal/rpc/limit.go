@@ -6,8 +6,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -151,7 +149,10 @@ func (s *limitService) UpdateLimit(ctx context.Context, req *quotav1.UpdateLimit
 			return &quotav1.UpdateLimitResponse{Limit: l}, err
 		}
 		tx.Audit(req.GetLimit().GetName(), paths...)
-		if err := complete(l); err != nil {
+		if err := complete(l, p.Owner.Layer, id); err != nil {
+			return nil, err
+		}
+		if err := room(ctx, tx, l.GetResource(), id); err != nil {
 			return nil, err
 		}
 		l.UpdateTime = timestamppb.New(tx.Now())
@@ -179,24 +180,9 @@ func (s *limitService) lockOrNew(
 	if err != nil {
 		return nil, err
 	}
-	return &quotav1.Limit{Name: req.GetLimit().GetName(), Uid: uid.String(), CreateTime: timestamppb.New(tx.Now())}, nil
-}
-
-// complete fills in defaults and checks the numbers against each other.
-func complete(l *quotav1.Limit) error {
-	if l.GetPeriod() == nil {
-		return badField("limit.period", "is required")
-	}
-	if l.GetBurst() == 0 {
-		l.Burst = max(l.GetTokens(), 1)
-	}
-	if l.GetOnStoreLoss() == quotav1.StoreLossPolicy_STORE_LOSS_POLICY_UNSPECIFIED {
-		l.OnStoreLoss = quotav1.StoreLossPolicy_STORE_LOSS_POLICY_SAFE_RATE
-	}
-	if _, err := limits.PolicyOf(l); err != nil {
-		return badField("limit", err.Error())
-	}
-	return nil
+	return &quotav1.Limit{
+		Name: req.GetLimit().GetName(), Uid: uid.String(), CreateTime: timestamppb.New(tx.Now()), Kind: kindOf(req.GetLimit()),
+	}, nil
 }
 
 // stamp has the limit get the change's revision, and publishes it with that.
@@ -241,55 +227,6 @@ func (s *limitService) DeleteLimit(ctx context.Context, req *quotav1.DeleteLimit
 		}
 		return &quotav1.DeleteLimitResponse{}, tx.Publish(limits.FeedName, feedKey(p, id), nil)
 	})
-}
-
-// ExplainLimits implements rowhouse.quota.v1.LimitService.
-func (s *limitService) ExplainLimits(ctx context.Context, req *quotav1.ExplainLimitsRequest) (*quotav1.ExplainLimitsResponse, error) {
-	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*quotav1.ExplainLimitsResponse, error) {
-		tx.Audit(req.GetParent())
-		o, err := meter.ParseOwner(req.GetParent())
-		if err != nil || o.Layer != meter.Tenant {
-			return nil, badField("parent", "is not a tenant")
-		}
-		own, err := s.place(tx, o)
-		if err != nil {
-			return nil, err
-		}
-		return s.explain(ctx, tx, own)
-	})
-}
-
-// explain collects the layers from the nearest to the platform.
-func (s *limitService) explain(ctx context.Context, tx *change.Tx, own store.Place) (*quotav1.ExplainLimitsResponse, error) {
-	uid, err := tenant.ParseUID(own.ID)
-	if err != nil {
-		return nil, err
-	}
-	state, _ := s.Trust.Tenant(uid)
-	const most = 1000
-	byID := make(map[string]*quotav1.EffectiveLimit)
-	resp := &quotav1.ExplainLimitsResponse{}
-	for _, p := range []store.Place{
-		own, {Owner: meter.Owner{Layer: meter.Plan, Name: state.Plan}, ID: state.Plan}, {Owner: meter.Owner{Layer: meter.Platform}},
-	} {
-		found, err := store.List(ctx, tx, p, "", most)
-		if err != nil {
-			return nil, err
-		}
-		for _, l := range found {
-			id := idOf(l)
-			if e := byID[id]; e != nil {
-				e.Shadowed = append(e.Shadowed, l.GetName())
-				continue
-			}
-			byID[id] = &quotav1.EffectiveLimit{Limit: l, Source: p.Owner.String()}
-			resp.Limits = append(resp.Limits, byID[id])
-		}
-	}
-	slices.SortFunc(resp.Limits, func(a, b *quotav1.EffectiveLimit) int {
-		return strings.Compare(idOf(a.GetLimit()), idOf(b.GetLimit()))
-	})
-	return resp, nil
 }
 
 func idOf(l *quotav1.Limit) string {

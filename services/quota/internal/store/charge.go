@@ -145,6 +145,7 @@ func queue(batch *pgx.Batch, asks []Ask, rows *[]row) {
 		FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS a (tenant, plan, id, n)
 		CROSS JOIN LATERAL (SELECT * FROM meter.rate_limit r WHERE r.id = a.id AND (
 				r.layer = 'tenant' AND r.layer_id = a.tenant::text OR r.layer = 'plan' AND r.layer_id = a.plan OR r.layer = 'platform')
+				AND (r.expire_time IS NULL OR r.expire_time > clock_timestamp())
 			ORDER BY array_position(ARRAY['tenant', 'plan', 'platform'], r.layer) LIMIT 1) l
 		LEFT JOIN meter.cell c ON c.tenant_uid = a.tenant AND c.id = a.id
 		ORDER BY a.n`, tenants, plans, ids).Query(func(found pgx.Rows) error {

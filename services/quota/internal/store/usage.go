@@ -23,7 +23,8 @@ func Usage(ctx context.Context, pool *pgxpool.Pool) ([]*quotav1.LimitUsage, erro
 		return nil, err
 	}
 	rows, err := pool.Query(ctx, `SELECT DISTINCT id FROM meter.rate_limit
-		WHERE layer = 'platform' OR layer = 'plan' AND layer_id = $1 OR layer = 'tenant' AND layer_id = $2`, tc.Plan(), tc.UID().String())
+		WHERE kind = 1 AND dimensions = '{}' AND scope = 1
+			AND (layer = 'platform' OR layer = 'plan' AND layer_id = $1 OR layer = 'tenant' AND layer_id = $2)`, tc.Plan(), tc.UID().String())
 	if err != nil {
 		return nil, fmt.Errorf("limits of a tenant: %w", err)
 	}
