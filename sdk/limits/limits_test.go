@@ -18,6 +18,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/lease"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 )
@@ -36,10 +37,13 @@ type bank struct {
 	at    gcra.Ticks // of the last charge
 	fail  error
 	// answer, when set, is given instead of a charge.
-	answer *limits.Answer
+	answer *lease.Answer
 }
 
-func (b *bank) Grant(ctx context.Context, asks []limits.Ask) ([]limits.Answer, int, error) {
+// Return gives nothing back.
+func (b *bank) Return(context.Context, []lease.Give) error { return nil }
+
+func (b *bank) Grant(ctx context.Context, asks []lease.Ask) ([]lease.Answer, int, error) {
 	if b.latency != nil {
 		if err := b.latency(ctx); err != nil {
 			return nil, 0, err
@@ -52,29 +56,29 @@ func (b *bank) Grant(ctx context.Context, asks []limits.Ask) ([]limits.Answer, i
 	return answers, max(b.holders, 1), err
 }
 
-func (b *bank) charge(asks []limits.Ask) ([]limits.Answer, error) {
+func (b *bank) charge(asks []lease.Ask) ([]lease.Answer, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked += len(asks)
 	if b.fail != nil {
 		return nil, b.fail
 	}
-	var answers []limits.Answer
+	var answers []lease.Answer
 	for _, a := range asks {
 		if b.answer != nil {
 			answers = append(answers, *b.answer)
 			continue
 		}
 		b.at = gcra.At(b.clock())
-		g := b.limit.Grant(b.tat, b.at, a.Need, a.Want)
+		g := b.limit.Grant(b.tat, b.at, a.Cells[0].Need, a.Cells[0].Want)
 		b.tat = g.TAT
-		outcome := limits.Denied
+		outcome := lease.Denied
 		if g.OK {
-			outcome = limits.Granted
+			outcome = lease.Granted
 		}
-		answers = append(answers, limits.Answer{
-			Outcome: outcome, Tokens: g.Tokens, Lifetime: g.Lifetime, RetryAfter: g.RetryAfter, Remaining: g.Remaining, Revision: b.revision,
-		})
+		answers = append(answers, lease.Answer{Outcome: outcome, Cells: []lease.CellAnswer{{
+			OK: g.OK, Tokens: g.Tokens, Lifetime: g.Lifetime, RetryAfter: g.RetryAfter, Remaining: g.Remaining, Revision: b.revision,
+		}}})
 	}
 	return answers, nil
 }
@@ -135,7 +139,7 @@ func (w *world) another() *limits.Limiter {
 
 func (w *world) decide() limits.Decision {
 	w.Helper()
-	return w.limiter.Decide(w.Context(), w.tenant, limits.Requests, 1)
+	return w.limiter.Decide(w.Context(), limits.Ask{Tenant: w.tenant, Resource: limits.Requests, Cost: 1})
 }
 
 // revise changes the limit at the limiter, and at quota unless late.
@@ -162,14 +166,14 @@ func TestNoLimitNeedsNoQuestion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mustLimit(t, 1, time.Hour, 1))
 	for range 10 {
-		if d := w.limiter.Decide(t.Context(), w.tenant, "exports", 1); !d.OK || d.Limited || d.Fault(w.tenant.ID()) != nil {
+		if d := w.limiter.Decide(t.Context(), limits.Ask{Tenant: w.tenant, Resource: "exports", Cost: 1}); !d.OK || d.Limited || d.Fault(w.tenant.ID()) != nil {
 			t.Fatalf("%+v", d)
 		}
 	}
 	if n := w.bank.questions(); n != 0 {
 		t.Errorf("%d questions", n)
 	}
-	w.bank.set(func() { w.bank.answer = &limits.Answer{Outcome: limits.Unlimited} })
+	w.bank.set(func() { w.bank.answer = &lease.Answer{Outcome: lease.Unlimited} })
 	if d := w.decide(); !d.OK || d.Limited {
 		t.Errorf("a limit that quota has removed: %+v", d)
 	}
@@ -220,7 +224,7 @@ func TestNeverHasNoRetry(t *testing.T) {
 func TestCostlyCallDeniesOnlyItself(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mustLimit(t, 10, time.Hour, 10))
-	if d := w.limiter.Decide(t.Context(), w.tenant, limits.Requests, 11); d.OK {
+	if d := w.limiter.Decide(t.Context(), limits.Ask{Tenant: w.tenant, Resource: limits.Requests, Cost: 11}); d.OK {
 		t.Fatalf("above the burst: %+v", d)
 	}
 	if d := w.decide(); !d.OK {
@@ -394,7 +398,7 @@ func TestSafeRateQueues(t *testing.T) {
 		var callers sync.WaitGroup
 		for range 50 {
 			callers.Go(func() {
-				d := limiter.Decide(t.Context(), w.tenant, limits.Requests, 1)
+				d := limiter.Decide(t.Context(), limits.Ask{Tenant: w.tenant, Resource: limits.Requests, Cost: 1})
 				mu.Lock()
 				defer mu.Unlock()
 				switch at := clock(); {
@@ -415,11 +419,11 @@ func TestSafeRateQueues(t *testing.T) {
 
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if d := limiter.Decide(ctx, w.tenant, limits.Requests, 1); d.OK {
+		if d := limiter.Decide(ctx, limits.Ask{Tenant: w.tenant, Resource: limits.Requests, Cost: 1}); d.OK {
 			t.Errorf("a caller that went away: %+v", d)
 		}
 		<-time.After(time.Second)
-		if d := limiter.Decide(t.Context(), w.tenant, limits.Requests, 5); !d.OK || clock().Sub(began) != 1240*time.Millisecond {
+		if d := limiter.Decide(t.Context(), limits.Ask{Tenant: w.tenant, Resource: limits.Requests, Cost: 5}); !d.OK || clock().Sub(began) != 1240*time.Millisecond {
 			t.Errorf("a call of 5: %+v after %v", d, clock().Sub(began))
 		}
 	})
@@ -467,7 +471,7 @@ func TestRefusedContext(t *testing.T) {
 		fault.ReasonTenantSuspended: fault.PermissionDenied, fault.ReasonTenantDeleted: fault.PermissionDenied,
 	} {
 		w := newWorld(t, mustLimit(t, 10, time.Second, 10))
-		w.bank.set(func() { w.bank.answer = &limits.Answer{Outcome: limits.Refused, Reason: reason} })
+		w.bank.set(func() { w.bank.answer = &lease.Answer{Outcome: lease.Refused, Reason: reason} })
 		err := w.decide().Fault(w.tenant.ID())
 		if fault.ReasonOf(err) != reason || fault.KindOf(err) != kind {
 			t.Errorf("%s: %v", reason, err)
@@ -475,7 +479,7 @@ func TestRefusedContext(t *testing.T) {
 	}
 	// Quota may not know a new tenant yet: that is no reason to turn it away.
 	w := newWorld(t, mustLimit(t, 10, time.Second, 10))
-	w.bank.set(func() { w.bank.answer = &limits.Answer{Outcome: limits.Refused, Reason: fault.ReasonContextInvalid} })
+	w.bank.set(func() { w.bank.answer = &lease.Answer{Outcome: lease.Refused, Reason: fault.ReasonContextInvalid} })
 	if d := w.decide(); !d.OK || !d.Degraded {
 		t.Errorf("a context that quota does not accept: %+v", d)
 	}
@@ -506,7 +510,7 @@ func TestCancelledCallerHarmsNobody(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		w.limiter.Decide(ctx, w.tenant, limits.Requests, 1)
+		w.limiter.Decide(ctx, limits.Ask{Tenant: w.tenant, Resource: limits.Requests, Cost: 1})
 		if d := w.decide(); !d.OK || d.Degraded {
 			t.Errorf("the next caller: %+v", d)
 		}
@@ -537,7 +541,7 @@ func TestSlowTenantHarmsNobody(t *testing.T) {
 		}
 		slow = false
 		other := tenanttest.NewIssuer(t, nil).Context(t, "globex")
-		if d := w.limiter.Decide(t.Context(), other, limits.Requests, 1); !d.OK || d.Degraded {
+		if d := w.limiter.Decide(t.Context(), limits.Ask{Tenant: other, Resource: limits.Requests, Cost: 1}); !d.OK || d.Degraded {
 			t.Errorf("another tenant: %+v", d)
 		}
 	})
@@ -598,7 +602,7 @@ func TestBoundOverSeveralProcesses(t *testing.T) {
 			process := processes[rapid.IntRange(0, len(processes)-1).Draw(rt, "process")]
 			for range rapid.IntRange(1, 60).Draw(rt, "calls") {
 				asked := b.asked
-				if !process.Decide(t.Context(), acme, limits.Requests, 1).OK {
+				if !process.Decide(t.Context(), limits.Ask{Tenant: acme, Resource: limits.Requests, Cost: 1}).OK {
 					continue
 				}
 				at := gcra.At(now)
@@ -632,7 +636,7 @@ func TestBoundWithConcurrentCallers(t *testing.T) {
 				callers.Go(func() {
 					for range 100 {
 						<-time.After(rand.N(60 * time.Millisecond))
-						d := process.Decide(t.Context(), w.tenant, limits.Requests, 1)
+						d := process.Decide(t.Context(), limits.Ask{Tenant: w.tenant, Resource: limits.Requests, Cost: 1})
 						if d.Degraded {
 							t.Errorf("nothing was lost: %+v", d)
 						}
@@ -671,7 +675,7 @@ func TestBoundOfTheSafeRate(t *testing.T) {
 		spend := func(d time.Duration) {
 			for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(time.Millisecond) {
 				for _, p := range processes {
-					if p.Decide(t.Context(), w.tenant, limits.Requests, 1).OK {
+					if p.Decide(t.Context(), limits.Ask{Tenant: w.tenant, Resource: limits.Requests, Cost: 1}).OK {
 						admitted++
 					}
 				}
@@ -699,7 +703,7 @@ func TestCostBelowOne(t *testing.T) {
 	w := newWorld(t, mustLimit(t, 100, time.Second, 100))
 	w.decide()
 	for _, cost := range []int64{0, -1, -1000, math.MinInt64} {
-		d := w.limiter.Decide(t.Context(), w.tenant, limits.Requests, cost)
+		d := w.limiter.Decide(t.Context(), limits.Ask{Tenant: w.tenant, Resource: limits.Requests, Cost: cost})
 		if d.OK || fault.KindOf(d.Fault(w.tenant.ID())) != fault.InvalidArgument {
 			t.Errorf("a cost of %d: %+v", cost, d)
 		}
@@ -770,7 +774,7 @@ func TestRefusedQuestionIsNobodyElsesLoss(t *testing.T) {
 			w.bank.set(func() { w.bank.fail = nil })
 			globex, admitted := tenanttest.NewIssuer(t, nil).Context(t, "globex"), 0
 			for range 60 {
-				if w.limiter.Decide(t.Context(), globex, limits.Requests, 1).OK {
+				if w.limiter.Decide(t.Context(), limits.Ask{Tenant: globex, Resource: limits.Requests, Cost: 1}).OK {
 					admitted++
 				}
 			}

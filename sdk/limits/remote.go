@@ -1,6 +1,7 @@
 package limits
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/lease"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
@@ -29,43 +31,59 @@ type remote struct {
 	holder  string
 }
 
-// Remote returns a [Granter] that asks the quota service over conn. holder names
+// Remote returns a [lease.Granter] that asks the quota service over conn. holder names
 // this process, unique while it runs.
-func Remote(conn grpc.ClientConnInterface, holder string) Granter {
+func Remote(conn grpc.ClientConnInterface, holder string) lease.Granter {
 	return &remote{quotav1.NewLeaseServiceClient(conn), holder}
 }
 
 // Grant asks for tokens.
-func (r *remote) Grant(ctx context.Context, asks []Ask) ([]Answer, int, error) {
+func (r *remote) Grant(ctx context.Context, asks []lease.Ask) ([]lease.Answer, int, error) {
 	in := &quotav1.GrantLeasesRequest{Holder: r.holder}
-	for _, a := range asks {
-		in.Asks = append(in.Asks, &quotav1.LeaseAsk{TenantContext: []byte(a.Context), Limit: a.Limit, Need: a.Need, Want: a.Want})
+	for i := range asks {
+		for _, c := range asks[i].Cells {
+			in.Asks = append(in.Asks, &quotav1.LeaseAsk{TenantContext: []byte(asks[i].Token), Limit: c.Policy.Name, Need: c.Need, Want: c.Want})
+		}
 	}
 	out, err := r.service.GrantLeases(ctx, in)
 	if err != nil {
 		return nil, 0, fmt.Errorf("ask quota: %w", err)
 	}
-	answers := make([]Answer, 0, len(asks))
-	for _, a := range out.GetAnswers() {
-		answers = append(answers, Answer{
-			Outcome: outcomeOf(a.GetOutcome()), Tokens: a.GetTokens(), Lifetime: a.GetLifetime().AsDuration(),
-			RetryAfter: a.GetRetryAfter().AsDuration(), Remaining: a.GetRemaining(), Revision: a.GetLimitRevision(), Reason: a.GetReason(),
-		})
+	answers, rest := make([]lease.Answer, 0, len(asks)), out.GetAnswers()
+	for i := range asks {
+		n := len(asks[i].Cells)
+		if len(rest) < n {
+			return nil, 0, fmt.Errorf("%d answers to %d asks", len(out.GetAnswers()), len(in.GetAsks()))
+		}
+		answers, rest = append(answers, answerOf(rest[:n])), rest[n:]
 	}
 	return answers, int(out.GetHolders()), nil
 }
 
-func outcomeOf(o quotav1.LeaseOutcome) Outcome {
-	switch o {
-	case quotav1.LeaseOutcome_LEASE_OUTCOME_GRANTED:
-		return Granted
-	case quotav1.LeaseOutcome_LEASE_OUTCOME_DENIED:
-		return Denied
-	case quotav1.LeaseOutcome_LEASE_OUTCOME_UNLIMITED:
-		return Unlimited
-	default:
-		return Refused
+// Return gives nothing back.
+func (r *remote) Return(context.Context, []lease.Give) error { return nil }
+
+// answerOf makes one answer of those to its cells.
+func answerOf(cells []*quotav1.LeaseAnswer) lease.Answer {
+	out := lease.Answer{Outcome: lease.Granted}
+	for _, a := range cells {
+		c := lease.CellAnswer{
+			Tokens: a.GetTokens(), Lifetime: a.GetLifetime().AsDuration(), RetryAfter: a.GetRetryAfter().AsDuration(),
+			Remaining: a.GetRemaining(), Revision: a.GetLimitRevision(),
+		}
+		switch a.GetOutcome() {
+		case quotav1.LeaseOutcome_LEASE_OUTCOME_GRANTED:
+			c.OK = true
+		case quotav1.LeaseOutcome_LEASE_OUTCOME_DENIED:
+			out.Outcome = lease.Denied
+		case quotav1.LeaseOutcome_LEASE_OUTCOME_UNLIMITED:
+			c.OK, c.Unlimited = true, true
+		default:
+			return lease.Answer{Outcome: lease.Refused, Reason: a.GetReason()}
+		}
+		out.Cells = append(out.Cells, c)
 	}
+	return out
 }
 
 // FollowConfig makes a follower of quota's limits. Quota, FeedKeys, Replica and
@@ -173,16 +191,69 @@ var errKey = errors.New("not the key of a limit")
 
 // PolicyOf reads a limit of the API. It fails for numbers that make no limit.
 func PolicyOf(l *quotav1.Limit) (Policy, error) {
-	limit, err := gcra.New(l.GetTokens(), l.GetPeriod().AsDuration(), l.GetBurst())
-	if err != nil {
+	_, id, _ := strings.Cut(l.GetName(), "/limits/")
+	p := Policy{
+		ID: id, Resource: cmp.Or(l.GetResource(), id), Revision: l.GetRevision(), Dimensions: slices.Clone(l.GetDimensions()),
+		Shadow: l.GetMode() == quotav1.LimitMode_LIMIT_MODE_SHADOW, Match: matchesOf(l.GetMatch()),
+	}
+	var err error
+	if l.GetKind() == quotav1.LimitKind_LIMIT_KIND_CONCURRENCY {
+		p.Kind, p.Slots, p.TTL = lease.Concurrency, l.GetTokens(), l.GetPeriod().AsDuration()
+		if p.Slots < 0 || p.Slots > gcra.MaxTokens || p.TTL < minTTL || p.TTL > maxTTL {
+			return Policy{}, ErrSlots
+		}
+	} else if p.Limit, err = gcra.New(l.GetTokens(), l.GetPeriod().AsDuration(), l.GetBurst()); err != nil {
 		return Policy{}, err
 	}
-	p := Policy{Limit: limit, Revision: l.GetRevision()}
+	if len(p.Dimensions) > maxDimensions {
+		return Policy{}, ErrDimensions
+	}
 	switch l.GetOnStoreLoss() {
 	case quotav1.StoreLossPolicy_STORE_LOSS_POLICY_FAIL_OPEN:
 		p.OnLoss = FailOpen
 	case quotav1.StoreLossPolicy_STORE_LOSS_POLICY_FAIL_CLOSED:
 		p.OnLoss = FailClosed
 	}
+	switch l.GetScope() {
+	case quotav1.LimitScope_LIMIT_SCOPE_PLAN:
+		p.Scope = ScopePlan
+	case quotav1.LimitScope_LIMIT_SCOPE_PLATFORM:
+		p.Scope = ScopePlatform
+	}
+	if l.GetOnChange() == quotav1.LimitChange_LIMIT_CHANGE_RESET {
+		p.OnChange = lease.Reset
+	}
+	if l.GetExpireTime() != nil {
+		p.ExpireTime = l.GetExpireTime().AsTime()
+	}
+	for _, c := range l.GetCosts() {
+		if c.GetCost() < 1 || c.GetCost() > lease.MaxCost {
+			return Policy{}, ErrCost
+		}
+		p.Costs = append(p.Costs, Cost{Match: matchesOf(c.GetMatch()), Cost: c.GetCost()})
+	}
 	return p, nil
+}
+
+const (
+	minTTL = time.Second
+	maxTTL = 24 * time.Hour
+)
+
+// Errors of [PolicyOf].
+var (
+	// ErrSlots is returned for numbers that make no limit of concurrency.
+	ErrSlots = errors.New("limits: a limit of concurrency has 0 to 2^40 tokens and a period of 1 s to 24 h")
+	// ErrDimensions is returned for too many dimensions.
+	ErrDimensions = errors.New("limits: a limit has at most 3 dimensions")
+	// ErrCost is returned for what is no cost.
+	ErrCost = errors.New("limits: a call costs 1 to 2^40")
+)
+
+func matchesOf(matches []*quotav1.LimitMatch) []Match {
+	var out []Match
+	for _, m := range matches {
+		out = append(out, Match{Dimension: m.GetDimension(), Values: slices.Clone(m.GetValues())})
+	}
+	return out
 }

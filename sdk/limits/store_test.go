@@ -19,6 +19,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/feed"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/lease"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 )
@@ -43,7 +44,7 @@ func TestNearestLayerHolds(t *testing.T) {
 	s, uid := new(limits.Store), tenanttest.UID("acme")
 	check := func(source string, tokens int64) {
 		t.Helper()
-		p, ok := s.Policy(uid, "free", "requests")
+		p, ok := s.Policy(uid, "free", "requests", time.Now())
 		if ok != (source != "") || p.Source != source || p.Limit.Tokens() != tokens {
 			t.Errorf("%+v %v, want %d of %q", p, ok, tokens, source)
 		}
@@ -62,7 +63,7 @@ func TestNearestLayerHolds(t *testing.T) {
 	check("plan", 2)
 	apply(entry(t, acmeKey(), "tenants/acme/limits/requests", 3))
 	check("tenant", 3)
-	if p, _ := s.Policy(tenanttest.UID("globex"), "free", "requests"); p.Source != "plan" || p.OnLoss != limits.FailClosed || p.Revision != 2 {
+	if p, _ := s.Policy(tenanttest.UID("globex"), "free", "requests", time.Now()); p.Source != "plan" || p.OnLoss != limits.FailClosed || p.Revision != 2 {
 		t.Errorf("another tenant has %+v", p)
 	}
 	apply(feed.Entry{Key: acmeKey(), Deleted: true})
@@ -103,7 +104,7 @@ func TestBadEntryChangesNothing(t *testing.T) {
 			if err := s.Apply(feed.Change{Reset: reset, Entries: []feed.Entry{first, bad}}); err == nil {
 				t.Errorf("%s: accepted", name)
 			}
-			if p, ok := s.Policy(tenanttest.UID("acme"), "gold", "requests"); !ok || p.Limit.Tokens() != 1 {
+			if p, ok := s.Policy(tenanttest.UID("acme"), "gold", "requests", time.Now()); !ok || p.Limit.Tokens() != 1 {
 				t.Errorf("%s: the store changed: %+v", name, p)
 			}
 		}
@@ -127,7 +128,7 @@ func TestResetShowsNoGap(t *testing.T) {
 				return
 			default:
 			}
-			if _, ok := s.Policy(tenant.UID{}, "free", "requests"); !ok {
+			if _, ok := s.Policy(tenant.UID{}, "free", "requests", time.Now()); !ok {
 				t.Error("there was a moment without the limit")
 				return
 			}
@@ -151,10 +152,10 @@ func FuzzApply(f *testing.F) {
 		s := new(limits.Store)
 		s.SetPlatform("untouched", &limits.Policy{Revision: 42})
 		err := s.Apply(feed.Change{Entries: []feed.Entry{{Key: key, Value: value, Deleted: deleted}}})
-		if p, ok := s.Policy(tenanttest.UID("acme"), "free", "untouched"); err != nil && (!ok || p.Revision != 42) {
+		if p, ok := s.Policy(tenanttest.UID("acme"), "free", "untouched", time.Now()); err != nil && (!ok || p.Revision != 42) {
 			t.Errorf("a refused entry changed the store: %+v", p)
 		}
-		p, ok := s.Policy(tenanttest.UID("acme"), "free", "requests")
+		p, ok := s.Policy(tenanttest.UID("acme"), "free", "requests", time.Now())
 		if !ok {
 			return
 		}
@@ -190,8 +191,8 @@ func TestPolicyOf(t *testing.T) {
 
 func TestHeaders(t *testing.T) {
 	t.Parallel()
-	policy := func(period time.Duration) limits.Policy {
-		return limits.Policy{Limit: mustLimit(t, 100, period, 50), Source: "plan"}
+	policy := func(period time.Duration) *limits.Policy {
+		return &limits.Policy{ID: "requests", Limit: mustLimit(t, 100, period, 50), Source: "plan"}
 	}
 	for name, tc := range map[string]struct {
 		d    limits.Decision
@@ -234,7 +235,8 @@ func TestFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := limits.Decision{
-		Limited: true, Limit: "requests", RetryAfter: time.Second, Policy: limits.Policy{Limit: mustLimit(t, 7, time.Minute, 9), Source: "plan"},
+		Limited: true, Limit: "requests", RetryAfter: time.Second,
+		Policy: &limits.Policy{ID: "requests", Resource: "requests", Limit: mustLimit(t, 7, time.Minute, 9), Source: "plan"},
 	}
 	f, ok := fault.As(d.Fault(id))
 	if !ok || f.Kind != fault.ResourceExhausted || f.Reason != fault.ReasonRateLimitExceeded || f.RetryAfter != time.Second {
@@ -278,22 +280,25 @@ func TestRemote(t *testing.T) {
 		{Outcome: 77},
 	}}}
 	g := limits.Remote(w, "gateway-1")
-	got, holders, err := g.Grant(t.Context(), []limits.Ask{{Context: "c", Limit: "requests", Need: 1, Want: 9}})
+	policy := &lease.Policy{Name: "requests"}
+	one := []lease.CellAsk{{Policy: policy, Need: 1, Want: 9}}
+	got, holders, err := g.Grant(t.Context(), []lease.Ask{
+		{Token: "c", Cells: one}, {Token: "c", Cells: one}, {Token: "c", Cells: one}, {Token: "c", Cells: one}, {Token: "c", Cells: one},
+	})
 	if err != nil || holders != 3 {
 		t.Fatal(holders, err)
 	}
-	want := []limits.Answer{
-		{Outcome: limits.Granted, Tokens: 5, Lifetime: time.Second, Remaining: 6, Revision: 7},
-		{Outcome: limits.Denied, RetryAfter: time.Minute}, {Outcome: limits.Unlimited},
-		{Outcome: limits.Refused, Reason: "CONTEXT_EXPIRED"}, {Outcome: limits.Refused},
+	want := []lease.Answer{
+		{Outcome: lease.Granted, Cells: []lease.CellAnswer{{OK: true, Tokens: 5, Lifetime: time.Second, Remaining: 6, Revision: 7}}},
+		{Outcome: lease.Denied, Cells: []lease.CellAnswer{{RetryAfter: time.Minute}}},
+		{Outcome: lease.Granted, Cells: []lease.CellAnswer{{OK: true, Unlimited: true}}},
+		{Outcome: lease.Refused, Reason: "CONTEXT_EXPIRED"}, {Outcome: lease.Refused},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("answers (-want +got):\n%s", diff)
 	}
-	asked := &quotav1.GrantLeasesRequest{Holder: "gateway-1", Asks: []*quotav1.LeaseAsk{
-		{TenantContext: []byte("c"), Limit: "requests", Need: 1, Want: 9},
-	}}
-	if !proto.Equal(w.asked, asked) {
+	if a := w.asked.GetAsks(); w.asked.GetHolder() != "gateway-1" || len(a) != 5 ||
+		!proto.Equal(a[0], &quotav1.LeaseAsk{TenantContext: []byte("c"), Limit: "requests", Need: 1, Want: 9}) {
 		t.Errorf("asked %v", w.asked)
 	}
 	w.err = errDown

@@ -22,7 +22,9 @@ const RequestIDHeader = "Rowhouse-Request-Id"
 
 // Problem is a problem document, RFC 9457, with the members that our errors add.
 type Problem struct {
-	// Type is always "about:blank": Reason and Domain say which problem it is.
+	// Type is "about:blank", since Reason and Domain say which problem it is; of a limit that
+	// is reached, or that cannot be checked, it is the registered type [TypeQuotaExceeded] or
+	// [TypeReducedCapacity].
 	Type string `json:"type"`
 	// Title is the status in words.
 	Title string `json:"title"`
@@ -40,7 +42,17 @@ type Problem struct {
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// Fields lists what is wrong in the request, field by field.
 	Fields []ProblemField `json:"fields,omitempty"`
+	// ViolatedPolicies names the limits that were met, of draft-ietf-httpapi-ratelimit-headers.
+	ViolatedPolicies []string `json:"violated-policies,omitempty"`
 }
+
+// The types of problems with limits, of draft-ietf-httpapi-ratelimit-headers.
+const (
+	// TypeQuotaExceeded is a limit that is reached.
+	TypeQuotaExceeded = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+	// TypeReducedCapacity is a limit that cannot be checked, or load that is shed.
+	TypeReducedCapacity = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+)
 
 // ProblemField says what is wrong with one field.
 type ProblemField struct {
@@ -99,6 +111,13 @@ func problemOf(r *http.Request, err error) (Problem, time.Duration) {
 	problem := Problem{
 		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: f.Message,
 		Reason: f.Reason, Domain: f.Domain, Metadata: maps.Clone(f.Metadata),
+	}
+	for _, q := range f.Quotas {
+		problem.Type = TypeQuotaExceeded
+		problem.ViolatedPolicies = append(problem.ViolatedPolicies, q.ID)
+	}
+	if f.Reason == fault.ReasonOverloaded || f.Reason == fault.ReasonLimiterBusy {
+		problem.Type = TypeReducedCapacity
 	}
 	for _, v := range f.Fields {
 		problem.Fields = append(problem.Fields, ProblemField{Field: v.Field, Description: v.Description, Reason: v.Reason})

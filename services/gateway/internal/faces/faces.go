@@ -97,6 +97,9 @@ func setStatus(h http.Header, prefix string, err error) {
 	s := tenantgrpc.Status(err)
 	h.Set(prefix+"Grpc-Status", strconv.Itoa(int(s.Code())))
 	h.Set(prefix+"Grpc-Message", percent(s.Message()))
+	if f, ok := fault.As(err); ok && f.RetryAfter > 0 { // which grpc-go's own retries obey, and not RetryInfo
+		h.Set(prefix+"Grpc-Retry-Pushback-Ms", strconv.FormatInt(f.RetryAfter.Milliseconds(), 10))
+	}
 	if b, err := proto.Marshal(s.Proto()); err == nil {
 		h.Set(prefix+"Grpc-Status-Details-Bin", base64.RawStdEncoding.EncodeToString(b))
 	}

@@ -145,6 +145,13 @@ func (b *pacedBody) extend() {
 	_ = b.control.SetReadDeadline(deadline)
 }
 
+// excuse gives a client time that we took.
+func (b *pacedBody) excuse(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.began = b.began.Add(d)
+}
+
 // end leaves the deadline that the last read had: the server reads the rest under it.
 func (b *pacedBody) end() {
 	b.mu.Lock()

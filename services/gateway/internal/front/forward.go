@@ -167,7 +167,7 @@ func (v *visit) answer(ctx context.Context, res *http.Response) {
 	v.rebase(h)
 	v.mark(h)
 	v.w.WriteHeader(res.StatusCode)
-	if err := v.copyBody(res); err != nil {
+	if err := v.copyBody(ctx, res); err != nil {
 		v.span.RecordError(err)
 		if f, ok := fault.As(context.Cause(ctx)); ok && v.grpc {
 			v.h.faces.WriteTrailer(v.w, f)
@@ -242,19 +242,25 @@ func rebaseCookie(cookie, prefix string) string {
 }
 
 // copyBody sends the body on; what has no known length is sent on as it comes.
-func (v *visit) copyBody(res *http.Response) error {
+func (v *visit) copyBody(ctx context.Context, res *http.Response) error {
 	buf, _ := buffers.Get().(*[copyBuffer]byte)
 	defer buffers.Put(buf)
 	live := res.ContentLength < 0
 	flusher := http.NewResponseController(v.w)
 	out := pacedWriter{v.w, flusher, v.h.c.Bounds.Stall}
 	defer out.done()
+	drip := v.drip()
 	if live {
 		_ = flusher.Flush() // the head of a stream must not wait for its first message
 	}
 	for {
 		n, err := res.Body.Read(buf[:])
 		if n > 0 {
+			if drip != nil {
+				if err := drip(ctx, n); err != nil {
+					return fmt.Errorf("wait for the limit of bytes: %w", err)
+				}
+			}
 			if err := out.write(buf[:n]); err != nil {
 				return err
 			}

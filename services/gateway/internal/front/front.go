@@ -174,7 +174,13 @@ func (v *visit) pass() error {
 		return err
 	}
 	defer leave()
+	out, err := v.hold()
+	if err != nil {
+		return err
+	}
+	defer out()
 	defer v.pace()()
+	v.throttle()
 	if v.flags {
 		v.serveFlags()
 		return nil
@@ -235,11 +241,7 @@ func (v *visit) admit(ctx context.Context) (context.Context, error) {
 	v.token = signed
 	ctx = tenant.NewContext(ctx, v.tc)
 	describe(v.span, v.tc)
-	d := c.Limits.Decide(ctx, v.tc, limits.Requests, 1)
-	if !v.grpc {
-		d.Headers(v.w.Header().Set)
-	}
-	return ctx, d.Fault(v.tc.ID())
+	return ctx, v.spend(ctx)
 }
 
 // errAnswered says that the gateway has answered by itself.

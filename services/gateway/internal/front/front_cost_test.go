@@ -15,6 +15,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/authority"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/lease"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/edge"
@@ -29,15 +30,13 @@ const benchHost = "notes.acme.test"
 // plenty lends every process what it wants.
 type plenty struct{}
 
-func (plenty) Grant(_ context.Context, asks []limits.Ask) ([]limits.Answer, int, error) {
-	return []limits.Answer{{
-		Outcome: limits.Granted, Tokens: max(asks[0].Want, 1<<20), Lifetime: time.Second, Remaining: 1 << 20, Revision: 1,
-	}}, 1, nil
+func (plenty) Grant(_ context.Context, asks []lease.Ask) ([]lease.Answer, int, error) {
+	return []lease.Answer{{Outcome: lease.Granted, Cells: []lease.CellAnswer{{
+		OK: true, Tokens: max(asks[0].Cells[0].Want, 1<<20), Lifetime: time.Second, Remaining: 1 << 20, Revision: 1,
+	}}}}, 1, nil
 }
 
-type policies struct{ policy limits.Policy }
-
-func (p policies) Policy(tenant.UID, string, string) (limits.Policy, bool) { return p.policy, true }
+func (plenty) Return(context.Context, []lease.Give) error { return nil }
 
 // canned is an app that always gives the same answer. It is not safe for concurrent use.
 type canned struct{ body string }
@@ -88,6 +87,8 @@ func benchHandler(b *testing.B) *front.Handler {
 	})
 	limit, err := gcra.New(1<<20, time.Second, 1<<20)
 	must(b, err)
+	policies := new(limits.Store)
+	policies.SetPlan(tenanttest.Plan, limits.Requests, &limits.Policy{Limit: limit, Revision: 1})
 	tokens, err := token.New(nil, clock)
 	must(b, err)
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
@@ -96,7 +97,7 @@ func benchHandler(b *testing.B) *front.Handler {
 		Table: func() *edge.Table { return table }, Silence: func() time.Duration { return 0 }, Tokens: tokens, Minter: minter,
 		Verifier: issuer.Verifier(b, func(c *tenant.VerifierConfig) { c.Audience = tenant.AudienceGateway }), Self: issuer.Gateway(),
 		Services: tenant.AudienceGateway, Ready: func() error { return nil },
-		Limits:   limits.New(limits.Config{Granter: plenty{}, Policies: policies{limits.Policy{Limit: limit, Revision: 1, Source: "plan"}}, Clock: clock}),
+		Limits:   limits.New(limits.Config{Granter: plenty{}, Policies: policies, Clock: clock}),
 		Upstream: &canned{body: strings.Repeat("x", 1024)}, Tracer: provider.Tracer("bench"), Log: slog.New(slog.DiscardHandler),
 	})
 	must(b, err)

@@ -31,6 +31,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/lease"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
@@ -244,20 +245,28 @@ type quota struct {
 	down  bool
 }
 
-func (q *quota) Grant(_ context.Context, asks []limits.Ask) ([]limits.Answer, int, error) {
+func (q *quota) Grant(_ context.Context, asks []lease.Ask) ([]lease.Answer, int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.down {
 		return nil, 0, errors.New("no quota")
 	}
-	g := q.limit.Grant(q.tat, gcra.At(time.Now()), asks[0].Need, asks[0].Want)
-	q.tat = g.TAT
-	a := limits.Answer{Outcome: limits.Denied, Tokens: g.Tokens, Lifetime: g.Lifetime, RetryAfter: g.RetryAfter, Remaining: g.Remaining, Revision: 1}
-	if g.OK {
-		a.Outcome = limits.Granted
+	var answers []lease.Answer
+	for _, a := range asks {
+		g := q.limit.Grant(q.tat, gcra.At(time.Now()), a.Cells[0].Need, a.Cells[0].Want)
+		q.tat = g.TAT
+		answer := lease.Answer{Outcome: lease.Denied, Cells: []lease.CellAnswer{{
+			OK: g.OK, Tokens: g.Tokens, Lifetime: g.Lifetime, RetryAfter: g.RetryAfter, Remaining: g.Remaining, Revision: 1,
+		}}}
+		if g.OK {
+			answer.Outcome = lease.Granted
+		}
+		answers = append(answers, answer)
 	}
-	return []limits.Answer{a}, 1, nil
+	return answers, 1, nil
 }
+
+func (q *quota) Return(context.Context, []lease.Give) error { return nil }
 
 // The ways to the front door.
 const (
