@@ -106,6 +106,7 @@ func viewerPermissions() []string {
 		"tenancy.cells.get", "tenancy.cells.list",
 		"tenancy.consumers.list",
 		"tenancy.domains.get", "tenancy.domains.list",
+		"tenancy.jobPolicies.get", "tenancy.jobPolicies.list",
 		"tenancy.migrations.get", "tenancy.migrations.list",
 		"tenancy.operations.get", "tenancy.operations.list",
 		"tenancy.placements.get",
@@ -152,6 +153,7 @@ func securityPermissions() []string {
 		"config.flags.kill", "config.rollouts.halt", "config.settings.kill",
 		"config.secrets.destroy", "config.secrets.list", "config.secrets.rewrap",
 		"tenancy.contextKeys.list", "tenancy.contextKeys.revoke",
+		"tenancy.jobPolicies.delete", "tenancy.jobPolicies.update",
 		"tenancy.tenants.resume", "tenancy.tenants.suspend",
 	}
 }
@@ -184,7 +186,7 @@ func workloadPermissions() map[string][]string {
 			"config.rollouts.report", "config.settings.watch",
 			"quota.leases.grant", "quota.leases.return", "quota.limits.watch",
 			"quota.slots.acquire", "quota.slots.release", "quota.slots.renew",
-			"tenancy.contexts.refresh", "tenancy.tenants.watch",
+			"tenancy.contexts.mint", "tenancy.contexts.refresh", "tenancy.tenants.watch",
 		},
 		RoleTenancy: {"config.hooks.decide", "config.hooks.watch", "config.rollouts.report", "config.settings.watch"},
 	}

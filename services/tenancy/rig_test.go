@@ -301,6 +301,7 @@ type api struct {
 	tenancyv1.PlacementServiceClient
 	tenancyv1.RoutingServiceClient
 	tenancyv1.ContextServiceClient
+	tenancyv1.JobPolicyServiceClient
 	tenancyv1.ContextRenewalServiceClient
 	longrunningpb.OperationsClient
 	auditv1.AuditServiceClient
@@ -311,7 +312,8 @@ func apiOf(conn *grpc.ClientConn) api {
 		tenancyv1.NewTenantServiceClient(conn), tenancyv1.NewPlanServiceClient(conn), tenancyv1.NewAppServiceClient(conn),
 		tenancyv1.NewMigrationServiceClient(conn),
 		tenancyv1.NewCellServiceClient(conn), tenancyv1.NewDomainServiceClient(conn), tenancyv1.NewPlacementServiceClient(conn),
-		tenancyv1.NewRoutingServiceClient(conn), tenancyv1.NewContextServiceClient(conn), tenancyv1.NewContextRenewalServiceClient(conn),
+		tenancyv1.NewRoutingServiceClient(conn), tenancyv1.NewContextServiceClient(conn), tenancyv1.NewJobPolicyServiceClient(conn),
+		tenancyv1.NewContextRenewalServiceClient(conn),
 		longrunningpb.NewOperationsClient(conn), auditv1.NewAuditServiceClient(conn),
 	}
 }

@@ -82,7 +82,7 @@ func nouns() []noun {
 	return []noun{
 		tenants(), domains(), plans(), apps(), migrations(), cells(), placements(), configs(), namespaces(), brands(),
 		brandAssets(), brandDrafts(), clientKeys(), limits(), rateLimits(), audits(), operations(), routes(), consumers(), keys(), featureFlags(),
-		webhooks(), hooks(), brandMails(), configSecrets(), changes(), rollouts(),
+		webhooks(), hooks(), brandMails(), configSecrets(), changes(), rollouts(), jobPolicies(),
 	}
 }
 

@@ -194,7 +194,7 @@ func (s *seeder) platform(ctx context.Context) error {
 		Cell: "cells/" + cellName, GrpcAddress: loopback(s.h.p.GRPC[appName]), HttpAddress: loopback(s.h.p.AppHTTP), SpiffeId: id.String(),
 	}
 	app := &tenancyv1.App{
-		DisplayName: "Notes", GrpcServices: []string{"notes.v1.NotesService"}, SharedHosts: []string{platform},
+		DisplayName: "Notes", GrpcServices: []string{"notes.v1.NotesService", "notes.v1.ImportService"}, SharedHosts: []string{platform},
 		Upstreams: []*tenancyv1.AppUpstream{upstream},
 	}
 	apps := tenancyv1.NewAppServiceClient(s.tenancy)
@@ -206,7 +206,26 @@ func (s *seeder) platform(ctx context.Context) error {
 	if err := present(err, "the app"); err != nil {
 		return err
 	}
+	if err := s.jobs(ctx); err != nil {
+		return err
+	}
 	return s.migrations(ctx)
+}
+
+// jobs declares the app's kinds of jobs, unless somebody has.
+func (s *seeder) jobs(ctx context.Context) error {
+	const name = "apps/" + appName + "/jobPolicies/import"
+	policies := tenancyv1.NewJobPolicyServiceClient(s.tenancy)
+	_, err := policies.GetJobPolicy(ctx, &tenancyv1.GetJobPolicyRequest{Name: name})
+	if status.Code(err) == codes.NotFound {
+		_, err = policies.UpdateJobPolicy(ctx, &tenancyv1.UpdateJobPolicyRequest{
+			JobPolicy: &tenancyv1.JobPolicy{Name: name}, AllowMissing: true,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("declare the app's jobs: %w", err)
+	}
+	return nil
 }
 
 // migrations registers the app's with tenancy, which runs them for tenants with a home of their own.

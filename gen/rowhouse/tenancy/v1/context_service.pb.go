@@ -24,6 +24,108 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// MintContextRequest says for which job a context is wanted.
+type MintContextRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The signed bytes of the context in which the job was asked for, its origin. It proves
+	// who asked and for which tenant; that its time is over does not matter.
+	TenantContext []byte `protobuf:"bytes,1,opt,name=tenant_context,json=tenantContext,proto3" json:"tenant_context,omitempty"`
+	// The kind of job, as declared for the app.
+	JobKind       string `protobuf:"bytes,2,opt,name=job_kind,json=jobKind,proto3" json:"job_kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MintContextRequest) Reset() {
+	*x = MintContextRequest{}
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MintContextRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MintContextRequest) ProtoMessage() {}
+
+func (x *MintContextRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MintContextRequest.ProtoReflect.Descriptor instead.
+func (*MintContextRequest) Descriptor() ([]byte, []int) {
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *MintContextRequest) GetTenantContext() []byte {
+	if x != nil {
+		return x.TenantContext
+	}
+	return nil
+}
+
+func (x *MintContextRequest) GetJobKind() string {
+	if x != nil {
+		return x.JobKind
+	}
+	return ""
+}
+
+// MintContextResponse holds the context.
+type MintContextResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The signed bytes of a fresh context.
+	TenantContext []byte `protobuf:"bytes,1,opt,name=tenant_context,json=tenantContext,proto3" json:"tenant_context,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MintContextResponse) Reset() {
+	*x = MintContextResponse{}
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MintContextResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MintContextResponse) ProtoMessage() {}
+
+func (x *MintContextResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MintContextResponse.ProtoReflect.Descriptor instead.
+func (*MintContextResponse) Descriptor() ([]byte, []int) {
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *MintContextResponse) GetTenantContext() []byte {
+	if x != nil {
+		return x.TenantContext
+	}
+	return nil
+}
+
 // CertifyKeyRequest presents a new key.
 type CertifyKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -37,7 +139,7 @@ type CertifyKeyRequest struct {
 
 func (x *CertifyKeyRequest) Reset() {
 	*x = CertifyKeyRequest{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[0]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -49,7 +151,7 @@ func (x *CertifyKeyRequest) String() string {
 func (*CertifyKeyRequest) ProtoMessage() {}
 
 func (x *CertifyKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[0]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -62,7 +164,7 @@ func (x *CertifyKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertifyKeyRequest.ProtoReflect.Descriptor instead.
 func (*CertifyKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{0}
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CertifyKeyRequest) GetPublicKey() []byte {
@@ -94,7 +196,7 @@ type CertifyKeyResponse struct {
 
 func (x *CertifyKeyResponse) Reset() {
 	*x = CertifyKeyResponse{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[1]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -106,7 +208,7 @@ func (x *CertifyKeyResponse) String() string {
 func (*CertifyKeyResponse) ProtoMessage() {}
 
 func (x *CertifyKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[1]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -119,7 +221,7 @@ func (x *CertifyKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertifyKeyResponse.ProtoReflect.Descriptor instead.
 func (*CertifyKeyResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{1}
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CertifyKeyResponse) GetCertificate() []byte {
@@ -154,7 +256,7 @@ type ListContextKeysRequest struct {
 
 func (x *ListContextKeysRequest) Reset() {
 	*x = ListContextKeysRequest{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[2]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -166,7 +268,7 @@ func (x *ListContextKeysRequest) String() string {
 func (*ListContextKeysRequest) ProtoMessage() {}
 
 func (x *ListContextKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[2]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -179,7 +281,7 @@ func (x *ListContextKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContextKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListContextKeysRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{2}
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListContextKeysRequest) GetParent() string {
@@ -200,7 +302,7 @@ type ListContextKeysResponse struct {
 
 func (x *ListContextKeysResponse) Reset() {
 	*x = ListContextKeysResponse{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[3]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -212,7 +314,7 @@ func (x *ListContextKeysResponse) String() string {
 func (*ListContextKeysResponse) ProtoMessage() {}
 
 func (x *ListContextKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[3]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -225,7 +327,7 @@ func (x *ListContextKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContextKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListContextKeysResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{3}
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListContextKeysResponse) GetContextKeys() []*ContextKey {
@@ -252,7 +354,7 @@ type RevokeContextKeyRequest struct {
 
 func (x *RevokeContextKeyRequest) Reset() {
 	*x = RevokeContextKeyRequest{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[4]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -264,7 +366,7 @@ func (x *RevokeContextKeyRequest) String() string {
 func (*RevokeContextKeyRequest) ProtoMessage() {}
 
 func (x *RevokeContextKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[4]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -277,7 +379,7 @@ func (x *RevokeContextKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeContextKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeContextKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{4}
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RevokeContextKeyRequest) GetName() string {
@@ -319,7 +421,7 @@ type RevokeContextKeyResponse struct {
 
 func (x *RevokeContextKeyResponse) Reset() {
 	*x = RevokeContextKeyResponse{}
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[5]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -331,7 +433,7 @@ func (x *RevokeContextKeyResponse) String() string {
 func (*RevokeContextKeyResponse) ProtoMessage() {}
 
 func (x *RevokeContextKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[5]
+	mi := &file_rowhouse_tenancy_v1_context_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -344,7 +446,7 @@ func (x *RevokeContextKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeContextKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeContextKeyResponse) Descriptor() ([]byte, []int) {
-	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{5}
+	return file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RevokeContextKeyResponse) GetContextKey() *ContextKey {
@@ -358,7 +460,12 @@ var File_rowhouse_tenancy_v1_context_service_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_context_service_proto_rawDesc = "" +
 	"\n" +
-	")rowhouse/tenancy/v1/context_service.proto\x12\x13rowhouse.tenancy.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1crowhouse/api/v1/method.proto\x1a%rowhouse/tenancy/v1/context_key.proto\"Z\n" +
+	")rowhouse/tenancy/v1/context_service.proto\x12\x13rowhouse.tenancy.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1crowhouse/api/v1/method.proto\x1a%rowhouse/tenancy/v1/context_key.proto\"\x84\x01\n" +
+	"\x12MintContextRequest\x124\n" +
+	"\x0etenant_context\x18\x01 \x01(\fB\r\xbaH\az\x05\x10L\x18\x80\x03\x80\x01\x01R\rtenantContext\x128\n" +
+	"\bjob_kind\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18(2\x14^[a-z](-?[a-z0-9])*$R\ajobKind\"A\n" +
+	"\x13MintContextResponse\x12*\n" +
+	"\x0etenant_context\x18\x01 \x01(\fB\x03\x80\x01\x01R\rtenantContext\"Z\n" +
 	"\x11CertifyKeyRequest\x12&\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\tpublicKey\x12\x1d\n" +
@@ -382,8 +489,9 @@ const file_rowhouse_tenancy_v1_context_service_proto_rawDesc = "" +
 	"\x18\xf4\x03R\x06reason\"\\\n" +
 	"\x18RevokeContextKeyResponse\x12@\n" +
 	"\vcontext_key\x18\x01 \x01(\v2\x1f.rowhouse.tenancy.v1.ContextKeyR\n" +
-	"contextKey2\xd9\x03\n" +
-	"\x0eContextService\x12\x86\x01\n" +
+	"contextKey2\xdf\x04\n" +
+	"\x0eContextService\x12\x83\x01\n" +
+	"\vMintContext\x12'.rowhouse.tenancy.v1.MintContextRequest\x1a(.rowhouse.tenancy.v1.MintContextResponse\"!\x8a\xb2\x19\x1d\b\x03\x12\x15tenancy.contexts.mint\x18\x03 \x03\x12\x86\x01\n" +
 	"\n" +
 	"CertifyKey\x12&.rowhouse.tenancy.v1.CertifyKeyRequest\x1a'.rowhouse.tenancy.v1.CertifyKeyResponse\"'\x8a\xb2\x19#\b\x03\x12\x1btenancy.contextKeys.certify\x18\x03 \x03\x12\x9d\x01\n" +
 	"\x0fListContextKeys\x12+.rowhouse.tenancy.v1.ListContextKeysRequest\x1a,.rowhouse.tenancy.v1.ListContextKeysResponse\"/\x8a\xb2\x19(\b\x02\x12\x18tenancy.contextKeys.list\x18\x02 \x01*\x06parent\x90\x02\x01\x12\x9d\x01\n" +
@@ -402,34 +510,38 @@ func file_rowhouse_tenancy_v1_context_service_proto_rawDescGZIP() []byte {
 	return file_rowhouse_tenancy_v1_context_service_proto_rawDescData
 }
 
-var file_rowhouse_tenancy_v1_context_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_rowhouse_tenancy_v1_context_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_rowhouse_tenancy_v1_context_service_proto_goTypes = []any{
-	(*CertifyKeyRequest)(nil),        // 0: rowhouse.tenancy.v1.CertifyKeyRequest
-	(*CertifyKeyResponse)(nil),       // 1: rowhouse.tenancy.v1.CertifyKeyResponse
-	(*ListContextKeysRequest)(nil),   // 2: rowhouse.tenancy.v1.ListContextKeysRequest
-	(*ListContextKeysResponse)(nil),  // 3: rowhouse.tenancy.v1.ListContextKeysResponse
-	(*RevokeContextKeyRequest)(nil),  // 4: rowhouse.tenancy.v1.RevokeContextKeyRequest
-	(*RevokeContextKeyResponse)(nil), // 5: rowhouse.tenancy.v1.RevokeContextKeyResponse
-	(*SealKey)(nil),                  // 6: rowhouse.tenancy.v1.SealKey
-	(*timestamppb.Timestamp)(nil),    // 7: google.protobuf.Timestamp
-	(*ContextKey)(nil),               // 8: rowhouse.tenancy.v1.ContextKey
+	(*MintContextRequest)(nil),       // 0: rowhouse.tenancy.v1.MintContextRequest
+	(*MintContextResponse)(nil),      // 1: rowhouse.tenancy.v1.MintContextResponse
+	(*CertifyKeyRequest)(nil),        // 2: rowhouse.tenancy.v1.CertifyKeyRequest
+	(*CertifyKeyResponse)(nil),       // 3: rowhouse.tenancy.v1.CertifyKeyResponse
+	(*ListContextKeysRequest)(nil),   // 4: rowhouse.tenancy.v1.ListContextKeysRequest
+	(*ListContextKeysResponse)(nil),  // 5: rowhouse.tenancy.v1.ListContextKeysResponse
+	(*RevokeContextKeyRequest)(nil),  // 6: rowhouse.tenancy.v1.RevokeContextKeyRequest
+	(*RevokeContextKeyResponse)(nil), // 7: rowhouse.tenancy.v1.RevokeContextKeyResponse
+	(*SealKey)(nil),                  // 8: rowhouse.tenancy.v1.SealKey
+	(*timestamppb.Timestamp)(nil),    // 9: google.protobuf.Timestamp
+	(*ContextKey)(nil),               // 10: rowhouse.tenancy.v1.ContextKey
 }
 var file_rowhouse_tenancy_v1_context_service_proto_depIdxs = []int32{
-	6, // 0: rowhouse.tenancy.v1.CertifyKeyResponse.seal_keys:type_name -> rowhouse.tenancy.v1.SealKey
-	7, // 1: rowhouse.tenancy.v1.CertifyKeyResponse.renew_time:type_name -> google.protobuf.Timestamp
-	8, // 2: rowhouse.tenancy.v1.ListContextKeysResponse.context_keys:type_name -> rowhouse.tenancy.v1.ContextKey
-	8, // 3: rowhouse.tenancy.v1.RevokeContextKeyResponse.context_key:type_name -> rowhouse.tenancy.v1.ContextKey
-	0, // 4: rowhouse.tenancy.v1.ContextService.CertifyKey:input_type -> rowhouse.tenancy.v1.CertifyKeyRequest
-	2, // 5: rowhouse.tenancy.v1.ContextService.ListContextKeys:input_type -> rowhouse.tenancy.v1.ListContextKeysRequest
-	4, // 6: rowhouse.tenancy.v1.ContextService.RevokeContextKey:input_type -> rowhouse.tenancy.v1.RevokeContextKeyRequest
-	1, // 7: rowhouse.tenancy.v1.ContextService.CertifyKey:output_type -> rowhouse.tenancy.v1.CertifyKeyResponse
-	3, // 8: rowhouse.tenancy.v1.ContextService.ListContextKeys:output_type -> rowhouse.tenancy.v1.ListContextKeysResponse
-	5, // 9: rowhouse.tenancy.v1.ContextService.RevokeContextKey:output_type -> rowhouse.tenancy.v1.RevokeContextKeyResponse
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	8,  // 0: rowhouse.tenancy.v1.CertifyKeyResponse.seal_keys:type_name -> rowhouse.tenancy.v1.SealKey
+	9,  // 1: rowhouse.tenancy.v1.CertifyKeyResponse.renew_time:type_name -> google.protobuf.Timestamp
+	10, // 2: rowhouse.tenancy.v1.ListContextKeysResponse.context_keys:type_name -> rowhouse.tenancy.v1.ContextKey
+	10, // 3: rowhouse.tenancy.v1.RevokeContextKeyResponse.context_key:type_name -> rowhouse.tenancy.v1.ContextKey
+	0,  // 4: rowhouse.tenancy.v1.ContextService.MintContext:input_type -> rowhouse.tenancy.v1.MintContextRequest
+	2,  // 5: rowhouse.tenancy.v1.ContextService.CertifyKey:input_type -> rowhouse.tenancy.v1.CertifyKeyRequest
+	4,  // 6: rowhouse.tenancy.v1.ContextService.ListContextKeys:input_type -> rowhouse.tenancy.v1.ListContextKeysRequest
+	6,  // 7: rowhouse.tenancy.v1.ContextService.RevokeContextKey:input_type -> rowhouse.tenancy.v1.RevokeContextKeyRequest
+	1,  // 8: rowhouse.tenancy.v1.ContextService.MintContext:output_type -> rowhouse.tenancy.v1.MintContextResponse
+	3,  // 9: rowhouse.tenancy.v1.ContextService.CertifyKey:output_type -> rowhouse.tenancy.v1.CertifyKeyResponse
+	5,  // 10: rowhouse.tenancy.v1.ContextService.ListContextKeys:output_type -> rowhouse.tenancy.v1.ListContextKeysResponse
+	7,  // 11: rowhouse.tenancy.v1.ContextService.RevokeContextKey:output_type -> rowhouse.tenancy.v1.RevokeContextKeyResponse
+	8,  // [8:12] is the sub-list for method output_type
+	4,  // [4:8] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_rowhouse_tenancy_v1_context_service_proto_init() }
@@ -444,7 +556,7 @@ func file_rowhouse_tenancy_v1_context_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rowhouse_tenancy_v1_context_service_proto_rawDesc), len(file_rowhouse_tenancy_v1_context_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

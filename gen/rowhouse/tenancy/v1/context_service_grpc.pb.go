@@ -19,6 +19,7 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
+	ContextService_MintContext_FullMethodName      = "/rowhouse.tenancy.v1.ContextService/MintContext"
 	ContextService_CertifyKey_FullMethodName       = "/rowhouse.tenancy.v1.ContextService/CertifyKey"
 	ContextService_ListContextKeys_FullMethodName  = "/rowhouse.tenancy.v1.ContextService/ListContextKeys"
 	ContextService_RevokeContextKey_FullMethodName = "/rowhouse.tenancy.v1.ContextService/RevokeContextKey"
@@ -28,9 +29,20 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ContextService certifies the keys that sign tenant contexts. ContextRenewalService
-// renews the contexts.
+// ContextService certifies the keys that sign tenant contexts, and makes contexts for jobs.
+// ContextRenewalService renews the contexts of calls and streams.
 type ContextServiceClient interface {
+	// MintContext makes a context in which a job of the caller's app works: for the tenant of
+	// its origin, as the registry knows that tenant now. It lives 45 seconds, cannot be an
+	// origin itself, and is never wider than its origin: scopes are those of the origin that
+	// the kind's JobPolicy allows, the audience is the app and those of our own services that
+	// the origin has, and it opens a database only if the origin does. Each is on record in the
+	// tenant's audit chain.
+	// Errors: CONTEXT_INVALID for an origin that no trusted key signed; PRESENTER_REFUSED for
+	// one that is not the app's, is for one request, a job's or a supporter's, or whose tenant lives
+	// where the caller does not serve; JOB_NOT_DECLARED; JOB_ORIGIN_EXPIRED; JOB_BUDGET_EXHAUSTED
+	// with RetryInfo; TENANT_SUSPENDED; TENANT_DELETED; STARTING.
+	MintContext(ctx context.Context, in *MintContextRequest, opts ...grpc.CallOption) (*MintContextResponse, error)
 	// CertifyKey signs a certificate for the caller's new key. The caller proves that it
 	// holds the key; what the key may sign follows from the caller's identity alone. The
 	// answer carries the seal keys of its cells.
@@ -50,6 +62,16 @@ type contextServiceClient struct {
 
 func NewContextServiceClient(cc grpc.ClientConnInterface) ContextServiceClient {
 	return &contextServiceClient{cc}
+}
+
+func (c *contextServiceClient) MintContext(ctx context.Context, in *MintContextRequest, opts ...grpc.CallOption) (*MintContextResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MintContextResponse)
+	err := c.cc.Invoke(ctx, ContextService_MintContext_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (c *contextServiceClient) CertifyKey(ctx context.Context, in *CertifyKeyRequest, opts ...grpc.CallOption) (*CertifyKeyResponse, error) {
@@ -86,9 +108,20 @@ func (c *contextServiceClient) RevokeContextKey(ctx context.Context, in *RevokeC
 // All implementations must embed UnimplementedContextServiceServer
 // for forward compatibility.
 //
-// ContextService certifies the keys that sign tenant contexts. ContextRenewalService
-// renews the contexts.
+// ContextService certifies the keys that sign tenant contexts, and makes contexts for jobs.
+// ContextRenewalService renews the contexts of calls and streams.
 type ContextServiceServer interface {
+	// MintContext makes a context in which a job of the caller's app works: for the tenant of
+	// its origin, as the registry knows that tenant now. It lives 45 seconds, cannot be an
+	// origin itself, and is never wider than its origin: scopes are those of the origin that
+	// the kind's JobPolicy allows, the audience is the app and those of our own services that
+	// the origin has, and it opens a database only if the origin does. Each is on record in the
+	// tenant's audit chain.
+	// Errors: CONTEXT_INVALID for an origin that no trusted key signed; PRESENTER_REFUSED for
+	// one that is not the app's, is for one request, a job's or a supporter's, or whose tenant lives
+	// where the caller does not serve; JOB_NOT_DECLARED; JOB_ORIGIN_EXPIRED; JOB_BUDGET_EXHAUSTED
+	// with RetryInfo; TENANT_SUSPENDED; TENANT_DELETED; STARTING.
+	MintContext(context.Context, *MintContextRequest) (*MintContextResponse, error)
 	// CertifyKey signs a certificate for the caller's new key. The caller proves that it
 	// holds the key; what the key may sign follows from the caller's identity alone. The
 	// answer carries the seal keys of its cells.
@@ -110,6 +143,9 @@ type ContextServiceServer interface {
 // pointer dereference when methods are called.
 type UnimplementedContextServiceServer struct{}
 
+func (UnimplementedContextServiceServer) MintContext(context.Context, *MintContextRequest) (*MintContextResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MintContext not implemented")
+}
 func (UnimplementedContextServiceServer) CertifyKey(context.Context, *CertifyKeyRequest) (*CertifyKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CertifyKey not implemented")
 }
@@ -138,6 +174,24 @@ func RegisterContextServiceServer(s grpc.ServiceRegistrar, srv ContextServiceSer
 		t.testEmbeddedByValue()
 	}
 	s.RegisterService(&ContextService_ServiceDesc, srv)
+}
+
+func _ContextService_MintContext_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MintContextRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ContextServiceServer).MintContext(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ContextService_MintContext_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ContextServiceServer).MintContext(ctx, req.(*MintContextRequest))
+	}
+	return interceptor(ctx, in, info, handler)
 }
 
 func _ContextService_CertifyKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
@@ -201,6 +255,10 @@ var ContextService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "rowhouse.tenancy.v1.ContextService",
 	HandlerType: (*ContextServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "MintContext",
+			Handler:    _ContextService_MintContext_Handler,
+		},
 		{
 			MethodName: "CertifyKey",
 			Handler:    _ContextService_CertifyKey_Handler,

@@ -79,6 +79,15 @@ const (
 	Reason_REASON_PARENT_INVALID Reason = 19
 	// FAILED_PRECONDITION: tenants that are not deleted have it as their parent.
 	Reason_REASON_TENANT_HAS_CHILDREN Reason = 20
+	// PERMISSION_DENIED: no kind of job with this name is declared for the app; metadata: kind.
+	// See UpdateJobPolicy.
+	Reason_REASON_JOB_NOT_DECLARED Reason = 21
+	// UNAUTHENTICATED: the context in which the job was asked for is too old for its kind, or
+	// for its app. Ask for the job again.
+	Reason_REASON_JOB_ORIGIN_EXPIRED Reason = 22
+	// RESOURCE_EXHAUSTED: the budget of contexts for jobs of this kind is spent; metadata:
+	// budget, which is "tenant" or "tenants". RetryInfo says when there is one again.
+	Reason_REASON_JOB_BUDGET_EXHAUSTED Reason = 23
 )
 
 // Enum value maps for Reason.
@@ -105,6 +114,9 @@ var (
 		18: "REASON_MIGRATIONS_UNTRIED",
 		19: "REASON_PARENT_INVALID",
 		20: "REASON_TENANT_HAS_CHILDREN",
+		21: "REASON_JOB_NOT_DECLARED",
+		22: "REASON_JOB_ORIGIN_EXPIRED",
+		23: "REASON_JOB_BUDGET_EXHAUSTED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":            0,
@@ -128,6 +140,9 @@ var (
 		"REASON_MIGRATIONS_UNTRIED":     18,
 		"REASON_PARENT_INVALID":         19,
 		"REASON_TENANT_HAS_CHILDREN":    20,
+		"REASON_JOB_NOT_DECLARED":       21,
+		"REASON_JOB_ORIGIN_EXPIRED":     22,
+		"REASON_JOB_BUDGET_EXHAUSTED":   23,
 	}
 )
 
@@ -162,7 +177,7 @@ var File_rowhouse_tenancy_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" rowhouse/tenancy/v1/reason.proto\x12\x13rowhouse.tenancy.v1*\xdc\x04\n" +
+	" rowhouse/tenancy/v1/reason.proto\x12\x13rowhouse.tenancy.v1*\xb9\x05\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_TENANT_ID_TAKEN\x10\x01\x12\x1d\n" +
@@ -185,7 +200,10 @@ const file_rowhouse_tenancy_v1_reason_proto_rawDesc = "" +
 	"\x1aREASON_MIGRATIONS_TOO_MANY\x10\x11\x12\x1d\n" +
 	"\x19REASON_MIGRATIONS_UNTRIED\x10\x12\x12\x19\n" +
 	"\x15REASON_PARENT_INVALID\x10\x13\x12\x1e\n" +
-	"\x1aREASON_TENANT_HAS_CHILDREN\x10\x14B\xdd\x01\n" +
+	"\x1aREASON_TENANT_HAS_CHILDREN\x10\x14\x12\x1b\n" +
+	"\x17REASON_JOB_NOT_DECLARED\x10\x15\x12\x1d\n" +
+	"\x19REASON_JOB_ORIGIN_EXPIRED\x10\x16\x12\x1f\n" +
+	"\x1bREASON_JOB_BUDGET_EXHAUSTED\x10\x17B\xdd\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\vReasonProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"
 
 var (

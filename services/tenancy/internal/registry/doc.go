@@ -37,6 +37,10 @@ const (
 	ReasonMigrationInUse      = "MIGRATION_IN_USE"
 	ReasonMigrationsTooMany   = "MIGRATIONS_TOO_MANY"
 	ReasonMigrationsUntried   = "MIGRATIONS_UNTRIED"
+
+	ReasonJobNotDeclared     = "JOB_NOT_DECLARED"
+	ReasonJobOriginExpired   = "JOB_ORIGIN_EXPIRED"
+	ReasonJobBudgetExhausted = "JOB_BUDGET_EXHAUSTED"
 )
 
 // refuse makes a fault of tenancy's own domain.

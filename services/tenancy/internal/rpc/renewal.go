@@ -39,11 +39,16 @@ func (r renewals) Audiences(ctx context.Context, caller identity.ID) ([]tenant.A
 
 // Tenant implements renew.House.
 func (r renewals) Tenant(ctx context.Context, uid tenant.UID) (renew.Tenant, error) {
-	t, err := store.ReadTenant(ctx, r.Pool, store.TenantKey{UID: uid})
+	return r.tenantNow(ctx, r.Pool, uid)
+}
+
+// tenantNow returns what contexts say of a tenant.
+func (c Config) tenantNow(ctx context.Context, q store.Querier, uid tenant.UID) (renew.Tenant, error) {
+	t, err := store.ReadTenant(ctx, q, store.TenantKey{UID: uid})
 	if err != nil {
 		return renew.Tenant{}, err
 	}
-	cell, err := store.ReadCell(ctx, r.Pool, t.Placement.Cell)
+	cell, err := store.ReadCell(ctx, q, t.Placement.Cell)
 	if err != nil {
 		return renew.Tenant{}, err
 	}
@@ -64,28 +69,33 @@ func (r renewals) Tenant(ctx context.Context, uid tenant.UID) (renew.Tenant, err
 
 // Keys implements renew.House.
 func (r renewals) Keys(ctx context.Context, cell string) (renew.Keys, error) {
-	signing, err := store.SigningKeys(ctx, r.Pool, r.Work.Clock())
+	return r.signingKeys(ctx, r.Pool, cell)
+}
+
+// signingKeys returns what tenancy signs and seals contexts with for the cell's tenants.
+func (c Config) signingKeys(ctx context.Context, q store.Querier, cell string) (renew.Keys, error) {
+	signing, err := store.SigningKeys(ctx, q, c.Work.Clock())
 	if err != nil {
 		return renew.Keys{}, err
 	}
-	key, ok := worker.SigningKey(signing, cell, r.Work.Clock())
+	key, ok := worker.SigningKey(signing, cell, c.Work.Clock())
 	if !ok {
 		return renew.Keys{}, fault.New(fault.Unavailable, fault.ReasonStarting, "there is no signing key for the tenant's cell yet")
 	}
 	keys := renew.Keys{Minter: worker.Minter}
-	if keys.Signer, err = worker.OpenSigningKey(r.Work, key); err != nil {
+	if keys.Signer, err = worker.OpenSigningKey(c.Work, key); err != nil {
 		return renew.Keys{}, err
 	}
-	if keys.SealKID, err = store.CurrentSealKID(ctx, r.Pool, cell); err != nil {
+	if keys.SealKID, err = store.CurrentSealKID(ctx, q, cell); err != nil {
 		return renew.Keys{}, err
 	}
-	seals, err := store.SealKeys(ctx, r.Pool, []string{cell}, r.Work.Clock())
+	seals, err := store.SealKeys(ctx, q, []string{cell}, c.Work.Clock())
 	if err != nil {
 		return renew.Keys{}, err
 	}
 	for _, k := range seals {
 		if k.KID == keys.SealKID {
-			keys.Seal, err = worker.OpenSealKey(r.Work, k)
+			keys.Seal, err = worker.OpenSealKey(c.Work, k)
 			return keys, err
 		}
 	}

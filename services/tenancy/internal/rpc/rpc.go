@@ -89,6 +89,7 @@ func (h *Handlers) Register(server grpc.ServiceRegistrar) {
 	tenancyv1.RegisterPlacementServiceServer(server, &placements{Config: h.cfg})
 	tenancyv1.RegisterRoutingServiceServer(server, &routing{Config: h.cfg})
 	tenancyv1.RegisterContextServiceServer(server, &contexts{Config: h.cfg})
+	tenancyv1.RegisterJobPolicyServiceServer(server, &jobPolicies{Config: h.cfg})
 	tenancyv1.RegisterContextRenewalServiceServer(server, h.renewals)
 	longrunningpb.RegisterOperationsServer(server, &operations{Config: h.cfg})
 }

@@ -174,6 +174,7 @@ func DeleteApp(ctx context.Context, q Querier, id string) error {
 		`DELETE FROM registry.placement_app WHERE app = $1`,
 		`DELETE FROM registry.seal_install WHERE app = $1`,
 		`DELETE FROM registry.app_migration WHERE app = $1`,
+		`DELETE FROM registry.job_policy WHERE app = $1`,
 		`DELETE FROM registry.app WHERE id = $1`,
 	} {
 		_, err := q.Exec(ctx, sql, id)

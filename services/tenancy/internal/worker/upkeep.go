@@ -174,9 +174,10 @@ func (w *Worker) expireContextKeys(ctx context.Context) error {
 func (w *Worker) forget(ctx context.Context) error {
 	old := w.cfg.Clock().Add(-24 * time.Hour)
 	return errors.Join(
+		store.ForgetMints(ctx, w.cfg.Pool, w.cfg.Clock().Add(-time.Hour)),
 		store.ForgetOperations(ctx, w.cfg.Pool, keepEnded),
 		store.ForgetConsumers(ctx, w.cfg.Pool, KnownFor),
-		store.ForgetContextKeys(ctx, w.cfg.Pool, old),
+		store.ForgetContextKeys(ctx, w.cfg.Pool, w.cfg.Clock().Add(-keepKeys)),
 		store.ForgetSealKeys(ctx, w.cfg.Pool, old),
 		w.forgetEvents(ctx),
 	)

@@ -52,6 +52,7 @@ const (
 	// that could not be told before.
 	debtsPerCell = 4
 	keepEnded    = 30 * 24 * time.Hour
+	keepKeys     = 8 * 24 * time.Hour // after their end: what they signed may be the origin of a job, for seven days
 	upkeepEvery  = 10 * time.Second
 )
 
