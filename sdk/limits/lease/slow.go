@@ -44,7 +44,12 @@ type taken struct {
 // of loss. It returns how long the call has to wait for its turn.
 func (t *Table) slow(ctx context.Context, who caller, levels []Level, v *Verdict) (wait time.Duration) {
 	c := call{caller: who, table: t, levels: levels}
-	asking := ctx
+	return c.decide(ctx, v)
+}
+
+// decide is [Table.slow] for a call that is kept, to be released when another one refuses.
+func (c *call) decide(ctx context.Context, v *Verdict) (wait time.Duration) {
+	t, asking := c.table, ctx
 	var cancel context.CancelFunc
 	for {
 		if c.examine(t.moment(), v) {
@@ -77,7 +82,7 @@ func (t *Table) slow(ctx context.Context, who caller, levels []Level, v *Verdict
 			c.release(ctx)
 			return 0
 		case lost:
-			if wait = t.decideAlone(&c, v); !v.OK {
+			if wait = t.decideAlone(c, v); !v.OK {
 				c.release(ctx)
 			}
 			return wait
