@@ -118,6 +118,7 @@ var domains = []string{
 	"services/config/internal/settings",
 	"services/config/internal/governance",
 	"services/quota/internal/meter",
+	"services/quota/internal/allowance",
 	"services/gateway/internal/edge",
 }
 
@@ -477,7 +478,7 @@ func TestRulesFindOffenders(t *testing.T) {
 	main := pkg{ImportPath: module + "/cmd/rowhouse", Name: "main", Deps: []string{"fmt", "testing"}}
 	external := imports("sdk/tenant")
 	external.XTestImports = []string{module + "/internal/pg"}
-	edge := domains[3]
+	edge := domains[slices.Index(domains, "services/gateway/internal/edge")]
 	tests := map[string]struct {
 		check rule
 		with  pkg

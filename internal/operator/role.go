@@ -100,7 +100,9 @@ func viewerPermissions() []string {
 		"config.secrets.list",
 		"config.rollouts.get", "config.rollouts.list",
 		"config.webhooks.get", "config.webhooks.list",
+		"quota.entitlements.get", "quota.entitlements.list",
 		"quota.limits.get", "quota.limits.list",
+		"quota.quotas.get", "quota.quotas.list",
 		"quota.rateLimits.get", "quota.rateLimits.list",
 		"tenancy.apps.get", "tenancy.apps.list",
 		"tenancy.cells.get", "tenancy.cells.list",
@@ -130,8 +132,11 @@ func operatorPermissions() []string {
 		"config.rollouts.advance", "config.rollouts.create", "config.rollouts.halt",
 		"config.webhooks.create", "config.webhooks.delete", "config.webhooks.redeliver", "config.webhooks.rotate",
 		"config.webhooks.test", "config.webhooks.update",
+		"quota.entitlements.delete", "quota.entitlements.update",
 		"quota.limits.delete", "quota.limits.update",
+		"quota.quotas.delete", "quota.quotas.update",
 		"quota.rateLimits.delete", "quota.rateLimits.import",
+		"quota.usage.adjust", "quota.usage.set",
 		"tenancy.domains.create", "tenancy.domains.delete", "tenancy.domains.update", "tenancy.domains.verify",
 		"tenancy.operations.cancel", "tenancy.operations.delete",
 		"tenancy.tenants.create", "tenancy.tenants.delete", "tenancy.tenants.resume", "tenancy.tenants.suspend",
@@ -168,6 +173,7 @@ func ownerPermissions() []string {
 	return []string{
 		"config.hooks.create", "config.hooks.delete", "config.hooks.rotate", "config.hooks.skip", "config.hooks.test", "config.hooks.update",
 		"config.namespaces.create", "config.namespaces.delete", "config.namespaces.update", "config.tenants.erase",
+		"quota.tenants.erase",
 		"tenancy.plans.create", "tenancy.plans.delete", "tenancy.plans.update",
 	}
 }
@@ -180,7 +186,7 @@ func workloadPermissions() map[string][]string {
 			"quota.slots.acquire", "quota.slots.release", "quota.slots.renew",
 			"tenancy.contextKeys.certify", "tenancy.contexts.refresh", "tenancy.routes.watch", "tenancy.tenants.watch",
 		},
-		RoleConfig: {"tenancy.domains.get", "tenancy.events.watch", "tenancy.tenants.watch"},
+		RoleConfig: {"quota.events.watch", "tenancy.domains.get", "tenancy.events.watch", "tenancy.tenants.watch"},
 		RoleQuota:  {"tenancy.tenants.watch"},
 		RoleApp: {
 			"config.rollouts.report", "config.settings.watch",

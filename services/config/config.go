@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	apiv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1"
+	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/follower"
@@ -52,6 +53,8 @@ type Config struct {
 	KEK yamlfile.Path `yaml:"kek,omitempty"`
 	// HTTPSPort is the port at which browsers reach the gateways by https; links of previews name it. Default 443.
 	HTTPSPort int `yaml:"https_port,omitempty"`
+	// Quota is where quota is, whose notices webhooks are told of. Default: they are told of none.
+	Quota *follower.Tenancy `yaml:"quota,omitempty"`
 	// Egress bounds where webhooks may be.
 	Egress Egress `yaml:"egress,omitempty"`
 	// Hooks is about hooks alone.
@@ -64,7 +67,20 @@ type Config struct {
 // Check does all that a start does short of connecting and listening: it reads every file that c names.
 func (c Config) Check(ctx context.Context) error {
 	_, err := c.webhooks()
-	return errors.Join(c.Config.Check(ctx), c.checkPort(), err)
+	return errors.Join(c.Config.Check(ctx), c.checkPort(), c.checkQuota(), err)
+}
+
+func (c Config) checkQuota() error {
+	if c.Quota == nil {
+		return nil
+	}
+	if c.Quota.Address == "" || c.Quota.Identity.IsZero() || c.Quota.FeedKeys == "" {
+		return errors.New("quota: address, identity and feed_keys are required")
+	}
+	if _, err := keyfile.Public(string(c.Quota.FeedKeys)); err != nil {
+		return fmt.Errorf("quota: feed_keys: %w", err)
+	}
+	return nil
 }
 
 func (c Config) checkPort() error {
@@ -83,7 +99,7 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		Audience: tenant.AudienceConfig, Spare: spareConnections,
 	}
 	webhooks, err := c.webhooks()
-	if err = errors.Join(err, c.checkPort()); err != nil {
+	if err = errors.Join(err, c.checkPort(), c.checkQuota()); err != nil {
 		return fmt.Errorf("config configuration: %w", err)
 	}
 	return follower.Run(ctx, kind, c.Config, func(b *follower.Base) follower.Parts {
@@ -108,6 +124,9 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		if tenancy := rpc.NewTenancy(api); tenancy != nil {
 			background = append(background, tenancy.Run, func(ctx context.Context) error { return c.followTenancy(ctx, b, tenancy) })
 		}
+		if quota := rpc.NewQuota(api); quota != nil && c.Quota != nil {
+			background = append(background, quota.Run, func(ctx context.Context) error { return c.followQuota(ctx, b, quota) })
+		}
 		if dispatcher := rpc.NewDispatcher(api); dispatcher != nil {
 			background = append(background, dispatcher.Run)
 		}
@@ -131,33 +150,58 @@ func followHooks(ctx context.Context, api rpc.Config, known *hook.Store) error {
 	return nil
 }
 
-// followTenancy follows what happens to tenants until ctx ends. No state is kept on disk: what is known is in the database.
-func (c Config) followTenancy(ctx context.Context, b *follower.Base, to *webhook.Tenancy) error {
-	keys, err := keyfile.Public(string(c.Tenancy.FeedKeys))
+// followTenancy follows what happens to tenants until ctx ends.
+func (c Config) followTenancy(ctx context.Context, b *follower.Base, to *webhook.Intake) error {
+	return follow(ctx, b, c.Tenancy, webhook.TenancyFeed, to, func(ctx context.Context, conn *grpc.ClientConn, token []byte) (feed.Stream, error) {
+		stream, err := tenancyv1.NewRoutingServiceClient(conn).WatchEvents(ctx, &tenancyv1.WatchEventsRequest{
+			ResumeToken: token, Replica: serve.Replica(c.Replica),
+		})
+		if err != nil {
+			return nil, err
+		}
+		return feed.Recv(func() (*apiv1.FeedFrame, error) {
+			res, err := stream.Recv()
+			return res.GetFrame(), err
+		}), nil
+	})
+}
+
+// followQuota follows the notices of quota until ctx ends.
+func (c Config) followQuota(ctx context.Context, b *follower.Base, to *webhook.Intake) error {
+	return follow(ctx, b, *c.Quota, webhook.QuotaFeed, to, func(ctx context.Context, conn *grpc.ClientConn, token []byte) (feed.Stream, error) {
+		stream, err := quotav1.NewQuotaServiceClient(conn).WatchQuotaEvents(ctx, &quotav1.WatchQuotaEventsRequest{
+			ResumeToken: token, Replica: serve.Replica(c.Replica),
+		})
+		if err != nil {
+			return nil, err
+		}
+		return feed.Recv(func() (*apiv1.FeedFrame, error) {
+			res, err := stream.Recv()
+			return res.GetFrame(), err
+		}), nil
+	})
+}
+
+// watch opens a stream of a feed.
+type watch func(ctx context.Context, conn *grpc.ClientConn, token []byte) (feed.Stream, error)
+
+// follow follows another service's events until ctx ends. No state is kept on disk: what is known is in the database.
+func follow(ctx context.Context, b *follower.Base, at follower.Tenancy, name string, to *webhook.Intake, open watch) error {
+	keys, err := keyfile.Public(string(at.FeedKeys))
 	if err != nil {
-		return fmt.Errorf("tenancy's feed keys: %w", err)
+		return fmt.Errorf("the keys of the feed %s: %w", name, err)
 	}
-	conn, err := b.Dial(c.Tenancy.Address, c.Tenancy.Identity)
+	conn, err := b.Dial(at.Address, at.Identity)
 	if err != nil {
-		return fmt.Errorf("dial tenancy: %w", err)
+		return fmt.Errorf("dial %s: %w", at.Address, err)
 	}
 	defer func() { _ = conn.Close() }()
-	service := tenancyv1.NewRoutingServiceClient(conn)
 	f, err := feed.Start(ctx, feed.Config{
-		Name: webhook.TenancyFeed, Apply: to.Apply, Keys: keys, Clock: b.Clock, Log: b.Log, Metrics: b.Telemetry.MeterProvider(),
-		Open: func(ctx context.Context, token string) (feed.Stream, error) {
-			stream, err := service.WatchEvents(ctx, &tenancyv1.WatchEventsRequest{ResumeToken: []byte(token), Replica: serve.Replica(c.Replica)})
-			if err != nil {
-				return nil, err
-			}
-			return feed.Recv(func() (*apiv1.FeedFrame, error) {
-				res, err := stream.Recv()
-				return res.GetFrame(), err
-			}), nil
-		},
+		Name: name, Apply: to.Apply, Keys: keys, Clock: b.Clock, Log: b.Log, Metrics: b.Telemetry.MeterProvider(),
+		Open: func(ctx context.Context, token string) (feed.Stream, error) { return open(ctx, conn, []byte(token)) },
 	})
 	if err != nil {
-		return fmt.Errorf("follow tenancy's events: %w", err)
+		return fmt.Errorf("follow the feed %s: %w", name, err)
 	}
 	<-ctx.Done()
 	f.Close()

@@ -15,6 +15,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/follower"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/quota/internal/durable"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/rls"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/rpc"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/store"
@@ -33,7 +34,7 @@ type Config = follower.Config
 // that lacks migrations is an error: the service does not migrate.
 func Run(ctx context.Context, c Config, options ...follower.Option) error {
 	kind := follower.Kind{
-		Name: "quota", Database: Database, Migrations: Migrations(), Feeds: []string{limits.FeedName, rls.FeedName},
+		Name: "quota", Database: Database, Migrations: Migrations(), Feeds: []string{limits.FeedName, rls.FeedName, durable.FeedEvents},
 		Audience: tenant.AudienceQuota,
 	}
 	return follower.Run(ctx, kind, c, func(b *follower.Base) follower.Parts {
@@ -42,7 +43,7 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		}
 		return follower.Parts{
 			Register:   func(server *grpc.Server) { rpc.Register(server, api) },
-			Background: []func(context.Context) error{rpc.Collect(api)},
+			Background: []func(context.Context) error{rpc.Collect(api), rpc.Sweep(api)},
 		}
 	}, options...)
 }

@@ -62,6 +62,7 @@ var answers = map[string]string{
 	"config diff ":         "RESOURCE_NOT_FOUND",
 	"config drift ":        "files and house differ", // by what other examples apply
 	"config erase ":        "WRONG_STATE",            // the tenant is served
+	"quotas erase ":        "WRONG_STATE",            // as above
 	"keys revoke ":         "RESOURCE_NOT_FOUND",
 	// In a house with one operator nobody can approve; the change is live when these come.
 	"config changes approve ":          "WRONG_STATE",

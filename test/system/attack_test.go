@@ -61,6 +61,8 @@ var targets = map[string]func(*testing.T, neighbours) apiattack.Target{
 		target.Skip = map[string]string{"/rowhouse.config.v1.SettingsService/WatchSettings": "for peers"}
 		return target
 	},
+	"rowhouse.quota.v1.ReservationService": attackReservations,
+	"rowhouse.quota.v1.EntitlementService": attackEntitlements,
 	"rowhouse.quota.v1.UsageService": func(t *testing.T, n neighbours) apiattack.Target {
 		target := n.behind(t, "quota", "config")
 		target.Victim.Plant = func(ctx context.Context, secret string) ([]string, error) {

@@ -81,7 +81,8 @@ func named(form string) []field { return []field{{"name", form}} }
 func nouns() []noun {
 	return []noun{
 		tenants(), domains(), plans(), apps(), migrations(), cells(), placements(), configs(), namespaces(), brands(),
-		brandAssets(), brandDrafts(), clientKeys(), limits(), rateLimits(), audits(), operations(), routes(), consumers(), keys(), featureFlags(),
+		brandAssets(), brandDrafts(), clientKeys(), limits(), rateLimits(), quotas(), entitlements(), audits(), operations(), routes(), consumers(),
+		keys(), featureFlags(),
 		webhooks(), hooks(), brandMails(), configSecrets(), changes(), rollouts(), jobPolicies(),
 	}
 }

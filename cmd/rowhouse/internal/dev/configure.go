@@ -105,13 +105,19 @@ func (w writer) tenancy() tenancy.Config {
 }
 
 func (w writer) config() config.Config {
-	return config.Config{KEK: w.l.file("keys", "config.kek"), HTTPSPort: w.p.HTTPS, Config: follower.Config{
-		Process: w.process("config"), Replica: "config-1", Database: w.l.file("secrets", "config.dsn"),
-		FeedKey: w.l.file("keys", "feed-config.key"), TrustRoots: w.l.file("keys", "trust-root.pub"), State: w.l.file("config", "copy"),
-		Tenancy: follower.Tenancy{
-			Address: loopback(w.p.GRPC["tenancy"]), Identity: w.ids["tenancy"], FeedKeys: w.l.file("keys", "feed-tenancy.pub"),
+	return config.Config{
+		KEK: w.l.file("keys", "config.kek"), HTTPSPort: w.p.HTTPS,
+		Quota: &follower.Tenancy{
+			Address: loopback(w.p.GRPC["quota"]), Identity: w.ids["quota"], FeedKeys: w.l.file("keys", "feed-quota.pub"),
 		},
-	}}
+		Config: follower.Config{
+			Process: w.process("config"), Replica: "config-1", Database: w.l.file("secrets", "config.dsn"),
+			FeedKey: w.l.file("keys", "feed-config.key"), TrustRoots: w.l.file("keys", "trust-root.pub"), State: w.l.file("config", "copy"),
+			Tenancy: follower.Tenancy{
+				Address: loopback(w.p.GRPC["tenancy"]), Identity: w.ids["tenancy"], FeedKeys: w.l.file("keys", "feed-tenancy.pub"),
+			},
+		},
+	}
 }
 
 func (w writer) quota() quota.Config {

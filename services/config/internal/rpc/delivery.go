@@ -132,11 +132,19 @@ func NewDispatcher(c Config) *webhook.Dispatcher {
 }
 
 // NewTenancy returns what takes in the events of tenancy, nil when there are no webhooks.
-func NewTenancy(c Config) *webhook.Tenancy {
+func NewTenancy(c Config) *webhook.Intake {
 	if c.Webhooks.Box == nil {
 		return nil
 	}
 	return webhook.NewTenancy(c.queue(), c.Log)
+}
+
+// NewQuota returns what takes in the notices of quota, nil when there are no webhooks.
+func NewQuota(c Config) *webhook.Intake {
+	if c.Webhooks.Box == nil {
+		return nil
+	}
+	return webhook.NewQuota(c.queue(), c.Log)
 }
 
 func (c Config) queue() *store.Queue {

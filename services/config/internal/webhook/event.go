@@ -13,6 +13,7 @@ import (
 const (
 	SourceConfig  = "config"
 	SourceTenancy = "tenancy"
+	SourceQuota   = "quota"
 	SourceRollout = "rollout"
 	SourceChange  = "change"
 	sourceTest    = "test"
@@ -71,7 +72,16 @@ type data struct {
 	Operation     string `json:"operation,omitempty"`
 	Verb          string `json:"verb,omitempty"`
 	Error         string `json:"error,omitempty"`
-	Revision      int64  `json:"revision"`
+	// What follows is of notices of quota.
+	Quota        string `json:"quota,omitempty"`
+	Meter        string `json:"meter,omitempty"`
+	Percent      int32  `json:"percent,omitempty"`
+	Used         *int64 `json:"used,omitempty"`
+	Limit        *int64 `json:"limit,omitempty"`
+	PeriodStart  string `json:"periodStart,omitempty"`
+	PeriodEnd    string `json:"periodEnd,omitempty"`
+	ForecastTime string `json:"forecastTime,omitempty"`
+	Revision     int64  `json:"revision"`
 }
 
 // Message is an event as it is sent, and to whom.
@@ -126,7 +136,7 @@ func (e Event) Message(names Names) (m Message, ok bool) {
 	d := data{Revision: e.Revision}
 	part := strings.Split(e.Key, "/")
 	switch {
-	case e.Source == SourceTenancy:
+	case e.Source == SourceTenancy, e.Source == SourceQuota:
 		if json.Unmarshal([]byte(e.Data), &d) != nil || d.TenantUID == "" {
 			return m, false
 		}
@@ -200,7 +210,7 @@ func Wants(types []string, eventType string) bool {
 func Types() []string {
 	return []string{
 		"brand.deleted", "brand.updated", ChangeHalted, "domain.attached", "domain.removed", "flags.deleted", "flags.updated",
-		"operation.done", RolloutAdvanced, RolloutCompleted, RolloutHalted, RolloutStarted, "schema.deleted", "schema.updated",
+		"operation.done", QuotaForecast, QuotaThreshold, RolloutAdvanced, RolloutCompleted, RolloutHalted, RolloutStarted, "schema.deleted", "schema.updated",
 		"settings.deleted", "settings.updated", "tenant.active", "tenant.created", "tenant.deleted", "tenant.failed",
 		"tenant.plan_changed", "tenant.removed", "tenant.suspended", TestType,
 	}

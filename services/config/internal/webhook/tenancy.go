@@ -26,13 +26,15 @@ type Recorder interface {
 	Record(ctx context.Context, source string, revision int64, events []Event) error
 }
 
-// Tenancy takes tenancy's feed of events in. The state of that feed is what happened lately, so a snapshot holds what was
-// missed, and the recorded revision says what of it is new: no event is lost or told twice by a restart on either side, or
+// Intake takes another service's feed of events in. The state of that feed is what happened lately, so a snapshot holds what
+// was missed, and the recorded revision says what of it is new: no event is lost or told twice by a restart on either side, or
 // when the feed has to start over.
 //
 // Apply never fails and waits for nothing: a feed takes an entry that cannot be applied for a broken one. What is not yet
 // in the database when the process ends comes again with the next snapshot.
-type Tenancy struct {
+type Intake struct {
+	source   string
+	read     func(key string, value []byte) (Event, error)
 	recorder Recorder
 	log      *slog.Logger
 
@@ -47,21 +49,25 @@ type revisionEvents struct {
 	events   []Event
 }
 
-// NewTenancy returns a Tenancy, whose Run writes what Apply takes in.
-func NewTenancy(r Recorder, log *slog.Logger) *Tenancy {
-	return &Tenancy{recorder: r, log: log, wake: make(chan struct{}, 1)}
+// NewTenancy returns an Intake of tenancy's events, whose Run writes what Apply takes in.
+func NewTenancy(r Recorder, log *slog.Logger) *Intake {
+	return newIntake(SourceTenancy, tenancyEvent, r, log)
+}
+
+func newIntake(source string, read func(string, []byte) (Event, error), r Recorder, log *slog.Logger) *Intake {
+	return &Intake{source: source, read: read, recorder: r, log: log, wake: make(chan struct{}, 1)}
 }
 
 // Apply takes one change of the feed in; see [feed.Config].
-func (t *Tenancy) Apply(c feed.Change) error {
+func (t *Intake) Apply(c feed.Change) error {
 	r := revisionEvents{revision: c.Revision}
 	for _, e := range c.Entries {
 		if e.Deleted {
 			continue // it is only old
 		}
-		event, err := tenancyEvent(e.Key, e.Value)
+		event, err := t.read(e.Key, e.Value)
 		if err != nil {
-			t.log.Warn("webhooks: cannot read an event of tenancy", "key", e.Key, "error", err)
+			t.log.Warn("webhooks: cannot read an event", "source", t.source, "key", e.Key, "error", err)
 			continue
 		}
 		r.events = append(r.events, event)
@@ -107,7 +113,7 @@ func stateName(s tenancyv1.TenantState) string {
 }
 
 // Run writes until ctx ends what Apply took in, in its order.
-func (t *Tenancy) Run(ctx context.Context) error {
+func (t *Intake) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -122,7 +128,7 @@ func (t *Tenancy) Run(ctx context.Context) error {
 	}
 }
 
-func (t *Tenancy) take() []revisionEvents {
+func (t *Intake) take() []revisionEvents {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	taken := t.waiting
@@ -131,16 +137,16 @@ func (t *Tenancy) take() []revisionEvents {
 }
 
 // record tries until it is done, or until ctx ends: then it is false.
-func (t *Tenancy) record(ctx context.Context, r revisionEvents) bool {
+func (t *Intake) record(ctx context.Context, r revisionEvents) bool {
 	for {
-		err := t.recorder.Record(ctx, SourceTenancy, r.revision, r.events)
+		err := t.recorder.Record(ctx, t.source, r.revision, r.events)
 		if err == nil {
 			return true
 		}
 		if ctx.Err() != nil {
 			return false
 		}
-		t.log.WarnContext(ctx, "webhooks: cannot record events of tenancy", "error", err)
+		t.log.WarnContext(ctx, "webhooks: cannot record events", "source", t.source, "error", err)
 		select {
 		case <-ctx.Done():
 			return false

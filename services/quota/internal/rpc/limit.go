@@ -49,6 +49,10 @@ func Register(s *grpc.Server, c Config) {
 	quotav1.RegisterLeaseServiceServer(s, &leaseService{Config: c})
 	quotav1.RegisterUsageServiceServer(s, &usageService{Config: c})
 	quotav1.RegisterRateLimitConfigServiceServer(s, &rateLimitConfigService{Config: c})
+	quotav1.RegisterQuotaServiceServer(s, newQuotaService(c))
+	quotav1.RegisterReservationServiceServer(s, newReservationService(c))
+	quotav1.RegisterEntitlementServiceServer(s, &entitlementService{Config: c})
+	quotav1.RegisterEntitlementAdminServiceServer(s, newEntitlementAdminService(c))
 }
 
 // limitService serves LimitService.
