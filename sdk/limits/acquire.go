@@ -3,12 +3,14 @@ package limits
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/lease"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
 // Hold is what [Limiter.Acquire] took. The zero Hold holds nothing.
@@ -17,12 +19,12 @@ type Hold struct{ held *held }
 // held is a hold that has not been released.
 type held struct {
 	limiter *Limiter
-	asks    []lease.SlotAsk
 	// local are the cells that are counted in this process, since quota could not be asked.
 	local []lease.Key
 	lost  chan struct{}
 
 	// Under the limiter's lock.
+	asks           []lease.SlotAsk
 	renewAt, until time.Time
 	ttl            time.Duration
 	ended          bool
@@ -46,16 +48,32 @@ func (h Hold) Lost() <-chan struct{} {
 	return h.held.lost
 }
 
+// Refresh gives the hold a newer context of its tenant, by which it is renewed and
+// released: contexts end, and work may last longer.
+func (h Hold) Refresh(tc tenant.Context) {
+	if h.held == nil {
+		return
+	}
+	all := &h.held.limiter.holds
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	asks := slices.Clone(h.held.asks)
+	for i := range asks {
+		asks[i].Token = tc.Token()
+	}
+	h.held.asks = asks
+}
+
 // Release ends the hold, also when ctx has ended. A second call does nothing.
 func (h Hold) Release(ctx context.Context) {
 	if h.held == nil || h.held.released.Swap(true) {
 		return
 	}
 	l := h.held.limiter
-	l.holds.drop(h.held)
+	asks := l.holds.drop(h.held)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.wait)
 	defer cancel()
-	for _, a := range h.held.asks {
+	for _, a := range asks {
 		if err := l.slots.Release(ctx, a); err != nil {
 			l.log.DebugContext(ctx, "slots were not released; they end by themselves", "error", err)
 		}
@@ -238,8 +256,8 @@ func (x *held) plan(now time.Time) {
 	x.renewAt, x.until = now.Add(x.ttl/renewShare), now.Add(x.ttl)
 }
 
-// drop forgets a hold.
-func (h *holds) drop(x *held) {
+// drop forgets a hold, and returns what there is to release.
+func (h *holds) drop(x *held) []lease.SlotAsk {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.of, x)
@@ -250,16 +268,17 @@ func (h *holds) drop(x *held) {
 		}
 	}
 	x.local = nil
+	return x.asks
 }
 
-// due returns holds to renew.
-func (h *holds) due(now time.Time) []*held {
+// due returns holds to renew, with their asks as they are now.
+func (h *holds) due(now time.Time) map[*held][]lease.SlotAsk {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var out []*held
+	out := make(map[*held][]lease.SlotAsk)
 	for x := range h.of {
 		if x.ttl > 0 && !x.ended && !now.Before(x.renewAt) {
-			out = append(out, x)
+			out[x] = x.asks
 		}
 	}
 	return out
@@ -299,9 +318,9 @@ func (l *Limiter) renew(ctx context.Context) {
 // Renew renews, once, the holds whose time has come. [Limiter.Run] does.
 func (l *Limiter) Renew(ctx context.Context) {
 	now := l.clock() // a hold is renewed from before quota does
-	for _, x := range l.holds.due(now) {
+	for x, asks := range l.holds.due(now) {
 		ok, gone := true, false
-		for _, a := range x.asks {
+		for _, a := range asks {
 			asked, cancel := context.WithTimeout(ctx, l.wait)
 			still, err := l.slots.Renew(asked, a)
 			cancel()

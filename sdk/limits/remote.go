@@ -25,67 +25,6 @@ import (
 // FeedName is the name of quota's feed of limits.
 const FeedName = "limits"
 
-// remote asks the quota service.
-type remote struct {
-	service quotav1.LeaseServiceClient
-	holder  string
-}
-
-// Remote returns a [lease.Granter] that asks the quota service over conn. holder names
-// this process, unique while it runs.
-func Remote(conn grpc.ClientConnInterface, holder string) lease.Granter {
-	return &remote{quotav1.NewLeaseServiceClient(conn), holder}
-}
-
-// Grant asks for tokens.
-func (r *remote) Grant(ctx context.Context, asks []lease.Ask) ([]lease.Answer, int, error) {
-	in := &quotav1.GrantLeasesRequest{Holder: r.holder}
-	for i := range asks {
-		for _, c := range asks[i].Cells {
-			in.Asks = append(in.Asks, &quotav1.LeaseAsk{TenantContext: []byte(asks[i].Token), Limit: c.Policy.Name, Need: c.Need, Want: c.Want})
-		}
-	}
-	out, err := r.service.GrantLeases(ctx, in)
-	if err != nil {
-		return nil, 0, fmt.Errorf("ask quota: %w", err)
-	}
-	answers, rest := make([]lease.Answer, 0, len(asks)), out.GetAnswers()
-	for i := range asks {
-		n := len(asks[i].Cells)
-		if len(rest) < n {
-			return nil, 0, fmt.Errorf("%d answers to %d asks", len(out.GetAnswers()), len(in.GetAsks()))
-		}
-		answers, rest = append(answers, answerOf(rest[:n])), rest[n:]
-	}
-	return answers, int(out.GetHolders()), nil
-}
-
-// Return gives nothing back.
-func (r *remote) Return(context.Context, []lease.Give) error { return nil }
-
-// answerOf makes one answer of those to its cells.
-func answerOf(cells []*quotav1.LeaseAnswer) lease.Answer {
-	out := lease.Answer{Outcome: lease.Granted}
-	for _, a := range cells {
-		c := lease.CellAnswer{
-			Tokens: a.GetTokens(), Lifetime: a.GetLifetime().AsDuration(), RetryAfter: a.GetRetryAfter().AsDuration(),
-			Remaining: a.GetRemaining(), Revision: a.GetLimitRevision(),
-		}
-		switch a.GetOutcome() {
-		case quotav1.LeaseOutcome_LEASE_OUTCOME_GRANTED:
-			c.OK = true
-		case quotav1.LeaseOutcome_LEASE_OUTCOME_DENIED:
-			out.Outcome = lease.Denied
-		case quotav1.LeaseOutcome_LEASE_OUTCOME_UNLIMITED:
-			c.OK, c.Unlimited = true, true
-		default:
-			return lease.Answer{Outcome: lease.Refused, Reason: a.GetReason()}
-		}
-		out.Cells = append(out.Cells, c)
-	}
-	return out
-}
-
 // FollowConfig makes a follower of quota's limits. Quota, FeedKeys, Replica and
 // Store are required.
 type FollowConfig struct {

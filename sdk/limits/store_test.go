@@ -281,7 +281,7 @@ func TestRemote(t *testing.T) {
 	}}}
 	g := limits.Remote(w, "gateway-1")
 	policy := &lease.Policy{Name: "requests"}
-	one := []lease.CellAsk{{Policy: policy, Need: 1, Want: 9}}
+	one := []lease.CellAsk{{Key: lease.KeyOf(lease.Scope{}, "requests"), Policy: policy, Need: 1, Want: 9}}
 	got, holders, err := g.Grant(t.Context(), []lease.Ask{
 		{Token: "c", Cells: one}, {Token: "c", Cells: one}, {Token: "c", Cells: one}, {Token: "c", Cells: one}, {Token: "c", Cells: one},
 	})
@@ -291,7 +291,7 @@ func TestRemote(t *testing.T) {
 	want := []lease.Answer{
 		{Outcome: lease.Granted, Cells: []lease.CellAnswer{{OK: true, Tokens: 5, Lifetime: time.Second, Remaining: 6, Revision: 7}}},
 		{Outcome: lease.Denied, Cells: []lease.CellAnswer{{RetryAfter: time.Minute}}},
-		{Outcome: lease.Granted, Cells: []lease.CellAnswer{{OK: true, Unlimited: true}}},
+		{Outcome: lease.Unlimited},
 		{Outcome: lease.Refused, Reason: "CONTEXT_EXPIRED"}, {Outcome: lease.Refused},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

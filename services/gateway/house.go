@@ -190,7 +190,8 @@ func (h *house) followQuota(ctx context.Context) error {
 	}
 	h.close(h.limits.Close)
 	h.looks = &looks{}
-	h.looks.limiter = limits.New(limits.Config{Granter: limits.Remote(conn, h.c.Replica), Policies: store, Clock: h.p.Clock, Log: h.p.Log})
+	quota := limits.Remote(conn, h.c.Replica)
+	h.looks.limiter = limits.New(limits.Config{Granter: quota, Slots: quota, Policies: store, Clock: h.p.Clock, Log: h.p.Log})
 	h.background(h.looks.limiter.Run)
 	return nil
 }
