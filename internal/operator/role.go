@@ -104,6 +104,7 @@ func viewerPermissions() []string {
 		"quota.limits.get", "quota.limits.list",
 		"quota.quotas.get", "quota.quotas.list",
 		"quota.rateLimits.get", "quota.rateLimits.list",
+		"quota.meters.get", "quota.meters.list", "quota.usage.get",
 		"tenancy.apps.get", "tenancy.apps.list",
 		"tenancy.cells.get", "tenancy.cells.list",
 		"tenancy.consumers.list",
@@ -137,6 +138,7 @@ func operatorPermissions() []string {
 		"quota.quotas.delete", "quota.quotas.update",
 		"quota.rateLimits.delete", "quota.rateLimits.import",
 		"quota.usage.adjust", "quota.usage.set",
+		"quota.meters.create", "quota.meters.update",
 		"tenancy.domains.create", "tenancy.domains.delete", "tenancy.domains.update", "tenancy.domains.verify",
 		"tenancy.operations.cancel", "tenancy.operations.delete",
 		"tenancy.tenants.create", "tenancy.tenants.delete", "tenancy.tenants.resume", "tenancy.tenants.suspend",
@@ -173,7 +175,7 @@ func ownerPermissions() []string {
 	return []string{
 		"config.hooks.create", "config.hooks.delete", "config.hooks.rotate", "config.hooks.skip", "config.hooks.test", "config.hooks.update",
 		"config.namespaces.create", "config.namespaces.delete", "config.namespaces.update", "config.tenants.erase",
-		"quota.tenants.erase",
+		"quota.meters.delete", "quota.tenants.erase",
 		"tenancy.plans.create", "tenancy.plans.delete", "tenancy.plans.update",
 	}
 }

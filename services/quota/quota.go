@@ -43,7 +43,7 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		}
 		return follower.Parts{
 			Register:   func(server *grpc.Server) { rpc.Register(server, api) },
-			Background: []func(context.Context) error{rpc.Collect(api), rpc.Sweep(api)},
+			Background: []func(context.Context) error{rpc.Collect(api), rpc.Sweep(api), rpc.TendUsage(api)},
 		}
 	}, options...)
 }

@@ -155,6 +155,8 @@ func TestReasonsInPagesExist(t *testing.T) {
 		"CANCELLED": true,                                                                    // of changes
 		"GONE":      true, "PRIVATE_ADDRESS": true, "TIMEOUT": true, "BAD_CERTIFICATE": true, // of deliveries of webhooks
 		"QUARANTINE": true, "CRASH": true, "SILENCE": true, "ERRORS": true, "LATENCY": true, "OPERATOR": true, "CONFLICT": true, // of halts
+		"COUNTED": true, "DUPLICATE": true, "EVENT_TOO_OLD": true, "EVENT_IN_FUTURE": true, "EVENT_ID_REUSED": true, // of events
+		"UNKNOWN_METER": true, "TOO_MANY_SERIES": true, "INVALID_EVENT": true,
 	}
 	reasons, seen := known(t), 0
 	for _, p := range pages(t) {

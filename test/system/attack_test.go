@@ -63,6 +63,7 @@ var targets = map[string]func(*testing.T, neighbours) apiattack.Target{
 	},
 	"rowhouse.quota.v1.ReservationService": attackReservations,
 	"rowhouse.quota.v1.EntitlementService": attackEntitlements,
+	meterService:                           meterTarget,
 	"rowhouse.quota.v1.UsageService": func(t *testing.T, n neighbours) apiattack.Target {
 		target := n.behind(t, "quota", "config")
 		target.Victim.Plant = func(ctx context.Context, secret string) ([]string, error) {

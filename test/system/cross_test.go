@@ -160,6 +160,9 @@ var crossings = map[string]func(context.Context, *testing.T, neighbours) error{
 	"/rowhouse.quota.v1.ReservationService/Release":          crossRelease,
 	"/rowhouse.quota.v1.ReservationService/ListQuotaUsage":   crossQuotaUsage,
 	"/rowhouse.quota.v1.EntitlementService/ListEntitlements": crossEntitlements,
+	"/" + meterService + "/RecordUsage":                      recordsApart,
+	"/" + meterService + "/QueryUsage":                       toldApart(neighbours.used),
+	"/" + meterService + "/ExportUsage":                      toldApart(neighbours.exported),
 	"/rowhouse.tenancy.v1.ContextRenewalService/RefreshContext": func(ctx context.Context, t *testing.T, n neighbours) error {
 		notes := notesv1.NewNotesServiceClient(n.h.as(t, "gateway", app))
 		ofB, ofAs := n.h.steal(t, app+"."+n.b+".localhost"), n.h.steal(t, app+"."+n.a+".localhost")
@@ -372,6 +375,9 @@ var leaks = map[string]struct{ database, table, also string }{
 	"/rowhouse.config.v1.SettingsService/GetSettings":        {"rowhouse_config", "settings.document", ""},
 	"/rowhouse.config.v1.SettingsService/UpdateSettings":     {"rowhouse_config", "settings.document", ""},
 	"/rowhouse.quota.v1.UsageService/ListLimitUsage":         {"rowhouse_quota", "meter.rate_limit", "NEW.uid := gen_random_uuid();"},
+	"/" + meterService + "/RecordUsage":                      {"rowhouse_quota", "usage.rollup", leakUsage},
+	"/" + meterService + "/QueryUsage":                       {"rowhouse_quota", "usage.rollup", leakUsage},
+	"/" + meterService + "/ExportUsage":                      {"rowhouse_quota", "usage.rollup", leakUsage},
 }
 
 // leak has the service behind an RPC answer B from A's layer.
@@ -386,8 +392,11 @@ func (n neighbours) leak(t *testing.T, full string) {
 				NEW.layer_id := '%[1]s'; %[3]s
 				INSERT INTO %[2]s SELECT NEW.*;
 			END IF;`
-	if at.table == "quota.reservation" {
+	switch at.table {
+	case "quota.reservation":
 		body = copiedReservation
+	case "usage.rollup":
+		body = at.also
 	}
 	sql := fmt.Sprintf(`CREATE OR REPLACE FUNCTION public.leak_%[4]s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
 			`+body+`

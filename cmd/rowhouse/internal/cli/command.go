@@ -326,6 +326,9 @@ func (i *invocation) run(ctx context.Context, a *app, c *cobra.Command) error {
 	if i.call.method.Output().Fields().ByName("next_page_token") != nil {
 		return i.list(ctx, a, c)
 	}
+	if i.call.method.IsStreamingServer() {
+		return i.file(ctx, a, c)
+	}
 	var err error
 	if i.response, err = a.do(ctx, c, i.call); err != nil {
 		return lostWait(i.call, err)

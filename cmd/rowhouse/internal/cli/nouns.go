@@ -84,6 +84,7 @@ func nouns() []noun {
 		brandAssets(), brandDrafts(), clientKeys(), limits(), rateLimits(), quotas(), entitlements(), audits(), operations(), routes(), consumers(),
 		keys(), featureFlags(),
 		webhooks(), hooks(), brandMails(), configSecrets(), changes(), rollouts(), jobPolicies(),
+		meters(), tenantsUsage(),
 	}
 }
 

@@ -53,6 +53,7 @@ func Register(s *grpc.Server, c Config) {
 	quotav1.RegisterReservationServiceServer(s, newReservationService(c))
 	quotav1.RegisterEntitlementServiceServer(s, &entitlementService{Config: c})
 	quotav1.RegisterEntitlementAdminServiceServer(s, newEntitlementAdminService(c))
+	registerMeters(s, c)
 }
 
 // limitService serves LimitService.

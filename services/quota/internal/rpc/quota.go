@@ -17,6 +17,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/durable"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/meter"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/quota/internal/usage"
 )
 
 // quotaService serves QuotaService.
@@ -225,6 +226,13 @@ func erasers() []eraser {
 	return []eraser{
 		func(ctx context.Context, tx *change.Tx, uid string) (map[string]int64, error) {
 			return durable.Erase(ctx, tx, uid)
+		},
+		func(ctx context.Context, tx *change.Tx, uid string) (map[string]int64, error) {
+			id, err := tenant.ParseUID(uid)
+			if err != nil {
+				return nil, err
+			}
+			return usage.Erase(ctx, tx, id)
 		},
 	}
 }

@@ -3,7 +3,6 @@ package usage_test
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -17,7 +16,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/internal/pg/pgdbtest"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgtest"
@@ -28,11 +26,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if dsn := os.Getenv(envWriter); dsn != "" {
+		os.Exit(write(dsn))
+	}
 	os.Exit(pgtest.Main(m))
 }
 
 func database() pg.Database {
-	return pg.Database{Name: "rowhouse_quota", Migrations: []fs.FS{change.Migrations(), store.Migrations()}}
+	return pg.Database{Name: "rowhouse_quota", Migrations: migrations()}
 }
 
 // house is quota's database, and two tenants.
@@ -550,6 +551,9 @@ func TestEraseLeavesNothing(t *testing.T) {
 	h.count(h.acme, events)
 	h.count(h.glob, events)
 	h.need(h.tx(func(ctx context.Context, tx pgx.Tx) error {
+		if err := store.AsEvery(ctx, tx); err != nil {
+			return err
+		}
 		removed, err := usage.Erase(ctx, tx, h.acme)
 		if removed["usage.event"] != 3 || removed["usage.series"] != 2 {
 			t.Errorf("removed %v", removed)
