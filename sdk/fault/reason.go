@@ -52,4 +52,5 @@ const (
 	ReasonUpstreamTimeout   = "UPSTREAM_TIMEOUT"
 	ReasonHookDenied        = "HOOK_DENIED"
 	ReasonHookUnavailable   = "HOOK_UNAVAILABLE"
+	ReasonCapacityReduced   = "CAPACITY_REDUCED"
 )

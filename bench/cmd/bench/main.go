@@ -28,6 +28,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/bench/bulkinsert"
 	"github.com/rowhouse-platform/rowhouse/bench/catalogaudit"
 	"github.com/rowhouse-platform/rowhouse/bench/contextcheck"
+	"github.com/rowhouse-platform/rowhouse/bench/fairshare"
 	"github.com/rowhouse-platform/rowhouse/bench/flags"
 	"github.com/rowhouse-platform/rowhouse/bench/measure"
 	"github.com/rowhouse-platform/rowhouse/bench/poolfairness"
@@ -45,7 +46,7 @@ func benchmarks() []measure.Benchmark {
 		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(),
 		replicaread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
 		flags.Static(), flags.Targeting(), flags.Fractional(),
-		settings.Read(), settings.Memory(), settings.Fanout(), settings.KillLane(), webhookfairness.Benchmark(),
+		settings.Read(), settings.Memory(), settings.Fanout(), settings.KillLane(), webhookfairness.Benchmark(), fairshare.Benchmark(),
 	}
 }
 

@@ -130,6 +130,9 @@ const (
 	Reason_REASON_LIMITER_BUSY Reason = 49
 	// FAILED_PRECONDITION: the resource has as many limits as it may have; metadata: resource.
 	Reason_REASON_LIMITS_TOO_MANY Reason = 50
+	// UNAVAILABLE: more is asked of the app than it does now, and the tenant asks for more than its share; RetryInfo says when to
+	// come back.
+	Reason_REASON_CAPACITY_REDUCED Reason = 51
 )
 
 // Enum value maps for Reason.
@@ -186,6 +189,7 @@ var (
 		48: "REASON_CONCURRENCY_EXCEEDED",
 		49: "REASON_LIMITER_BUSY",
 		50: "REASON_LIMITS_TOO_MANY",
+		51: "REASON_CAPACITY_REDUCED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":            0,
@@ -239,6 +243,7 @@ var (
 		"REASON_CONCURRENCY_EXCEEDED":   48,
 		"REASON_LIMITER_BUSY":           49,
 		"REASON_LIMITS_TOO_MANY":        50,
+		"REASON_CAPACITY_REDUCED":       51,
 	}
 )
 
@@ -273,7 +278,7 @@ var File_rowhouse_api_v1_reason_proto protoreflect.FileDescriptor
 
 const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\x94\v\n" +
+	"\x1crowhouse/api/v1/reason.proto\x12\x0frowhouse.api.v1*\xb1\v\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_INVALID_FIELD\x10\x01\x12\x18\n" +
@@ -326,7 +331,8 @@ const file_rowhouse_api_v1_reason_proto_rawDesc = "" +
 	"\x17REASON_HOOK_UNAVAILABLE\x10/\x12\x1f\n" +
 	"\x1bREASON_CONCURRENCY_EXCEEDED\x100\x12\x17\n" +
 	"\x13REASON_LIMITER_BUSY\x101\x12\x1a\n" +
-	"\x16REASON_LIMITS_TOO_MANY\x102B\xc1\x01\n" +
+	"\x16REASON_LIMITS_TOO_MANY\x102\x12\x1b\n" +
+	"\x17REASON_CAPACITY_REDUCED\x103B\xc1\x01\n" +
 	"\x13com.rowhouse.api.v1B\vReasonProtoP\x01Z?github.com/rowhouse-platform/rowhouse/gen/rowhouse/api/v1;apiv1\xa2\x02\x03RAX\xaa\x02\x0fRowhouse.Api.V1\xca\x02\x0fRowhouse\\Api\\V1\xe2\x02\x1bRowhouse\\Api\\V1\\GPBMetadata\xea\x02\x11Rowhouse::Api::V1b\x06proto3"
 
 var (
