@@ -9,7 +9,7 @@ import (
 )
 
 func planEntry(id string) *tenancyv1.RouteEntry {
-	return &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Plan{Plan: &tenancyv1.PlanRoute{Plan: id}}}
+	return &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Plan{Plan: &tenancyv1.PlanRoute{Plan: id, Weight: int32(len(id))}}}
 }
 
 func cellEntry(id, region string) *tenancyv1.RouteEntry {
@@ -28,6 +28,11 @@ func TestFollowsTheCatalog(t *testing.T) {
 		}
 		if got := r.cfg.Catalog.Regions(); !slices.Equal(got, regions) {
 			t.Errorf("%s: regions %v, want %v", what, got, regions)
+		}
+		for _, plan := range []string{"free", "business"} {
+			if weight, ok := r.cfg.Catalog.Weight(plan); ok != slices.Contains(plans, plan) || ok && weight != len(plan) {
+				t.Errorf("%s: the weight of %s is %d, %t", what, plan, weight, ok)
+			}
 		}
 	}
 	has("empty", nil, nil)

@@ -150,6 +150,7 @@ type decoded struct {
 	cert         *tenant.KeyCertificate
 	state        *tenant.TenantState
 	plan, region string
+	weight       int32 // of the plan
 }
 
 func (c *Client) decode(key string, value []byte) (decoded, error) {
@@ -177,7 +178,7 @@ func (c *Client) decode(key string, value []byte) (decoded, error) {
 		if key != planPrefix+kind.Plan.GetPlan() {
 			return decoded{}, errors.New("the entry is of another plan")
 		}
-		return decoded{plan: kind.Plan.GetPlan()}, nil
+		return decoded{plan: kind.Plan.GetPlan(), weight: kind.Plan.GetWeight()}, nil
 	case *tenancyv1.RouteEntry_Cell:
 		if key != cellPrefix+kind.Cell.GetCell() {
 			return decoded{}, errors.New("the entry is of another cell")
@@ -248,7 +249,7 @@ func (c *Client) apply(change feed.Change) error {
 func (c *Client) replace(entries []feed.Entry) error {
 	var certs []tenant.KeyCertificate
 	var states []tenant.TenantState
-	plans, regions := map[string]string{}, map[string]string{}
+	plans, regions, weights := map[string]string{}, map[string]string{}, map[string]int32{}
 	for _, e := range entries {
 		d, err := c.decode(e.Key, e.Value)
 		switch {
@@ -259,7 +260,7 @@ func (c *Client) replace(entries []feed.Entry) error {
 		case d.state != nil:
 			states = append(states, *d.state)
 		case d.plan != "":
-			plans[e.Key] = d.plan
+			plans[e.Key], weights[d.plan] = d.plan, d.weight
 		case d.region != "":
 			regions[e.Key] = d.region
 		}
@@ -267,7 +268,7 @@ func (c *Client) replace(entries []feed.Entry) error {
 	if err := c.cfg.Trust.Replace(certs, states); err != nil {
 		return err
 	}
-	c.cfg.Catalog.replace(plans, regions)
+	c.cfg.Catalog.replace(plans, regions, weights)
 	return nil
 }
 
@@ -285,7 +286,7 @@ func (c *Client) set(e feed.Entry) error {
 	case d.state != nil:
 		return c.cfg.Trust.SetTenant(*d.state)
 	}
-	c.cfg.Catalog.set(e.Key, d.plan, d.region)
+	c.cfg.Catalog.set(e.Key, d)
 	if digits, ok := strings.CutPrefix(e.Key, keyPrefix); ok {
 		var id tenant.KeyID
 		if n, err := hex.Decode(id[:], []byte(digits)); err != nil || n != len(id) {

@@ -3,6 +3,7 @@ package tenancy_test
 import (
 	"testing"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
@@ -82,4 +83,47 @@ func TestPlanReachesTheFeeds(t *testing.T) {
 	if n := told()[serve]; n != 2 {
 		t.Errorf("%d entries of the tenant with a policy of its own", n)
 	}
+}
+
+// TestWeightReachesBothFeeds tells gateways and services of the weights of plans, and of their changes, and keeps them in bounds.
+func TestWeightReachesBothFeeds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, ctx := r.furnish(), t.Context()
+	told := func(feed, plan string) int32 {
+		var b []byte
+		r.must(r.super.QueryRow(ctx, `SELECT coalesce((SELECT value FROM kernel.feed_state WHERE feed = $1 AND key = 'plan/' || $2), '')`,
+			feed, plan).Scan(&b))
+		e := new(tenancyv1.RouteEntry)
+		r.must(proto.Unmarshal(b, e))
+		return e.GetPlan().GetWeight()
+	}
+	both := func(plan string, want int32) {
+		t.Helper()
+		for _, feed := range []string{"routes", "tenants"} {
+			if got := told(feed, plan); got != want {
+				t.Errorf("the feed %q says %d of %s, want %d", feed, got, plan, want)
+			}
+		}
+	}
+	both("free", 100)
+	gold, err := a.CreatePlan(ctx, &tenancyv1.CreatePlanRequest{PlanId: "gold", Plan: &tenancyv1.Plan{Weight: 500}})
+	r.must(err)
+	both("gold", 500)
+	_, err = a.UpdatePlan(ctx, &tenancyv1.UpdatePlanRequest{Plan: &tenancyv1.Plan{Name: "plans/gold", Weight: 7, Etag: gold.GetPlan().GetEtag()}})
+	r.must(err)
+	both("gold", 7)
+	_, err = a.UpdatePlan(ctx, &tenancyv1.UpdatePlanRequest{Plan: &tenancyv1.Plan{Name: "plans/gold", Weight: 1001}})
+	refused(t, "too heavy", err, codes.InvalidArgument, "INVALID_FIELD")
+	got, err := a.GetPlan(ctx, &tenancyv1.GetPlanRequest{Name: "plans/gold"})
+	r.must(err)
+	if got.GetPlan().GetWeight() != 7 {
+		t.Errorf("%v", got.GetPlan())
+	}
+	_, err = a.DeletePlan(ctx, &tenancyv1.DeletePlanRequest{Name: "plans/gold"})
+	r.must(err)
+	both("gold", 0)
+	_, err = r.super.Exec(ctx, `UPDATE registry.plan SET publish_owed = true, weight = 9 WHERE id = 'free'`) // as a migration does
+	r.must(err)
+	eventually(t, "both feeds have what was owed", func() bool { return told("routes", "free") == 9 && told("tenants", "free") == 9 })
 }

@@ -200,10 +200,11 @@ func plans() noun {
 		{path: "plan.idle_transaction_timeout", usage: "longest idle time inside a transaction"},
 		{path: "plan.retention", usage: "how long a deleted tenant can be restored"},
 		{path: "plan.loss_policy", usage: "what verifiers do without the control plane"},
+		{path: "plan.weight", usage: "what each tenant gets of what is shared, beside the others (1 to 1000, default 100)"},
 	}
 	n := noun{
 		name: "plans", short: "Commercial tiers: the defaults of their tenants", service: "rowhouse.tenancy.v1.PlanService",
-		columns: "PLAN=name@plans NAME=display_name MODELS=allowed_models STATEMENT=statement_timeout RETENTION=retention LOSS=loss_policy",
+		columns: "PLAN=name@plans NAME=display_name MODELS=allowed_models STATEMENT=statement_timeout RETENTION=retention LOSS=loss_policy WEIGHT=weight",
 	}
 	n.verbs = standard(standards{
 		noun: "Plan", one: "plan", form: planForm, flags: flags, known: "free", id: "gold",

@@ -48,6 +48,9 @@ type Plan struct {
 	Retention *durationpb.Duration `protobuf:"bytes,9,opt,name=retention,proto3" json:"retention,omitempty"`
 	// What verifiers do when they lose the control plane. Default SERVE.
 	LossPolicy LossPolicy `protobuf:"varint,10,opt,name=loss_policy,json=lossPolicy,proto3,enum=rowhouse.tenancy.v1.LossPolicy" json:"loss_policy,omitempty"`
+	// What each of its tenants gets of what is shared while there is not enough for all, in proportion to the weights of the
+	// others who want it: 1 to 1,000. Default 100.
+	Weight int32 `protobuf:"varint,11,opt,name=weight,proto3" json:"weight,omitempty"`
 	// When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it last changed.
@@ -160,6 +163,13 @@ func (x *Plan) GetLossPolicy() LossPolicy {
 	return LossPolicy_LOSS_POLICY_UNSPECIFIED
 }
 
+func (x *Plan) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
 func (x *Plan) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
@@ -192,7 +202,7 @@ var File_rowhouse_tenancy_v1_plan_proto protoreflect.FileDescriptor
 
 const file_rowhouse_tenancy_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x1erowhouse/tenancy/v1/plan.proto\x12\x13rowhouse.tenancy.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a rowhouse/tenancy/v1/tenant.proto\x1a(rowhouse/tenancy/v1/tenant_context.proto\"\x88\a\n" +
+	"\x1erowhouse/tenancy/v1/plan.proto\x12\x13rowhouse.tenancy.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a rowhouse/tenancy/v1/tenant.proto\x1a(rowhouse/tenancy/v1/tenant_context.proto\"\xac\a\n" +
 	"\x04Plan\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12+\n" +
@@ -205,7 +215,9 @@ const file_rowhouse_tenancy_v1_plan_proto_rawDesc = "" +
 	"\tretention\x18\t \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x05\b\x80\xe7\x84\x0f2\x03\b\x90\x1cR\tretention\x12J\n" +
 	"\vloss_policy\x18\n" +
 	" \x01(\x0e2\x1f.rowhouse.tenancy.v1.LossPolicyB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
-	"lossPolicy\x12@\n" +
+	"lossPolicy\x12\"\n" +
+	"\x06weight\x18\v \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\x06weight\x12@\n" +
 	"\vcreate_time\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12@\n" +
 	"\vupdate_time\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +

@@ -24,8 +24,8 @@ const (
 // RouteEntry is the value of one entry of the feeds "routes" and "tenants". Keys:
 // "tenant/{uid}", "domain/{host}", "app/{app}", "cell/{cell}", "key/{key id in hex}" and
 // "plan/{plan}". The feed "tenants" holds only the kinds tenant and context_key, plan, and
-// cell with nothing but its name and its region; the feed "routes" holds no plans. Tenants
-// that never were ready are in neither.
+// cell with nothing but its name and its region. Tenants that never were ready are in
+// neither feed.
 type RouteEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The kind of this entry.
@@ -617,11 +617,13 @@ func (x *CellRoute) GetSealKid() uint32 {
 	return 0
 }
 
-// PlanRoute is what services must know of a plan: that there is one.
+// PlanRoute is what gateways and services must know of a plan.
 type PlanRoute struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the plan.
-	Plan          string `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	Plan string `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// What its tenants get of what is shared, 1 to 1,000; 0, from a tenancy of an older release, is 100.
+	Weight        int32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -661,6 +663,13 @@ func (x *PlanRoute) GetPlan() string {
 		return x.Plan
 	}
 	return ""
+}
+
+func (x *PlanRoute) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
 }
 
 // ContextKeyRoute is a certified key.
@@ -762,9 +771,10 @@ const file_rowhouse_tenancy_v1_routing_proto_rawDesc = "" +
 	"\x04cell\x18\x01 \x01(\tR\x04cell\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x12\x16\n" +
 	"\x06region\x18\x03 \x01(\tR\x06region\x12\x19\n" +
-	"\bseal_kid\x18\x04 \x01(\rR\asealKid\"\x1f\n" +
+	"\bseal_kid\x18\x04 \x01(\rR\asealKid\"7\n" +
 	"\tPlanRoute\x12\x12\n" +
-	"\x04plan\x18\x01 \x01(\tR\x04plan\"3\n" +
+	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\x05R\x06weight\"3\n" +
 	"\x0fContextKeyRoute\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificateB\xde\x01\n" +
 	"\x17com.rowhouse.tenancy.v1B\fRoutingProtoP\x01ZGgithub.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1;tenancyv1\xa2\x02\x03RTX\xaa\x02\x13Rowhouse.Tenancy.V1\xca\x02\x13Rowhouse\\Tenancy\\V1\xe2\x02\x1fRowhouse\\Tenancy\\V1\\GPBMetadata\xea\x02\x15Rowhouse::Tenancy::V1b\x06proto3"

@@ -81,6 +81,13 @@ type Cell struct {
 	SealKID uint8
 }
 
+// Plan is what the gateway knows of a plan. Immutable once in a table.
+type Plan struct {
+	ID string
+	// Weight is what each of its tenants gets of what is shared, beside the others who want it.
+	Weight int
+}
+
 // Table is the whole routing table of a gateway, in memory. It is safe for
 // concurrent use. Entries may come in any order: a domain whose tenant is not
 // there yet leads nowhere until it is.
@@ -92,6 +99,7 @@ type Table struct {
 	apps     map[string]*App
 	shared   map[authority.Host]*App
 	cells    map[string]*Cell
+	plans    map[string]int // their weights
 	revision atomic.Int64
 }
 
@@ -113,6 +121,7 @@ func (t *Table) Reset() {
 	t.apps = make(map[string]*App)
 	t.shared = make(map[authority.Host]*App)
 	t.cells = make(map[string]*Cell)
+	t.plans = make(map[string]int)
 	t.revision.Store(0)
 }
 
@@ -203,6 +212,27 @@ func (t *Table) RemoveCell(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.cells, id)
+}
+
+// SetPlan puts a plan in, or replaces the one with its id.
+func (t *Table) SetPlan(e Plan) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.plans[e.ID] = e.Weight
+}
+
+// RemovePlan takes a plan out.
+func (t *Table) RemovePlan(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.plans, id)
+}
+
+// Weight returns the weight of a plan, 0 for one that is not known.
+func (t *Table) Weight(plan string) int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.plans[plan]
 }
 
 // Tenant returns the tenant with the uid, or nil.

@@ -155,6 +155,8 @@ func (c *Client) put(table *edge.Table, e feed.Entry) error {
 		if c.cfg.SealKey != nil {
 			c.cfg.SealKey(v.ID, v.SealKID)
 		}
+	case edge.Plan:
+		table.SetPlan(v)
 	}
 	return nil
 }
@@ -174,6 +176,8 @@ func remove(table *edge.Table, key string) {
 		table.RemoveApp(id)
 	case "cell":
 		table.RemoveCell(id)
+	case "plan":
+		table.RemovePlan(id)
 	}
 }
 
@@ -211,6 +215,9 @@ func decode(key string, value []byte) (any, error) {
 			SealKID: uint8(k.Cell.GetSealKid()), //nolint:gosec // a kid is one byte
 		}
 		entry, name = cell, "cell/"+cell.ID
+	case *tenancyv1.RouteEntry_Plan:
+		plan := edge.Plan{ID: k.Plan.GetPlan(), Weight: int(k.Plan.GetWeight())}
+		entry, name = plan, "plan/"+plan.ID
 	default:
 		if isOurs(key) {
 			return nil, errForeign
@@ -228,7 +235,7 @@ var errForeign = errors.New("the entry does not belong to its key")
 // isOurs reports whether the table holds what is under such keys.
 func isOurs(key string) bool {
 	kind, _, _ := strings.Cut(key, "/")
-	return slices.Contains([]string{"tenant", "domain", "app", "cell"}, kind)
+	return slices.Contains([]string{"tenant", "domain", "app", "cell", "plan"}, kind)
 }
 
 func tenantOf(r *tenancyv1.TenantRoute) (edge.Tenant, error) {

@@ -137,6 +137,10 @@ func cellEntry(kid uint32) (string, *tenancyv1.RouteEntry) {
 	}}
 }
 
+func planEntry(weight int32) (string, *tenancyv1.RouteEntry) {
+	return "plan/gold", &tenancyv1.RouteEntry{Kind: &tenancyv1.RouteEntry_Plan{Plan: &tenancyv1.PlanRoute{Plan: "gold", Weight: weight}}}
+}
+
 func (r *rig) set(key string, e *tenancyv1.RouteEntry) int64 {
 	r.Helper()
 	return r.tenancy.routes.Set(r, key, e)
@@ -174,7 +178,11 @@ func TestTableFollowsTheFeed(t *testing.T) {
 	}
 	r.set(tenantEntry("acme", "gold", 2))
 	r.set(appEntry("h:2"))
+	r.set(planEntry(7))
 	r.applied(r.set(cellEntry(2)))
+	if weight := r.client.Table().Weight("gold"); weight != 7 {
+		t.Errorf("the plan's weight is %d", weight)
+	}
 	if got, err := r.resolve("acme.test"); err != nil || got.Tenant.Plan != "gold" || got.Tenant.Generation != 2 || got.Upstream.HTTPAddress != "h:2" {
 		t.Errorf("after changes: %+v, %v", got, err)
 	}
@@ -190,9 +198,10 @@ func TestTableFollowsTheFeed(t *testing.T) {
 	key, _ := tenantEntry("acme", "", 0)
 	r.set(key, nil)
 	r.set("app/notes", nil)
+	r.set("plan/gold", nil)
 	r.applied(r.set("cell/cell-1", nil))
 	table := r.client.Table()
-	if tenants, domains := table.Counts(); tenants != 0 || domains != 0 || table.Cell("cell-1") != nil || r.client.Table().Revision() != 11 {
+	if tenants, domains := table.Counts(); tenants != 0 || domains != 0 || table.Cell("cell-1") != nil || table.Weight("gold") != 0 || r.client.Table().Revision() != 13 {
 		t.Errorf("%d tenants and %d domains are left at %d", tenants, domains, table.Revision())
 	}
 }

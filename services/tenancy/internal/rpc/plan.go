@@ -15,6 +15,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/mask"
 	"github.com/rowhouse-platform/rowhouse/internal/page"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/fair"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/store"
 	"github.com/rowhouse-platform/rowhouse/services/tenancy/internal/wire"
 )
@@ -85,7 +86,7 @@ func (s *plans) CreatePlan(ctx context.Context, req *tenancyv1.CreatePlanRequest
 			return nil, err
 		}
 		stampPlan(tx, m)
-		return &tenancyv1.CreatePlanResponse{Plan: m}, wire.PublishPlan(tx, req.GetPlanId())
+		return &tenancyv1.CreatePlanResponse{Plan: m}, wire.PublishPlan(tx, m)
 	})
 }
 
@@ -106,6 +107,9 @@ func completePlan(m *tenancyv1.Plan) error {
 	}
 	if m.GetLossPolicy() == 0 {
 		m.LossPolicy = tenancyv1.LossPolicy_LOSS_POLICY_SERVE
+	}
+	if m.GetWeight() == 0 {
+		m.Weight = fair.DefaultWeight
 	}
 	for _, f := range []struct {
 		field **durationpb.Duration
@@ -166,6 +170,9 @@ func (s *plans) UpdatePlan(ctx context.Context, req *tenancyv1.UpdatePlanRequest
 	return resp, err
 }
 
+// ownFields are the fields of a plan that the homes of its tenants know nothing of.
+var ownFields = []string{"display_name", "loss_policy", "retention", "weight"} //nolint:gochecknoglobals // a constant in all but syntax
+
 // update stores the plan; the worker has its tenants follow, of which one revision of a feed does not hold all.
 func (s *plans) update(ctx context.Context, tx *change.Tx, id string, m *tenancyv1.Plan, paths []string) error {
 	if err := completePlan(m); err != nil {
@@ -174,7 +181,7 @@ func (s *plans) update(ctx context.Context, tx *change.Tx, id string, m *tenancy
 	if err := store.UpdatePlan(ctx, tx, id, m); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(paths, func(p string) bool { return p != "display_name" && p != "loss_policy" && p != "retention" }) {
+	if slices.ContainsFunc(paths, func(p string) bool { return !slices.Contains(ownFields, p) }) {
 		if err := store.OwePlan(ctx, tx, id); err != nil {
 			return err
 		}
@@ -185,6 +192,9 @@ func (s *plans) update(ctx context.Context, tx *change.Tx, id string, m *tenancy
 		}
 	}
 	stampPlan(tx, m)
+	if slices.Contains(paths, "weight") {
+		return wire.PublishPlan(tx, m)
+	}
 	return nil
 }
 

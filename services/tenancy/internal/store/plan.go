@@ -17,7 +17,7 @@ import (
 )
 
 const selectPlan = `SELECT id, uid::text, display_name, models, default_model, statement_ms, lock_ms, idle_ms, retention_s,
-	loss, create_time, update_time, revision FROM registry.plan `
+	loss, weight, create_time, update_time, revision FROM registry.plan `
 
 func scanPlan(row pgx.CollectableRow) (*tenancyv1.Plan, error) {
 	var (
@@ -29,8 +29,8 @@ func scanPlan(row pgx.CollectableRow) (*tenancyv1.Plan, error) {
 		retention             int64
 		created, updated      time.Time
 	)
-	err := row.Scan(&id, &p.Uid, &p.DisplayName, &models, &model, &statement, &lock, &idle, &retention, &loss, &created,
-		&updated, &p.Revision)
+	err := row.Scan(&id, &p.Uid, &p.DisplayName, &models, &model, &statement, &lock, &idle, &retention, &loss, &p.Weight,
+		&created, &updated, &p.Revision)
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +99,12 @@ func ListPlans(ctx context.Context, q Querier, after string, limit int) ([]*tena
 // InsertPlan stores a new plan, of which the caller tells the feed; uid and times are set. Error: RESOURCE_EXISTS.
 func InsertPlan(ctx context.Context, q Querier, id string, p *tenancyv1.Plan) error {
 	_, err := q.Exec(ctx, `INSERT INTO registry.plan (id, uid, display_name, models, default_model, statement_ms, lock_ms,
-		idle_ms, retention_s, loss, create_time, update_time, publish_owed)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, false)`,
+		idle_ms, retention_s, loss, weight, create_time, update_time, publish_owed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12, $11, $11, false)`,
 		id, p.GetUid(), p.GetDisplayName(), numbersOf(p.GetAllowedModels()), int32(p.GetDefaultModel()),
 		p.GetStatementTimeout().AsDuration().Milliseconds(), p.GetLockTimeout().AsDuration().Milliseconds(),
 		p.GetIdleTransactionTimeout().AsDuration().Milliseconds(), int64(p.GetRetention().AsDuration().Seconds()),
-		int32(p.GetLossPolicy()), p.GetCreateTime().AsTime())
+		int32(p.GetLossPolicy()), p.GetCreateTime().AsTime(), p.GetWeight())
 	return exists(err, "plans/"+id)
 }
 
@@ -115,9 +115,17 @@ func CatalogOwed(ctx context.Context, q Querier) (owed bool, err error) {
 	return owed, err
 }
 
-// TakeOwedPlans locks the plans that the feed is owed, marks them as told and returns their ids.
-func TakeOwedPlans(ctx context.Context, q Querier) ([]string, error) {
-	return collect(ctx, q, pgx.RowTo[string], `UPDATE registry.plan SET publish_owed = false WHERE publish_owed RETURNING id`)
+// TakeOwedPlans locks the plans that the feeds are owed, marks them as told and returns them.
+func TakeOwedPlans(ctx context.Context, q Querier) ([]*tenancyv1.Plan, error) {
+	if _, err := q.Exec(ctx, `SELECT 1 FROM registry.plan WHERE publish_owed FOR UPDATE`); err != nil {
+		return nil, err
+	}
+	owed, err := collect(ctx, q, scanPlan, selectPlan+`WHERE publish_owed ORDER BY id`)
+	if err != nil {
+		return nil, err
+	}
+	_, err = q.Exec(ctx, `UPDATE registry.plan SET publish_owed = false WHERE publish_owed`)
+	return owed, err
 }
 
 // exists turns a violated primary key into RESOURCE_EXISTS.
@@ -134,11 +142,11 @@ func exists(err error, name string) error {
 // UpdatePlan stores a changed plan.
 func UpdatePlan(ctx context.Context, q Querier, id string, p *tenancyv1.Plan) error {
 	_, err := q.Exec(ctx, `UPDATE registry.plan SET display_name = $2, models = $3, default_model = $4, statement_ms = $5,
-		lock_ms = $6, idle_ms = $7, retention_s = $8, loss = $9, update_time = $10 WHERE id = $1`,
+		lock_ms = $6, idle_ms = $7, retention_s = $8, loss = $9, update_time = $10, weight = $11 WHERE id = $1`,
 		id, p.GetDisplayName(), numbersOf(p.GetAllowedModels()), int32(p.GetDefaultModel()),
 		p.GetStatementTimeout().AsDuration().Milliseconds(), p.GetLockTimeout().AsDuration().Milliseconds(),
 		p.GetIdleTransactionTimeout().AsDuration().Milliseconds(), int64(p.GetRetention().AsDuration().Seconds()),
-		int32(p.GetLossPolicy()), p.GetUpdateTime().AsTime())
+		int32(p.GetLossPolicy()), p.GetUpdateTime().AsTime(), p.GetWeight())
 	return err
 }
 

@@ -166,15 +166,21 @@ func PublishRegion(p Publisher, c *tenancyv1.Cell) error {
 	})
 }
 
-// PublishPlan tells the feed "tenants" of a plan.
-func PublishPlan(p Publisher, id string) error {
-	return p.Publish(FeedTenants, "plan/"+id, &tenancyv1.RouteEntry{
-		Kind: &tenancyv1.RouteEntry_Plan{Plan: &tenancyv1.PlanRoute{Plan: id}},
+// PublishPlan tells both feeds of a plan.
+func PublishPlan(p Publisher, m *tenancyv1.Plan) error {
+	id := strings.TrimPrefix(m.GetName(), "plans/")
+	return both(p, "plan/"+id, &tenancyv1.RouteEntry{
+		Kind: &tenancyv1.RouteEntry_Plan{Plan: &tenancyv1.PlanRoute{Plan: id, Weight: m.GetWeight()}},
 	})
 }
 
-// RemovePlan takes a plan out of the feed "tenants".
-func RemovePlan(p Publisher, id string) error { return p.Publish(FeedTenants, "plan/"+id, nil) }
+// RemovePlan takes a plan out of both feeds.
+func RemovePlan(p Publisher, id string) error {
+	if err := p.Publish(FeedRoutes, "plan/"+id, nil); err != nil {
+		return err
+	}
+	return p.Publish(FeedTenants, "plan/"+id, nil)
+}
 
 // PublishKey tells both feeds of a certified key.
 func PublishKey(p Publisher, id tenant.KeyID, certificate []byte) error {

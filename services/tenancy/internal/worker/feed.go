@@ -27,9 +27,9 @@ func (w *Worker) tellCatalog(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		for _, id := range plans {
-			tx.Audit("plans/" + id)
-			if err := wire.PublishPlan(tx, id); err != nil {
+		for _, p := range plans {
+			tx.Audit(p.GetName())
+			if err := wire.PublishPlan(tx, p); err != nil {
 				return nil, err
 			}
 		}
