@@ -23,7 +23,7 @@ const RequestIDHeader = "Rowhouse-Request-Id"
 // Problem is a problem document, RFC 9457, with the members that our errors add.
 type Problem struct {
 	// Type is "about:blank", since Reason and Domain say which problem it is; of a limit that
-	// is reached, or that cannot be checked, it is the registered type [TypeQuotaExceeded] or
+	// is reached, or that cannot be checked, and of an app that is too busy, it is the registered type [TypeQuotaExceeded] or
 	// [TypeReducedCapacity].
 	Type string `json:"type"`
 	// Title is the status in words.
@@ -116,7 +116,8 @@ func problemOf(r *http.Request, err error) (Problem, time.Duration) {
 		problem.Type = TypeQuotaExceeded
 		problem.ViolatedPolicies = append(problem.ViolatedPolicies, q.ID)
 	}
-	if f.Reason == fault.ReasonOverloaded || f.Reason == fault.ReasonLimiterBusy {
+	switch f.Reason {
+	case fault.ReasonOverloaded, fault.ReasonLimiterBusy, fault.ReasonCapacityReduced:
 		problem.Type = TypeReducedCapacity
 	}
 	for _, v := range f.Fields {

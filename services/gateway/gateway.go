@@ -8,6 +8,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -22,6 +23,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/fair"
 )
 
 // Config is the gateway's configuration file.
@@ -51,7 +53,41 @@ type Config struct {
 	Issuers []Issuer `yaml:"users,omitempty"`
 	// SelectorHeader is a header that names a tenant on shared hosts; default none.
 	SelectorHeader string `yaml:"selector_header,omitempty"`
+	// Share says how requests share each app.
+	Share Share `yaml:"share,omitempty"`
 }
+
+// Share says how the requests of all tenants share each app's processes in each cell, as far as this gateway sends them there.
+type Share struct {
+	// Width is how many requests an app has under way at a time, at most, until its answer begins. Default 1000.
+	Width int `yaml:"width,omitempty"`
+	// Least is the fewest that latency brings it down to. Default 64, and never more than Width; the same as Width for one
+	// that latency does not change.
+	Least int `yaml:"least,omitempty"`
+	// Queue is how many requests of one tenant wait for their turn. Default 64.
+	Queue int `yaml:"queue,omitempty"`
+	// Wait is how long one waits before the tenant with the longest queue loses one. Default 1s.
+	Wait time.Duration `yaml:"wait,omitempty"`
+	// Hold is how long a request counts as under way whose answer does not begin: long polls go on without a place. Default 1s.
+	Hold time.Duration `yaml:"hold,omitempty"`
+}
+
+// queue returns the configuration of the queues.
+func (s Share) queue() *fair.Config {
+	c := fair.Config{
+		Width: cmp.Or(s.Width, defaultWidth), Least: s.Least, Queue: s.Queue, Wait: s.Wait, Hold: cmp.Or(s.Hold, time.Second),
+	}
+	c.Least = cmp.Or(c.Least, min(defaultLeast, c.Width))
+	if c.Least == c.Width {
+		c.Least = 0
+	}
+	return &c
+}
+
+const (
+	defaultWidth = 1000
+	defaultLeast = 64
+)
 
 // Certificate is a certificate of the front door.
 type Certificate struct {
@@ -99,6 +135,9 @@ func (c Config) Validate() error {
 		return errors.New("state, kek, trust_roots and database are required")
 	case c.Tenancy.Address == "" || c.Settings.Address == "" || c.Quota.Address == "":
 		return errors.New("tenancy, config and quota need an address")
+	}
+	if err := c.Share.queue().Validate(); err != nil {
+		return fmt.Errorf("share: %w", err)
 	}
 	return c.Process.Validate()
 }

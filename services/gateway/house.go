@@ -250,7 +250,7 @@ func (h *house) openDoors(ctx context.Context) error {
 		Changed:  h.trust.Watch, Standing: h.standing,
 		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand, Own: h.looks.serve,
 		Preview: front.Preview{Cookie: brands.Cookie, Private: brands.Private},
-		Flags:   h.flags, Observe: h.looks.observe,
+		Flags:   h.flags, Observe: h.looks.observe, Share: h.c.Share.queue(),
 		Tracer: h.p.Telemetry.TracerProvider().Tracer(scope), Log: h.p.Log,
 		Meter: h.p.Telemetry.MeterProvider().Meter(scope),
 	})

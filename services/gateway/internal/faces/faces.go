@@ -176,7 +176,7 @@ func keyOf(status int, reason string) string {
 		return "suspended"
 	case fault.ReasonTenantDeleted:
 		return "closed"
-	case fault.ReasonRateLimitExceeded:
+	case fault.ReasonRateLimitExceeded, fault.ReasonCapacityReduced:
 		return "busy"
 	case fault.ReasonTenantNotReady:
 		return "maintenance"

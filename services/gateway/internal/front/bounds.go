@@ -152,6 +152,13 @@ func (b *pacedBody) excuse(d time.Duration) {
 	b.began = b.began.Add(d)
 }
 
+// taken is how much of it was read.
+func (b *pacedBody) taken() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.read
+}
+
 // end leaves the deadline that the last read had: the server reads the rest under it.
 func (b *pacedBody) end() {
 	b.mu.Lock()

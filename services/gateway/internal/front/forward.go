@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -41,10 +42,19 @@ func (v *visit) forward() error {
 	if v.grpc {
 		address = v.route.Upstream.GRPCAddress
 	}
-	res, err := v.h.c.Upstream.RoundTrip(out, address, v.route.Upstream.SPIFFEID, v.grpc)
+	turn, err := v.turn(ctx)
 	if err != nil {
 		return err
 	}
+	defer turn.drop() // also after a panic
+	began := time.Now()
+	res, err := v.h.c.Upstream.RoundTrip(out, address, v.route.Upstream.SPIFFEID, v.grpc)
+	v.usage.InFlight = time.Since(began)
+	if err != nil {
+		v.usage.Delayed = turn.drop()
+		return err
+	}
+	v.usage.Delayed = v.leave(turn, began)
 	defer func() { _ = res.Body.Close() }()
 	if err := v.spoiled(nil); err != nil { // the app may have answered the half of it
 		return err
@@ -256,6 +266,7 @@ func (v *visit) copyBody(ctx context.Context, res *http.Response) error {
 	for {
 		n, err := res.Body.Read(buf[:])
 		if n > 0 {
+			v.usage.Out += int64(n)
 			if drip != nil {
 				if err := drip(ctx, n); err != nil {
 					return fmt.Errorf("wait for the limit of bytes: %w", err)

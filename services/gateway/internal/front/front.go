@@ -2,7 +2,7 @@
 //
 // A request's way is: strict head → which tenant (package edge) → the customer's
 // token, if issuers are configured → the tenant's context (package mint) → the
-// tenant's rate → the app. Nothing on this way asks another service, except for a
+// tenant's rate → its turn among the tenants who want the app → the app. Nothing on this way asks another service, except for a
 // lease of tokens once in a while. Start at [Handler].
 package front
 
@@ -29,6 +29,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/fair"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanthttp"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/edge"
@@ -86,6 +87,10 @@ type Config struct {
 	// Observe is told of each request of a tenant that its app or we had to answer how that went, and how long it took since
 	// the request had come. What we refuse, and what a client spoiled, tells of nobody but the client. Optional.
 	Observe func(tc tenant.Context, status int, took time.Duration)
+	// Share says how requests share the processes of each app, in each cell. Optional: without it only Bounds hold.
+	Share *fair.Config
+	// Used is told what each request of a tenant took, at its end. Optional.
+	Used func(tc tenant.Context, u Usage)
 	// Tracer makes spans, Meter measures requests. Without a Meter nothing is measured.
 	Tracer trace.Tracer
 	Meter  metric.Meter
@@ -99,6 +104,7 @@ type Handler struct {
 	crowd   crowd
 	streams crowd // of flags
 	metrics *metrics
+	queues  *queues
 	sampler sampler
 	hygiene *edge.Hygiene
 	faces   *faces.Writer
@@ -125,8 +131,12 @@ func New(c Config) (*Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metrics of the front door: %w", err)
 	}
+	q, err := newQueues(c.Share, c.Meter)
+	if err != nil {
+		return nil, err
+	}
 	return &Handler{
-		c: c, hygiene: edge.NewHygiene(c.Selector), faces: faces.New(), metrics: m,
+		c: c, queues: q, hygiene: edge.NewHygiene(c.Selector), faces: faces.New(), metrics: m,
 		root: []trace.SpanStartOption{trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer)},
 	}, nil
 }
@@ -147,6 +157,7 @@ type visit struct {
 	token string
 	tc    tenant.Context
 	span  trace.Span
+	usage Usage
 }
 
 // ServeHTTP answers one request.
@@ -156,6 +167,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, span := h.start(r)
 	v.span = span
 	defer span.End()
+	defer v.used()
 	w.Header()[tenanthttp.RequestIDHeader] = []string{v.id}
 	ctx, err := v.admit(ctx)
 	v.r = r.WithContext(ctx) //nolint:contextcheck // made from the request's own
@@ -369,6 +381,7 @@ func (v *visit) refuse(err error) {
 	v.span.SetStatus(codes.Error, reason)
 	v.h.sampler.log(v.r.Context(), v.h.c.Log, "reason", reason, "error", err, "request_id", v.id, "host", v.r.Host)
 	v.measure(tenanthttp.Status(err), reason)
+	v.usage.Refused = forWant(reason)
 	if v.flags {
 		v.dismiss()
 		v.h.c.Flags.Refuse(v.w, v.r, err)
