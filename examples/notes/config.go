@@ -38,6 +38,8 @@ type Config struct {
 	// Tenancy and Config are the services that the app follows.
 	Tenancy Peer `yaml:"tenancy"`
 	Config  Peer `yaml:"config"`
+	// Quota is told what tenants take of the database. Default: nobody is.
+	Quota Peer `yaml:"quota,omitempty"`
 	// Renewal are gateways' gRPC APIs, the nearest first, that renew the contexts of streams; tenancy is asked when
 	// none of them answers. With none, streams end within a minute when tenancy is lost. Default: none.
 	Renewal []Peer `yaml:"renewal,omitempty"`

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/exaring/otelpgx"
@@ -23,6 +24,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
+	"github.com/rowhouse-platform/rowhouse/sdk/shares"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb/cell"
@@ -81,6 +83,7 @@ type app struct {
 	look      func(ctx context.Context) Look
 	settings  func(ctx context.Context) Settings
 	observe   grpc.UnaryServerInterceptor
+	shares    *shares.Meter
 	closers   []func()
 }
 
@@ -92,7 +95,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("telemetry: %w", err)
 	}
 	defer func() { err = errors.Join(err, a.close(context.WithoutCancel(ctx))) }()
-	for _, part := range []func(context.Context) error{a.identify, a.follow, a.open, a.configure} {
+	for _, part := range []func(context.Context) error{a.identify, a.follow, a.report, a.open, a.configure} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -164,6 +167,25 @@ func (a *app) dial(p Peer) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
+// report tells quota what tenants take of the database, for its report on noisy neighbours.
+func (a *app) report(ctx context.Context) error {
+	a.shares = shares.New()
+	if a.c.Quota.Address == "" {
+		return nil
+	}
+	conn, err := a.dial(a.c.Quota)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var reporting sync.WaitGroup
+	reporting.Go(func() {
+		_ = a.shares.Report(ctx, shares.Config{Quota: conn, Replica: a.c.Replica, Log: a.telemetry.Logger()}) // both are there
+	})
+	a.closers = append(a.closers, func() { cancel(); reporting.Wait() })
+	return nil
+}
+
 // open opens the database handle.
 func (a *app) open(ctx context.Context) error {
 	dsn, err := secret(a.c.Database)
@@ -172,7 +194,7 @@ func (a *app) open(ctx context.Context) error {
 	}
 	a.db, err = tenantdb.Open(ctx, tenantdb.Config{
 		App: name, Cells: map[string]tenantdb.Cell{a.c.Cell: {DSN: dsn}}, Clock: a.clock,
-		Tracer: otelpgx.NewTracer(otelpgx.WithTracerProvider(a.telemetry.TracerProvider())),
+		Tracer: otelpgx.NewTracer(otelpgx.WithTracerProvider(a.telemetry.TracerProvider())), Used: a.shares.Database,
 	})
 	if err == nil {
 		a.closers = append(a.closers, a.db.Close)

@@ -101,7 +101,7 @@ func viewerPermissions() []string {
 		"config.rollouts.get", "config.rollouts.list",
 		"config.webhooks.get", "config.webhooks.list",
 		"quota.entitlements.get", "quota.entitlements.list",
-		"quota.limits.get", "quota.limits.list",
+		"quota.limits.get", "quota.limits.list", "quota.noisyTenants.list",
 		"quota.quotas.get", "quota.quotas.list",
 		"quota.rateLimits.get", "quota.rateLimits.list",
 		"quota.meters.get", "quota.meters.list", "quota.usage.get",
@@ -184,7 +184,7 @@ func workloadPermissions() map[string][]string {
 	return map[string][]string{
 		RoleGateway: {
 			"config.brands.serve", "config.clientKeys.watch", "config.rollouts.report", "config.settings.watch",
-			"quota.leases.grant", "quota.leases.return", "quota.limits.watch",
+			"quota.leases.grant", "quota.leases.return", "quota.limits.watch", "quota.shares.report",
 			"quota.slots.acquire", "quota.slots.release", "quota.slots.renew",
 			"tenancy.contextKeys.certify", "tenancy.contexts.refresh", "tenancy.routes.watch", "tenancy.tenants.watch",
 		},
@@ -192,7 +192,7 @@ func workloadPermissions() map[string][]string {
 		RoleQuota:  {"tenancy.tenants.watch"},
 		RoleApp: {
 			"config.rollouts.report", "config.settings.watch",
-			"quota.leases.grant", "quota.leases.return", "quota.limits.watch",
+			"quota.leases.grant", "quota.leases.return", "quota.limits.watch", "quota.shares.report",
 			"quota.slots.acquire", "quota.slots.release", "quota.slots.renew",
 			"tenancy.contexts.mint", "tenancy.contexts.refresh", "tenancy.tenants.watch",
 		},

@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
 // Pooler says what stands between the service and PostgreSQL.
@@ -81,6 +83,9 @@ type Config struct {
 	// Metrics, when set, takes the measures of [Stats] by OpenTelemetry's conventions for
 	// database clients (db.client.connection.*), by cell.
 	Metrics metric.MeterProvider
+	// Used, when set, is told of the work of databases for each tenant, statement by statement, and of how long others waited for
+	// its connections; see package shares. It must not block and may be called by many goroutines.
+	Used func(tc tenant.Context, u Use)
 	// TokenKey seals the tokens of package readtoken: 32 random bytes that all processes of the
 	// app share and no others know. Nil makes a new key, so that a token is read by this process
 	// only. A new key costs no more than reads from the primary for the tokens of the old one.
@@ -92,6 +97,17 @@ type Config struct {
 	// refused ([ErrSeal]) and SQL that ran without a tenant ([ErrNoContext]). It must
 	// not block and may be called by many goroutines.
 	Alarm func(ctx context.Context, err error)
+}
+
+// Use is what a statement, or the use of a connection, took.
+type Use struct {
+	// Took is the time from sending a statement, or several together, to the end of the answer.
+	Took time.Duration
+	// Rows is how many rows it returned or changed.
+	Rows int64
+	// Delayed is how long other tenants' calls waited because of a connection: the time that it was held for each that waited
+	// when it was given back, in equal parts for all who held one.
+	Delayed time.Duration
 }
 
 func (c *Config) check() error {

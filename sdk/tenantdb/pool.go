@@ -36,6 +36,8 @@ type pool struct {
 	watch chan struct{}
 	// readers are nil without replicas.
 	readers *readers
+	// used is told how long others waited for a connection; may be nil.
+	used func(tenant.Context, Use)
 }
 
 // newPool keeps some connections from callers, as spare.
@@ -54,10 +56,10 @@ func newPool(name string, cell Cell, config *Config, spare int) (*pool, error) {
 	if _, named := parsed.RuntimeParams["application_name"]; !named {
 		parsed.RuntimeParams["application_name"] = config.App
 	}
-	parsed.Tracer = newTracer(config.Tracer)
+	parsed.Tracer = newTracer(config.Tracer, config.Used)
 	parsed.OnNotice = noteUnsafe
 	most := int(cmp.Or(cell.MaxConns, defaultConns))
-	return &pool{cell: name, slots: newSlots(most - spare), conns: newBackends(parsed, most), watch: make(chan struct{}, 1)}, nil
+	return &pool{cell: name, slots: newSlots(most - spare), conns: newBackends(parsed, most), watch: make(chan struct{}, 1), used: config.Used}, nil
 }
 
 // place is where the rows of a call's tenant are.
@@ -88,6 +90,9 @@ type lease struct {
 	*backend
 	pool *pool
 	uid  tenant.UID
+	// of is the tenant, and since when the connection is its; only where somebody is told.
+	of    tenant.Context
+	since time.Time
 }
 
 // acquire waits for a slot of the tenant's, at most admissionWait, and takes a connection to
@@ -107,12 +112,21 @@ func (at place) acquire(ctx context.Context) (lease, error) {
 		}
 		return lease{}, unreachable(err)
 	}
-	return lease{b, at.pool, uid}, nil
+	l := lease{backend: b, pool: at.pool, uid: uid}
+	if at.pool.used != nil {
+		l.of, l.since = at.tenant, time.Now()
+	}
+	return l, nil
 }
 
 // release gives the connection back; one that is in a transaction or in the middle of an
 // answer is closed. What enter() set ended with the transaction.
 func (l lease) release() {
+	if !l.since.IsZero() {
+		if others, held := l.pool.slots.others(l.uid); others > 0 {
+			l.pool.used(l.of, Use{Delayed: time.Since(l.since) * time.Duration(others) / time.Duration(held)})
+		}
+	}
 	l.pool.conns.give(l.backend, func() { l.pool.slots.give(l.uid) })
 }
 
@@ -152,6 +166,6 @@ func (p *pool) ping(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lease{b, p, nobody}.release()
+	lease{backend: b, pool: p, uid: nobody}.release()
 	return nil
 }

@@ -132,6 +132,19 @@ func (s *slots) forget(uid tenant.UID) {
 	}
 }
 
+// others is how many calls of other tenants wait, and how many hold a slot, the tenant's among them.
+func (s *slots) others(uid tenant.UID) (waiting, held int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for other, c := range s.claims {
+		held += c.held
+		if other != uid {
+			waiting += len(c.calls)
+		}
+	}
+	return waiting, max(held, 1)
+}
+
 // grant gives what is free to those whose turn it is.
 func (s *slots) grant() {
 	for s.free > 0 {

@@ -19,14 +19,15 @@ type tracer struct {
 	batch   pgx.BatchTracer
 	prepare pgx.PrepareTracer
 	connect pgx.ConnectTracer
+	used    func(tenant.Context, Use) // told what statements took; may be nil
 }
 
 // newTracer returns nil, not a tracer without a target, when there is nothing to call.
-func newTracer(to pgx.QueryTracer) pgx.QueryTracer {
-	if to == nil {
+func newTracer(to pgx.QueryTracer, used func(tenant.Context, Use)) pgx.QueryTracer {
+	if to == nil && used == nil {
 		return nil
 	}
-	t := &tracer{query: to}
+	t := &tracer{query: to, used: used}
 	t.batch, _ = to.(pgx.BatchTracer)
 	t.prepare, _ = to.(pgx.PrepareTracer)
 	t.connect, _ = to.(pgx.ConnectTracer)
@@ -75,19 +76,61 @@ func describe(parent, ctx context.Context) context.Context {
 	return ctx
 }
 
+// work is a statement, or several together, under way.
+type work struct {
+	began time.Time
+	rows  int64
+}
+
+// workKey is where a statement's context has its work.
+type workKey struct{}
+
+// begin notes when a statement was sent, where somebody is told.
+func (t *tracer) begin(ctx context.Context) context.Context {
+	if t.used == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, workKey{}, &work{began: time.Now()})
+}
+
+// end tells what it took.
+func (t *tracer) end(ctx context.Context, rows int64) {
+	s, ok := ctx.Value(workKey{}).(*work)
+	if !ok || s.began.IsZero() {
+		return
+	}
+	if tc, err := tenant.FromContext(ctx); err == nil {
+		t.used(tc, Use{Took: time.Since(s.began), Rows: s.rows + rows})
+	}
+	s.began = time.Time{}
+}
+
+// ours reports whether a statement of a batch is not the caller's.
+func ours(sql string) bool {
+	return sql == enterSQL || sql == awaitSQL || sql == positionSQL
+}
+
 // waitKey is where a call's context says how long it waited for a connection.
 type waitKey struct{}
 
 func (t *tracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	ctx = t.begin(ctx)
+	if t.query == nil {
+		return ctx
+	}
 	data.Args = nil
 	return describe(ctx, t.query.TraceQueryStart(ctx, conn, data))
 }
 
 func (t *tracer) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryEndData) {
-	t.query.TraceQueryEnd(ctx, conn, data)
+	t.end(ctx, data.CommandTag.RowsAffected())
+	if t.query != nil {
+		t.query.TraceQueryEnd(ctx, conn, data)
+	}
 }
 
 func (t *tracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	ctx = t.begin(ctx)
 	if t.batch == nil {
 		return ctx
 	}
@@ -100,6 +143,9 @@ func (t *tracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.T
 }
 
 func (t *tracer) TraceBatchQuery(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchQueryData) {
+	if s, ok := ctx.Value(workKey{}).(*work); ok && !ours(data.SQL) {
+		s.rows += data.CommandTag.RowsAffected()
+	}
 	if t.batch != nil {
 		data.Args = nil
 		t.batch.TraceBatchQuery(ctx, conn, data)
@@ -107,6 +153,7 @@ func (t *tracer) TraceBatchQuery(ctx context.Context, conn *pgx.Conn, data pgx.T
 }
 
 func (t *tracer) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
+	t.end(ctx, 0)
 	if t.batch != nil {
 		t.batch.TraceBatchEnd(ctx, conn, data)
 	}

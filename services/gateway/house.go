@@ -26,6 +26,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
+	"github.com/rowhouse-platform/rowhouse/sdk/shares"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/trust"
 	"github.com/rowhouse-platform/rowhouse/services/gateway/internal/brands"
@@ -54,6 +55,7 @@ type house struct {
 	trust   *tenant.Trust
 	limits  *feed.Feed
 	looks   *looks
+	shares  *shares.Meter
 	flags   *flagDoor
 	minter  *mint.Minter
 	keeper  *mint.Keeper
@@ -190,6 +192,10 @@ func (h *house) followQuota(ctx context.Context) error {
 	}
 	h.close(h.limits.Close)
 	h.looks = &looks{}
+	h.shares = shares.New()
+	h.background(func(ctx context.Context) error {
+		return h.shares.Report(ctx, shares.Config{Quota: conn, Replica: h.c.Replica, Log: h.p.Log})
+	})
 	quota := limits.Remote(conn, h.c.Replica)
 	h.looks.limiter = limits.New(limits.Config{Granter: quota, Slots: quota, Policies: store, Clock: h.p.Clock, Log: h.p.Log})
 	h.background(h.looks.limiter.Run)
@@ -250,7 +256,7 @@ func (h *house) openDoors(ctx context.Context) error {
 		Changed:  h.trust.Watch, Standing: h.standing,
 		Limits: h.looks.limiter, Upstream: h.pool, Selector: h.c.SelectorHeader, Brand: h.looks.brand, Own: h.looks.serve,
 		Preview: front.Preview{Cookie: brands.Cookie, Private: brands.Private},
-		Flags:   h.flags, Observe: h.looks.observe, Share: h.c.Share.queue(),
+		Flags:   h.flags, Observe: h.looks.observe, Share: h.c.Share.queue(), Used: h.used,
 		Tracer: h.p.Telemetry.TracerProvider().Tracer(scope), Log: h.p.Log,
 		Meter: h.p.Telemetry.MeterProvider().Meter(scope),
 	})
@@ -271,6 +277,18 @@ func (h *house) openDoors(ctx context.Context) error {
 		h.listening(doors.addresses())
 	}
 	return nil
+}
+
+// used counts what a request took, for the report on noisy neighbours.
+func (h *house) used(tc tenant.Context, u front.Usage) {
+	took := []shares.Took{
+		{Resource: shares.Requests, Amount: 1}, {Resource: shares.InFlight, Amount: u.InFlight.Microseconds()},
+		{Resource: shares.Bytes, Amount: u.In + u.Out}, {Resource: shares.Delay, Amount: u.Delayed.Microseconds()},
+	}
+	if u.Refused {
+		took = append(took, shares.Took{Resource: shares.Refusals, Amount: 1})
+	}
+	h.shares.Add(tc, took...)
 }
 
 // observe lets metrics say how old what the gateway knows is.

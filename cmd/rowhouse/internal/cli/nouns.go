@@ -150,6 +150,7 @@ func tenants() noun {
 				name: "undelete", rpc: "UndeleteTenant", short: "Restore a deleted tenant", fields: named(tenantForm),
 				example: "rowhouse tenants undelete acme --reason \"deleted by mistake\"",
 			},
+			noisyTenants(),
 		},
 	}
 }

@@ -185,6 +185,7 @@ func (w writer) app() map[string]any {
 		"cell":     cellName, "audience_bit": 16, "replica": appName + "-1", "state": file(appName, "copy"),
 		"trust_roots": file("keys", "trust-root.pub"), "gateways": []string{w.ids["gateway"].String()},
 		"tenancy": follow("tenancy"), "config": follow("config"), "otlp": w.otlp,
+		"quota":   map[string]any{"address": loopback(w.p.GRPC["quota"]), "identity": w.ids["quota"].String()},
 		"renewal": []map[string]any{{"address": loopback(w.p.GRPC["gateway"]), "identity": w.ids["gateway"].String()}},
 	}
 }

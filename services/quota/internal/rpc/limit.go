@@ -23,6 +23,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/trust"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/meter"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/store"
 )
@@ -35,6 +36,8 @@ type Config struct {
 	Pool *pgxpool.Pool
 	// Trust knows the tenants by name.
 	Trust *tenant.Trust
+	// Catalog knows the weights of plans.
+	Catalog *trust.Catalog
 	// Verifier checks the contexts that asks carry.
 	Verifier *tenant.Verifier
 	// Feeds serves the feed of limits.
@@ -54,6 +57,7 @@ func Register(s *grpc.Server, c Config) {
 	quotav1.RegisterEntitlementServiceServer(s, &entitlementService{Config: c})
 	quotav1.RegisterEntitlementAdminServiceServer(s, newEntitlementAdminService(c))
 	registerMeters(s, c)
+	quotav1.RegisterReportServiceServer(s, &reportService{Config: c})
 }
 
 // limitService serves LimitService.
