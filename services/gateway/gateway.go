@@ -61,7 +61,7 @@ type Config struct {
 type Share struct {
 	// Width is how many requests an app has under way at a time, at most, until its answer begins. Default 1000.
 	Width int `yaml:"width,omitempty"`
-	// Least is the fewest that latency brings it down to. Default 64, and never more than Width; the same as Width for one
+	// Least is the fewest that latency brings it down to. Default 64, and never more than the width; the same as the width for one
 	// that latency does not change.
 	Least int `yaml:"least,omitempty"`
 	// Queue is how many requests of one tenant wait for their turn. Default 64.
