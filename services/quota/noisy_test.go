@@ -172,7 +172,7 @@ func TestReportersSpeakForThemselves(t *testing.T) {
 
 	// Without a good context of the tenant a line is left out: forged, expired, or for a presenter without the right.
 	got, err := gateway.ReportShares(t.Context(), report(
-		share(strings.Repeat("x", 100), amount(requests, 1)), share(r.token("acme", "business", expired), amount(requests, 1)),
+		share(strings.Repeat("x", 100), amount(requests, 1)), share(r.token("acme", "business", longAgo), amount(requests, 1)),
 		share(r.token("nobody", "free"), amount(requests, 1)), share(r.token("globex", "free"), amount(requests, 4))))
 	r.need(err)
 	if got.GetRefused() != 3 {
@@ -198,7 +198,7 @@ func TestReportersSpeakForThemselves(t *testing.T) {
 	}
 }
 
-func expired(c *tenant.Claims) {
+func longAgo(c *tenant.Claims) {
 	c.IssueTime, c.ExpireTime = c.IssueTime.Add(-time.Hour), c.ExpireTime.Add(-time.Hour)
 }
 
