@@ -101,7 +101,8 @@ func (q *Quota) Return(ctx context.Context, gives []lease.Give) error {
 	for i := range gives {
 		g := &gives[i]
 		in.Returns = append(in.Returns, &quotav1.LeaseReturn{
-			TenantContext: []byte(g.Token), Limit: g.Policy.Name, Key: g.Key[:], Tokens: g.Tokens, Tat: int64(g.TAT), LimitRevision: g.Policy.Revision,
+			TenantContext: []byte(g.Token), Limit: g.Policy.Name, Key: g.Key[:], Tokens: g.Tokens, Tat: int64(g.TAT),
+			LimitRevision: g.Policy.Revision,
 		})
 	}
 	if _, err := q.service.ReturnLeases(ctx, in); err != nil {

@@ -202,7 +202,6 @@ func (s *street) limit(tokens int64, period time.Duration, loss limits.Loss) {
 	s.Helper()
 	l, err := gcra.New(tokens, period, 0)
 	need(s, err)
-	s.quota.limit = l
 	s.store.SetPlatform(limits.Requests, &limits.Policy{Limit: l, Revision: 1, OnLoss: loss})
 }
 
@@ -237,12 +236,13 @@ func (s *standing) set(uid tenant.UID, why error) {
 	s.changed = nil
 }
 
-// quota lends from one cell.
+// quota lends from cells in memory.
 type quota struct {
-	mu    sync.Mutex
-	limit gcra.Limit
-	tat   gcra.Ticks
-	down  bool
+	mu     sync.Mutex
+	cells  map[lease.Key]gcra.Ticks
+	tokens map[string]int64 // granted, by limit
+	denied string
+	down   bool
 }
 
 func (q *quota) Grant(_ context.Context, asks []lease.Ask) ([]lease.Answer, int, error) {
@@ -253,17 +253,61 @@ func (q *quota) Grant(_ context.Context, asks []lease.Ask) ([]lease.Answer, int,
 	}
 	var answers []lease.Answer
 	for _, a := range asks {
-		g := q.limit.Grant(q.tat, gcra.At(time.Now()), a.Cells[0].Need, a.Cells[0].Want)
-		q.tat = g.TAT
-		answer := lease.Answer{Outcome: lease.Denied, Cells: []lease.CellAnswer{{
-			OK: g.OK, Tokens: g.Tokens, Lifetime: g.Lifetime, RetryAfter: g.RetryAfter, Remaining: g.Remaining, Revision: 1,
-		}}}
-		if g.OK {
-			answer.Outcome = lease.Granted
-		}
-		answers = append(answers, answer)
+		answers = append(answers, q.answer(a))
 	}
 	return answers, 1, nil
+}
+
+// answer charges the cells of an ask, all or none.
+func (q *quota) answer(a lease.Ask) lease.Answer {
+	out, after := lease.Answer{Outcome: lease.Granted}, make(map[lease.Key]gcra.Ticks)
+	for _, c := range a.Cells {
+		g := c.Policy.Limit.Grant(q.cells[c.Key], gcra.At(time.Now()), c.Need, c.Want)
+		if c.Policy.Name == q.denied {
+			g = gcra.Grant{RetryAfter: 6500 * time.Millisecond}
+		}
+		after[c.Key] = g.TAT
+		out.Cells = append(out.Cells, lease.CellAnswer{
+			OK: g.OK, Tokens: g.Tokens, Lifetime: g.Lifetime, RetryAfter: g.RetryAfter, Remaining: g.Remaining, Revision: 1,
+		})
+		if !g.OK {
+			out.Outcome = lease.Denied
+		}
+	}
+	for i, c := range a.Cells {
+		if out.Outcome == lease.Granted {
+			q.charge(c, after[c.Key], out.Cells[i].Tokens)
+		}
+	}
+	return out
+}
+
+func (q *quota) charge(c lease.CellAsk, tat gcra.Ticks, tokens int64) {
+	if q.cells == nil {
+		q.cells, q.tokens = make(map[lease.Key]gcra.Ticks), make(map[string]int64)
+	}
+	q.cells[c.Key] = tat
+	q.tokens[c.Policy.Name] += tokens
+}
+
+// keys are the cells that were charged, spent the tokens of a limit.
+func (q *quota) keys() []lease.Key {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Collect(maps.Keys(q.cells))
+}
+
+func (q *quota) spent(limit string) int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.tokens[limit]
+}
+
+// deny has a limit deny from now on.
+func (q *quota) deny(limit string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.denied = limit
 }
 
 func (q *quota) Return(context.Context, []lease.Give) error { return nil }

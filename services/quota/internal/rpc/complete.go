@@ -80,9 +80,6 @@ func concurrency(l *quotav1.Limit) error {
 	if d := l.GetPeriod().AsDuration(); d < minTTL || d > maxTTL {
 		return badField("limit.period", "is 1 s to 24 h of a limit of concurrency: how long a holder may be silent")
 	}
-	if b := l.GetBurst(); b != 0 && b != max(l.GetTokens(), 1) {
-		return badField("limit.burst", "is not for limits of concurrency")
-	}
 	l.Burst = max(l.GetTokens(), 1)
 	if len(l.GetCosts()) > 0 {
 		return badField("limit.costs", "are not for limits of concurrency")
