@@ -276,10 +276,12 @@ func showPlacement(a *app, c *cobra.Command, i *invocation) error {
 
 func limits() noun {
 	return noun{
-		name: "limits", short: "Rate limits of plans and tenants", service: "rowhouse.quota.v1.LimitService",
-		long: "Rate limits by layer: a tenant's limit replaces its plan's of the same id, and a plan's the platform's.\n" +
-			"A layer is written platform, plans/<plan> or <tenant>.",
-		columns: "LIMIT=name@limits TOKENS=tokens PERIOD=period BURST=burst LOSS=on_store_loss UPDATED=update_time",
+		name: "limits", short: "Limits of plans and tenants", service: "rowhouse.quota.v1.LimitService",
+		long: "Limits by layer: a tenant's limit replaces its plan's of the same id, and a plan's the platform's.\n" +
+			"All limits of a resource that match a call are charged together, or none is.\n" +
+			"A layer is written platform, plans/<plan> or <tenant>. Matches and costs are set with --file.",
+		columns: "LIMIT=name@limits RESOURCE=resource KIND=kind TOKENS=tokens PERIOD=period BURST=burst BY=dimensions MODE=mode " +
+			"LOSS=on_store_loss ENDS=expire_time UPDATED=update_time",
 		verbs: []verb{
 			{
 				name: "list", rpc: "ListLimits", short: "List the limits that a layer sets", fields: []field{{"parent", "{layer}"}},
@@ -297,8 +299,17 @@ func limits() noun {
 					{path: "limit.period", usage: "the period"},
 					{path: "limit.burst", usage: "how many an idle tenant may spend at once"},
 					{path: "limit.on_store_loss", usage: "what happens while quota cannot be reached"},
+					{path: "limit.kind", usage: "what it bounds; fixed once it is made"},
+					{path: "limit.resource", usage: "what is spent, such as bytes-out; the limit's id when empty"},
+					{path: "limit.scope", usage: "who shares what is left"},
+					{path: "limit.dimensions", usage: "what has a cell for each of its values, such as user,route"},
+					{path: "limit.mode", usage: "whether it refuses"},
+					{path: "limit.on_change", usage: "what becomes of what is spent when it changes"},
+					{path: "limit.expire_time", usage: "when it ends by itself"},
+					{path: "limit.max_cells", usage: "how many values of its dimensions there may be at a time"},
 				},
-				example: "rowhouse limits set acme requests --tokens 500 --period 1s --burst 1000",
+				example: "rowhouse limits set acme requests --tokens 500 --period 1s --burst 1000\n" +
+					"rowhouse limits set plans/free per-user --resource requests --dimensions user --tokens 10 --period 1s --mode shadow",
 			},
 			{
 				name: "delete", rpc: "DeleteLimit", short: "Remove a limit, so that the layer above holds", fields: named(limitForm),
@@ -306,8 +317,13 @@ func limits() noun {
 			},
 			{
 				name: "explain", rpc: "ExplainLimits", short: "Show which limits hold for a tenant, and why", fields: []field{{"parent", tenantForm}},
-				columns: "LIMIT=limit.name@limits TOKENS=limit.tokens PERIOD=limit.period BURST=limit.burst FROM=source REPLACES=shadowed",
-				example: "rowhouse limits explain acme",
+				flags: []flag{
+					{path: "resource", usage: "only what a call of this resource is charged to"},
+					{path: "dimensions", usage: "of the call, such as method=POST,route=notes"},
+				},
+				columns: "LIMIT=limit.name@limits RESOURCE=limit.resource TOKENS=limit.tokens PERIOD=limit.period BURST=limit.burst COST=cost " +
+					"FROM=source REPLACES=shadowed ENDED=expired",
+				example: "rowhouse limits explain acme\nrowhouse limits explain acme --resource requests --dimensions method=POST",
 			},
 		},
 	}
