@@ -17,6 +17,7 @@ func scopes() map[string]string {
 	return map[string]string{
 		"README.md":               "ctx context.Context, db *tenantdb.DB",
 		"docs/guides/flags.md":    "ctx context.Context, store *settings.Store",
+		"docs/guides/fairness.md": "ctx context.Context, queue *fair.Queue, tc tenant.Context, conn *grpc.ClientConn, replica string, cells map[string]tenantdb.Cell",
 		"docs/guides/secrets.md":  "ctx context.Context, store *settings.Store, conn *grpc.ClientConn",
 		"docs/guides/rollouts.md": "store *settings.Store, options []grpc.ServerOption",
 		"docs/guides/brands.md":   "ctx context.Context, store *settings.Store, brand settings.Brand, name, link string",
@@ -33,6 +34,7 @@ func unscoped() map[string]string {
 }
 
 const imported = `"context"; "google.golang.org/grpc"; "github.com/rowhouse-platform/rowhouse/sdk/flags"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/fair"; "github.com/rowhouse-platform/rowhouse/sdk/shares"; "github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/mail"; "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"`
 
