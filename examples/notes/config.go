@@ -43,6 +43,8 @@ type Config struct {
 	// Renewal are gateways' gRPC APIs, the nearest first, that renew the contexts of streams; tenancy is asked when
 	// none of them answers. With none, streams end within a minute when tenancy is lost. Default: none.
 	Renewal []Peer `yaml:"renewal,omitempty"`
+	// Jobs is how imports run; without it there are none. Default: none.
+	Jobs *Jobs `yaml:"jobs,omitempty"`
 	// OTLP is where telemetry goes, empty for nowhere.
 	OTLP string `yaml:"otlp,omitempty"`
 }
@@ -61,6 +63,16 @@ type Peer struct {
 	Identity identity.ID `yaml:"identity"`
 	// FeedKeys holds the public keys that sign its feed; of services that the app follows.
 	FeedKeys string `yaml:"feed_keys,omitempty"`
+}
+
+// Jobs is how this process runs imports.
+type Jobs struct {
+	// Database is a file with the connection string of the queue's own database. See: notes migrate-jobs.
+	Database string `yaml:"database"`
+	// Workers is how many imports this process works at a time. Default 1.
+	Workers int `yaml:"workers,omitempty"`
+	// Share is the part of its time in which a worker works, above 0 and up to 1. Default 0.25.
+	Share float64 `yaml:"share,omitempty"`
 }
 
 // Load reads a configuration file; unknown keys are errors.

@@ -83,13 +83,21 @@ type site struct {
 	notes *Notes
 	look  func(ctx context.Context) Look
 	page  *template.Template
+
+	imports *Imports // nil without any
 }
+
+// Option adds to what [Handler] serves.
+type Option func(*site)
 
 // Handler returns the HTTP API and the page. look tells how the context's tenant
 // looks. It expects a verified tenant context in every request: see
 // [tenanthttp.Handler].
-func Handler(n *Notes, look func(ctx context.Context) Look) http.Handler {
+func Handler(n *Notes, look func(ctx context.Context) Look, options ...Option) http.Handler {
 	s := &site{notes: n, look: look, page: template.Must(template.New("page").Parse(page))}
+	for _, o := range options {
+		o(s)
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /notes", s.answer(s.list))
 	mux.HandleFunc("POST /notes", s.answer(s.create))
@@ -98,6 +106,7 @@ func Handler(n *Notes, look func(ctx context.Context) Look) http.Handler {
 	mux.HandleFunc("DELETE /notes/{id}", s.answer(s.remove))
 	mux.HandleFunc("GET /{$}", s.show)
 	mux.HandleFunc("POST /{$}", s.post)
+	s.routeImports(mux)
 	mux.HandleFunc("/", s.nothing)
 	s.hole(mux)
 	return mux
@@ -200,6 +209,10 @@ type view struct {
 	Notes   []*notesv1.Note
 	Problem string // why what was asked for was not done; empty when it was
 	Title   string // what was typed and not taken
+
+	CanImport bool
+	Imports   []*notesv1.Import
+	Live      bool // one of them goes on: the page looks again
 }
 
 // show writes the page.
@@ -234,6 +247,11 @@ func (s *site) render(w http.ResponseWriter, r *http.Request, refusal *fault.Err
 	}
 	v := view{Tenant: tc.ID().String(), Plan: tc.Plan(), Prefix: r.Header.Get("X-Forwarded-Prefix"), Notes: notes}
 	v.Look, v.Sheet = s.look(r.Context()).below(v.Prefix)
+	v.CanImport = s.imports != nil
+	if v.Imports, v.Live, err = s.recent(r); err != nil {
+		tenanthttp.WriteProblem(w, r, err)
+		return
+	}
 	status := http.StatusOK
 	if refusal != nil {
 		v.Problem, v.Title, status = refusal.Message, r.PostForm.Get("title"), tenanthttp.Status(refusal)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/rowhouse-platform/rowhouse/sdk/flags"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
+	"github.com/rowhouse-platform/rowhouse/sdk/jobs"
 	"github.com/rowhouse-platform/rowhouse/sdk/keyfile"
 	"github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/shares"
@@ -42,6 +43,7 @@ const (
 	headTimeout = 10 * time.Second
 	idleTimeout = time.Minute
 	drainTime   = 10 * time.Second
+	importShare = 0.25 // of a worker's time: the rest is for requests
 )
 
 // Migrations returns the app's migrations.
@@ -69,6 +71,15 @@ func Migrate(ctx context.Context, dsnFile string) error {
 	return cell.Migrate(ctx, conn, Migrations())
 }
 
+// MigrateJobs brings the database of the queue of jobs up to date. dsnFile holds the connection string of its owner.
+func MigrateJobs(ctx context.Context, dsnFile string) error {
+	dsn, err := secret(dsnFile)
+	if err != nil {
+		return err
+	}
+	return jobs.Migrate(ctx, dsn)
+}
+
 // app is the running app.
 type app struct {
 	c         Config
@@ -84,6 +95,8 @@ type app struct {
 	settings  func(ctx context.Context) Settings
 	observe   grpc.UnaryServerInterceptor
 	shares    *shares.Meter
+	tenancy   grpc.ClientConnInterface
+	queue     *jobs.Queue // nil without imports
 	closers   []func()
 }
 
@@ -95,7 +108,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("telemetry: %w", err)
 	}
 	defer func() { err = errors.Join(err, a.close(context.WithoutCancel(ctx))) }()
-	for _, part := range []func(context.Context) error{a.identify, a.follow, a.report, a.open, a.configure} {
+	for _, part := range []func(context.Context) error{a.identify, a.follow, a.report, a.open, a.configure, a.enlist} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -138,7 +151,7 @@ func (a *app) follow(ctx context.Context) error {
 		}
 		renewal = append(renewal, gateway)
 	}
-	a.refresher = trust.NewRefresher(append(renewal, conn)...)
+	a.tenancy, a.refresher = conn, trust.NewRefresher(append(renewal, conn)...)
 	a.known = tenant.NewTrust(a.clock)
 	a.trusted, err = trust.Open(ctx, trust.Config{
 		Tenancy: conn, Trust: a.known, Roots: roots, FeedKeys: keys, Replica: a.c.Replica, Dir: a.c.State,
@@ -202,6 +215,33 @@ func (a *app) open(ctx context.Context) error {
 	return err
 }
 
+// enlist opens the queue of jobs, where there is one.
+func (a *app) enlist(ctx context.Context) error {
+	if a.c.Jobs == nil {
+		return nil
+	}
+	dsn, err := secret(a.c.Jobs.Database)
+	if err != nil {
+		return err
+	}
+	minted, err := tenant.NewVerifier(tenant.VerifierConfig{ // of what tenancy answers, and of no call
+		Trust: a.known, Audience: tenant.AudienceApp(a.c.AudienceBit), Cells: []string{a.c.Cell},
+		MayPresent: tenant.Presenters(a.c.Tenancy.Identity),
+	})
+	if err != nil {
+		return err
+	}
+	a.queue, err = jobs.Open(ctx, jobs.Config{
+		DB: a.db, DSN: dsn, Kinds: []jobs.Kind{ImportJob()}, Weight: WeightOf,
+		Classes: map[string]jobs.Class{importClass: {Workers: a.c.Jobs.Workers, Share: cmp.Or(a.c.Jobs.Share, importShare)}},
+		Minter:  jobs.Tenancy(a.tenancy, minted, a.c.Tenancy.Identity), Log: a.telemetry.Logger(),
+	})
+	if err == nil {
+		a.closers = append(a.closers, a.queue.Close)
+	}
+	return err
+}
+
 // serve opens the three ports and serves until ctx ends.
 func (a *app) serve(ctx context.Context) error {
 	notes := New(a.db, a.settings)
@@ -211,11 +251,17 @@ func (a *app) serve(ctx context.Context) error {
 	api := grpc.NewServer(append(a.telemetry.ServerOptions(config), grpc.Creds(credentials.NewTLS(a.source.ServerTLS())),
 		grpc.ChainUnaryInterceptor(a.observe))...)
 	Register(api, notes)
+	var options []Option
+	if a.queue != nil {
+		imports := NewImports(a.db, a.queue)
+		RegisterImports(api, imports)
+		options = append(options, WithImports(imports))
+	}
 	if err := tenantgrpc.Check(api, config); err != nil {
 		return err
 	}
 	safe := a.telemetry.Handler(tenanthttp.Config{Verifier: a.verifier, Refresher: a.refresher, Clock: a.clock}, "/notes",
-		Handler(notes, a.look))
+		Handler(notes, a.look, options...))
 	web := &http.Server{
 		Handler: safe, ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout,
 		TLSConfig: a.source.ServerTLS(identity.WithHTTP1()),
@@ -227,6 +273,9 @@ func (a *app) serve(ctx context.Context) error {
 		return listen(ctx, a.c.HTTP, func(l net.Listener) error { return web.ServeTLS(l, "", "") })
 	})
 	g.Go(func() error { return listen(ctx, a.c.Ops, ops.Serve) })
+	if a.queue != nil {
+		g.Go(func() error { return a.queue.Run(ctx) })
+	}
 	g.Go(func() error {
 		<-ctx.Done()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)

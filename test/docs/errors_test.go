@@ -98,7 +98,7 @@ func TestErrorsPage(t *testing.T) {
 // known are all reasons that are documented.
 func known(t *testing.T) map[string]bool {
 	t.Helper()
-	out := map[string]bool{"CROSS_SITE": true} // of the example app
+	out := map[string]bool{"CROSS_SITE": true, "IMPORT_STARTED": true, "IMPORT_TOO_LARGE": true} // of the example app
 	for _, f := range reasonFiles {
 		found := reasonsOf(t, f.file)
 		if len(found) == 0 {

@@ -15,7 +15,9 @@ import (
 // into. Fragments with a file's name are compiled with their guide.
 func scopes() map[string]string {
 	return map[string]string{
-		"README.md":               "ctx context.Context, db *tenantdb.DB",
+		"README.md": "ctx context.Context, db *tenantdb.DB",
+		"docs/guides/jobs.md": "ctx context.Context, db *tenantdb.DB, dsn string, conn *grpc.ClientConn, kinds []jobs.Kind, queue *jobs.Queue, " +
+			"verifier *tenant.Verifier, tenancyID identity.ID, nextRows, keepUpload tenantdb.Statement",
 		"docs/guides/flags.md":    "ctx context.Context, store *settings.Store",
 		"docs/guides/fairness.md": "ctx context.Context, queue *fair.Queue, tc tenant.Context, conn *grpc.ClientConn, replica string, cells map[string]tenantdb.Cell",
 		"docs/guides/secrets.md":  "ctx context.Context, store *settings.Store, conn *grpc.ClientConn",
@@ -36,7 +38,8 @@ func unscoped() map[string]string {
 const imported = `"context"; "google.golang.org/grpc"; "github.com/rowhouse-platform/rowhouse/sdk/flags"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/fair"; "github.com/rowhouse-platform/rowhouse/sdk/shares"; "github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/mail"; "github.com/rowhouse-platform/rowhouse/sdk/settings"
-	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"`
+	"github.com/rowhouse-platform/rowhouse/sdk/identity"; "github.com/rowhouse-platform/rowhouse/sdk/jobs"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenant"; "github.com/rowhouse-platform/rowhouse/sdk/tenantdb"`
 
 // TestFragmentsOfGoCompile puts each fragment of a page into a function, and has the compiler's types checked.
 func TestFragmentsOfGoCompile(t *testing.T) {

@@ -26,6 +26,7 @@ var targets = map[string]func(*testing.T, neighbours) apiattack.Target{
 			{Name: "past the front door", Party: apiattack.Party{Conn: n.h.as(t, "gateway", app)}},
 		}}
 	},
+	importService: attackImports,
 	"rowhouse.config.v1.SettingsService": func(t *testing.T, n neighbours) apiattack.Target {
 		target := n.behind(t, "config", "quota")
 		own := "attacked-" + n.a // of what tenants set themselves

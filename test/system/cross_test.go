@@ -89,6 +89,21 @@ var crossings = map[string]func(context.Context, *testing.T, neighbours) error{
 			}
 		}
 	},
+	"/notes.v1.ImportService/AddImportRows": crossAddedRows,
+	"/notes.v1.ImportService/StartImport":   crossStart,
+	"/notes.v1.ImportService/ListImports":   crossList,
+	"/notes.v1.ImportService/GetImport": crossImport(func(ctx context.Context, c notesv1.ImportServiceClient, name string) error {
+		_, err := c.GetImport(ctx, &notesv1.GetImportRequest{Name: name})
+		return err
+	}),
+	"/notes.v1.ImportService/CancelImport": crossImport(func(ctx context.Context, c notesv1.ImportServiceClient, name string) error {
+		_, err := c.CancelImport(ctx, &notesv1.CancelImportRequest{Name: name})
+		return err
+	}),
+	"/notes.v1.ImportService/RetryImport": crossImport(func(ctx context.Context, c notesv1.ImportServiceClient, name string) error {
+		_, err := c.RetryImport(ctx, &notesv1.RetryImportRequest{Name: name})
+		return err
+	}),
 	"/rowhouse.config.v1.SettingsService/GetSettings": func(ctx context.Context, t *testing.T, n neighbours) error {
 		const mark = "A has this name alone"
 		_, err := configv1.NewDocumentServiceClient(n.h.operator(t, "config")).UpdateDocument(ctx, &configv1.UpdateDocumentRequest{
@@ -417,8 +432,10 @@ func TestCasesFindAMissingFilter(t *testing.T) {
 	t.Parallel()
 	h := start(t, plan{bin: hostile})
 	admin := h.superuser(t, app)
-	if _, err := admin.Exec(t.Context(), "ALTER TABLE app.note DISABLE ROW LEVEL SECURITY"); err != nil {
-		t.Fatal(err)
+	for _, table := range []string{"note", "job", "import_part"} {
+		if _, err := admin.Exec(t.Context(), "ALTER TABLE app."+table+" DISABLE ROW LEVEL SECURITY"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	const signed = "/rowhouse.tenancy.v1.ContextRenewalService/RefreshContext"
 	for i, full := range slices.Sorted(maps.Keys(crossings)) {

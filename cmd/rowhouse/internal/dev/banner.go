@@ -36,6 +36,7 @@ func (l Layout) describeApp() error {
 		set.File = append(set.File, protodesc.ToFileDescriptorProto(file))
 	}
 	add(notesv1.File_notes_v1_notes_service_proto)
+	add(notesv1.File_notes_v1_import_service_proto)
 	b, err := proto.Marshal(set)
 	if err != nil {
 		return fmt.Errorf("describe the example app: %w", err)

@@ -186,6 +186,7 @@ func (w writer) app() map[string]any {
 		"trust_roots": file("keys", "trust-root.pub"), "gateways": []string{w.ids["gateway"].String()},
 		"tenancy": follow("tenancy"), "config": follow("config"), "otlp": w.otlp,
 		"quota":   map[string]any{"address": loopback(w.p.GRPC["quota"]), "identity": w.ids["quota"].String()},
+		"jobs":    map[string]any{"database": file("secrets", jobsName+".dsn")},
 		"renewal": []map[string]any{{"address": loopback(w.p.GRPC["gateway"]), "identity": w.ids["gateway"].String()}},
 	}
 }

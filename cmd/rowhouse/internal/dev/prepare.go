@@ -85,7 +85,7 @@ func writeSecret(path, content string) error {
 // prepareDatabases makes the services' databases, the app's, and the files with
 // their connection strings.
 func (l Layout) prepareDatabases(ctx context.Context, server *pgserver.Server) error {
-	p, err := l.loadPasswords("tenancy", "config", "quota", "gateway", appName, "migrator")
+	p, err := l.loadPasswords("tenancy", "config", "quota", "gateway", appName, "migrator", "jobs")
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,35 @@ func (l Layout) prepareCell(ctx context.Context, server *pgserver.Server, p pass
 			return err
 		}
 	}
+	if err := l.prepareJobs(ctx, server, p["jobs"]); err != nil {
+		return err
+	}
 	return writeSecret(l.path("cells", cellName), server.DSN(pgserver.Login{}))
+}
+
+// jobsName is the database of the app's queue of jobs, and the role that owns it.
+const jobsName = appName + "_jobs"
+
+// prepareJobs makes that database. It holds no tenant's rows, so it is none of a cell's.
+func (l Layout) prepareJobs(ctx context.Context, server *pgserver.Server, password string) error {
+	if err := createDatabase(ctx, server, jobsName); err != nil {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, server.DSN(pgserver.Login{Database: jobsName}))
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	const role = jobsName // passwords are hexadecimal
+	_, err = conn.Exec(ctx, `DO $$ BEGIN
+			IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '`+role+`') THEN CREATE ROLE `+role+`; END IF;
+		END $$; ALTER ROLE `+role+` LOGIN PASSWORD '`+password+`';
+		REVOKE ALL ON DATABASE `+jobsName+` FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC;
+		GRANT CONNECT, CREATE, TEMPORARY ON DATABASE `+jobsName+` TO `+role)
+	if err != nil {
+		return fmt.Errorf("database of the app's jobs: %w", err)
+	}
+	return writeSecret(l.path("secrets", jobsName+".dsn"), server.DSN(pgserver.Login{User: role, Password: password, Database: jobsName}))
 }
 
 func createDatabase(ctx context.Context, server *pgserver.Server, name string) error {

@@ -121,9 +121,11 @@ func (h *house) postgres(ctx context.Context) (err error) {
 
 // services starts the processes; each follows tenancy's feed, so that comes first.
 func (h *house) services(ctx context.Context) error {
-	migrate := exec.CommandContext(ctx, h.app, "migrate", "--dsn-file", h.l.path("secrets", migrateDSN))
-	if out, err := migrate.CombinedOutput(); err != nil {
-		return fmt.Errorf("migrate the app: %w\n%s", err, out)
+	for command, dsn := range map[string]string{"migrate": migrateDSN, "migrate-jobs": jobsName + ".dsn"} {
+		migrate := exec.CommandContext(ctx, h.app, command, "--dsn-file", h.l.path("secrets", dsn))
+		if out, err := migrate.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s the app: %w\n%s", command, err, out)
+		}
 	}
 	for _, s := range services() {
 		command := []string{h.self, "serve", s, "--config", h.l.Config(s)}

@@ -14,6 +14,7 @@ import (
 
 const usage = `usage: notes serve --config FILE
        notes migrate --dsn-file FILE
+       notes migrate-jobs --dsn-file FILE
        notes migrations --dir FOLDER`
 
 func main() {
@@ -37,6 +38,8 @@ func run(ctx context.Context, args []string) error {
 		flags.StringVar(&path, "config", "", "the configuration file")
 	case "migrations":
 		flags.StringVar(&path, "dir", "", "where to write the migrations for: rowhouse migrations register")
+	case "migrate-jobs":
+		flags.StringVar(&path, "dsn-file", "", "a file with the connection string of the owner of the queue's database")
 	case "migrate":
 		flags.StringVar(&path, "dsn-file", "", "a file with the connection string of the role that migrates")
 	default:
@@ -48,6 +51,8 @@ func run(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "migrate":
 		return notes.Migrate(ctx, path)
+	case "migrate-jobs":
+		return notes.MigrateJobs(ctx, path)
 	case "migrations":
 		return os.CopyFS(path, notes.Migrations())
 	}
