@@ -30,6 +30,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/bench/contextcheck"
 	"github.com/rowhouse-platform/rowhouse/bench/fairshare"
 	"github.com/rowhouse-platform/rowhouse/bench/flags"
+	"github.com/rowhouse-platform/rowhouse/bench/importfair"
 	"github.com/rowhouse-platform/rowhouse/bench/measure"
 	"github.com/rowhouse-platform/rowhouse/bench/poolfairness"
 	"github.com/rowhouse-platform/rowhouse/bench/proxy"
@@ -43,7 +44,7 @@ import (
 // benchmarks are all that can be asked for.
 func benchmarks() []measure.Benchmark {
 	return []measure.Benchmark{
-		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(),
+		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(), importfair.Benchmark(),
 		replicaread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
 		flags.Static(), flags.Targeting(), flags.Fractional(),
 		settings.Read(), settings.Memory(), settings.Fanout(), settings.KillLane(), webhookfairness.Benchmark(), fairshare.Benchmark(),
