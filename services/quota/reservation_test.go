@@ -450,3 +450,11 @@ func TestReservationsAreATenantsOwn(t *testing.T) {
 		t.Errorf("without a tenant %d reservations are seen", seen)
 	}
 }
+
+func retryOf(err error) time.Duration {
+	f, _ := fault.As(tenantgrpc.FromStatus(err))
+	if f == nil {
+		return 0
+	}
+	return f.RetryAfter
+}

@@ -47,7 +47,12 @@ import (
 	"github.com/rowhouse-platform/rowhouse/services/quota"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+func TestMain(m *testing.M) {
+	if config := os.Getenv(envReplica); config != "" {
+		os.Exit(runReplica(config))
+	}
+	os.Exit(pgtest.Main(m))
+}
 
 // tenancy publishes tenants and keys, as far as quota follows them.
 type tenancy struct {
@@ -104,6 +109,14 @@ func database() pg.Database { return pg.Database{Name: quota.Database, Migration
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
+	r := bareRig(t)
+	r.replica("quota-1")
+	return r
+}
+
+// bareRig is a rig without a replica.
+func bareRig(t testing.TB) *rig {
+	t.Helper()
 	r := &rig{TB: t, dir: t.TempDir(), db: pgdbtest.New(t, database()), tokens: map[string]string{}}
 	r.super = r.db.Owner(t)
 	var err error
@@ -111,7 +124,6 @@ func newRig(t testing.TB) *rig {
 	r.need(err)
 	r.writeFiles()
 	r.config.Tenancy.Address = r.serveTenancy()
-	r.replica("quota-1")
 	return r
 }
 

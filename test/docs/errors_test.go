@@ -158,6 +158,12 @@ func TestReasonsInPagesExist(t *testing.T) {
 		"COUNTED": true, "DUPLICATE": true, "EVENT_TOO_OLD": true, "EVENT_IN_FUTURE": true, "EVENT_ID_REUSED": true, // of events
 		"UNKNOWN_METER": true, "TOO_MANY_SERIES": true, "INVALID_EVENT": true,
 	}
+	for _, word := range []string{ // of quotas and entitlements
+		"NONE", "MONTH", "DENY", "ALLOW_AND_BILL", "GRACE", "THROTTLE", "REFUSE", "CHARGE", "KEEP_USED", "RESET", "PRORATE",
+		"BOOLEAN", "STATIC", "METERED",
+	} {
+		other[word] = true
+	}
 	reasons, seen := known(t), 0
 	for _, p := range pages(t) {
 		for _, m := range regexp.MustCompile("`([A-Z][A-Z_]{3,})`").FindAllStringSubmatch(p.prose(), -1) {

@@ -76,7 +76,7 @@ func TestConfigurationsLoad(t *testing.T) {
 					}
 				}
 				dialled := peers(h.read(p, "config", "config.yaml"))
-				if want := map[string]int{"config": 1, "quota": 1, "gateway": 3}[service]; len(dialled) != want {
+				if want := map[string]int{"config": 2, "quota": 1, "gateway": 3}[service]; len(dialled) != want {
 					t.Errorf("%d peers are found in the configuration, not %d", len(dialled), want)
 				}
 				for _, peer := range dialled {

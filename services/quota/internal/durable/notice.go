@@ -83,7 +83,7 @@ func Raise(ctx context.Context, tx Tx, n Notice) (raised bool, err error) {
 	}
 	tx.OnRevision(func(_ context.Context, revision int64) error {
 		m.Revision = revision
-		return tx.Publish(FeedEvents, fmt.Sprintf("%020d/%s:%s/%d/%s", revision, n.Type, n.about(), n.Percent, n.TenantUID), m)
+		return tx.Publish(FeedEvents, fmt.Sprintf("%020d/%s:%s/%04d/%s", revision, n.Type, n.about(), n.Percent, n.TenantUID), m)
 	})
 	return true, nil
 }
