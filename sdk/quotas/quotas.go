@@ -254,7 +254,7 @@ func (c *Client) tell(ctx context.Context) bool {
 			e.ctx = renewed
 		}
 	}
-	inside, cancel := context.WithTimeout(inside, callTime)
+	inside, cancel := context.WithTimeout(inside, callTime) //nolint:contextcheck // it is of the call that waits; ctx ends it below
 	stop := context.AfterFunc(ctx, cancel)
 	err := faultOf(e.call(inside))
 	stop()

@@ -42,7 +42,7 @@ func runReplica(path string) int {
 	var c quota.Config
 	err := yamlfile.Load(path, &c)
 	if err == nil {
-		err = quota.Run(context.Background(), c) //nolint:forbidigo // a process's main has no caller
+		err = quota.Run(context.Background(), c)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -68,7 +68,7 @@ func newFleet(t *testing.T, replicas int) *fleet {
 	f := &fleet{rig: bareRig(t)}
 	dir, err := os.MkdirTemp("", "rowhouse-fleet-") //nolint:usetesting // a socket wants a short path, and its user a way in
 	f.need(err)
-	f.need(os.Chmod(dir, 0o711)) //nolint:gosec // PostgreSQL may run as another user
+	f.need(os.Chmod(dir, 0o711))
 	f.options = pgserver.Options{
 		Dir: filepath.Join(dir, "pg"), MaxConnections: 60,
 		// What the profile of tests gives away is what this is about. Only the whole machine's crash needs fsync.
@@ -126,7 +126,7 @@ func (f *fleet) configure(name string) string {
 }
 
 func (f *fleet) start(i int) {
-	c := exec.Command(os.Args[0]) //nolint:gosec,noctx // this test itself; it outlives any context but the test's
+	c := exec.Command(os.Args[0])
 	c.Env = append(os.Environ(), envReplica+"="+f.configs[i])
 	log, err := os.OpenFile(f.configs[i]+".log", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	f.need(err)
@@ -205,7 +205,7 @@ type client struct {
 const patience = 1200 * time.Millisecond
 
 // try calls until there is an answer that says what happened, and whether there were tries before of which nothing is known.
-func (c *client) try(call func(ctx context.Context, conn *grpc.ClientConn) error) (err error, unknown bool) { //nolint:revive // both are the answer
+func (c *client) try(call func(ctx context.Context, conn *grpc.ClientConn) error) (err error, unknown bool) {
 	for {
 		if c.f.Context().Err() != nil {
 			return c.f.Context().Err(), true
@@ -405,7 +405,7 @@ func TestReservationsAreLinearizable(t *testing.T) {
 	var group sync.WaitGroup
 	for i, id := range ids {
 		for n := range clients {
-			c := &client{f: f, h: h, tenant: id, number: i*clients + n, random: rand.New(rand.NewPCG(uint64(i), uint64(n))), set: owner} //nolint:gosec // a test
+			c := &client{f: f, h: h, tenant: id, number: i*clients + n, random: rand.New(rand.NewPCG(uint64(i), uint64(n))), set: owner}
 			group.Go(func() {
 				for h.done.Load() < enough && t.Context().Err() == nil {
 					c.round()

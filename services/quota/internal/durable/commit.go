@@ -47,9 +47,11 @@ func lockReservation(ctx context.Context, tx Tx, t Tenant, id string) (*held, er
 	h := &held{id: id, made: new(quotav1.Reservation), holds: make(map[key]int64)}
 	batch := new(pgx.Batch)
 	var state int16
-	batch.Queue(`SELECT state, expire_time, first, last, ended FROM quota.reservation WHERE tenant_uid = $1 AND id = $2 FOR UPDATE`, t.UID, id).
+	batch.Queue(`SELECT state, expire_time, first, last, ended FROM quota.reservation
+			WHERE tenant_uid = $1 AND id = $2 FOR UPDATE`, t.UID, id).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&state, &h.expire, &h.first, &h.last, &h.ended) })
-	batch.Queue(`SELECT owner_uid::text, quota, period_start, amount FROM quota.hold WHERE tenant_uid = $1 AND reservation_id = $2`, t.UID, id).
+	batch.Queue(`SELECT owner_uid::text, quota, period_start, amount FROM quota.hold
+			WHERE tenant_uid = $1 AND reservation_id = $2`, t.UID, id).
 		Query(func(rows pgx.Rows) error {
 			var k key
 			var amount int64
@@ -294,7 +296,7 @@ func end(batch *pgx.Batch, t Tenant, id string, r *quotav1.Reservation, digest [
 		return fmt.Errorf("encode a reservation: %w", err)
 	}
 	batch.Queue(`UPDATE quota.reservation SET state = $3, end_time = $4, last = $5, ended = $6 WHERE tenant_uid = $1 AND id = $2`,
-		t.UID, id, int16(r.GetState()), r.GetEndTime().AsTime(), last, digest).Exec(expectOne)
+		t.UID, id, int32(r.GetState()), r.GetEndTime().AsTime(), last, digest).Exec(expectOne)
 	return nil
 }
 

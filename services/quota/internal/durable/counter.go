@@ -82,7 +82,7 @@ func prepare(batch *pgx.Batch, ls levels, now time.Time) {
 		amounts, sources = append(amounts, byKey[k].Amount), append(sources, byKey[k].Source)
 	}
 	batch.Queue(`INSERT INTO quota.counter (tenant_uid, quota, period_start, lim, amount, source, seen)
-		SELECT u.owner, u.quota, u.start, u.amount, u.amount, u.source, ARRAY[u.source]
+		SELECT u.owner, u.quota, u.start, u.amount, u.amount AS again, u.source, ARRAY[u.source]
 		FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bigint[], $5::text[]) WITH ORDINALITY
 			AS u (owner, quota, start, amount, source, ord)
 		ORDER BY u.ord ON CONFLICT DO NOTHING`, owners, quotas, starts, amounts, sources)

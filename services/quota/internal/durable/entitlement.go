@@ -24,7 +24,8 @@ func scanEntitlement(row pgx.Row, before ...any) (id string, e *quotav1.Entitlem
 	var expire *time.Time
 	var created, updated time.Time
 	e = new(quotav1.Entitlement)
-	if err := row.Scan(append(before, &id, &e.Uid, &e.Kind, &e.Enabled, &e.Value, &e.Quota, &expire, &created, &updated, &e.Revision)...); err != nil {
+	into := append(before, &id, &e.Uid, &e.Kind, &e.Enabled, &e.Value, &e.Quota, &expire, &created, &updated, &e.Revision)
+	if err := row.Scan(into...); err != nil {
 		return "", nil, err
 	}
 	if expire != nil {
@@ -80,14 +81,15 @@ func (Entitlements) Put(ctx context.Context, q store.Querier, p store.Place, id 
 		expire = &at
 	}
 	args := []any{
-		string(p.Owner.Layer), p.ID, id, int16(m.GetKind()), m.GetEnabled(), m.GetValue(), m.GetQuota(), expire, m.GetUpdateTime().AsTime(), //nolint:gosec // small
+		string(p.Owner.Layer), p.ID, id, int32(m.GetKind()), m.GetEnabled(), m.GetValue(), m.GetQuota(), expire, m.GetUpdateTime().AsTime(),
 	}
 	if m.GetRevision() > 0 {
 		_, err := q.Exec(ctx, `UPDATE quota.entitlement SET kind = $4, enabled = $5, value = $6, quota = $7, expire_time = $8, update_time = $9
 			WHERE layer = $1 AND layer_id = $2 AND id = $3`, args...)
 		return wrote(err)
 	}
-	tag, err := q.Exec(ctx, `INSERT INTO quota.entitlement (layer, layer_id, id, kind, enabled, value, quota, expire_time, update_time, uid, create_time)
+	tag, err := q.Exec(ctx, `INSERT INTO quota.entitlement
+			(layer, layer_id, id, kind, enabled, value, quota, expire_time, update_time, uid, create_time)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (layer, layer_id, id) DO NOTHING`,
 		append(args, m.GetUid(), m.GetCreateTime().AsTime())...)
 	if err == nil && tag.RowsAffected() == 0 {

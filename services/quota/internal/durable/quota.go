@@ -86,9 +86,9 @@ func (Quotas) List(ctx context.Context, q store.Querier, p store.Place, after st
 // time is a fault CONCURRENT_OPERATION.
 func (Quotas) Put(ctx context.Context, q store.Querier, p store.Place, id string, m *quotav1.Quota) error {
 	args := []any{
-		string(p.Owner.Layer), p.ID, id, m.GetAmount(), int16(m.GetPeriod()), int16(m.GetAnchorDay()), int16(m.GetAnchorHour()), //nolint:gosec // small
-		int16(m.GetOverage()), m.GetGracePercent(), m.GetGraceDuration().AsDuration().Nanoseconds(), m.GetThrottleAmount(),
-		m.GetThrottlePeriod().AsDuration().Nanoseconds(), int16(m.GetLateCommit()), int16(m.GetOnChange()), thresholds(m),
+		string(p.Owner.Layer), p.ID, id, m.GetAmount(), int32(m.GetPeriod()), m.GetAnchorDay(), m.GetAnchorHour(),
+		int32(m.GetOverage()), m.GetGracePercent(), m.GetGraceDuration().AsDuration().Nanoseconds(), m.GetThrottleAmount(),
+		m.GetThrottlePeriod().AsDuration().Nanoseconds(), int32(m.GetLateCommit()), int32(m.GetOnChange()), thresholds(m),
 		m.GetMeter(), m.GetSharedWithChildren(), m.GetUpdateTime().AsTime(),
 	}
 	if m.GetRevision() > 0 {

@@ -56,7 +56,7 @@ func writeAmounts(h interface{ Write([]byte) (int, error) }, amounts []*quotav1.
 		return strings.Compare(a.GetQuota(), b.GetQuota())
 	})
 	for _, m := range sorted {
-		fmt.Fprintf(h, "%s %d\n", m.GetQuota(), m.GetAmount()) //nolint:errcheck // a hash takes everything
+		fmt.Fprintf(h, "%s %d\n", m.GetQuota(), m.GetAmount())
 	}
 }
 
@@ -168,13 +168,14 @@ func (a Ask) keep(ctx context.Context, tx Tx, t Tenant, l *ledger, r *quotav1.Re
 	for _, m := range a.Amounts {
 		for _, level := range l.levels.of(m.GetQuota()) {
 			k := level.at(tx.Now())
-			owners, quotas, starts, amounts = append(owners, k.owner), append(quotas, k.quota), append(starts, k.start), append(amounts, m.GetAmount())
+			owners, quotas = append(owners, k.owner), append(quotas, k.quota)
+			starts, amounts = append(starts, k.start), append(amounts, m.GetAmount())
 		}
 	}
 	expire := r.GetExpireTime().AsTime()
 	batch := new(pgx.Batch)
 	batch.Queue(`INSERT INTO quota.reservation (tenant_uid, id, request_id, digest, state, create_time, expire_time, first)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, t.UID, a.ID, a.RequestID, a.digest(), int16(stateHeld), l.now, expire, first)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, t.UID, a.ID, a.RequestID, a.digest(), int32(stateHeld), l.now, expire, first)
 	batch.Queue(`INSERT INTO quota.hold (tenant_uid, reservation_id, owner_uid, quota, period_start, amount, expire_time)
 		SELECT $1, $2, u.owner, u.quota, u.start, u.amount, $7
 		FROM unnest($3::uuid[], $4::text[], $5::timestamptz[], $6::bigint[]) AS u (owner, quota, start, amount)`,

@@ -198,7 +198,8 @@ func (s *quotaService) SetUsage(ctx context.Context, req *quotav1.SetUsageReques
 				return nil, err
 			}
 			tx.Audit(req.GetName(), "used")
-			u, drift, err := durable.Apply(ctx, tx, t, v, durable.Move{Quota: quota, Etag: req.GetEtag(), Used: &req.Used}) //nolint:protogetter // nil means not to set it
+			used := req.GetUsed()
+			u, drift, err := durable.Apply(ctx, tx, t, v, durable.Move{Quota: quota, Etag: req.GetEtag(), Used: &used})
 			return &quotav1.SetUsageResponse{Usage: u, Drift: drift}, err
 		})
 	})

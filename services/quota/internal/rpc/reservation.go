@@ -148,7 +148,9 @@ func (s *reservationService) Release(ctx context.Context, req *quotav1.ReleaseRe
 }
 
 // ListQuotaUsage implements rowhouse.quota.v1.ReservationService.
-func (s *reservationService) ListQuotaUsage(ctx context.Context, _ *quotav1.ListQuotaUsageRequest) (*quotav1.ListQuotaUsageResponse, error) {
+func (s *reservationService) ListQuotaUsage(
+	ctx context.Context, _ *quotav1.ListQuotaUsageRequest,
+) (*quotav1.ListQuotaUsageResponse, error) {
 	return transact(ctx, s.Config, func(ctx context.Context, tx *change.Tx, t durable.Tenant) (*quotav1.ListQuotaUsageResponse, error) {
 		found, err := durable.Usage(ctx, tx, t, durable.View{}, nil)
 		for _, u := range found {
