@@ -28,9 +28,11 @@ import (
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/internal/yamlfile"
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantgrpc"
 	"github.com/rowhouse-platform/rowhouse/services/quota"
 )
 
@@ -151,7 +153,7 @@ func (f *fleet) fault(n int) {
 		f.start(i)
 	case 1:
 		f.need(victim.Process.Signal(syscall.SIGSTOP))
-		stop := time.NewTimer(1500 * time.Millisecond)
+		stop := time.NewTimer(stopped)
 		<-stop.C
 		f.need(victim.Process.Signal(syscall.SIGCONT))
 	default:
@@ -202,7 +204,11 @@ type client struct {
 	minted time.Time
 }
 
-const patience = 1200 * time.Millisecond
+const (
+	// patience is the time of one try, stopped how long a process is stopped.
+	patience = 2500 * time.Millisecond
+	stopped  = 3 * time.Second
+)
 
 // try calls until there is an answer that says what happened, and whether there were tries before of which nothing is known.
 func (c *client) try(call func(ctx context.Context, conn *grpc.ClientConn) error) (err error, unknown bool) {
@@ -221,8 +227,10 @@ func (c *client) try(call func(ctx context.Context, conn *grpc.ClientConn) error
 			if status.Code(err) != codes.Unavailable && status.Code(err) != codes.DeadlineExceeded {
 				c.f.Logf("%s: %v", c.tenant, err)
 			}
-			unknown = true
-			c.h.unknown.Add(1)
+			if fault.ReasonOf(tenantgrpc.FromStatus(err)) != fault.ReasonDependency { // of which nothing was done
+				unknown = true
+				c.h.unknown.Add(1)
+			}
 			pause := time.NewTimer(time.Duration(5+c.random.IntN(40)) * time.Millisecond)
 			<-pause.C
 		default:
@@ -316,18 +324,20 @@ func (c *client) reserve(ttl time.Duration) (id int, name string) {
 	return 0, ""
 }
 
-// haunt keeps that an earlier try may still take effect, whenever. Nobody knows when what it holds runs out.
+// haunt keeps that an earlier try may still have taken effect behind the refusal of the last: until its own time ended, which a
+// process that was stopped for a while may notice late. Nobody knows when what it holds runs out.
 func (c *client) haunt(what call, from int64, ttl time.Duration) {
-	const never = 1 << 60
+	const grace = patience + stopped + time.Second
 	what.verb, what.tenant, what.from, what.end, what.id = haunting, c.tenant, from, from, -what.id
-	expire := int64(never)
+	expire := int64(1 << 60)
 	if ttl < time.Minute {
 		expire = whenever
 	}
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
 	c.h.haunting = append(c.h.haunting, porcupine.Operation{
-		ClientId: 1_000_000 + len(c.h.haunting), Input: what, Call: from, Output: answer{expire: expire}, Return: never,
+		ClientId: 1_000_000 + len(c.h.haunting), Input: what, Call: from, Output: answer{expire: expire},
+		Return: c.h.now() + grace.Nanoseconds(),
 	})
 }
 

@@ -123,7 +123,7 @@ func share(difference int64, p Period, now time.Time) int64 {
 	if end.IsZero() {
 		return difference
 	}
-	size := uint64(max(difference, -difference)) //nolint:gosec // not negative
+	size := uint64(max(difference, -difference))       //nolint:gosec // not negative
 	hi, lo := bits.Mul64(size, uint64(end.Sub(now)))   //nolint:gosec // now is before the end
 	q, r := bits.Div64(hi, lo, uint64(end.Sub(start))) //nolint:gosec // what is left is at most the whole
 	switch {
