@@ -388,7 +388,7 @@ func (c *client) setUsed() {
 // answered, there is an order of all calls of a tenant that one quota in one process could have had.
 func TestReservationsAreLinearizable(t *testing.T) {
 	t.Parallel()
-	enough, faults, tenants := int64(100_000), 9, 24
+	enough, faults, tenants := int64(20_000), 9, 24
 	if os.Getenv("ROWHOUSE_TEST_LONG") != "" {
 		enough, faults, tenants = 1_000_000, 60, 96
 	}
