@@ -31,6 +31,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/bench/fairshare"
 	"github.com/rowhouse-platform/rowhouse/bench/flags"
 	"github.com/rowhouse-platform/rowhouse/bench/importfair"
+	"github.com/rowhouse-platform/rowhouse/bench/leases"
 	"github.com/rowhouse-platform/rowhouse/bench/measure"
 	"github.com/rowhouse-platform/rowhouse/bench/poolfairness"
 	"github.com/rowhouse-platform/rowhouse/bench/proxy"
@@ -48,6 +49,7 @@ func benchmarks() []measure.Benchmark {
 		replicaread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
 		flags.Static(), flags.Targeting(), flags.Fractional(),
 		settings.Read(), settings.Memory(), settings.Fanout(), settings.KillLane(), webhookfairness.Benchmark(), fairshare.Benchmark(),
+		leases.Leased(), leases.Memory(),
 	}
 }
 
