@@ -158,6 +158,9 @@ func TestReasonsInPagesExist(t *testing.T) {
 		"COUNTED": true, "DUPLICATE": true, "EVENT_TOO_OLD": true, "EVENT_IN_FUTURE": true, "EVENT_ID_REUSED": true, // of events
 		"UNKNOWN_METER": true, "TOO_MANY_SERIES": true, "INVALID_EVENT": true,
 	}
+	for _, word := range []string{"DEAD", "JOB"} { // of jobs
+		other[word] = true
+	}
 	for _, word := range []string{ // of quotas and entitlements
 		"NONE", "MONTH", "DENY", "ALLOW_AND_BILL", "GRACE", "THROTTLE", "REFUSE", "CHARGE", "KEEP_USED", "RESET", "PRORATE",
 		"BOOLEAN", "STATIC", "METERED",

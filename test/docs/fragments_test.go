@@ -39,7 +39,7 @@ const imported = `"context"; "google.golang.org/grpc"; "github.com/rowhouse-plat
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/fair"; "github.com/rowhouse-platform/rowhouse/sdk/shares"; "github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/mail"; "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"; "github.com/rowhouse-platform/rowhouse/sdk/jobs"
-	"github.com/rowhouse-platform/rowhouse/sdk/tenant"; "github.com/rowhouse-platform/rowhouse/sdk/tenantdb"`
+	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"`
 
 // TestFragmentsOfGoCompile puts each fragment of a page into a function, and has the compiler's types checked.
 func TestFragmentsOfGoCompile(t *testing.T) {
