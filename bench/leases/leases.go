@@ -37,10 +37,10 @@ const (
 // Leased returns the comparison of time.
 func Leased() measure.Benchmark {
 	return measure.Benchmark{
-		Name:  "decide-leased",
+		Name: "decide-leased",
 		About: "ns of a decision from a lease among a million keys, median, beside counters under a lock; the goal bounds the value; " +
 			"0 allocations, 1 ask in 1,000",
-		Run:   leased,
+		Run: leased,
 	}
 }
 
@@ -62,13 +62,13 @@ type granter struct {
 func (g *granter) Grant(_ context.Context, asks []lease.Ask) ([]lease.Answer, int, error) {
 	answers := make([]lease.Answer, 0, len(asks))
 	for _, a := range asks {
-		c := lease.CellAnswer{OK: true, Tokens: lease.MaxCost, Lifetime: 24 * time.Hour}
+		c := lease.CellAnswer{OK: true, Tokens: lease.MaxCost, Lifetime: 24 * time.Hour, Revision: 1}
 		if !g.forever {
 			q := a.Cells[0]
 			n := q.Policy.Limit.Grant(g.tat, gcra.At(time.Now()), q.Need, q.Want)
 			g.tat = n.TAT
 			c = lease.CellAnswer{
-				OK: n.OK, Tokens: n.Tokens, Lifetime: n.Lifetime, RetryAfter: n.RetryAfter, Remaining: n.Remaining, TAT: n.TAT,
+				OK: n.OK, Tokens: n.Tokens, Lifetime: n.Lifetime, RetryAfter: n.RetryAfter, Remaining: n.Remaining, TAT: n.TAT, Revision: 1,
 			}
 		}
 		out := lease.Answer{Outcome: lease.Granted, Cells: []lease.CellAnswer{c}}
