@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
@@ -43,7 +44,7 @@ type taken struct {
 // slow decides with whatever it takes: a denial that is known, an ask, or the policies
 // of loss. It returns how long the call has to wait for its turn.
 func (t *Table) slow(ctx context.Context, who caller, levels []Level, v *Verdict) (wait time.Duration) {
-	c := call{caller: who, table: t, levels: levels}
+	c := call{caller: who, table: t, levels: slices.Clone(levels)} // the caller's may stay on its stack
 	return c.decide(ctx, v)
 }
 
