@@ -161,9 +161,9 @@ func TestReasonsInPagesExist(t *testing.T) {
 	for _, word := range []string{"DEAD", "JOB"} { // of jobs
 		other[word] = true
 	}
-	for _, word := range []string{ // of quotas and entitlements
+	for _, word := range []string{ // of quotas, entitlements, limits and jobs
 		"NONE", "MONTH", "DENY", "ALLOW_AND_BILL", "GRACE", "THROTTLE", "REFUSE", "CHARGE", "KEEP_USED", "RESET", "PRORATE",
-		"BOOLEAN", "STATIC", "METERED",
+		"BOOLEAN", "STATIC", "METERED", "WINDOW",
 	} {
 		other[word] = true
 	}
