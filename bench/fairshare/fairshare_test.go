@@ -62,7 +62,7 @@ func ways(tb testing.TB) []way {
 // work takes as long as chance says.
 func work(mean time.Duration) time.Duration {
 	d := time.Duration(rand.ExpFloat64() * float64(mean))
-	time.Sleep(d)
+	<-time.After(d)
 	return d
 }
 
@@ -152,7 +152,7 @@ func (w way) round(tb testing.TB, aggressor bool, length time.Duration) (p99 flo
 			if next.After(end) {
 				return
 			}
-			time.Sleep(time.Until(next))
+			<-time.After(time.Until(next))
 			all.Go(func() { call(i) })
 		}
 	}

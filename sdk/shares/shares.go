@@ -161,7 +161,7 @@ func (m *Meter) take() *quotav1.ReportSharesRequest {
 		if t.total == 0 {
 			continue
 		}
-		in.Totals = append(in.Totals, amount(Resource(i), t.total, 0)) //nolint:gosec // few
+		in.Totals = append(in.Totals, amount(Resource(i), t.total, 0))
 		for _, c := range t.heap {
 			line := tenants[c.tc.UID()]
 			if line == nil {
@@ -169,7 +169,7 @@ func (m *Meter) take() *quotav1.ReportSharesRequest {
 				tenants[c.tc.UID()] = line
 				in.Tenants = append(in.Tenants, line)
 			}
-			line.Amounts = append(line.Amounts, amount(Resource(i), c.amount, c.error)) //nolint:gosec // few
+			line.Amounts = append(line.Amounts, amount(Resource(i), c.amount, c.error))
 		}
 	}
 	if len(in.GetTotals()) == 0 {

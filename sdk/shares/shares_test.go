@@ -64,7 +64,7 @@ type service struct {
 func (s *service) Invoke(_ context.Context, _ string, in, _ any, _ ...grpc.CallOption) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.told = append(s.told, in.(*quotav1.ReportSharesRequest)) //nolint:forcetypeassert // the one method
+	s.told = append(s.told, in.(*quotav1.ReportSharesRequest))
 	return s.fail
 }
 
@@ -85,8 +85,8 @@ func TestReportsEveryFewSeconds(t *testing.T) {
 		m.Add(acme, Took{Requests, 1}, Took{Bytes, 500}, Took{0, 7}, Took{99, 7})
 		m.Add(acme, Took{Requests, 1}, Took{Bytes, 0})
 		m.Add(globex, Took{Requests, 1})
-		time.Sleep(every + time.Second)
-		time.Sleep(every) // nothing to tell
+		<-time.After(every + time.Second)
+		<-time.After(every) // nothing to tell
 		m.Add(globex, Took{DBRows, 9})
 		cancel()
 		if err := <-done; err != nil {
@@ -97,12 +97,12 @@ func TestReportsEveryFewSeconds(t *testing.T) {
 		}
 		first := amounts(s.told[0])
 		want := map[string]int64{
-			" REQUESTS": 3, " BYTES": 500, acme.Token() + " REQUESTS": 2, acme.Token() + " BYTES": 500, globex.Token() + " REQUESTS": 1,
+			"/REQUESTS": 3, "/BYTES": 500, acme.Token() + "/REQUESTS": 2, acme.Token() + "/BYTES": 500, globex.Token() + "/REQUESTS": 1,
 		}
 		if !maps.Equal(first, want) || len(s.told[0].GetTenants()) != 2 {
 			t.Errorf("%v", s.told[0])
 		}
-		if got := amounts(s.told[1]); !maps.Equal(got, map[string]int64{" DB_ROWS": 9, globex.Token() + " DB_ROWS": 9}) {
+		if got := amounts(s.told[1]); !maps.Equal(got, map[string]int64{"/DB_ROWS": 9, globex.Token() + "/DB_ROWS": 9}) {
 			t.Errorf("%v", s.told[1])
 		}
 	})
@@ -112,7 +112,7 @@ func amounts(in *quotav1.ReportSharesRequest) map[string]int64 {
 	all := map[string]int64{}
 	put := func(who string, of []*quotav1.ShareAmount) {
 		for _, a := range of {
-			all[who+" "+a.GetResource().String()[len("SHARE_RESOURCE_"):]] += a.GetAmount()
+			all[who+"/"+a.GetResource().String()[len("SHARE_RESOURCE_"):]] += a.GetAmount()
 		}
 	}
 	put("", in.GetTotals())
@@ -127,7 +127,7 @@ func TestLargestReport(t *testing.T) {
 	t.Parallel()
 	issuer := tenanttest.NewIssuer(t, nil)
 	m := New()
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test
+	random := rand.New(rand.NewPCG(1, 2))
 	names := map[string]bool{}
 	for range 300 {
 		b := make([]byte, 20)
@@ -137,7 +137,7 @@ func TestLargestReport(t *testing.T) {
 		names[string(b)] = true
 	}
 	for i, name := range slices.Sorted(maps.Keys(names)) {
-		m.Add(issuer.Context(t, name), Took{Requests, 1 << 40}, Took{Resource(1 + i%7), int64(1) << 45}) //nolint:gosec // few
+		m.Add(issuer.Context(t, name), Took{Requests, 1 << 40}, Took{Resource(1 + i%7), int64(1) << 45})
 	}
 	in := m.take()
 	if len(in.GetTenants()) > 2048 || len(in.GetTenants()) < largest {

@@ -17,6 +17,7 @@ package fair
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -76,11 +77,11 @@ func (c Config) withDefaults() Config {
 func (c Config) Validate() error {
 	switch {
 	case c.Width < 0 || c.Queue < 0 || c.Room < 0:
-		return fmt.Errorf("fair: width, queue and room are counts")
+		return errors.New("fair: width, queue and room are counts")
 	case c.Least < 0 || c.Width > 0 && c.Least > c.Width:
-		return fmt.Errorf("fair: least is from 0 to width")
+		return errors.New("fair: least is from 0 to width")
 	case c.Wait < 0 || c.Hold < 0:
-		return fmt.Errorf("fair: wait and hold are durations")
+		return errors.New("fair: wait and hold are durations")
 	}
 	return nil
 }

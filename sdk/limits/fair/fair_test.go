@@ -94,22 +94,22 @@ func TestTheLongestQueueLosesACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := queue(t, fair.Config{Width: 2, Wait: time.Second})
 		held := []*fair.Place{enter(t, q, 1), enter(t, q, 1)}
-		time.Sleep(500 * time.Millisecond)
+		<-time.After(500 * time.Millisecond)
 		quiet := waiters(t.Context(), q, 2, 1)
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 		loud := waiters(t.Context(), q, 1, 5)
-		time.Sleep(950 * time.Millisecond) // the quiet one's budget is over, those of the loud ones are not
+		<-time.After(950 * time.Millisecond) // the quiet one's budget is over, those of the loud ones are not
 		synctest.Wait()
 		if st := q.Stats(); st.Shed != 1 || st.Waiting != 5 {
 			t.Errorf("%+v", st)
 		}
 		shed(t, "of the longest queue", <-loud)
-		time.Sleep(100 * time.Millisecond) // theirs is over too
+		<-time.After(100 * time.Millisecond) // theirs is over too
 		synctest.Wait()
 		if st := q.Stats(); st.Shed != 5 || st.Waiting != 1 {
 			t.Errorf("%+v", st)
 		}
-		time.Sleep(time.Minute) // nobody else has more than a share: the quiet one waits on
+		<-time.After(time.Minute) // nobody else has more than a share: the quiet one waits on
 		select {
 		case err := <-quiet:
 			t.Errorf("the quiet tenant: %v", err)
@@ -184,7 +184,7 @@ func TestDelayIsTold(t *testing.T) {
 		q := queue(t, fair.Config{Width: 1, Wait: time.Minute})
 		held := enter(t, q, 1)
 		own, others := waiters(t.Context(), q, 1, 3), waiters(t.Context(), q, 2, 2)
-		time.Sleep(3 * time.Second)
+		<-time.After(3 * time.Second)
 		if use := held.Done(); use.Delayed != 6*time.Second {
 			t.Errorf("%+v", use)
 		}
@@ -227,7 +227,7 @@ func TestSparePlaces(t *testing.T) {
 		if st := q.Stats(); st.Held != 14 || st.Waiting != 4 {
 			t.Errorf("the other had its place: %+v", st)
 		}
-		time.Sleep(2 * alone)
+		<-time.After(2 * alone)
 		_ = waiting
 		cancel()
 		for _, p := range held {
@@ -254,7 +254,7 @@ func TestWidthFollowsLatency(t *testing.T) {
 				all.Go(func() {
 					for time.Now().Before(end) {
 						p := enter(t, q, 1)
-						time.Sleep(10 * time.Millisecond * time.Duration(max(q.Stats().Held, 8)) / 8)
+						<-time.After(10 * time.Millisecond * time.Duration(max(q.Stats().Held, 8)) / 8)
 						p.Done()
 					}
 				})

@@ -151,7 +151,7 @@ func checkQueue(t *rapid.T, q *Queue) {
 			}
 		}
 	}
-	if bits.Len64(uint64(max(q.virtual, -q.virtual))) > 62 { //nolint:gosec // its size
+	if bits.Len64(uint64(max(q.virtual, -q.virtual))) > 62 {
 		t.Fatalf("the virtual time is %d", q.virtual)
 	}
 }

@@ -29,10 +29,10 @@ type scheduler interface {
 }
 
 type job struct {
-	from      *client
-	came      time.Time
-	place     *Place
-	has, over bool
+	from  *client
+	came  time.Time
+	place *Place
+	has   bool
 }
 
 // client is a tenant with its load: by the clock, or one call after the other.
@@ -62,7 +62,7 @@ func (h timeline) Less(i, j int) bool {
 	return h[i].at.Before(h[j].at) || h[i].at.Equal(h[j].at) && h[i].order < h[j].order
 }
 func (h timeline) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *timeline) Push(x any)   { *h = append(*h, x.(event)) } //nolint:forcetypeassert // of events only
+func (h *timeline) Push(x any)   { *h = append(*h, x.(event)) }
 func (h *timeline) Pop() any {
 	last := len(*h) - 1
 	e := (*h)[last]
@@ -71,7 +71,7 @@ func (h *timeline) Pop() any {
 }
 
 func newSim(seed uint64) *sim {
-	return &sim{now: time.Unix(1e9, 0), random: rand.New(rand.NewPCG(seed, 1)), line: map[tenant.UID][]*job{}} //nolint:gosec // a test
+	return &sim{now: time.Unix(1e9, 0), random: rand.New(rand.NewPCG(seed, 1)), line: map[tenant.UID][]*job{}}
 }
 
 func (s *sim) clock() time.Time { return s.now }
@@ -229,13 +229,13 @@ var widths = []int{1, 2, 3, 5, 8, 16, 33, 64}
 func TestSharesAreByWeight(t *testing.T) {
 	t.Parallel()
 	for _, width := range widths {
-		s, all := newSim(uint64(width)), greedy(width) //nolint:gosec // small
+		s, all := newSim(uint64(width)), greedy(width)
 		q, err := New(Config{Width: width, Clock: s.clock})
 		must(t, err)
 		s.under = ours{q}
 		s.run(all, greedyFor)
 		got := jain(all)
-		s, control := newSim(uint64(width)), greedy(width) //nolint:gosec // small
+		s, control := newSim(uint64(width)), greedy(width)
 		s.under = &fifo{width: width}
 		s.run(control, greedyFor)
 		t.Logf("width %d: Jain's index %.4f, FIFO %.4f", width, got, jain(control))

@@ -25,7 +25,7 @@ func newWidth(c Config) width {
 	}
 	const quiet = 0.9 // of the samples, which is the library's own default, said here because bursts of slow calls depend on it
 	return adaptive{adaptivelimiter.NewBuilder[any]().
-		WithLimits(uint(c.Least), uint(c.Width), uint(max(c.Least, c.Width/4))). //nolint:gosec // Validate: not negative
+		WithLimits(uint(c.Least), uint(c.Width), uint(max(c.Least, c.Width/4))).
 		WithRecentQuantile(quiet).Build()}
 }
 
