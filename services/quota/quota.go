@@ -42,8 +42,10 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Catalog: b.Catalog, Verifier: b.Verifier, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
 		}
 		return follower.Parts{
-			Register:   func(server *grpc.Server) { rpc.Register(server, api) },
-			Background: []func(context.Context) error{rpc.Collect(api), rpc.Sweep(api), rpc.TendUsage(api), rpc.CollectNoise(api)},
+			Register: func(server *grpc.Server) { rpc.Register(server, api) },
+			Background: []func(context.Context) error{
+				rpc.Collect(api), rpc.Sweep(api), rpc.TendUsage(api), rpc.Forecasts(api), rpc.CollectNoise(api),
+			},
 		}
 	}, options...)
 }

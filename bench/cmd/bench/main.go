@@ -33,6 +33,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/bench/importfair"
 	"github.com/rowhouse-platform/rowhouse/bench/leases"
 	"github.com/rowhouse-platform/rowhouse/bench/measure"
+	"github.com/rowhouse-platform/rowhouse/bench/meteringest"
 	"github.com/rowhouse-platform/rowhouse/bench/poolfairness"
 	"github.com/rowhouse-platform/rowhouse/bench/proxy"
 	"github.com/rowhouse-platform/rowhouse/bench/replicaread"
@@ -50,6 +51,7 @@ func benchmarks() []measure.Benchmark {
 		flags.Static(), flags.Targeting(), flags.Fractional(),
 		settings.Read(), settings.Memory(), settings.Fanout(), settings.KillLane(), webhookfairness.Benchmark(), fairshare.Benchmark(),
 		leases.Leased(), leases.Memory(),
+		meteringest.Benchmark(),
 	}
 }
 

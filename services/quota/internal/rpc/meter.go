@@ -3,18 +3,17 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
 	"github.com/rowhouse-platform/rowhouse/internal/change"
 	"github.com/rowhouse-platform/rowhouse/internal/page"
-	"github.com/rowhouse-platform/rowhouse/internal/pg"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/store"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/usage"
@@ -24,11 +23,14 @@ import (
 type meterService struct {
 	quotav1.UnimplementedMeterServiceServer
 	Config
+
+	lanes *usage.Lanes
 }
 
 // registerMeters registers what counts usage.
 func registerMeters(s *grpc.Server, c Config) {
-	quotav1.RegisterMeterServiceServer(s, &meterService{Config: c})
+	lanes := usage.NewLanes(rand.Int()) //nolint:gosec // two processes with one number only wait for one another
+	quotav1.RegisterMeterServiceServer(s, &meterService{Config: c, lanes: lanes})
 	quotav1.RegisterMeterAdminServiceServer(s, &meterAdminService{Config: c})
 }
 
@@ -49,11 +51,7 @@ func (s *meterService) RecordUsage(ctx context.Context, req *quotav1.RecordUsage
 		return nil, err
 	}
 	events, faults := eventsOf(req.GetEvents())
-	var results []usage.Result
-	err = pg.Tx(ctx, s.Pool, pg.TxOptions{}, func(ctx context.Context, tx pgx.Tx) (err error) {
-		results, err = usage.Count(ctx, tx, tc.UID(), events)
-		return err
-	})
+	results, err := s.lanes.Count(ctx, s.Pool, tc.UID(), events)
 	if err != nil {
 		return nil, err
 	}

@@ -16,17 +16,24 @@ import (
 // since it locks series, events, sums and sketches in this order, each by its key: two that count the same events wait for
 // one another and never in a circle. The database's clock decides what is too old, and what is late.
 func Count(ctx context.Context, tx Tx, tenantUID tenant.UID, events []Event) ([]Result, error) {
-	return count(ctx, tx, tenantUID, events, nil)
+	return count(ctx, tx, tenantUID, events, options{})
 }
 
-// count is Count; tests say what time it is.
-func count(ctx context.Context, tx Tx, tenantUID tenant.UID, events []Event, clock func() time.Time) ([]Result, error) {
+// options are what a call has of its own.
+type options struct {
+	// stripe is where the call adds to. Default: by the first id.
+	stripe *int16
+	// now is the time, for tests. Default: the database's.
+	now time.Time
+}
+
+func count(ctx context.Context, tx Tx, tenantUID tenant.UID, events []Event, o options) ([]Result, error) {
 	b, err := begin(ctx, tx, tenantUID, events)
 	if err != nil {
 		return nil, err
 	}
-	if clock != nil {
-		b.now = clock().UTC()
+	if b.own = o.stripe; !o.now.IsZero() {
+		b.now = o.now.UTC()
 	}
 	b.add(events)
 	if err := b.admitSeries(ctx, tx); err != nil {
@@ -187,9 +194,14 @@ func (b *batch) insert(ctx context.Context, tx Tx) (map[uuid.UUID]bool, error) {
 	return counted, nil
 }
 
-// stripe is which of a sum's rows this batch adds to: others that come at the same time add to another one, mostly. The end
-// of an id is random.
-func (b *batch) stripe() int16 { return int16(b.rows[0].id[15] % stripes) }
+// stripe is which of a sum's rows this batch adds to. Without one of its own it is one that others use too, but mostly not
+// at the same time: the end of an id is random.
+func (b *batch) stripe() int16 {
+	if b.own != nil {
+		return *b.own
+	}
+	return int16(b.rows[0].id[15] % stripes)
+}
 
 // closed is where minutes begin that are still open.
 func (b *batch) closed() time.Time { return b.now.Add(-Grace).Truncate(time.Minute) }

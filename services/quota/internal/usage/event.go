@@ -80,6 +80,7 @@ func (s series) text() string {
 type batch struct {
 	tenant  tenant.UID
 	now     time.Time
+	own     *int16 // the batch's own stripe
 	meters  map[string]Meter
 	results []Result
 	rows    []row // by id, each once

@@ -9,5 +9,5 @@ import (
 
 // CountAt is Count at a time of the test's.
 func CountAt(ctx context.Context, tx Tx, tenantUID tenant.UID, events []Event, now time.Time) ([]Result, error) {
-	return count(ctx, tx, tenantUID, events, func() time.Time { return now })
+	return count(ctx, tx, tenantUID, events, options{now: now})
 }
