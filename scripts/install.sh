@@ -38,6 +38,7 @@ test | test-long)
   need chromium -- command -v chromium
   PATH=$PATH:/usr/sbin
   need pgbouncer -- command -v pgbouncer # isolation is tested through it
+  need redis-server -- command -v redis-server # one of the stores that leases are granted from
   if [ "$purpose" = test-long ]; then
     need npm -- command -v npm # OpenFeature's providers for JavaScript ask our flags
   fi
@@ -94,7 +95,7 @@ rm -f "$log"
 
 # Nor at the next boot: the packages enable their daemons.
 for package in "${missing[@]}"; do
-  case $package in nginx-light | haproxy | pgbouncer)
+  case $package in nginx-light | haproxy | pgbouncer | redis-server)
     ! command -v systemctl >/dev/null || "${as_root[@]}" systemctl -q disable "${package%-light}" || true ;;
   esac
 done

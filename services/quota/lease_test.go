@@ -15,10 +15,13 @@ import (
 	quotav1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/quota/v1"
 	tenancyv1 "github.com/rowhouse-platform/rowhouse/gen/rowhouse/tenancy/v1"
 	"github.com/rowhouse-platform/rowhouse/sdk/fault"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
+	"github.com/rowhouse-platform/rowhouse/sdk/limits/lease"
 	"github.com/rowhouse-platform/rowhouse/sdk/pgserver"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenanttest"
-	"github.com/rowhouse-platform/rowhouse/services/quota/internal/store"
+	"github.com/rowhouse-platform/rowhouse/services/quota/internal/alloc"
+	"github.com/rowhouse-platform/rowhouse/services/quota/internal/alloc/pgalloc"
 )
 
 const (
@@ -290,7 +293,7 @@ func TestLockedTenantDelaysNobody(t *testing.T) {
 	tx, err := r.super.Begin(t.Context())
 	r.need(err)
 	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
-	_, err = tx.Exec(t.Context(), `SELECT 1 FROM meter.cell WHERE tenant_uid = $1 FOR UPDATE`, tenanttest.UID("acme").String())
+	_, err = tx.Exec(t.Context(), `SELECT 1 FROM meter.limit_cell WHERE scope = $1 FOR UPDATE`, tenanttest.UID("acme").String())
 	r.need(err)
 	waited := make(chan *quotav1.LeaseAnswer, 1)
 	go func() {
@@ -326,13 +329,13 @@ func TestCollectKeepsWhatIsSpent(t *testing.T) {
 	acme, globex := r.token("acme", "business"), r.token("globex", "free")
 	r.one(gateway, acme, "requests", 10, 10)
 	r.one(gateway, globex, "requests", 10, 10)
-	_, err := r.super.Exec(t.Context(), `UPDATE meter.cell SET tat = 1 WHERE tenant_uid = $1`, tenanttest.UID("globex").String())
+	_, err := r.super.Exec(t.Context(), `UPDATE meter.limit_cell SET tat = 1 WHERE scope = $1`, tenanttest.UID("globex").String())
 	r.need(err)
 	_, err = r.super.Exec(t.Context(), `UPDATE meter.holder SET seen_time = seen_time - interval '1 hour'`)
 	r.need(err)
-	r.need(store.Collect(t.Context(), pool))
+	r.need(pgalloc.New(pgalloc.Config{Pool: pool}).Collect(t.Context()))
 	var cells, holders int
-	r.need(r.super.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM meter.cell WHERE id = 'requests'), (SELECT count(*) FROM meter.holder)`).Scan(&cells, &holders))
+	r.need(r.super.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM meter.limit_cell WHERE scope <> '00000000-0000-0000-0000-000000000000'), (SELECT count(*) FROM meter.holder)`).Scan(&cells, &holders))
 	if cells != 1 || holders != 0 {
 		t.Errorf("%d cells and %d holders are left", cells, holders)
 	}
@@ -351,12 +354,16 @@ func TestCollectBesideCharges(t *testing.T) {
 	r := newRig(t)
 	pool := r.db.Service(t)
 	const apart = 4 * time.Millisecond
-	r.set(r.as("operator"), limit("platform/limits/requests", int64(time.Second/apart), time.Second, 1)) // a full cell after each grant and a pause
+	rate, err := gcra.New(int64(time.Second/apart), time.Second, 1) // a full cell after each grant and a pause
+	r.need(err)
+	policy := &lease.Policy{Limit: rate, Revision: 1}
+	lender := alloc.New(alloc.Config{Driver: pgalloc.New(pgalloc.Config{Pool: pool})})
+	t.Cleanup(lender.Close)
 	ctx, cancel := context.WithCancel(t.Context())
 	var collecting, charging sync.WaitGroup
 	collecting.Go(func() {
 		for ctx.Err() == nil {
-			_, _ = r.super.Exec(ctx, `DELETE FROM meter.cell WHERE ctid IN (SELECT ctid FROM meter.cell
+			_, _ = r.super.Exec(ctx, `DELETE FROM meter.limit_cell WHERE ctid IN (SELECT ctid FROM meter.limit_cell
 				WHERE tat < (extract(epoch FROM clock_timestamp() - '2025-01-01 00:00:00+00') * 16000000)::bigint FOR UPDATE SKIP LOCKED)`)
 		}
 	})
@@ -366,14 +373,14 @@ func TestCollectBesideCharges(t *testing.T) {
 		charging.Go(func() {
 			for range 150 {
 				before := time.Now()
-				answers, _, err := store.Charge(t.Context(), pool, fmt.Sprint("h", i), []store.Ask{
-					{TenantUID: tenanttest.UID("acme").String(), Plan: "free", Limit: "requests", Need: 1, Want: 1},
+				answers, _, err := lender.Grant(t.Context(), fmt.Sprint("h", i), []lease.Ask{
+					{Scope: lease.Scope(tenanttest.UID("acme")), Cells: []lease.CellAsk{{Policy: policy, Need: 1, Want: 1}}},
 				})
-				if err != nil || !answers[0].Limited {
+				if err != nil {
 					t.Errorf("%+v, %v", answers, err)
 					return
 				}
-				if answers[0].Grant.OK {
+				if answers[0].Outcome == lease.Granted {
 					mu.Lock()
 					log = append(log, spend{before, time.Now(), 1})
 					mu.Unlock()

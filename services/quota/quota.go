@@ -7,7 +7,10 @@ package quota
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -15,9 +18,11 @@ import (
 	"github.com/rowhouse-platform/rowhouse/internal/follower"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
+	"github.com/rowhouse-platform/rowhouse/services/quota/internal/alloc"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/durable"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/rls"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/rpc"
+	"github.com/rowhouse-platform/rowhouse/services/quota/internal/rules"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/store"
 )
 
@@ -28,7 +33,21 @@ const Database = "rowhouse_quota"
 func Migrations() []fs.FS { return []fs.FS{change.Migrations(), store.Migrations()} }
 
 // Config is quota's configuration file.
-type Config = follower.Config
+type Config struct {
+	// Config is what every follower of tenancy configures.
+	follower.Config `yaml:",inline"`
+
+	// Allocator is where rates and slots are counted.
+	Allocator Allocator `yaml:"allocator,omitempty"`
+}
+
+// Check does all that a start does short of connecting and listening: it reads every file that c names.
+func (c Config) Check(ctx context.Context) error {
+	return errors.Join(c.Config.Check(ctx), c.Allocator.check())
+}
+
+// collectEvery is how often a part of what means nothing any more is removed.
+const collectEvery = 20 * time.Second
 
 // Run serves until ctx ends, then drains. It returns nil after an orderly end. A database
 // that lacks migrations is an error: the service does not migrate.
@@ -37,15 +56,23 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		Name: "quota", Database: Database, Migrations: Migrations(), Feeds: []string{limits.FeedName, rls.FeedName, durable.FeedEvents},
 		Audience: tenant.AudienceQuota,
 	}
-	return follower.Run(ctx, kind, c, func(b *follower.Base) follower.Parts {
+	driver, done, err := c.Allocator.open(ctx)
+	if err != nil {
+		return fmt.Errorf("quota configuration: %w", err)
+	}
+	defer done()
+	return follower.Run(ctx, kind, c.Config, func(b *follower.Base) follower.Parts {
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Catalog: b.Catalog, Verifier: b.Verifier, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
+			Allocator: alloc.New(alloc.Config{Driver: driver(b.Pool), Log: b.Log}), Rules: rules.New(b.Clock),
 		}
 		return follower.Parts{
 			Register: func(server *grpc.Server) { rpc.Register(server, api) },
 			Background: []func(context.Context) error{
-				rpc.Collect(api), rpc.Sweep(api), rpc.TendUsage(api), rpc.Forecasts(api), rpc.CollectNoise(api),
+				api.Allocator.Collect(collectEvery), rpc.Sweep(api), rpc.TendUsage(api), rpc.Forecasts(api), rpc.CollectNoise(api),
+				func(ctx context.Context) error { return api.Rules.Follow(ctx, b.Feeds, b.Log) },
 			},
+			Loaded: map[string]<-chan struct{}{"limits to lend": api.Rules.Loaded()},
 		}
 	}, options...)
 }

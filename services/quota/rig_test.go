@@ -107,9 +107,12 @@ func (l *logBuffer) String() string {
 
 func database() pg.Database { return pg.Database{Name: quota.Database, Migrations: quota.Migrations()} }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB, edits ...func(*quota.Config)) *rig {
 	t.Helper()
 	r := bareRig(t)
+	for _, edit := range edits {
+		edit(&r.config)
+	}
 	r.replica("quota-1")
 	return r
 }
@@ -175,14 +178,14 @@ func (r *rig) writeFiles() {
 		"  - {identity: %q, roles: [gateway], may_present: true}\n  - {identity: %q, roles: [gateway]}\n"+
 		"  - {identity: %q, roles: [app], may_present: true}\n",
 		r.id("service", "gateway"), r.id("service", "relay"), r.id("app", "notes")))
-	r.config = quota.Config{
+	r.config = quota.Config{Config: follower.Config{
 		Process: serve.Config{
 			Listen: "127.0.0.1:0", Ops: "127.0.0.1:0", Development: true, Operators: r.path("operators.yaml"), Peers: r.path("peers.yaml"),
 			Identity: serve.IdentityFiles{Cert: r.path("id/cert.pem"), Key: r.path("id/key.pem"), Roots: r.path("id/roots.pem")},
 		},
 		Database: r.path("db.dsn"), FeedKey: r.path("feed.key"), TrustRoots: r.path("trust.pub"),
 		Tenancy: follower.Tenancy{Identity: r.id("service", "tenancy"), FeedKeys: r.path("tenancy.pub")},
-	}
+	}}
 }
 
 func (r *rig) write(name, content string) {

@@ -32,7 +32,7 @@ var configurations = []struct {
 	{"Every service", "The four services share these keys.", reflect.TypeFor[serve.Config]()},
 	{"tenancy", "Beside those of every service.", reflect.TypeFor[tenancy.Config]()},
 	{"config", "Beside those of every service.", reflect.TypeFor[config.Config]()},
-	{"quota", "Beside those of every service; the same as config's.", reflect.TypeFor[quota.Config]()},
+	{"quota", "Beside those of every service.", reflect.TypeFor[quota.Config]()},
 	{"gateway", "Beside those of every service. The part `users` alone is also the file of `rowhouse dev --users`.", reflect.TypeFor[gateway.Config]()},
 	{"operators.yaml", "Read again when it changes; a file with an error is not taken.", reflect.TypeFor[operator.OperatorsFile]()},
 	{"peers.yaml", "Read again when it changes; a file with an error is not taken.", reflect.TypeFor[operator.PeersFile]()},

@@ -121,13 +121,13 @@ func (w writer) config() config.Config {
 }
 
 func (w writer) quota() quota.Config {
-	return quota.Config{
+	return quota.Config{Config: follower.Config{
 		Process: w.process("quota"), Replica: "quota-1", Database: w.l.file("secrets", "quota.dsn"),
 		FeedKey: w.l.file("keys", "feed-quota.key"), TrustRoots: w.l.file("keys", "trust-root.pub"), State: w.l.file("quota", "copy"),
 		Tenancy: follower.Tenancy{
 			Address: loopback(w.p.GRPC["tenancy"]), Identity: w.ids["tenancy"], FeedKeys: w.l.file("keys", "feed-tenancy.pub"),
 		},
-	}
+	}}
 }
 
 func (w writer) gateway() gateway.Config {

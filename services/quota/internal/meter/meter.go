@@ -1,13 +1,11 @@
 // Package meter is what quota knows about limits, without wire or database: whose
-// limit a name means, which of several layers holds, and what an ask is answered.
+// limit a name means, and which of several layers holds.
 package meter
 
 import (
 	"errors"
 	"strings"
-	"time"
 
-	"github.com/rowhouse-platform/rowhouse/sdk/limits/gcra"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 )
 
@@ -69,24 +67,3 @@ func ParseName(name string) (o Owner, id string, err error) {
 	o, err = ParseOwner(owner)
 	return o, id, err
 }
-
-// Cell is the state of one tenant's limit: when it is full again, and the limit
-// under which that was counted. The zero Cell is full.
-type Cell struct {
-	TAT   gcra.Ticks
-	Limit gcra.Limit
-}
-
-// Charge answers an ask for between need and want tokens of the limit at now, and
-// returns the cell as it is afterwards. A refusal leaves what was spent as it was.
-func (c Cell) Charge(limit gcra.Limit, now gcra.Ticks, need, want int64) (Cell, gcra.Grant) {
-	if c.Limit != limit {
-		c = Cell{TAT: gcra.Convert(c.Limit, limit, c.TAT, now), Limit: limit}
-	}
-	g := limit.Grant(c.TAT, now, need, want)
-	c.TAT = g.TAT
-	return c, g
-}
-
-// HolderLife is how long a process counts as a holder after its last ask.
-const HolderLife = 15 * time.Second

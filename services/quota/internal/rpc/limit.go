@@ -24,7 +24,9 @@ import (
 	"github.com/rowhouse-platform/rowhouse/sdk/limits"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenant"
 	"github.com/rowhouse-platform/rowhouse/sdk/trust"
+	"github.com/rowhouse-platform/rowhouse/services/quota/internal/alloc"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/meter"
+	"github.com/rowhouse-platform/rowhouse/services/quota/internal/rules"
 	"github.com/rowhouse-platform/rowhouse/services/quota/internal/store"
 )
 
@@ -32,8 +34,12 @@ import (
 type Config struct {
 	// Kernel runs the audited calls.
 	Kernel *change.Kernel
-	// Pool reaches the database for charges.
+	// Pool reaches the database for what is no audited call.
 	Pool *pgxpool.Pool
+	// Allocator lends tokens and keeps slots.
+	Allocator *alloc.Allocator
+	// Rules knows which limits hold.
+	Rules *rules.Set
 	// Trust knows the tenants by name.
 	Trust *tenant.Trust
 	// Catalog knows the weights of plans.
@@ -48,7 +54,7 @@ type Config struct {
 
 // Register registers all services.
 func Register(s *grpc.Server, c Config) {
-	quotav1.RegisterLimitServiceServer(s, &limitService{Config: c})
+	quotav1.RegisterLimitServiceServer(s, &settled{&limitService{Config: c}})
 	quotav1.RegisterLeaseServiceServer(s, &leaseService{Config: c})
 	quotav1.RegisterUsageServiceServer(s, &usageService{Config: c})
 	quotav1.RegisterRateLimitConfigServiceServer(s, &rateLimitConfigService{Config: c})

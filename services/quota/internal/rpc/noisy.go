@@ -174,6 +174,9 @@ func noisyTenant(r noisy.Ranked) *quotav1.NoisyTenant {
 	return m
 }
 
+// collectEvery is how often what is long ago is removed.
+const collectEvery = time.Minute
+
 // CollectNoise removes old reports until ctx ends.
 func CollectNoise(c Config) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
