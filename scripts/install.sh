@@ -48,6 +48,7 @@ bench)
   need nginx-light -- command -v nginx
   need haproxy -- command -v haproxy
   need wrk -- command -v wrk
+  need redis-server -- command -v redis-server # the store of a rate limiter that ours is compared with
   ;;
 *)
   echo "usage: scripts/install.sh up|test|test-long|bench" >&2

@@ -16,6 +16,9 @@ import (
 // that Go runs on.
 const ticksPerSecond = 100
 
+// CPUTime returns the time that a process and those that it started have been running, for other benchmarks of servers.
+func CPUTime(pid int) (time.Duration, error) { return cpuTime(pid) }
+
 // cpuTime returns the time that a process and its children have been running, in user
 // and in kernel mode.
 func cpuTime(pid int) (time.Duration, error) {

@@ -39,11 +39,16 @@ type Config struct {
 
 	// Allocator is where rates and slots are counted.
 	Allocator Allocator `yaml:"allocator,omitempty"`
+	// RateLimit is the listener for Envoys. Without it there is none.
+	RateLimit *RateLimit `yaml:"rate_limit,omitempty"`
 }
+
+// Validate says what is missing or contradictory.
+func (c Config) Validate() error { return errors.Join(c.Config.Validate(), c.RateLimit.validate()) }
 
 // Check does all that a start does short of connecting and listening: it reads every file that c names.
 func (c Config) Check(ctx context.Context) error {
-	return errors.Join(c.Config.Check(ctx), c.Allocator.check())
+	return errors.Join(c.Config.Check(ctx), c.Allocator.check(), c.RateLimit.validate())
 }
 
 // collectEvery is how often a part of what means nothing any more is removed.
@@ -56,22 +61,26 @@ func Run(ctx context.Context, c Config, options ...follower.Option) error {
 		Name: "quota", Database: Database, Migrations: Migrations(), Feeds: []string{limits.FeedName, rls.FeedName, durable.FeedEvents},
 		Audience: tenant.AudienceQuota,
 	}
+	if err := c.RateLimit.validate(); err != nil {
+		return fmt.Errorf("quota configuration: %w", err)
+	}
 	driver, done, err := c.Allocator.open(ctx)
 	if err != nil {
 		return fmt.Errorf("quota configuration: %w", err)
 	}
 	defer done()
 	return follower.Run(ctx, kind, c.Config, func(b *follower.Base) follower.Parts {
+		cells := driver(b.Pool)
 		api := rpc.Config{
 			Kernel: b.Kernel, Pool: b.Pool, Trust: b.Trust, Catalog: b.Catalog, Verifier: b.Verifier, Feeds: b.Feeds, Clock: b.Clock, Log: b.Log,
-			Allocator: alloc.New(alloc.Config{Driver: driver(b.Pool), Log: b.Log}), Rules: rules.New(b.Clock),
+			Allocator: alloc.New(alloc.Config{Driver: cells, Log: b.Log}), Rules: rules.New(b.Clock),
 		}
 		return follower.Parts{
 			Register: func(server *grpc.Server) { rpc.Register(server, api) },
-			Background: []func(context.Context) error{
+			Background: append([]func(context.Context) error{
 				api.Allocator.Collect(collectEvery), rpc.Sweep(api), rpc.TendUsage(api), rpc.Forecasts(api), rpc.CollectNoise(api),
 				func(ctx context.Context) error { return api.Rules.Follow(ctx, b.Feeds, b.Log) },
-			},
+			}, c.RateLimit.background(b, envoyStore{cells, api.Allocator, c.Replica})...),
 			Loaded: map[string]<-chan struct{}{"limits to lend": api.Rules.Loaded()},
 		}
 	}, options...)

@@ -57,8 +57,8 @@ const (
 type house struct {
 	dir   string
 	ports struct {
-		HTTP, HTTPS int
-		GRPC, Ops   map[string]int
+		HTTP, HTTPS, EnvoyHTTP int
+		GRPC, Ops              map[string]int
 	}
 	spare int    // a port that is free
 	work  string // where pages are run
@@ -205,6 +205,7 @@ func (h *house) here(text string) string {
 		"localhost:8443", "localhost:"+strconv.Itoa(h.ports.HTTPS),
 		"127.0.0.1:7101", "127.0.0.1:"+strconv.Itoa(h.ports.GRPC["tenancy"]),
 		"127.0.0.1:7102", "127.0.0.1:"+strconv.Itoa(h.ports.GRPC["config"]),
+		"127.0.0.1:7108", "127.0.0.1:"+strconv.Itoa(h.ports.EnvoyHTTP),
 		"127.0.0.1:7120", "127.0.0.1:"+strconv.Itoa(h.spare),
 	).Replace(text)
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/rowhouse-platform/rowhouse/bench/bulkinsert"
 	"github.com/rowhouse-platform/rowhouse/bench/catalogaudit"
 	"github.com/rowhouse-platform/rowhouse/bench/contextcheck"
+	"github.com/rowhouse-platform/rowhouse/bench/decide"
 	"github.com/rowhouse-platform/rowhouse/bench/fairshare"
 	"github.com/rowhouse-platform/rowhouse/bench/flags"
 	"github.com/rowhouse-platform/rowhouse/bench/importfair"
@@ -52,6 +53,7 @@ func benchmarks() []measure.Benchmark {
 		settings.Read(), settings.Memory(), settings.Fanout(), settings.KillLane(), webhookfairness.Benchmark(), fairshare.Benchmark(),
 		leases.Leased(), leases.Memory(),
 		meteringest.Benchmark(),
+		decide.Unary(), decide.Batch(),
 	}
 }
 

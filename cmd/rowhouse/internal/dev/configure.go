@@ -32,7 +32,7 @@ func (l Layout) configure(p Ports, o Options) error {
 		return err
 	}
 	w := writer{l: l, p: p, otlp: o.OTLP, users: users, ids: map[string]identity.ID{}}
-	for _, s := range services() {
+	for _, s := range identities() {
 		id, err := serviceID(s)
 		if err != nil {
 			return err
@@ -121,13 +121,19 @@ func (w writer) config() config.Config {
 }
 
 func (w writer) quota() quota.Config {
-	return quota.Config{Config: follower.Config{
-		Process: w.process("quota"), Replica: "quota-1", Database: w.l.file("secrets", "quota.dsn"),
-		FeedKey: w.l.file("keys", "feed-quota.key"), TrustRoots: w.l.file("keys", "trust-root.pub"), State: w.l.file("quota", "copy"),
-		Tenancy: follower.Tenancy{
-			Address: loopback(w.p.GRPC["tenancy"]), Identity: w.ids["tenancy"], FeedKeys: w.l.file("keys", "feed-tenancy.pub"),
+	return quota.Config{
+		Config: follower.Config{
+			Process: w.process("quota"), Replica: "quota-1", Database: w.l.file("secrets", "quota.dsn"),
+			FeedKey: w.l.file("keys", "feed-quota.key"), TrustRoots: w.l.file("keys", "trust-root.pub"), State: w.l.file("quota", "copy"),
+			Tenancy: follower.Tenancy{
+				Address: loopback(w.p.GRPC["tenancy"]), Identity: w.ids["tenancy"], FeedKeys: w.l.file("keys", "feed-tenancy.pub"),
+			},
 		},
-	}}
+		RateLimit: &quota.RateLimit{
+			GRPC: loopback(w.p.Envoy), HTTP: loopback(w.p.EnvoyHTTP),
+			Peers: quota.EnvoyPeers{{Identity: w.ids[envoyName], Domains: []string{"*"}, NamesTenant: "tenant"}},
+		},
+	}
 }
 
 func (w writer) gateway() gateway.Config {

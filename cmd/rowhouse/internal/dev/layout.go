@@ -31,6 +31,8 @@ const (
 	zone        = "localhost"
 	appName     = "notes"
 	platform    = "rowhouse.localhost"
+	// envoyName is an identity without a process: an Envoy that its owner starts may show it to quota.
+	envoyName = "envoy"
 )
 
 // markerName is the file that says that a folder is ours and of which format.
@@ -43,6 +45,9 @@ const (
 
 // services are the processes in the order in which they start.
 func services() []string { return []string{"tenancy", "config", "quota", "gateway", appName} }
+
+// identities are those that the house issues certificates to.
+func identities() []string { return append(services(), envoyName) }
 
 // Layout is where everything is below the state folder.
 type Layout struct{ Dir string }
@@ -89,7 +94,7 @@ func (l Layout) open() error {
 	if err := os.MkdirAll(l.Dir, passable); err != nil {
 		return fmt.Errorf("the state folder: %w; pass --state with one that can be written", err)
 	}
-	for _, name := range append(services(), "ca", "keys", "secrets", "cells", "operator", "log") {
+	for _, name := range append(identities(), "ca", "keys", "secrets", "cells", "operator", "log") {
 		if err := os.MkdirAll(l.path(name), private); err != nil {
 			return fmt.Errorf("the state folder: %w", err)
 		}
@@ -140,6 +145,8 @@ type Ports struct {
 	GRPC, Ops map[string]int
 	// AppHTTP is the example app's HTTP port behind the gateway.
 	AppHTTP int
+	// Envoy and EnvoyHTTP are the ports at which quota answers Envoys.
+	Envoy, EnvoyHTTP int
 }
 
 const (
@@ -159,6 +166,7 @@ func fixedPorts(base, http, https int) Ports {
 		p.GRPC[s], p.Ops[s] = base+1+i, base+opsOffset+1+i
 	}
 	p.AppHTTP = base + 1 + len(services())
+	p.Envoy, p.EnvoyHTTP = p.AppHTTP+1, p.AppHTTP+2
 	return p
 }
 
@@ -170,7 +178,7 @@ type flagged struct {
 
 // all lists every port, the front door's first.
 func (p Ports) all() []flagged {
-	out := []flagged{{p.HTTP, "--http-port"}, {p.HTTPS, "--https-port"}, {p.AppHTTP, baseFlag}}
+	out := []flagged{{p.HTTP, "--http-port"}, {p.HTTPS, "--https-port"}, {p.AppHTTP, baseFlag}, {p.Envoy, baseFlag}, {p.EnvoyHTTP, baseFlag}}
 	for _, s := range services() {
 		out = append(out, flagged{p.GRPC[s], baseFlag}, flagged{p.Ops[s], baseFlag})
 	}
@@ -189,21 +197,37 @@ func (l Layout) choosePorts(ctx context.Context, base, http, https int) (Ports, 
 		if err := json.Unmarshal(b, &p); err != nil {
 			return p, fmt.Errorf("%s is damaged; start over with: rowhouse dev --reset", kept)
 		}
+		if p.Envoy == 0 { // kept by an earlier release
+			free, err := freePorts(ctx, 2)
+			if err != nil {
+				return p, err
+			}
+			p.Envoy, p.EnvoyHTTP = free[0], free[1]
+			return p, l.keepPorts(p)
+		}
 		return p, nil
 	}
-	free, err := freePorts(ctx, 2*len(services())+3)
+	const others = 5
+	free, err := freePorts(ctx, 2*len(services())+others)
 	if err != nil {
 		return p, err
 	}
-	p = Ports{HTTP: free[0], HTTPS: free[1], AppHTTP: free[2], GRPC: map[string]int{}, Ops: map[string]int{}}
-	for i, s := range services() {
-		p.GRPC[s], p.Ops[s] = free[3+2*i], free[4+2*i]
+	p = Ports{
+		HTTP: free[0], HTTPS: free[1], AppHTTP: free[2], Envoy: free[3], EnvoyHTTP: free[4], GRPC: map[string]int{}, Ops: map[string]int{},
 	}
+	for i, s := range services() {
+		p.GRPC[s], p.Ops[s] = free[others+2*i], free[others+1+2*i]
+	}
+	return p, l.keepPorts(p)
+}
+
+// keepPorts has the next start take the same ports.
+func (l Layout) keepPorts(p Ports) error {
 	b, err := json.Marshal(p)
 	if err != nil {
-		return p, err
+		return err
 	}
-	return p, os.WriteFile(kept, b, secretMode)
+	return os.WriteFile(l.path("ports.json"), b, secretMode)
 }
 
 // freePorts finds ports that nobody has. They are kept for later starts, so they are below those that systems give

@@ -202,7 +202,7 @@ func (l Layout) prepareIdentities() error {
 // issueAll writes a fresh certificate for every process. Those that run take theirs at the
 // next handshake.
 func (l Layout) issueAll(authority *identity.Authority) error {
-	for _, s := range services() {
+	for _, s := range identities() {
 		id, err := serviceID(s)
 		if err != nil {
 			return err
@@ -252,7 +252,7 @@ func authorityConfig() identity.AuthorityConfig {
 
 // serviceID is the identity of a process of the house.
 func serviceID(name string) (identity.ID, error) {
-	if name == appName {
+	if name == appName || name == envoyName {
 		return identity.App(trustDomain, cellName, name)
 	}
 	return identity.Service(trustDomain, cellName, name)

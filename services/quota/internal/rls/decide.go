@@ -317,7 +317,7 @@ func (d *decision) sum(i int, c Charge) int {
 func cost(r *request, d *descriptor) int64 {
 	switch {
 	case d.counted:
-		return int64(min(d.hits, lease.MaxCost+1)) //nolint:gosec // at most that
+		return int64(min(d.hits, lease.MaxCost+1)) // at most that
 	case r.hits == 0:
 		return 1
 	}
@@ -353,13 +353,13 @@ func (s *Service) conclude(d *decision) {
 }
 
 // say fills a status in from a charge.
-func (st *status) say(b *bound, c *Charge) {
-	st.limit, st.over, st.reset = b.encoded, c.Over, seconds(c.Wait)
-	if st.remaining = saturate(c.Remaining); c.Over {
-		st.remaining = 0
+func (s *status) say(b *bound, c *Charge) {
+	s.limit, s.over, s.reset = b.encoded, c.Over, seconds(c.Wait)
+	if s.remaining = saturate(c.Remaining); c.Over {
+		s.remaining = 0
 	}
 	if c.Over && c.Wait == 0 { // it never fits: what can be said is when the limit is full
-		st.reset = max(1, seconds(b.policy.Limit.Period()))
+		s.reset = max(1, seconds(b.policy.Limit.Period()))
 	}
 }
 

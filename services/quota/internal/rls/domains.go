@@ -174,27 +174,27 @@ func (o *overrides) of(asked override, counts *series) (*bound, error) {
 // overrideTitle is how overrides are called, all alike.
 const overrideTitle = "override"
 
-func (a override) bound() (*bound, error) {
-	unit := ruleset.Unit(a.unit).Duration()
+func (o override) bound() (*bound, error) {
+	unit := ruleset.Unit(o.unit).Duration()
 	if unit == 0 {
-		return nil, fmt.Errorf("a limit of a descriptor has the unit %s", typev3.RateLimitUnit(a.unit))
+		return nil, fmt.Errorf("a limit of a descriptor has the unit %s", typev3.RateLimitUnit(o.unit))
 	}
 	var multiplier *wrapperspb.UInt32Value
 	times := int64(1)
-	if a.multiplied {
-		if times = int64(a.multiplier); times == 0 {
+	if o.multiplied {
+		if times = int64(o.multiplier); times == 0 {
 			return nil, errors.New("a limit of a descriptor has the unit_multiplier 0")
 		}
-		multiplier = wrapperspb.UInt32(a.multiplier)
+		multiplier = wrapperspb.UInt32(o.multiplier)
 	}
 	if times > int64(gcra.MaxPeriod/unit) {
 		return nil, fmt.Errorf("a limit of a descriptor has a period of more than %d days", gcra.MaxPeriod/(24*time.Hour))
 	}
-	limit, err := gcra.New(int64(a.requests), unit*time.Duration(times), 0)
+	limit, err := gcra.New(int64(o.requests), unit*time.Duration(times), 0)
 	if err != nil {
 		return nil, err
 	}
-	encoded, err := encodeLimit("", a.requests, a.unit, multiplier)
+	encoded, err := encodeLimit("", o.requests, o.unit, multiplier)
 	if err != nil {
 		return nil, err
 	}

@@ -61,10 +61,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		w := watch{follower: f}
 		err := f.feeds.Watch(ctx, FeedName, "", w.take)
-		if ctx.Err() != nil {
-			break
-		}
-		if err != nil && fault.ReasonOf(err) != fault.ReasonStarting {
+		if err != nil && ctx.Err() == nil && fault.ReasonOf(err) != fault.ReasonStarting {
 			f.log.WarnContext(ctx, "the feed of rate limit domains broke off", "error", err)
 		}
 		select {

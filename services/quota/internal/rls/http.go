@@ -61,7 +61,7 @@ func (s *Server) json(w http.ResponseWriter, r *http.Request) {
 	if out.GetOverallCode() == rlsv3.RateLimitResponse_OVER_LIMIT {
 		w.WriteHeader(http.StatusTooManyRequests)
 	}
-	_, _ = w.Write(text)
+	_, _ = w.Write(text) //nolint:gosec // JSON that says so
 }
 
 // judge answers by the same way as gRPC.

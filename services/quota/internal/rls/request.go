@@ -113,7 +113,7 @@ func (f field) text() (string, error) {
 	if f.kind != protowire.BytesType || !utf8.Valid(f.bytes) {
 		return "", errUnusual
 	}
-	return unsafe.String(unsafe.SliceData(f.bytes), len(f.bytes)), nil
+	return unsafe.String(unsafe.SliceData(f.bytes), len(f.bytes)), nil //nolint:gosec // a frame keeps its bytes until it is answered
 }
 
 // message is a field's bytes, of which there may be one. Two would be parts of one message.

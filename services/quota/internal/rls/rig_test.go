@@ -187,11 +187,12 @@ const (
 // codesOf are the codes of an answer, "O" for OK and "X" for over, the overall one first.
 func codesOf(resp *rlsv3.RateLimitResponse) string {
 	letter := map[rlsv3.RateLimitResponse_Code]string{ok: "O", over: "X"}
-	b := letter[resp.GetOverallCode()] + ":"
+	var b strings.Builder
+	b.WriteString(letter[resp.GetOverallCode()] + ":")
 	for _, s := range resp.GetStatuses() {
-		b += letter[s.GetCode()]
+		b.WriteString(letter[s.GetCode()])
 	}
-	return b
+	return b.String()
 }
 
 // refusedWith wants an error of gRPC.

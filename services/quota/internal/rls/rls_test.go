@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -186,7 +187,7 @@ func TestSameCellTwice(t *testing.T) {
 	}
 	many := make([]*common.RateLimitDescriptor, 0, 200)
 	for i := range 100 {
-		many = append(many, of("user", fmt.Sprint(i)), of("user", fmt.Sprint(i)))
+		many = append(many, of("user", strconv.Itoa(i)), of("user", strconv.Itoa(i)))
 	}
 	for i, s := range r.ask("edge", many...).GetStatuses() {
 		if s.GetLimitRemaining() != 8 {
@@ -477,7 +478,7 @@ descriptors:
 	}
 }
 
-// An import changes what holds, and what was spent of a limit that stays stays spent.
+// An import changes what holds, and keeps what was spent of a limit that is still there.
 func TestImportKeepsWhatIsSpent(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rls.Bare)

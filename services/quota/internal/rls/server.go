@@ -72,7 +72,7 @@ func NewServer(c ServerConfig) (*Server, error) {
 		grpc.Creds(knowing{credentials.NewTLS(c.Identity.ServerTLS()), s.peers}),
 		grpc.ForceServerCodecV2(codec{&s.frames}),
 		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeader),
-		grpc.ConnectionTimeout(handshakeTimeout), grpc.WaitForHandlers(true), grpc.SharedWriteBuffer(true),
+		grpc.ConnectionTimeout(handshakeTimeout), grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge: connAge, MaxConnectionAgeGrace: connAgeGrace, Time: pingEvery, Timeout: pingTimeout,
 		}),
@@ -231,7 +231,9 @@ func described() *grpc.ServiceDesc {
 }
 
 // handle implements grpc.MethodHandler. There are no interceptors: who calls is asked here.
-func handle(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC's order
+func handle( //nolint:revive // gRPC's order
+	srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor,
+) (any, error) {
 	s, ok := srv.(*Server)
 	if !ok {
 		return nil, grpcstatus.Error(codes.Internal, "another server")

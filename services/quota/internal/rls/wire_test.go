@@ -132,7 +132,7 @@ func TestAnswersAreWrittenAsGenerated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test repeats
+	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
 		a, want := answer{over: random.IntN(2) == 0}, &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_OK}
 		if a.over {
@@ -140,7 +140,7 @@ func TestAnswersAreWrittenAsGenerated(t *testing.T) {
 		}
 		for range random.IntN(5) {
 			s := status{over: random.IntN(2) == 0, remaining: random.Uint32N(3) * 1000, reset: random.Int64N(3) * 1000}
-			w := &rlsv3.RateLimitResponse_DescriptorStatus{Code: rlsv3.RateLimitResponse_Code(code(s.over)), LimitRemaining: s.remaining} //nolint:gosec // 1 or 2
+			w := &rlsv3.RateLimitResponse_DescriptorStatus{Code: rlsv3.RateLimitResponse_Code(code(s.over)), LimitRemaining: s.remaining}
 			if s.reset > 0 {
 				w.DurationUntilReset = durationpb.New(0)
 				w.DurationUntilReset.Seconds = s.reset

@@ -235,7 +235,7 @@ func (p *parser) descriptor(parent *node, above []Level, item *yaml.Node) error 
 	}
 	var l Level
 	var shadow, quota, detailed bool
-	_, err = first(
+	err = first(
 		func() (err error) { l.Key, err = p.text(m["key"], "key"); return err },
 		func() (err error) { l.Value, err = p.text(m["value"], "value"); return err },
 		func() (err error) { shadow, err = p.truth(m["shadow_mode"], "shadow_mode"); return err },
@@ -272,14 +272,14 @@ func (p *parser) descriptor(parent *node, above []Level, item *yaml.Node) error 
 	return p.children(child, levels, m["descriptors"])
 }
 
-// first calls functions until one fails, and returns how many did not.
-func first(steps ...func() error) (int, error) {
-	for i, step := range steps {
+// first calls functions until one fails.
+func first(steps ...func() error) error {
+	for _, step := range steps {
 		if err := step(); err != nil {
-			return i, err
+			return err
 		}
 	}
-	return len(steps), nil
+	return nil
 }
 
 // String is the entry as people write it.
@@ -324,7 +324,7 @@ func (p *parser) limit(r *Rule, n *yaml.Node) error {
 		return err
 	}
 	var unit string
-	if _, err := first(
+	if err := first(
 		func() (err error) { r.Name, err = p.text(m["name"], "name"); return err },
 		func() (err error) { unit, err = p.text(m["unit"], "unit"); return err },
 		func() (err error) { r.Unlimited, err = p.truth(m["unlimited"], "unlimited"); return err },
