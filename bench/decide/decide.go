@@ -58,7 +58,8 @@ func Batch() measure.Benchmark {
 func benchmark(s shape) measure.Benchmark {
 	return measure.Benchmark{
 		Name: s.name,
-		About: fmt.Sprintf("server CPU µs per decision over mutual TLS, %d in a call; the ratio is gubernator's divided by ours, and the goal the "+
+		About: fmt.Sprintf("server CPU µs per decision over mutual TLS, %d in a call; the ratio is gubernator's divided by ours, "+
+			"and the goal the "+
 			"least; and %g times less than envoyproxy/ratelimit with Redis", s.batch, s.ratelimit),
 		Run: func(ctx context.Context, env measure.Env) (measure.Result, error) { return run(ctx, env, s) },
 	}

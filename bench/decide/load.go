@@ -78,7 +78,7 @@ func (t target) load(ctx context.Context, s shape, during time.Duration) (l load
 	begin := time.Now()
 	for range connections {
 		conn, err := grpc.NewClient("passthrough:///"+t.address, grpc.WithTransportCredentials(t.creds),
-			grpc.WithDefaultCallOptions(grpc.ForceCodec(bare{}), grpc.WaitForReady(true))) //nolint:staticcheck // bytes need no buffers
+			grpc.WithDefaultCallOptions(grpc.ForceCodec(bare{}), grpc.WaitForReady(true)))
 		if err != nil {
 			return l, err
 		}
@@ -190,7 +190,8 @@ func guberRequest(i, batch int) []byte {
 		b = protowire.AppendString(protowire.AppendTag(b, guberKey, protowire.BytesType), keyAt(i, j))
 		b = protowire.AppendVarint(protowire.AppendTag(b, guberHits, protowire.VarintType), 1)
 		b = protowire.AppendVarint(protowire.AppendTag(b, guberLimit, protowire.VarintType), limit)
-		b = protowire.AppendVarint(protowire.AppendTag(b, guberDuration, protowire.VarintType), uint64(period.Milliseconds())) //nolint:gosec // an hour
+		b = protowire.AppendTag(b, guberDuration, protowire.VarintType)
+		b = protowire.AppendVarint(b, uint64(period.Milliseconds())) //nolint:gosec // an hour
 		out = protowire.AppendBytes(protowire.AppendTag(out, guberRequests, protowire.BytesType), b)
 	}
 	return out

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -124,8 +125,7 @@ func (s *street) start(ctx context.Context, dir, name string, env []string, up f
 // stop ends all processes, the last first.
 func (s *street) stop() error {
 	var faults []error
-	for i := len(s.processes) - 1; i >= 0; i-- {
-		cmd := s.processes[i]
+	for _, cmd := range slices.Backward(s.processes) {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		kill := time.AfterFunc(stopWithin, func() { _ = cmd.Process.Kill() })
 		var exit *exec.ExitError
@@ -164,7 +164,8 @@ func (s *street) house(ctx context.Context, env measure.Env) (t target, err erro
 		b, err := os.ReadFile(filepath.Join(env.Scratch, "house.log"))
 		return err == nil && bytes.Contains(b, []byte("ready in"))
 	}
-	if _, err = s.start(ctx, env.Scratch, "house", nil, said, filepath.Join(env.Scratch, "rowhouse"), "dev", "--base-port", "0", "--state", state); err != nil {
+	rowhouse := filepath.Join(env.Scratch, "rowhouse")
+	if _, err = s.start(ctx, env.Scratch, "house", nil, said, rowhouse, "dev", "--base-port", "0", "--state", state); err != nil {
 		return t, err
 	}
 	config, err := serve.Load[quota.Config](filepath.Join(state, "quota", "config.yaml"))
@@ -179,7 +180,8 @@ func (s *street) house(ctx context.Context, env measure.Env) (t target, err erro
 		return t, err
 	}
 	at := func(name string) string { return filepath.Join(state, "envoy", name) }
-	source, err := identity.Files(at(identity.CertFile), at(identity.KeyFile), filepath.Join(state, "ca", identity.RootsFile), identity.Options{})
+	roots := filepath.Join(state, "ca", identity.RootsFile)
+	source, err := identity.Files(at(identity.CertFile), at(identity.KeyFile), roots, identity.Options{})
 	if err != nil {
 		return t, err
 	}
@@ -263,7 +265,8 @@ func (s *street) gubernator(ctx context.Context, env measure.Env) (target, error
 		"GUBER_LOG_LEVEL=error", "OTEL_TRACES_EXPORTER=none", "GUBER_TRACING_LEVEL=ERROR",
 	}, listening(ctx, api), filepath.Join(env.Scratch, "gubernator"))
 	return target{
-		name: gubernator, address: api, creds: insecure.NewCredentials(), method: guberMethod, request: guberRequest, check: guberCheck, pids: []int{pid},
+		name: gubernator, address: api, creds: insecure.NewCredentials(), pids: []int{pid},
+		method: guberMethod, request: guberRequest, check: guberCheck,
 	}, err
 }
 

@@ -50,9 +50,11 @@ func run(ctx context.Context, env measure.Env) (measure.Result, error) {
 		Name: "fair-share", Value: index, Unit: "jain", Peer: "without-the-aggressor", Ratio: ratio,
 		Goal: goal, OK: index >= leastIndex && ratio > 0 && ratio <= goal,
 		Beside: []string{
-			fmt.Sprintf("fair: Jain's index %.4f; victims' p99 %.1f ms alone, %.1f ms beside the aggressor, ratio %.3f, %.0f refused; the aggressor got %.0f calls/s",
+			fmt.Sprintf("fair: Jain's index %.4f; victims' p99 %.1f ms alone, %.1f ms beside the aggressor, ratio %.3f, "+
+				"%.0f refused; the aggressor got %.0f calls/s",
 				index, m["ms-fair-alone"], m["ms-fair-beside"], ratio, m["refused-fair"], m["aggressor-fair/s"]),
-			fmt.Sprintf("first come, first served: Jain's index %.4f; victims' p99 %.1f ms alone, %.1f ms beside the aggressor, ratio %.1f, %.0f refused; the aggressor got %.0f calls/s",
+			fmt.Sprintf("first come, first served: Jain's index %.4f; victims' p99 %.1f ms alone, %.1f ms beside the aggressor, "+
+				"ratio %.1f, %.0f refused; the aggressor got %.0f calls/s",
 				m["index-fifo"], m["ms-fifo-alone"], m["ms-fifo-beside"], m["ratio-fifo"], m["refused-fifo"], m["aggressor-fifo/s"]),
 			fmt.Sprintf("making room for a call where nobody waits: %.0f ns", m["ns-enter"]),
 		},

@@ -164,8 +164,8 @@ func (s *street) ten(tb testing.TB) float64 {
 	q := s.queue(tb)
 	stop := jobstest.Run(tb, q)
 	defer stop()
-	imports, before := notes.NewImports(s.DB, q), int64(0)
-	for before, _ = s.done(tb, q); ; <-time.After(10 * time.Millisecond) { // until the large one has its turns
+	imports := notes.NewImports(s.DB, q)
+	for before, _ := s.done(tb, q); ; <-time.After(10 * time.Millisecond) { // until the large one has its turns
 		if now, live := s.done(tb, q); now > before || !live {
 			break
 		}

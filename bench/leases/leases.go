@@ -135,7 +135,7 @@ func newTables(g *granter) (*tables, error) {
 	t.of = make([]lease.Key, keys)
 	for i := range t.of {
 		var name [8]byte
-		binary.BigEndian.PutUint64(name[:], uint64(i)) //nolint:gosec // not negative
+		binary.BigEndian.PutUint64(name[:], uint64(i))
 		t.of[i] = lease.KeyOf(t.scope, "requests", string(name[:]))
 	}
 	return t, nil
@@ -174,7 +174,7 @@ func median(order []lease.Key, take func(lease.Key) bool) float64 {
 
 // orders returns the keys as they are asked: few of them often, and all of them alike.
 func (t *tables) orders() (often, alike []lease.Key) {
-	source := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a load
+	source := rand.New(rand.NewPCG(1, 2))
 	zipf := rand.NewZipf(source, 1.1, 1, keys-1)
 	for range batches * batch {
 		often, alike = append(often, t.of[zipf.Uint64()]), append(alike, t.of[source.IntN(keys)])

@@ -54,8 +54,10 @@ func run(ctx context.Context, env measure.Env) (r measure.Result, err error) {
 	}
 	m := all["Ingest"]
 	return measure.Result{
-		Name: "meter-ingest", Value: m["events/s"], Unit: "events/s", Peer: "insert-per-event", Ratio: m["ratio"], Goal: goal, OK: m["ratio"] >= goal,
-		Beside: []string{fmt.Sprintf("events a second: ours %.0f, one INSERT each %.0f, plain INSERT of 1,000 rows %.0f; ratios from %.1f to %.1f",
+		Name: "meter-ingest", Value: m["events/s"], Unit: "events/s", Peer: "insert-per-event",
+		Ratio: m["ratio"], Goal: goal, OK: m["ratio"] >= goal,
+		Beside: []string{fmt.Sprintf(
+			"events a second: ours %.0f, one INSERT each %.0f, plain INSERT of 1,000 rows %.0f; ratios from %.1f to %.1f",
 			m["events/s"], m["single/s"], m["bulk/s"], m["ratio-least"], m["ratio-most"])},
 	}, nil
 }

@@ -101,7 +101,7 @@ func (s *site) stage(r *http.Request, from io.Reader) (*notesv1.Import, error) {
 	}
 	name, number := importNames+id.String(), int32(0)
 	rows := make([]*notesv1.ImportRow, 0, partRows)
-	flush := func() error {
+	flush := func() error { //nolint:contextcheck // the request's
 		if len(rows) == 0 {
 			return nil
 		}

@@ -216,7 +216,7 @@ func TestMiddlewares(t *testing.T) {
 	calls := 0
 	call := func() error {
 		_, err := w.limiter.UnaryServerInterceptor(limits.Requests)(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/notes.Notes/List"},
-			func(context.Context, any) (any, error) { calls++; return nil, nil })
+			func(context.Context, any) (any, error) { calls++; return calls, nil })
 		return err
 	}
 	h := w.limiter.Handler(limits.Requests, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls++ }))

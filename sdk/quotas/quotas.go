@@ -247,16 +247,16 @@ func (c *Client) tell(ctx context.Context) bool {
 	c.mu.Lock()
 	e := c.waiting[0]
 	c.mu.Unlock()
-	inside := e.ctx
+	inside := e.ctx // it is of the call that waits; ctx ends it below
 	if c.c.Renew != nil {
 		if renewed, err := c.c.Renew(inside); err == nil {
 			inside = renewed
 			e.ctx = renewed
 		}
 	}
-	inside, cancel := context.WithTimeout(inside, callTime) //nolint:contextcheck // it is of the call that waits; ctx ends it below
+	inside, cancel := context.WithTimeout(inside, callTime)
 	stop := context.AfterFunc(ctx, cancel)
-	err := faultOf(e.call(inside))
+	err := faultOf(e.call(inside)) //nolint:contextcheck // see above
 	stop()
 	cancel()
 	if away(err) || ctx.Err() != nil {

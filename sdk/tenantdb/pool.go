@@ -59,7 +59,9 @@ func newPool(name string, cell Cell, config *Config, spare int) (*pool, error) {
 	parsed.Tracer = newTracer(config.Tracer, config.Used)
 	parsed.OnNotice = noteUnsafe
 	most := int(cmp.Or(cell.MaxConns, defaultConns))
-	return &pool{cell: name, slots: newSlots(most - spare), conns: newBackends(parsed, most), watch: make(chan struct{}, 1), used: config.Used}, nil
+	return &pool{
+		cell: name, slots: newSlots(most - spare), conns: newBackends(parsed, most), watch: make(chan struct{}, 1), used: config.Used,
+	}, nil
 }
 
 // place is where the rows of a call's tenant are.

@@ -1,6 +1,9 @@
 package usage
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // spool keeps records until they are counted.
 type spool interface {
@@ -56,7 +59,7 @@ func (m *memory) done(_ batch, n int, left []record) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.held -= n
-	m.records = append(left[:len(left):len(left)], m.records...)
+	m.records = append(slices.Clip(left), m.records...)
 	return nil
 }
 

@@ -48,7 +48,7 @@ func (q *quota) Invoke(ctx context.Context, _ string, req, resp any, _ ...grpc.C
 			return err
 		}
 	}
-	in, out := req.(*quotav1.RecordUsageRequest), resp.(*quotav1.RecordUsageResponse) //nolint:forcetypeassert // nothing else is called
+	in, out := req.(*quotav1.RecordUsageRequest), resp.(*quotav1.RecordUsageResponse)
 	q.largest = max(q.largest, len(in.GetEvents()))
 	if len(in.GetEvents()) > 1000 || proto.Size(in) > 1<<20 {
 		return status.Error(codes.InvalidArgument, "too much")

@@ -152,7 +152,7 @@ func followHooks(ctx context.Context, api rpc.Config, known *hook.Store) error {
 
 // followTenancy follows what happens to tenants until ctx ends.
 func (c Config) followTenancy(ctx context.Context, b *follower.Base, to *webhook.Intake) error {
-	return follow(ctx, b, c.Tenancy, webhook.TenancyFeed, to, func(ctx context.Context, conn *grpc.ClientConn, token []byte) (feed.Stream, error) {
+	open := func(ctx context.Context, conn *grpc.ClientConn, token []byte) (feed.Stream, error) {
 		stream, err := tenancyv1.NewRoutingServiceClient(conn).WatchEvents(ctx, &tenancyv1.WatchEventsRequest{
 			ResumeToken: token, Replica: serve.Replica(c.Replica),
 		})
@@ -163,12 +163,13 @@ func (c Config) followTenancy(ctx context.Context, b *follower.Base, to *webhook
 			res, err := stream.Recv()
 			return res.GetFrame(), err
 		}), nil
-	})
+	}
+	return follow(ctx, b, c.Tenancy, webhook.TenancyFeed, to, open)
 }
 
 // followQuota follows the notices of quota until ctx ends.
 func (c Config) followQuota(ctx context.Context, b *follower.Base, to *webhook.Intake) error {
-	return follow(ctx, b, *c.Quota, webhook.QuotaFeed, to, func(ctx context.Context, conn *grpc.ClientConn, token []byte) (feed.Stream, error) {
+	open := func(ctx context.Context, conn *grpc.ClientConn, token []byte) (feed.Stream, error) {
 		stream, err := quotav1.NewQuotaServiceClient(conn).WatchQuotaEvents(ctx, &quotav1.WatchQuotaEventsRequest{
 			ResumeToken: token, Replica: serve.Replica(c.Replica),
 		})
@@ -179,7 +180,8 @@ func (c Config) followQuota(ctx context.Context, b *follower.Base, to *webhook.I
 			res, err := stream.Recv()
 			return res.GetFrame(), err
 		}), nil
-	})
+	}
+	return follow(ctx, b, *c.Quota, webhook.QuotaFeed, to, open)
 }
 
 // watch opens a stream of a feed.

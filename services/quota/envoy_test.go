@@ -77,7 +77,7 @@ func (r *rig) imported(c rlsv3.RateLimitServiceClient, limit int) {
 		req := about("nobody", 0)
 		req.Descriptors[0].HitsAddend = wrapperspb.UInt64(0)
 		resp, err := c.ShouldRateLimit(r.Context(), req)
-		return err == nil && resp.GetStatuses()[0].GetCurrentLimit().GetRequestsPerUnit() == uint32(limit) //nolint:gosec // a test's
+		return err == nil && resp.GetStatuses()[0].GetCurrentLimit().GetRequestsPerUnit() == uint32(limit)
 	})
 }
 

@@ -21,7 +21,7 @@ func TestForecastsAreToldOnce(t *testing.T) {
 	start := now.Add(-15 * time.Hour).Truncate(time.Hour) // nine hours are left, and a bit
 	for id, used := range map[string]int64{"fast": 90, "slow": 10, "spent": 100} {
 		made, err := service.UpdateQuota(ctx, &quotav1.UpdateQuotaRequest{AllowMissing: true, Quota: &quotav1.Quota{
-			Name: "platform/quotas/" + id, Amount: 100, Period: quotav1.QuotaPeriod_QUOTA_PERIOD_DAY, AnchorHour: int32(start.Hour()), //nolint:gosec // of a day
+			Name: "platform/quotas/" + id, Amount: 100, Period: quotav1.QuotaPeriod_QUOTA_PERIOD_DAY, AnchorHour: int32(start.Hour()),
 		}})
 		r.need(err)
 		for _, tenant := range []string{"acme", "globex"} {

@@ -234,11 +234,11 @@ func TestUsageIsExported(t *testing.T) {
 			Original string    `json:"original_time"`
 			Value    int64
 		}
-		if err := lines.Decode(&line); errors.Is(err, io.EOF) {
+		err := lines.Decode(&line)
+		if errors.Is(err, io.EOF) {
 			break
-		} else {
-			r.need(err)
 		}
+		r.need(err)
 		value += line.Value
 		if line.Original != "" {
 			late++

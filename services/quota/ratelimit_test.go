@@ -158,7 +158,7 @@ func TestRateLimitDomainsArePaged(t *testing.T) {
 	r.need(err)
 	var got []string
 	req := &quotav1.ListRateLimitDomainsRequest{Parent: "platform", PageSize: 2}
-	for pages := 0; pages < 5; pages++ {
+	for range 5 {
 		resp, err := a.ListRateLimitDomains(ctx, req)
 		r.need(err)
 		for _, d := range resp.GetDomains() {

@@ -47,7 +47,8 @@ import (
 // benchmarks are all that can be asked for.
 func benchmarks() []measure.Benchmark {
 	return []measure.Benchmark{
-		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(), importfair.Benchmark(),
+		contextcheck.Benchmark(), txread.Near(), txread.Far(), txread.Idiom(), bulkinsert.Benchmark(), poolfairness.Benchmark(),
+		importfair.Benchmark(),
 		replicaread.Benchmark(), catalogaudit.Benchmark(), proxy.Benchmark(), rowlintspeed.Benchmark(),
 		flags.Static(), flags.Targeting(), flags.Fractional(),
 		settings.Read(), settings.Memory(), settings.Fanout(), settings.KillLane(), webhookfairness.Benchmark(), fairshare.Benchmark(),

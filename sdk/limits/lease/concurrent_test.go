@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,7 +37,7 @@ func TestManyCallersSpendWhatWasGranted(t *testing.T) {
 			callers.Go(func() {
 				for range 100 {
 					<-time.After(rand.N(20 * time.Millisecond))
-					levels := []lease.Level{level(tenant, 1+rand.Int64N(2)), level(user, 1, fmt.Sprint(n%8))}
+					levels := []lease.Level{level(tenant, 1+rand.Int64N(2)), level(user, 1, strconv.Itoa(n%8))}
 					v := w.table.Take(t.Context(), acme, "", levels)
 					if v.Degraded {
 						t.Errorf("nothing was lost: %+v", v)
@@ -83,7 +84,7 @@ func TestRacingCallers(t *testing.T) {
 				if i%500 > 400 {
 					p = &other
 				}
-				levels := []lease.Level{level(tenant, 1), level(p, 1, fmt.Sprint(n%4)), level(p, 1, fmt.Sprint(n, i))}
+				levels := []lease.Level{level(tenant, 1), level(p, 1, strconv.Itoa(n%4)), level(p, 1, fmt.Sprint(n, i))}
 				if w.table.Take(t.Context(), acme, "", levels).OK {
 					spent[n%4].Add(1)
 				}
@@ -95,7 +96,7 @@ func TestRacingCallers(t *testing.T) {
 	}
 	callers.Wait()
 	for n := range spent {
-		if k := level(user, 1, fmt.Sprint(n)).Key; spent[n].Load() > w.bank.granted[k] {
+		if k := level(user, 1, strconv.Itoa(n)).Key; spent[n].Load() > w.bank.granted[k] {
 			t.Errorf("%d were spent of %d", spent[n].Load(), w.bank.granted[k])
 		}
 	}

@@ -2,7 +2,7 @@ package lease_test
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -291,7 +291,7 @@ func TestFullTableForgetsNothing(t *testing.T) {
 	const most = 2000
 	w.table = w.make(func(c *lease.Config) { c.MaxCells = most })
 	p := policy(t, "user", 1, time.Hour, 1)
-	used := func(i int) lease.Level { return level(p, 1, fmt.Sprint(i)) }
+	used := func(i int) lease.Level { return level(p, 1, strconv.Itoa(i)) }
 	for i := range most {
 		if !w.take(used(i)).OK {
 			t.Fatalf("the first of %d", i)
@@ -329,7 +329,7 @@ func TestManyKeysAreFound(t *testing.T) {
 	const keys = 50_000
 	for round := range 3 {
 		for i := range keys {
-			if v := w.take(level(p, 1, fmt.Sprint(i))); v.OK != (round == 0) {
+			if v := w.take(level(p, 1, strconv.Itoa(i))); v.OK != (round == 0) {
 				t.Fatalf("round %d, key %d: %+v", round, i, v)
 			}
 		}
@@ -346,7 +346,7 @@ func TestTakeDoesNotAllocate(t *testing.T) {
 	for range 10_000 {
 		w.table.Take(t.Context(), acme, "", levels)
 	}
-	ctx := context.Background() //nolint:forbidigo // t.Context() allocates
+	ctx := context.Background()
 	if n := testing.AllocsPerRun(1000, func() { w.table.Take(ctx, acme, "", levels) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}

@@ -81,7 +81,8 @@ func named(form string) []field { return []field{{"name", form}} }
 func nouns() []noun {
 	return []noun{
 		tenants(), domains(), plans(), apps(), migrations(), cells(), placements(), configs(), namespaces(), brands(),
-		brandAssets(), brandDrafts(), clientKeys(), limits(), rateLimits(), quotas(), entitlements(), audits(), operations(), routes(), consumers(),
+		brandAssets(), brandDrafts(), clientKeys(), limits(), rateLimits(), quotas(), entitlements(),
+		audits(), operations(), routes(), consumers(),
 		keys(), featureFlags(),
 		webhooks(), hooks(), brandMails(), configSecrets(), changes(), rollouts(), jobPolicies(),
 		meters(), tenantsUsage(),
@@ -205,7 +206,8 @@ func plans() noun {
 	}
 	n := noun{
 		name: "plans", short: "Commercial tiers: the defaults of their tenants", service: "rowhouse.tenancy.v1.PlanService",
-		columns: "PLAN=name@plans NAME=display_name MODELS=allowed_models STATEMENT=statement_timeout RETENTION=retention LOSS=loss_policy WEIGHT=weight",
+		columns: "PLAN=name@plans NAME=display_name MODELS=allowed_models STATEMENT=statement_timeout RETENTION=retention " +
+			"LOSS=loss_policy WEIGHT=weight",
 	}
 	n.verbs = standard(standards{
 		noun: "Plan", one: "plan", form: planForm, flags: flags, known: "free", id: "gold",

@@ -112,7 +112,8 @@ func entitlements() noun {
 				example: "rowhouse entitlements delete acme sso --confirm sso",
 			},
 			{
-				name: "explain", rpc: "ExplainEntitlements", short: "Show what a tenant is entitled to, and why", fields: []field{{"parent", tenantForm}},
+				name: "explain", rpc: "ExplainEntitlements", short: "Show what a tenant is entitled to, and why",
+				fields: []field{{"parent", tenantForm}},
 				columns: "FEATURE=entitlement.name@entitlements KIND=entitlement.kind ENABLED=entitlement.enabled VALUE=entitlement.value " +
 					"LEFT=usage.free FROM=source REPLACES=shadowed",
 				example: "rowhouse entitlements explain acme",

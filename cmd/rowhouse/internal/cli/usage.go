@@ -31,7 +31,8 @@ func meters() noun {
 				name: "get", rpc: "GetMeter", short: "Show a meter", fields: named(meterForm), wide: true, example: "rowhouse meters get api-calls",
 			},
 			{
-				name: "create", rpc: "CreateMeter", short: "Make a meter; its aggregation and unit are fixed then", fields: []field{{"meter_id", "{meter}"}},
+				name: "create", rpc: "CreateMeter", short: "Make a meter; its aggregation and unit are fixed then",
+				fields: []field{{"meter_id", "{meter}"}},
 				flags: append([]flag{
 					{path: "meter.aggregation", usage: "how events become one number"},
 					{path: "meter.unit", usage: "what one of the quantity is, as UCUM writes units"},
@@ -40,8 +41,9 @@ func meters() noun {
 					"rowhouse meters create traffic --aggregation sum --unit By --dimensions region,route",
 			},
 			{
-				name: "update", rpc: "UpdateMeter", short: "Change a meter's name, or declare more dimensions", fields: []field{{"meter.name", meterForm}},
-				flags: changing, example: "rowhouse meters update api-calls --display-name \"API calls\" --dimensions route,region",
+				name: "update", rpc: "UpdateMeter", short: "Change a meter's name, or declare more dimensions",
+				fields: []field{{"meter.name", meterForm}},
+				flags:  changing, example: "rowhouse meters update api-calls --display-name \"API calls\" --dimensions route,region",
 			},
 			{
 				name: "delete", rpc: "DeleteMeter", short: "Delete a meter", fields: named(meterForm),

@@ -210,7 +210,8 @@ func Wants(types []string, eventType string) bool {
 func Types() []string {
 	return []string{
 		"brand.deleted", "brand.updated", ChangeHalted, "domain.attached", "domain.removed", "flags.deleted", "flags.updated",
-		"operation.done", QuotaForecast, QuotaThreshold, RolloutAdvanced, RolloutCompleted, RolloutHalted, RolloutStarted, "schema.deleted", "schema.updated",
+		"operation.done", QuotaForecast, QuotaThreshold, RolloutAdvanced, RolloutCompleted, RolloutHalted, RolloutStarted,
+		"schema.deleted", "schema.updated",
 		"settings.deleted", "settings.updated", "tenant.active", "tenant.created", "tenant.deleted", "tenant.failed",
 		"tenant.plan_changed", "tenant.removed", "tenant.suspended", TestType,
 	}

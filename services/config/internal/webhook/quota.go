@@ -34,7 +34,8 @@ func quotaEvent(key string, value []byte) (Event, error) {
 		return Event{}, err
 	}
 	body, err := json.Marshal(data{
-		TenantUID: m.GetTenantUid(), Quota: m.GetQuota(), Meter: m.GetMeter(), Percent: m.GetPercent(), Used: &m.Used, Limit: &m.Limit, //nolint:protogetter // 0 is told, too
+		TenantUID: m.GetTenantUid(), Quota: m.GetQuota(), Meter: m.GetMeter(), Percent: m.GetPercent(),
+		Used: &m.Used, Limit: &m.Limit, //nolint:protogetter // 0 is told, too
 		PeriodStart: moment(m.GetPeriodStart()), PeriodEnd: moment(m.GetPeriodEnd()), ForecastTime: moment(m.GetForecastTime()),
 	})
 	if err != nil {

@@ -93,7 +93,7 @@ func TestBytesArePaced(t *testing.T) {
 	body, err := io.ReadAll(res.Body)
 	need(t, err)
 	need(t, res.Body.Close())
-	if res.StatusCode != 200 || len(body) != size {
+	if res.StatusCode != http.StatusOK || len(body) != size {
 		t.Errorf("%d, %d bytes", res.StatusCode, len(body))
 	}
 	for _, name := range []string{limits.BytesIn, limits.BytesOut} {

@@ -88,7 +88,8 @@ func (q *queues) measure(meter metric.Meter) error {
 			o.ObserveInt64(waiting, int64(st.Waiting), metric.WithAttributes(at...))
 			o.ObserveInt64(tenants, int64(st.Tenants), metric.WithAttributes(at...))
 			for how, n := range map[string]uint64{"shed": st.Shed, "full": st.Full, "lapsed": st.Lapsed} {
-				o.ObserveInt64(refused, int64(n), metric.WithAttributes(append(k.attributes(), attribute.String("rowhouse.how", how))...)) //nolint:gosec // counts
+				as := metric.WithAttributes(append(k.attributes(), attribute.String("rowhouse.how", how))...)
+				o.ObserveInt64(refused, int64(n), as) //nolint:gosec // counts
 			}
 			return true
 		})

@@ -24,7 +24,7 @@ func scanEntitlement(row pgx.Row, before ...any) (id string, e *quotav1.Entitlem
 	var expire *time.Time
 	var created, updated time.Time
 	e = new(quotav1.Entitlement)
-	into := append(before, &id, &e.Uid, &e.Kind, &e.Enabled, &e.Value, &e.Quota, &expire, &created, &updated, &e.Revision)
+	into := append(slices.Clip(before), &id, &e.Uid, &e.Kind, &e.Enabled, &e.Value, &e.Quota, &expire, &created, &updated, &e.Revision)
 	if err := row.Scan(into...); err != nil {
 		return "", nil, err
 	}

@@ -231,8 +231,8 @@ func described() *grpc.ServiceDesc {
 }
 
 // handle implements grpc.MethodHandler. There are no interceptors: who calls is asked here.
-func handle( //nolint:revive // gRPC's order
-	srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor,
+func handle(
+	srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor, //nolint:revive // gRPC's order
 ) (any, error) {
 	s, ok := srv.(*Server)
 	if !ok {

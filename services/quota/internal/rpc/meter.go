@@ -62,7 +62,9 @@ func (s *meterService) RecordUsage(ctx context.Context, req *quotav1.RecordUsage
 		}
 		resp.Outcomes = append(resp.Outcomes, quotav1.EventOutcome(r.Outcome)) //nolint:gosec // a few
 		if r.Outcome == usage.Invalid {
-			resp.Faults = append(resp.Faults, &quotav1.EventFault{Index: int32(i), Field: r.Field, Description: r.Fault}) //nolint:gosec // at most 1,000
+			resp.Faults = append(resp.Faults, &quotav1.EventFault{
+				Index: int32(i), Field: r.Field, Description: r.Fault, //nolint:gosec // at most 1,000
+			})
 		}
 	}
 	return resp, nil
@@ -177,7 +179,9 @@ func questionOf(ctx context.Context, tx usage.Tx, q *quotav1.UsageQuery, now tim
 	if err != nil {
 		return usage.Question{}, err
 	}
-	out := usage.Question{Meter: m, Start: q.GetStartTime().AsTime(), End: now.Add(time.Minute), Grain: usage.Day, GroupBy: q.GetGroupBy(), Where: q.GetWhere()}
+	out := usage.Question{
+		Meter: m, Start: q.GetStartTime().AsTime(), End: now.Add(time.Minute), Grain: usage.Day, GroupBy: q.GetGroupBy(), Where: q.GetWhere(),
+	}
 	for _, f := range []struct {
 		name string
 		at   *timestamppb.Timestamp
@@ -216,7 +220,9 @@ func questionOf(ctx context.Context, tx usage.Tx, q *quotav1.UsageQuery, now tim
 func rowOf(r usage.Row) *quotav1.UsageRow {
 	m := &quotav1.UsageRow{StartTime: timestamppb.New(r.Start), Dimensions: r.Dimensions, Value: r.Value, Events: r.Events}
 	for _, a := range r.Adjustments {
-		m.Adjustments = append(m.Adjustments, &quotav1.UsageAdjustment{OriginalTime: timestamppb.New(a.Original), Value: a.Value, Events: a.Events})
+		m.Adjustments = append(m.Adjustments, &quotav1.UsageAdjustment{
+			OriginalTime: timestamppb.New(a.Original), Value: a.Value, Events: a.Events,
+		})
 	}
 	return m
 }

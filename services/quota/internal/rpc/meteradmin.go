@@ -31,8 +31,9 @@ const meterPrefix = "meters/"
 
 func meterOf(m usage.Meter) *quotav1.Meter {
 	return &quotav1.Meter{
-		Name: meterPrefix + m.ID, Uid: m.UID.String(), DisplayName: m.DisplayName, Aggregation: quotav1.Aggregation(m.Aggregation), //nolint:gosec // a few
-		Unit: m.Unit, Dimensions: m.Dimensions, CreateTime: timestamppb.New(m.Created), UpdateTime: timestamppb.New(m.Updated),
+		Name: meterPrefix + m.ID, Uid: m.UID.String(), DisplayName: m.DisplayName,
+		Aggregation: quotav1.Aggregation(m.Aggregation), //nolint:gosec // a few
+		Unit:        m.Unit, Dimensions: m.Dimensions, CreateTime: timestamppb.New(m.Created), UpdateTime: timestamppb.New(m.Updated),
 		Revision: m.Revision, Etag: etag.Of(m.UID.String(), m.Revision),
 	}
 }
@@ -158,18 +159,18 @@ func (s *meterAdminService) DeleteMeter(ctx context.Context, req *quotav1.Delete
 }
 
 // tenantOf finds the tenant of a name, and has the call's record in its chain. Deleted ones are found too.
-func (c Config) tenantOf(tx *change.Tx, name string) (tenant.UID, tenant.State, error) {
+func (c Config) tenantOf(tx *change.Tx, name string) (tenant.UID, error) {
 	tx.Audit(name)
 	id, err := tenant.ParseID(strings.TrimPrefix(name, "tenants/"))
 	if err != nil {
-		return tenant.UID{}, 0, badField("parent", "is not a tenant's name")
+		return tenant.UID{}, badField("parent", "is not a tenant's name")
 	}
 	t, ok := c.Trust.Find(id)
 	if !ok {
-		return tenant.UID{}, 0, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "%s does not exist", name)
+		return tenant.UID{}, fault.New(fault.NotFound, fault.ReasonResourceNotFound, "%s does not exist", name)
 	}
 	tx.Tenant(t.UID.String())
-	return t.UID, t.State, nil
+	return t.UID, nil
 }
 
 // QueryTenantUsage implements rowhouse.quota.v1.MeterAdminService.
@@ -177,7 +178,7 @@ func (s *meterAdminService) QueryTenantUsage(
 	ctx context.Context, req *quotav1.QueryTenantUsageRequest,
 ) (*quotav1.QueryTenantUsageResponse, error) {
 	return change.View(ctx, s.Kernel, func(ctx context.Context, tx *change.Tx) (*quotav1.QueryTenantUsageResponse, error) {
-		uid, _, err := s.tenantOf(tx, req.GetParent())
+		uid, err := s.tenantOf(tx, req.GetParent())
 		if err != nil {
 			return nil, err
 		}
@@ -192,7 +193,7 @@ func (s *meterAdminService) ExportTenantUsage(
 ) error {
 	var uid tenant.UID
 	_, err := change.View(stream.Context(), s.Kernel, func(_ context.Context, tx *change.Tx) (_ *quotav1.ExportTenantUsageRequest, err error) {
-		uid, _, err = s.tenantOf(tx, req.GetParent())
+		uid, err = s.tenantOf(tx, req.GetParent())
 		return req, err
 	})
 	if err != nil {

@@ -72,8 +72,7 @@ func parse(files []*quotav1.RateLimitFile) ([]*ruleset.Set, error) {
 	for i, f := range files {
 		field := fmt.Sprintf("files[%d].content", i)
 		set, err := ruleset.Parse(f.GetName(), []byte(f.GetContent()))
-		var faults ruleset.Errors
-		if errors.As(err, &faults) {
+		if faults, ok := errors.AsType[ruleset.Errors](err); ok {
 			for _, one := range faults {
 				refusal = refusal.WithField(fault.FieldViolation{Field: field, Description: one.Error()})
 			}
@@ -89,7 +88,8 @@ func parse(files []*quotav1.RateLimitFile) ([]*ruleset.Set, error) {
 			})
 		case len(set.Domain) > maxDomain || strings.ContainsFunc(set.Domain, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			refusal = refusal.WithField(fault.FieldViolation{
-				Field: field, Description: fmt.Sprintf("%s:%d: the domain has more than %d bytes or control characters", f.GetName(), set.Line, maxDomain),
+				Field:       field,
+				Description: fmt.Sprintf("%s:%d: the domain has more than %d bytes or control characters", f.GetName(), set.Line, maxDomain),
 			})
 		}
 		from[set.Domain] = f.GetName()

@@ -106,7 +106,8 @@ func (b *batch) admitSeries(ctx context.Context, tx Tx) error {
 
 func (b *batch) makeSeries(ctx context.Context, tx Tx, known map[uuid.UUID]bool) error {
 	room := map[uuid.UUID]int{}
-	rows, err := tx.Query(ctx, `SELECT meter_uid, count(*)::int FROM usage.series WHERE tenant_uid = $1 GROUP BY meter_uid`, [16]byte(b.tenant))
+	rows, err := tx.Query(ctx, `SELECT meter_uid, count(*)::int FROM usage.series WHERE tenant_uid = $1 GROUP BY meter_uid`,
+		[16]byte(b.tenant))
 	if err != nil {
 		return fmt.Errorf("count series: %w", err)
 	}

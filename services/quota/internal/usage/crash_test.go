@@ -45,10 +45,10 @@ type order struct {
 
 // numbered is the event of a number. Its id is random in appearance and always the same.
 func numbered(base int64, n int) usage.Event {
-	r := rand.New(rand.NewPCG(uint64(base), uint64(n))) //nolint:gosec // must be the same again
+	r := rand.New(rand.NewPCG(uint64(base), uint64(n)))
 	var id uuid.UUID
 	for i := range id {
-		id[i] = byte(r.Uint32()) //nolint:gosec // bits
+		id[i] = byte(r.Uint32())
 	}
 	age := r.IntN(20 * 60)
 	if r.IntN(10) == 0 {
@@ -57,7 +57,7 @@ func numbered(base int64, n int) usage.Event {
 	at := time.UnixMilli(base).Add(-time.Duration(age) * time.Second)
 	ms := at.UnixMilli()
 	for i := range 6 {
-		id[i] = byte(ms >> (40 - 8*i)) //nolint:gosec // bits
+		id[i] = byte(ms >> (40 - 8*i))
 	}
 	id[6], id[8] = id[6]&0x0f|0x70, id[8]&0x3f|0x80
 	return usage.Event{ID: id, Meter: "bytes", Quantity: int64(n % 1000), Dimensions: map[string]string{"route": fmt.Sprint("/", n%20)}}
@@ -88,10 +88,10 @@ func write(dsn string) int {
 			return usage.RecordIn(ctx, tx, crowd()[o.Tenant], events)
 		})
 		if err != nil {
-			fmt.Println("failed", strings.ReplaceAll(err.Error(), "\n", " "))
+			_, _ = fmt.Fprintln(os.Stdout, "failed", strings.ReplaceAll(err.Error(), "\n", " "))
 			continue
 		}
-		fmt.Println("counted")
+		_, _ = fmt.Fprintln(os.Stdout, "counted")
 	}
 }
 
@@ -112,7 +112,7 @@ func (w *writer) do(ctx context.Context, o order) {
 		if w.in == nil {
 			w.begin()
 		}
-		if json.NewEncoder(w.in).Encode(o) == nil && w.out.Scan() {
+		if err := json.NewEncoder(w.in).Encode(o); err == nil && w.out.Scan() {
 			if w.out.Text() == "counted" {
 				return
 			}
@@ -126,7 +126,7 @@ func (w *writer) do(ctx context.Context, o order) {
 func (w *writer) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.cmd = exec.Command(os.Args[0]) //nolint:gosec,noctx // this binary; it is killed
+	w.cmd = exec.Command(os.Args[0])
 	w.cmd.Env = append(os.Environ(), envWriter+"="+w.dsn())
 	w.cmd.Stderr = os.Stderr
 	in, err := w.cmd.StdinPipe()
@@ -204,7 +204,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for _, passed := range []string{dir, filepath.Dir(dir)} { // PostgreSQL may run as another user
-		if err := os.Chmod(passed, 0o711); err != nil { //nolint:gosec // see above
+		if err := os.Chmod(passed, 0o711); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -29,11 +30,11 @@ func ForeignID(source, id string, at time.Time) uuid.UUID {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part)))) //nolint:gosec // a request has at most 1 MiB
 		h.Write([]byte(part))
 	}
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro()))) //nolint:gosec // bits
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())))
 	var u uuid.UUID
 	copy(u[6:], h.Sum(nil))
 	var stamp [8]byte
-	binary.BigEndian.PutUint64(stamp[:], uint64(max(at.UnixMilli(), 0))) //nolint:gosec // not negative
+	binary.BigEndian.PutUint64(stamp[:], uint64(max(at.UnixMilli(), 0)))
 	copy(u[:6], stamp[2:])
 	u[6] = u[6]&0x0f | foreign<<4
 	u[8] = u[8]&0x3f | 0x80
@@ -203,7 +204,7 @@ func (b *batch) seriesOf(m Meter, dimensions map[string]string) (uuid.UUID, Resu
 		switch {
 		case !slices.Contains(m.Dimensions, name):
 			return uuid.UUID{}, invalid("dimensions", fmt.Sprintf("%.63q is not declared by the meter", name))
-		case value == "" || len(value) > maxText || !utf8.ValidString(value) || bytes.IndexByte([]byte(value), 0) >= 0:
+		case value == "" || len(value) > maxText || !utf8.ValidString(value) || strings.IndexByte(value, 0) >= 0:
 			return uuid.UUID{}, invalid("dimensions", "a value must have 1 to 200 bytes, and no zero byte")
 		}
 	}

@@ -27,7 +27,7 @@ const (
 // NewLanes makes the lanes of a process. Processes with different numbers do not meet, and those that share one wait for one
 // another at times.
 func NewLanes(process int) *Lanes {
-	return &Lanes{first: int16(stripes + process%processes*lanes)} //nolint:gosec // below 2^15
+	return &Lanes{first: int16(stripes + process%processes*lanes)}
 }
 
 // take returns a free lane, or none.

@@ -106,7 +106,7 @@ func (s *seen) merge(o *seen) error {
 // count is how many different values it has.
 func (s *seen) count() int64 {
 	if s.sketch != nil {
-		return int64(min(s.sketch.Estimate(), 1<<62)) //nolint:gosec // bounded
+		return int64(min(s.sketch.Estimate(), 1<<62))
 	}
 	return int64(len(s.exact))
 }
@@ -122,7 +122,9 @@ type place struct {
 }
 
 func (p place) compare(o place) int {
-	return cmp.Or(bytes.Compare(p.series[:], o.series[:]), cmp.Compare(p.grain, o.grain), p.bucket.Compare(o.bucket), p.original.Compare(o.original))
+	return cmp.Or(
+		bytes.Compare(p.series[:], o.series[:]), cmp.Compare(p.grain, o.grain), p.bucket.Compare(o.bucket), p.original.Compare(o.original),
+	)
 }
 
 // see keeps the values of the events that were counted now.

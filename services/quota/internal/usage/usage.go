@@ -29,8 +29,9 @@ type Tx interface {
 }
 
 const (
-	// MaxAge and MaxAhead bound the times of events, and so of their ids.
-	MaxAge   = 72 * time.Hour
+	// MaxAge bounds how old events may be, and so their ids.
+	MaxAge = 72 * time.Hour
+	// MaxAhead bounds how far in the future they may be.
 	MaxAhead = 5 * time.Minute
 	// Grace is how long a minute stays open after its end.
 	Grace = time.Hour

@@ -2,6 +2,7 @@ package usage_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -127,7 +128,7 @@ func idAt(at time.Time) uuid.UUID {
 	u := uuid.Must(uuid.NewV7())
 	ms := at.UnixMilli()
 	for i := range 6 {
-		u[i] = byte(ms >> (40 - 8*i)) //nolint:gosec // bits
+		u[i] = byte(ms >> (40 - 8*i))
 	}
 	return u
 }
@@ -643,7 +644,7 @@ func TestRecordIn(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	e := event("bytes", 5, time.Now())
-	errUndo := fmt.Errorf("undo")
+	errUndo := errors.New("undo")
 	err := h.tx(func(ctx context.Context, tx pgx.Tx) error {
 		if err := usage.RecordIn(ctx, tx, h.acme, []usage.Event{e}); err != nil {
 			return err

@@ -116,7 +116,8 @@ func declared(
 			return site, policy, err
 		}
 	}
-	return site, nil, fault.New(fault.PermissionDenied, registry.ReasonJobNotDeclared, "no jobs %q are declared for apps/%s", kind, sites[0].App).
+	return site, nil, fault.New(fault.PermissionDenied, registry.ReasonJobNotDeclared,
+		"no jobs %q are declared for apps/%s", kind, sites[0].App).
 		WithDomain(registry.Domain).WithMetadata("kind", kind)
 }
 

@@ -53,11 +53,11 @@ func (d *Driver) run(ctx context.Context, calls []call) []result {
 	if len(unknown) == 0 {
 		return out
 	}
-	commands = make(rueidis.Commands, 0, len(unknown))
+	again := make(rueidis.Commands, 0, len(unknown))
 	for _, i := range unknown {
-		commands = append(commands, d.eval(d.Client.B(), calls[i]))
+		again = append(again, d.eval(d.Client.B(), calls[i]))
 	}
-	for n, r := range d.Client.DoMulti(ctx, commands...) {
+	for n, r := range d.Client.DoMulti(ctx, again...) {
 		out[unknown[n]].values, out[unknown[n]].err = r.ToArray()
 	}
 	return out
