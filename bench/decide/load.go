@@ -191,7 +191,7 @@ func guberRequest(i, batch int) []byte {
 		b = protowire.AppendVarint(protowire.AppendTag(b, guberHits, protowire.VarintType), 1)
 		b = protowire.AppendVarint(protowire.AppendTag(b, guberLimit, protowire.VarintType), limit)
 		b = protowire.AppendTag(b, guberDuration, protowire.VarintType)
-		b = protowire.AppendVarint(b, uint64(period.Milliseconds())) //nolint:gosec // an hour
+		b = protowire.AppendVarint(b, uint64(period.Milliseconds()))
 		out = protowire.AppendBytes(protowire.AppendTag(out, guberRequests, protowire.BytesType), b)
 	}
 	return out

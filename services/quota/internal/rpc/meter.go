@@ -63,7 +63,7 @@ func (s *meterService) RecordUsage(ctx context.Context, req *quotav1.RecordUsage
 		resp.Outcomes = append(resp.Outcomes, quotav1.EventOutcome(r.Outcome)) //nolint:gosec // a few
 		if r.Outcome == usage.Invalid {
 			resp.Faults = append(resp.Faults, &quotav1.EventFault{
-				Index: int32(i), Field: r.Field, Description: r.Fault, //nolint:gosec // at most 1,000
+				Index: int32(i), Field: r.Field, Description: r.Fault,
 			})
 		}
 	}
