@@ -50,10 +50,6 @@ func (q *Quota) Grant(ctx context.Context, asks []lease.Ask) ([]lease.Answer, in
 
 func leaseAsk(a *lease.Ask) *quotav1.LeaseAsk {
 	out := &quotav1.LeaseAsk{TenantContext: []byte(a.Token)}
-	if c := &a.Cells[0]; len(a.Cells) == 1 && c.Key == lease.KeyOf(a.Scope, c.Policy.Name) {
-		out.Limit, out.Need, out.Want = c.Policy.Name, c.Need, c.Want // which every quota understands
-		return out
-	}
 	for i := range a.Cells {
 		c := &a.Cells[i]
 		out.Cells = append(out.Cells, &quotav1.LeaseCell{Limit: c.Policy.Name, Key: c.Key[:], Need: c.Need, Want: c.Want})
@@ -65,12 +61,6 @@ func leaseAnswer(a *quotav1.LeaseAnswer) lease.Answer {
 	out := lease.Answer{Outcome: outcomeOf(a.GetOutcome()), Reason: a.GetReason()}
 	for _, c := range a.GetCells() {
 		out.Cells = append(out.Cells, cellAnswer(c))
-	}
-	if len(out.Cells) == 0 && (out.Outcome == lease.Granted || out.Outcome == lease.Denied) {
-		out.Cells = []lease.CellAnswer{{
-			OK: out.Outcome == lease.Granted, Tokens: a.GetTokens(), Lifetime: a.GetLifetime().AsDuration(),
-			RetryAfter: a.GetRetryAfter().AsDuration(), Remaining: a.GetRemaining(), Revision: a.GetLimitRevision(),
-		}}
 	}
 	return out
 }

@@ -273,8 +273,10 @@ func (w *wire) Invoke(_ context.Context, _ string, in, out any, _ ...grpc.CallOp
 func TestRemote(t *testing.T) {
 	t.Parallel()
 	w := &wire{answer: &quotav1.GrantLeasesResponse{Holders: 3, Answers: []*quotav1.LeaseAnswer{
-		{Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_GRANTED, Tokens: 5, Lifetime: durationpb.New(time.Second), Remaining: 6, LimitRevision: 7},
-		{Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_DENIED, RetryAfter: durationpb.New(time.Minute)},
+		{Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_GRANTED, Cells: []*quotav1.LeaseCellAnswer{
+			{Ok: true, Tokens: 5, Lifetime: durationpb.New(time.Second), Remaining: 6, LimitRevision: 7, Tat: 8},
+		}},
+		{Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_DENIED, Cells: []*quotav1.LeaseCellAnswer{{RetryAfter: durationpb.New(time.Minute)}}},
 		{Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_UNLIMITED},
 		{Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_REFUSED, Reason: "CONTEXT_EXPIRED"},
 		{Outcome: 77},
@@ -289,7 +291,7 @@ func TestRemote(t *testing.T) {
 		t.Fatal(holders, err)
 	}
 	want := []lease.Answer{
-		{Outcome: lease.Granted, Cells: []lease.CellAnswer{{OK: true, Tokens: 5, Lifetime: time.Second, Remaining: 6, Revision: 7}}},
+		{Outcome: lease.Granted, Cells: []lease.CellAnswer{{OK: true, Tokens: 5, Lifetime: time.Second, Remaining: 6, TAT: 8, Revision: 7}}},
 		{Outcome: lease.Denied, Cells: []lease.CellAnswer{{RetryAfter: time.Minute}}},
 		{Outcome: lease.Unlimited},
 		{Outcome: lease.Refused, Reason: "CONTEXT_EXPIRED"}, {Outcome: lease.Refused},
@@ -298,7 +300,9 @@ func TestRemote(t *testing.T) {
 		t.Errorf("answers (-want +got):\n%s", diff)
 	}
 	if a := w.asked.GetAsks(); w.asked.GetHolder() != "gateway-1" || len(a) != 5 ||
-		!proto.Equal(a[0], &quotav1.LeaseAsk{TenantContext: []byte("c"), Limit: "requests", Need: 1, Want: 9}) {
+		!proto.Equal(a[0], &quotav1.LeaseAsk{TenantContext: []byte("c"), Cells: []*quotav1.LeaseCell{
+			{Limit: "requests", Key: one[0].Key[:], Need: 1, Want: 9},
+		}}) {
 		t.Errorf("asked %v", w.asked)
 	}
 	w.err = errDown

@@ -214,6 +214,8 @@ func changes(r *rig) []proto.Message {
 		&tenancyv1.UpdateCellRequest{Cell: &tenancyv1.Cell{Name: "cells/cell-2", Capacity: 7}},
 		&tenancyv1.CreateAppRequest{AppId: "other"},
 		&tenancyv1.UpdateAppRequest{App: &tenancyv1.App{Name: "apps/other", DisplayName: "Other"}},
+		&tenancyv1.UpdateJobPolicyRequest{JobPolicy: &tenancyv1.JobPolicy{Name: "apps/other/jobPolicies/import"}, AllowMissing: true},
+		&tenancyv1.DeleteJobPolicyRequest{Name: "apps/other/jobPolicies/import"},
 		&tenancyv1.RegisterMigrationsRequest{Parent: app, Migrations: []*tenancyv1.MigrationSource{{MigrationId: "0001_notes", Statements: noteTable}}},
 		&tenancyv1.DeleteMigrationRequest{Name: app + "/migrations/0001_notes"},
 		&tenancyv1.CreateTenantRequest{TenantId: "acme"},
@@ -586,6 +588,7 @@ func golden() map[string]string {
 		"GetMigration": read, "ListMigrations": read, "RegisterMigrations": place, "DeleteMigration": place,
 		"CreateApp": place, "UpdateApp": place, "DeleteApp": place, "CreateCell": place, "UpdateCell": place,
 		"CreatePlan": "owner", "UpdatePlan": "owner", "DeletePlan": "owner",
+		"GetJobPolicy": read, "ListJobPolicies": read, "UpdateJobPolicy": "security owner", "DeleteJobPolicy": "security owner",
 		"ListContextKeys": "security owner", "RevokeContextKey": "security owner",
 	}
 }
@@ -617,6 +620,7 @@ func sample(t testing.TB, md protoreflect.MethodDescriptor) proto.Message {
 	names := map[string]string{
 		"Tenant": "tenants/none", "Plan": "plans/none", "App": "apps/none", "Cell": "cells/none",
 		"Migration": "apps/none/migrations/0001_x", "Domain": "tenants/none/domains/x.com", "Placement": "tenants/none/placement", "ContextKey": "contextKeys/0123456789abcdef",
+		"JobPolicy": "apps/none/jobPolicies/import",
 	}
 	for i := range md.Input().Fields().Len() {
 		fd := md.Input().Fields().Get(i)
@@ -638,7 +642,7 @@ func sample(t testing.TB, md protoreflect.MethodDescriptor) proto.Message {
 		if fd.Name() == "parent" && strings.HasSuffix(string(md.Name()), "Domain") || md.Name() == "ListDomains" && fd.Name() == "parent" {
 			m.ProtoReflect().Set(fd, protoreflect.ValueOfString("tenants/none"))
 		}
-		if fd.Name() == "parent" && strings.HasSuffix(string(md.Name()), "Migrations") {
+		if fd.Name() == "parent" && (strings.HasSuffix(string(md.Name()), "Migrations") || md.Name() == "ListJobPolicies") {
 			m.ProtoReflect().Set(fd, protoreflect.ValueOfString("apps/none"))
 		}
 		if fd.Name() == "migrations" {

@@ -20,6 +20,7 @@ func scopes() map[string]string {
 			"verifier *tenant.Verifier, tenancyID identity.ID, nextRows, keepUpload tenantdb.Statement",
 		"docs/guides/flags.md":    "ctx context.Context, store *settings.Store",
 		"docs/guides/fairness.md": "ctx context.Context, queue *fair.Queue, tc tenant.Context, conn *grpc.ClientConn, replica string, cells map[string]tenantdb.Cell",
+		"docs/guides/quotas.md":   "ctx context.Context, client *quotas.Client, makeIt func(context.Context) (int64, error)",
 		"docs/guides/secrets.md":  "ctx context.Context, store *settings.Store, conn *grpc.ClientConn",
 		"docs/guides/rollouts.md": "store *settings.Store, options []grpc.ServerOption",
 		"docs/guides/brands.md":   "ctx context.Context, store *settings.Store, brand settings.Brand, name, link string",
@@ -37,7 +38,7 @@ func unscoped() map[string]string {
 
 const imported = `"context"; "google.golang.org/grpc"; "github.com/rowhouse-platform/rowhouse/sdk/flags"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/fair"; "github.com/rowhouse-platform/rowhouse/sdk/shares"; "github.com/rowhouse-platform/rowhouse/sdk/tenant"
-	"github.com/rowhouse-platform/rowhouse/sdk/mail"; "github.com/rowhouse-platform/rowhouse/sdk/settings"
+	"github.com/rowhouse-platform/rowhouse/sdk/mail"; "github.com/rowhouse-platform/rowhouse/sdk/quotas"; "github.com/rowhouse-platform/rowhouse/sdk/settings"
 	"github.com/rowhouse-platform/rowhouse/sdk/identity"; "github.com/rowhouse-platform/rowhouse/sdk/jobs"
 	"github.com/rowhouse-platform/rowhouse/sdk/tenantdb"`
 

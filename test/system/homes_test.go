@@ -79,7 +79,7 @@ func TestCreationSurvivesACrash(t *testing.T) {
 	}
 	schema, database := h.lodging(t, "cut-schema"), h.lodging(t, "cut-database")
 	rows, err := admin.Query(t.Context(), `SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^t_' UNION ALL
-		SELECT datname::text FROM pg_database WHERE datname ~ '^notes_' ORDER BY 1`)
+		SELECT datname::text FROM pg_database WHERE datname ~ '^notes_[0-9a-f]{32}$' ORDER BY 1`)
 	if err != nil {
 		t.Fatal(err)
 	}

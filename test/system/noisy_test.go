@@ -16,7 +16,7 @@ import (
 // nobody tells of what is not its own to tell.
 func TestNoisyTenantsAreTold(t *testing.T) {
 	t.Parallel()
-	h := shared(t)
+	h := hijacked(t)
 	host := h.tenant(t, "noisy")
 	client := h.browser()
 	reports := quotav1.NewReportServiceClient(h.operator(t, "quota"))

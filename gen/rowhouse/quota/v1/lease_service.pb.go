@@ -202,11 +202,12 @@ type LeaseAsk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant's signed context: nobody can ask for a tenant without it.
 	TenantContext []byte `protobuf:"bytes,1,opt,name=tenant_context,json=tenantContext,proto3" json:"tenant_context,omitempty"`
-	// Instead of cells: the id of a limit without dimensions, for example "requests".
+	// Without cells: the id of a limit without dimensions, for example "requests". With cells
+	// it says nothing.
 	Limit string `protobuf:"bytes,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	// With limit: fewest tokens that help, at least 1.
+	// Without cells: fewest tokens that help, at least 1.
 	Need int64 `protobuf:"varint,3,opt,name=need,proto3" json:"need,omitempty"`
-	// With limit: most tokens that are wanted.
+	// Without cells: most tokens that are wanted.
 	Want int64 `protobuf:"varint,4,opt,name=want,proto3" json:"want,omitempty"`
 	// The cells, each once. Their limits must have the same scope: tenant, plan or platform.
 	Cells         []*LeaseCell `protobuf:"bytes,5,rep,name=cells,proto3" json:"cells,omitempty"`
@@ -1399,18 +1400,18 @@ const file_rowhouse_quota_v1_lease_service_proto_rawDesc = "" +
 	"\x12GrantLeasesRequest\x12\"\n" +
 	"\x06holder\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06holder\x12<\n" +
-	"\x04asks\x18\x02 \x03(\v2\x1b.rowhouse.quota.v1.LeaseAskB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x04asks\"\xb2\x03\n" +
+	"\x04asks\x18\x02 \x03(\v2\x1b.rowhouse.quota.v1.LeaseAskB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x04asks\"\xa2\x03\n" +
 	"\bLeaseAsk\x124\n" +
 	"\x0etenant_context\x18\x01 \x01(\fB\r\xbaH\az\x05\x10L\x18\x80\x03\x80\x01\x01R\rtenantContext\x126\n" +
 	"\x05limit\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x18?2\x17^([a-z](-?[a-z0-9])*)?$R\x05limit\x12\"\n" +
 	"\x04need\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\x04need\x12\"\n" +
 	"\x04want\x18\x04 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\x04want\x12<\n" +
-	"\x05cells\x18\x05 \x03(\v2\x1c.rowhouse.quota.v1.LeaseCellB\b\xbaH\x05\x92\x01\x02\x10\bR\x05cells:\xb1\x01\xbaH\xad\x01\x1a\xaa\x01\n" +
-	"\bask.form\x12=an ask has cells, or a limit with need and want of at least 1\x1a_this.cells.size() > 0 ? this.limit == '' : this.limit != '' && this.need >= 1 && this.want >= 1\"\xe7\x01\n" +
+	"\x05cells\x18\x05 \x03(\v2\x1c.rowhouse.quota.v1.LeaseCellB\b\xbaH\x05\x92\x01\x02\x10\bR\x05cells:\xa1\x01\xbaH\x9d\x01\x1a\x9a\x01\n" +
+	"\bask.form\x12=an ask has cells, or a limit with need and want of at least 1\x1aOthis.cells.size() > 0 || (this.limit != '' && this.need >= 1 && this.want >= 1)\"\xa6\x01\n" +
 	"\tLeaseCell\x123\n" +
-	"\x05limit\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\x05limit\x12]\n" +
-	"\x03key\x18\x02 \x01(\fBK\xbaHH\xba\x01E\n" +
-	"\bcell.key\x12\x12a key has 16 bytes\x1a%this.size() == 0 || this.size() == 16R\x03key\x12\"\n" +
+	"\x05limit\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\x05limit\x12\x1c\n" +
+	"\x03key\x18\x02 \x01(\fB\n" +
+	"\xbaH\a\xd8\x01\x01z\x02h\x10R\x03key\x12\"\n" +
 	"\x04need\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x01R\x04need\x12\"\n" +
 	"\x04want\x18\x04 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\x04want\"i\n" +
 	"\x13GrantLeasesResponse\x128\n" +
@@ -1439,13 +1440,12 @@ const file_rowhouse_quota_v1_lease_service_proto_rawDesc = "" +
 	"\x13ReturnLeasesRequest\x12\"\n" +
 	"\x06holder\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06holder\x12E\n" +
-	"\areturns\x18\x02 \x03(\v2\x1e.rowhouse.quota.v1.LeaseReturnB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\areturns\"\xc3\x02\n" +
+	"\areturns\x18\x02 \x03(\v2\x1e.rowhouse.quota.v1.LeaseReturnB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\areturns\"\x80\x02\n" +
 	"\vLeaseReturn\x124\n" +
 	"\x0etenant_context\x18\x01 \x01(\fB\r\xbaH\az\x05\x10L\x18\x80\x03\x80\x01\x01R\rtenantContext\x123\n" +
-	"\x05limit\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\x05limit\x12_\n" +
-	"\x03key\x18\x03 \x01(\fBM\xbaHJ\xba\x01G\n" +
-	"\n" +
-	"return.key\x12\x12a key has 16 bytes\x1a%this.size() == 0 || this.size() == 16R\x03key\x12&\n" +
+	"\x05limit\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\x05limit\x12\x1c\n" +
+	"\x03key\x18\x03 \x01(\fB\n" +
+	"\xbaH\a\xd8\x01\x01z\x02h\x10R\x03key\x12&\n" +
 	"\x06tokens\x18\x04 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x01R\x06tokens\x12\x19\n" +
 	"\x03tat\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x03tat\x12%\n" +
 	"\x0elimit_revision\x18\x06 \x01(\x03R\rlimitRevision\",\n" +
@@ -1460,11 +1460,11 @@ const file_rowhouse_quota_v1_lease_service_proto_rawDesc = "" +
 	"\x0etenant_context\x18\x01 \x01(\fB\r\xbaH\az\x05\x10L\x18\x80\x03\x80\x01\x01R\rtenantContext\x12\x1b\n" +
 	"\x04hold\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\x04hold\x12=\n" +
 	"\x05cells\x18\x03 \x03(\v2\x1b.rowhouse.quota.v1.SlotCellB\n" +
-	"\xbaH\a\x92\x01\x04\b\x01\x10\bR\x05cells\"\xc4\x01\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10\bR\x05cells\"\x83\x01\n" +
 	"\bSlotCell\x123\n" +
-	"\x05limit\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\x05limit\x12]\n" +
-	"\x03key\x18\x02 \x01(\fBK\xbaHH\xba\x01E\n" +
-	"\bslot.key\x12\x12a key has 16 bytes\x1a%this.size() == 0 || this.size() == 16R\x03key\x12$\n" +
+	"\x05limit\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x18?2\x14^[a-z](-?[a-z0-9])*$R\x05limit\x12\x1c\n" +
+	"\x03key\x18\x02 \x01(\fB\n" +
+	"\xbaH\a\xd8\x01\x01z\x02h\x10R\x03key\x12$\n" +
 	"\x05slots\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\x80\x80\x80\x80 (\x00R\x05slots\"O\n" +
 	"\x14AcquireSlotsResponse\x127\n" +
 	"\aanswers\x18\x01 \x03(\v2\x1d.rowhouse.quota.v1.SlotAnswerR\aanswers\"\xc6\x01\n" +

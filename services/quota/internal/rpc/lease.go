@@ -160,14 +160,8 @@ func (p *presenter) ask(a *quotav1.LeaseAsk) (ask lease.Ask, cells []cell, reaso
 		return ask, nil, reason
 	}
 	wanted := a.GetCells()
-	if a.GetLimit() != "" {
-		if len(wanted) > 0 || a.GetNeed() < 1 {
-			return ask, nil, fault.ReasonInvalidField
-		}
-		wanted = []*quotav1.LeaseCell{{Limit: a.GetLimit(), Need: a.GetNeed(), Want: a.GetWant()}}
-	}
 	if len(wanted) == 0 {
-		return ask, nil, fault.ReasonInvalidField
+		wanted = []*quotav1.LeaseCell{{Limit: a.GetLimit(), Need: a.GetNeed(), Want: a.GetWant()}}
 	}
 	cells, ask.Scope, reason = resolve(p.leaseService, tc, lease.Rate, wanted)
 	for i, c := range cells {
@@ -200,7 +194,7 @@ func answerOf(a *quotav1.LeaseAsk, cells []cell, got lease.Answer) *quotav1.Leas
 		return out
 	}
 	out.Cells = cellAnswers(cells, got.Cells)
-	if a.GetLimit() != "" {
+	if len(a.GetCells()) == 0 {
 		c := out.GetCells()[0]
 		out.Cells, out.Tokens, out.Remaining, out.LimitRevision = nil, c.GetTokens(), c.GetRemaining(), c.GetLimitRevision()
 		out.Lifetime, out.RetryAfter = c.GetLifetime(), c.GetRetryAfter()

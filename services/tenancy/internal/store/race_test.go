@@ -39,7 +39,7 @@ func newBench(t *testing.T) *bench {
 	five := durationpb.New(5 * time.Second)
 	b.must(store.InsertPlan(t.Context(), b.pool, "free", &tenancyv1.Plan{
 		Uid: b.uid().String(), AllowedModels: shared, DefaultModel: shared[0], StatementTimeout: five, LockTimeout: five,
-		IdleTransactionTimeout: five, Retention: durationpb.New(time.Hour), LossPolicy: 1, CreateTime: timestamppb.Now(),
+		IdleTransactionTimeout: five, Retention: durationpb.New(time.Hour), LossPolicy: 1, Weight: 100, CreateTime: timestamppb.Now(),
 	}))
 	b.must(store.InsertCell(t.Context(), b.pool, "cell-1", &tenancyv1.Cell{
 		Uid: b.uid().String(), Region: "local", CredentialsRef: "x", Models: shared, Capacity: 10, State: 1, CreateTime: timestamppb.Now(),

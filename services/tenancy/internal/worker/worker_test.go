@@ -137,7 +137,7 @@ func (b *bench) furnish() {
 	shared := []tenancyv1.IsolationModel{tenancyv1.IsolationModel_ISOLATION_MODEL_SHARED}
 	b.must(store.InsertPlan(ctx, b.pool, "free", &tenancyv1.Plan{
 		Uid: uid(b.t).String(), AllowedModels: shared, DefaultModel: shared[0], StatementTimeout: five, LockTimeout: five,
-		IdleTransactionTimeout: five, Retention: durationpb.New(time.Hour), LossPolicy: 1, CreateTime: now,
+		IdleTransactionTimeout: five, Retention: durationpb.New(time.Hour), LossPolicy: 1, Weight: 100, CreateTime: now,
 	}))
 	b.must(store.InsertCell(ctx, b.pool, "cell-1", &tenancyv1.Cell{
 		Uid: uid(b.t).String(), Region: "local", CredentialsRef: "x", Models: shared, Capacity: 1000, State: 1, CreateTime: now,
