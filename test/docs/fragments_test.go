@@ -12,7 +12,7 @@ import (
 )
 
 // scopes is, by page, what its fragments of Go may use beside each other: the parameters of the function that they are put
-// into. Fragments with a file's name are compiled with their guide.
+// into, and its result where they return one. Fragments with a file's name are compiled with their guide.
 func scopes() map[string]string {
 	return map[string]string{
 		"README.md": "ctx context.Context, db *tenantdb.DB",
@@ -20,7 +20,7 @@ func scopes() map[string]string {
 			"verifier *tenant.Verifier, tenancyID identity.ID, nextRows, keepUpload tenantdb.Statement",
 		"docs/guides/flags.md":    "ctx context.Context, store *settings.Store",
 		"docs/guides/fairness.md": "ctx context.Context, queue *fair.Queue, tc tenant.Context, conn *grpc.ClientConn, replica string, cells map[string]tenantdb.Cell",
-		"docs/guides/quotas.md":   "ctx context.Context, client *quotas.Client, makeIt func(context.Context) (int64, error)",
+		"docs/guides/quotas.md":   "ctx context.Context, client *quotas.Client, makeIt func(context.Context) (int64, error)) (_ error",
 		"docs/guides/secrets.md":  "ctx context.Context, store *settings.Store, conn *grpc.ClientConn",
 		"docs/guides/rollouts.md": "store *settings.Store, options []grpc.ServerOption",
 		"docs/guides/brands.md":   "ctx context.Context, store *settings.Store, brand settings.Brand, name, link string",

@@ -80,6 +80,20 @@ func crossList(ctx context.Context, t *testing.T, n neighbours) error {
 	return crossed(err, strings.Contains(list.String(), name))
 }
 
+// doneImport is an import that was begun and is over: nothing of it changes by itself any more.
+func doneImport(ctx context.Context, c notesv1.ImportServiceClient, title string) (name string, err error) {
+	if name, err = stageImport(ctx, c, title, true); err != nil {
+		return "", err
+	}
+	return name, poll(ctx, settle, func() error {
+		got, err := c.GetImport(ctx, &notesv1.GetImportRequest{Name: name})
+		if err == nil && got.GetImport().GetEndTime() == nil {
+			err = fmt.Errorf("%s goes on", name)
+		}
+		return err
+	})
+}
+
 // attackImports is the service as the generated attacks see it: there is an import of A's to reach for.
 func attackImports(t *testing.T, n neighbours) apiattack.Target {
 	through := func(id string) apiattack.Party {
@@ -92,11 +106,11 @@ func attackImports(t *testing.T, n neighbours) apiattack.Target {
 		"/notes.v1.ImportService/AddImportRows": "the caller chooses the name: crossings tries it by hand",
 	}
 	at.Victim.Plant = func(ctx context.Context, secret string) ([]string, error) {
-		name, err := stageImport(ctx, n.imports(t, n.a), secret, true)
+		name, err := doneImport(ctx, n.imports(t, n.a), secret)
 		return []string{name}, err
 	}
 	at.Attacker.Plant = func(ctx context.Context, secret string) ([]string, error) {
-		name, err := stageImport(ctx, n.imports(t, n.b), secret, true)
+		name, err := doneImport(ctx, n.imports(t, n.b), secret)
 		return []string{name}, err
 	}
 	return at
