@@ -121,14 +121,20 @@ func (c *control) ReportApplied(context.Context, *tenancyv1.ReportAppliedRequest
 
 func (c *control) GrantLeases(_ context.Context, in *quotav1.GrantLeasesRequest) (*quotav1.GrantLeasesResponse, error) {
 	c.asks.Add(1)
-	if c.refuse.Load() {
-		return &quotav1.GrantLeasesResponse{Holders: 1, Answers: []*quotav1.LeaseAnswer{{
-			Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_DENIED, RetryAfter: durationpb.New(3 * time.Second), LimitRevision: 2,
-		}}}, nil
+	resp := &quotav1.GrantLeasesResponse{Holders: 1}
+	for _, a := range in.GetAsks() {
+		answer := &quotav1.LeaseAnswer{Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_GRANTED}
+		for _, cell := range a.GetCells() {
+			said := &quotav1.LeaseCellAnswer{Ok: true, Tokens: cell.GetNeed(), Remaining: 7, LimitRevision: 1}
+			if c.refuse.Load() {
+				answer.Outcome = quotav1.LeaseOutcome_LEASE_OUTCOME_DENIED
+				said = &quotav1.LeaseCellAnswer{RetryAfter: durationpb.New(3 * time.Second), LimitRevision: 2}
+			}
+			answer.Cells = append(answer.Cells, said)
+		}
+		resp.Answers = append(resp.Answers, answer)
 	}
-	return &quotav1.GrantLeasesResponse{Holders: 1, Answers: []*quotav1.LeaseAnswer{{
-		Outcome: quotav1.LeaseOutcome_LEASE_OUTCOME_GRANTED, Tokens: in.GetAsks()[0].GetNeed(), Remaining: 7, LimitRevision: 1,
-	}}}, nil
+	return resp, nil
 }
 
 func (c *control) CertifyKey(_ context.Context, in *tenancyv1.CertifyKeyRequest) (*tenancyv1.CertifyKeyResponse, error) {
