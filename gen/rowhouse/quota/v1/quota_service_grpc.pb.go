@@ -65,9 +65,10 @@ type QuotaServiceClient interface {
 	// quota that the tenant shares with those above it moves by the same difference.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; REASON_REQUIRED.
 	SetUsage(ctx context.Context, in *SetUsageRequest, opts ...grpc.CallOption) (*SetUsageResponse, error)
-	// EraseTenant removes for good what quota keeps for a deleted tenant: its own quotas, limits and entitlements, what it
+	// EraseTenant removes for good what quota keeps for a deleted tenant: its own quotas and entitlements, what it
 	// used, its reservations and notices, and what is kept to recognise repeats of calls about it. What it had taken of a
-	// shared quota is given back. It cannot be taken back. What stays: its audit chain, with names, reasons and no content; and
+	// shared quota is given back. It cannot be taken back. What stays: its audit chain, with names, reasons and no content; its
+	// own limits, until they are deleted, and what is charged to them, until that has refilled; and
 	// for at most seven days the notices in the feed, by uid, for receivers that were away.
 	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE unless the tenant is deleted; REASON_REQUIRED.
 	EraseTenant(ctx context.Context, in *EraseTenantRequest, opts ...grpc.CallOption) (*EraseTenantResponse, error)
@@ -228,9 +229,10 @@ type QuotaServiceServer interface {
 	// quota that the tenant shares with those above it moves by the same difference.
 	// Errors: RESOURCE_NOT_FOUND; ETAG_MISMATCH; REASON_REQUIRED.
 	SetUsage(context.Context, *SetUsageRequest) (*SetUsageResponse, error)
-	// EraseTenant removes for good what quota keeps for a deleted tenant: its own quotas, limits and entitlements, what it
+	// EraseTenant removes for good what quota keeps for a deleted tenant: its own quotas and entitlements, what it
 	// used, its reservations and notices, and what is kept to recognise repeats of calls about it. What it had taken of a
-	// shared quota is given back. It cannot be taken back. What stays: its audit chain, with names, reasons and no content; and
+	// shared quota is given back. It cannot be taken back. What stays: its audit chain, with names, reasons and no content; its
+	// own limits, until they are deleted, and what is charged to them, until that has refilled; and
 	// for at most seven days the notices in the feed, by uid, for receivers that were away.
 	// Errors: RESOURCE_NOT_FOUND; WRONG_STATE unless the tenant is deleted; REASON_REQUIRED.
 	EraseTenant(context.Context, *EraseTenantRequest) (*EraseTenantResponse, error)

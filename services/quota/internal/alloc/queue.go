@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rowhouse-platform/rowhouse/sdk/fault"
 	"github.com/rowhouse-platform/rowhouse/sdk/limits/lease"
 )
 
@@ -98,7 +99,7 @@ func (q *queue) add(ctx context.Context, jobs []*job) {
 			q.ready = append(q.ready, l)
 		}
 		if len(l.jobs) >= maxQueue {
-			j.answer = lease.Answer{Reason: "LIMITER_BUSY"}
+			j.answer = lease.Answer{Reason: fault.ReasonLimiterBusy}
 			close(j.done)
 			continue
 		}
